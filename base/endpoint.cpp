@@ -1,0 +1,113 @@
+#include "base/endpoint.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+namespace gmgate {
+
+Address Address::v4(std::array<std::uint8_t, 4> bytes) {
+    Address a;
+    std::copy(bytes.begin(), bytes.end(), a.bytes_.begin());
+    return a;
+}
+
+Address Address::v6(std::array<std::uint8_t, 16> bytes) {
+    constexpr std::array<std::uint8_t, 12> kMapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    if (std::equal(kMapped.begin(), kMapped.end(), bytes.begin())) return v4({bytes[12], bytes[13], bytes[14], bytes[15]});
+    Address a;
+    a.bytes_ = bytes;
+    a.family_ = Family::v6;
+    return a;
+}
+
+std::optional<Address> Address::parse(std::string_view text) {
+    if (text.size() > 1 && text.front() == '[') {
+        if (text.back() != ']') return std::nullopt;
+        text = text.substr(1, text.size() - 2);
+        if (text.find(':') == std::string_view::npos) return std::nullopt;
+    }
+    if (text.empty() || text.size() >= INET6_ADDRSTRLEN) return std::nullopt;
+    char buffer[INET6_ADDRSTRLEN + 1] = {};
+    std::memcpy(buffer, text.data(), text.size());
+    std::array<std::uint8_t, 16> six{};
+    std::array<std::uint8_t, 4> four{};
+    if (inet_pton(AF_INET, buffer, four.data()) == 1) return v4(four);
+    if (inet_pton(AF_INET6, buffer, six.data()) == 1) return v6(six);
+    return std::nullopt;
+}
+
+Address Address::any(Family family) {
+    Address a;
+    a.family_ = family;
+    return a;
+}
+
+std::string Address::to_string() const {
+    char buffer[INET6_ADDRSTRLEN] = {};
+    inet_ntop(af(), bytes_.data(), buffer, sizeof buffer);
+    return buffer;
+}
+
+std::string Address::to_uri_host() const { return is_v6() ? "[" + to_string() + "]" : to_string(); }
+
+std::optional<Endpoint> Endpoint::parse(std::string_view text) {
+    const auto colon = text.rfind(':');
+    if (colon == std::string_view::npos) return std::nullopt;
+    const auto host = text.substr(0, colon);
+    if (host.find(':') != std::string_view::npos && host.front() != '[') return std::nullopt;
+    const auto address = Address::parse(host);
+    std::uint16_t port = 0;
+    const auto digits = text.substr(colon + 1);
+    const auto [end, ec] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+    if (!address || ec != std::errc{} || end != digits.data() + digits.size()) return std::nullopt;
+    return Endpoint{*address, Port{port}};
+}
+
+std::optional<Endpoint> Endpoint::from_sockaddr(const sockaddr* address) {
+    if (address->sa_family == AF_INET) {
+        sockaddr_in in{};
+        std::memcpy(&in, address, sizeof in);
+        std::array<std::uint8_t, 4> bytes{};
+        std::memcpy(bytes.data(), &in.sin_addr, 4);
+        return Endpoint{Address::v4(bytes), Port{ntohs(in.sin_port)}};
+    }
+    if (address->sa_family == AF_INET6) {
+        sockaddr_in6 in{};
+        std::memcpy(&in, address, sizeof in);
+        std::array<std::uint8_t, 16> bytes{};
+        std::memcpy(bytes.data(), &in.sin6_addr, 16);
+        return Endpoint{Address::v6(bytes), Port{ntohs(in.sin6_port)}};
+    }
+    return std::nullopt;
+}
+
+std::string Endpoint::to_string() const { return address.to_uri_host() + ":" + std::to_string(port.value); }
+
+socklen_t Endpoint::to_sockaddr(sockaddr_storage& out) const {
+    out = {};
+    if (address.is_v6()) {
+        sockaddr_in6 in{};
+        in.sin6_family = AF_INET6;
+        in.sin6_port = htons(port.value);
+        std::memcpy(&in.sin6_addr, address.bytes().data(), 16);
+        std::memcpy(&out, &in, sizeof in);
+        return sizeof in;
+    }
+    sockaddr_in in{};
+    in.sin_family = AF_INET;
+    in.sin_port = htons(port.value);
+    std::memcpy(&in.sin_addr, address.bytes().data(), 4);
+    std::memcpy(&out, &in, sizeof in);
+    return sizeof in;
+}
+
+}  // namespace gmgate
+
+std::size_t std::hash<gmgate::Address>::operator()(const gmgate::Address& a) const noexcept {
+    const std::string_view bytes(reinterpret_cast<const char*>(a.bytes().data()), a.bytes().size());
+    return std::hash<std::string_view>{}(bytes) + (a.is_v6() ? 1U : 0U);
+}
