@@ -1,0 +1,58 @@
+// A list of edits on a message: what nobody edits is forwarded byte for byte.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sip/message.h"
+
+namespace gmgate::sip {
+
+/// Collects removals, replacements and insertions against one message and writes the result. The edits copy their texts; the message
+/// must outlive the writer. Edits may be given in any order; two that touch the same octets are a programming error (asserted in
+/// debug builds; in release the later is dropped).
+class Edit {
+public:
+    explicit Edit(const Message& message) : message_(message) {}
+
+    void set_start_line(std::string text);                     ///< without CRLF
+    void remove_field(std::size_t index);
+    void remove_all(HeaderId id);
+    /// Removes every field whose name matches whole and case-insensitively (for headers without an id).
+    void remove_all(std::string_view name);
+    void replace_value(std::size_t index, std::string value);  ///< keeps the name as it came
+    /// Replaces octets [begin, end) of the message.
+    void replace(std::size_t begin, std::size_t end, std::string text);
+    /// New field lines, given as "Name: value" without CRLF. Before the first field of `before` if there is one, else as the last.
+    void insert_before(HeaderId before, std::string line);
+    void prepend(std::string line);                            ///< as the first header field
+    void append(std::string line);                             ///< as the last header field
+    /// Takes one option tag out of a comma list (all fields of `id`); a field that becomes empty is removed.
+    /// Returns whether it was there.
+    bool remove_option_tag(HeaderId id, std::string_view tag);
+    void set_body(std::string body);                           ///< Content-Length is corrected (or added)
+
+    bool empty() const { return changes_.empty(); }
+    std::string to_string() const;                             ///< the edited message, one allocation
+
+private:
+    struct Change {
+        std::size_t begin, end;
+        std::string text;
+        std::size_t order;
+    };
+    void add(std::size_t begin, std::size_t end, std::string text);
+    const Message& message_;
+    std::vector<Change> changes_;
+};
+
+/// A response to `request`: status line, all Via, From, To (with `to_tag` added when it has none and status > 100), Call-ID, CSeq,
+/// then `extra` lines ("Name: value" without CRLF), Content-Length: 0. RFC 3261 §8.2.6.
+std::string make_response(const Message& request, int status, std::string_view reason_phrase, std::string_view to_tag,
+                          const std::vector<std::string>& extra = {});
+
+/// Response 400 for bytes that did not parse but are answerable; nullopt when they are not. Copies what could be read.
+std::optional<std::string> make_bad_request(std::string_view bytes, const ParseError& error);
+
+}  // namespace gmgate::sip

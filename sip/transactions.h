@@ -1,0 +1,96 @@
+// Client and server transactions (RFC 3261 §17, RFC 6026), with IMS timers towards the UE (TS 24.229 table 7.7.1).
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/task.h"
+#include "sip/transport.h"
+
+namespace gmgate::sip {
+
+struct Timers {
+    std::chrono::milliseconds t1{500}, t2{4000}, t4{5000};
+    friend bool operator==(const Timers&, const Timers&) = default;
+};
+/// RFC 3261 values, used towards the core.
+inline constexpr Timers kCoreTimers{};
+/// C-5: T1 2 s, T2 16 s, T4 17 s towards the UE; 64·T1 = 128 s.
+inline constexpr Timers kUeTimers{std::chrono::milliseconds{2000}, std::chrono::milliseconds{16000}, std::chrono::milliseconds{17000}};
+
+/// A request that arrived. The handler holds it by shared_ptr (the transaction layer and the handler share it until both are done:
+/// retransmissions must be answered after the handler has finished).
+class ServerTransaction {
+public:
+    virtual ~ServerTransaction() = default;
+    virtual const Message& request() const = 0;
+    virtual const Flow& flow() const = 0;
+    /// Where responses go; default: for UDP the source address (RFC 3581), for streams the connection. The register flow and
+    /// everything on SAs sets it to port_pc → port_us (B-15).
+    virtual void set_reply_flow(const Flow& flow) = 0;
+    virtual const Flow& reply_flow() const = 0;
+    /// Sends a response (whole message with the request's Vias) and keeps the last one for retransmissions. A response after a final
+    /// one is ignored, except 2xx to INVITE.
+    virtual Result<void> respond(std::string response) = 0;
+    virtual bool is_completed() const = 0;  ///< a final response has been given
+    /// Called when a CANCEL for this INVITE arrives (the layer has answered the CANCEL with 200 itself).
+    virtual void on_cancel(std::function<void()> handler) = 0;
+};
+
+/// A request that was sent. Destroying the handle forgets the transaction (late responses become stray).
+class ClientTransaction {
+public:
+    virtual ~ClientTransaction() = default;
+    /// The next response: provisional ones (except 100) in order, then the final one; for INVITE further 2xx of forks may follow the
+    /// first. Errors: Reaction::retry with "timeout" (timer B/F), Reaction::broken for a transport failure. After an error or a final
+    /// response of a non-INVITE transaction it must not be called again. ACK to a non-2xx final is sent by the layer.
+    virtual Task<Result<OwnedMessage>> next() = 0;
+    /// Sends CANCEL when a provisional response has come (or as soon as one comes). INVITE only.
+    virtual void cancel() = 0;
+};
+
+struct TransactionLimits {
+    std::size_t server_transactions = 65536;
+    std::size_t client_transactions = 65536;
+};
+
+struct TransactionCounters {
+    std::uint64_t retransmissions_in = 0, retransmissions_out = 0, stray_responses = 0, refused_limit = 0, timeouts = 0;
+};
+
+/// Matches messages to transactions. `timers_for(flow)` tells which timers hold on a leg.
+class Transactions {
+public:
+    using RequestHandler = std::function<void(std::shared_ptr<ServerTransaction>)>;
+    using StrayHandler = std::function<void(OwnedMessage, Flow)>;
+
+    Transactions(asio::any_io_executor executor, Transports& transports, TransactionLimits limits,
+                 std::function<Timers(const Flow&)> timers_for);
+    ~Transactions();
+
+    /// A new request other than ACK and CANCEL that match a transaction. At the limit new requests get 503 with Retry-After.
+    void on_request(RequestHandler handler);
+    /// ACKs to 2xx, CANCELs without a transaction, and responses that match nothing (2xx retransmissions of a forgotten INVITE).
+    void on_stray(StrayHandler handler);
+    /// Looks at every message before it is matched; false = drop it (wrong SA, C-45). Called on each retransmission, too.
+    void set_screen(std::function<bool(const Message&, const Flow&)> screen);
+
+    /// Sends `request` (its topmost Via must carry a branch of new_branch()) and starts the transaction.
+    std::unique_ptr<ClientTransaction> send(std::string request, const Flow& flow);
+    /// Sends bytes outside any transaction (ACK to 2xx, forwarded stray responses).
+    Result<void> send_stateless(std::string bytes, const Flow& flow);
+    /// A fresh branch with the magic cookie, unpredictable.
+    static std::string new_branch();
+
+    std::size_t server_count() const;
+    std::size_t client_count() const;
+    const TransactionCounters& counters() const;
+
+private:
+    struct Impl;
+    std::shared_ptr<Impl> impl_;  // shared with timers in flight
+};
+
+}  // namespace gmgate::sip

@@ -1,0 +1,114 @@
+// Datagrams and byte streams that carry SIP, as one vocabulary: a Flow is the way a message came and the way back.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include <asio/any_io_executor.hpp>
+
+#include "base/endpoint.h"
+#include "base/error.h"
+#include "base/task.h"
+#include "sip/message.h"
+
+namespace gmgate::sip {
+
+enum class Transport : std::uint8_t { udp, tcp, tls };
+std::string_view to_string(Transport transport);  ///< "UDP", as in Via
+bool is_reliable(Transport transport);
+
+/// Names one stream connection for the life of the process; never re-used. 0 = none (UDP).
+using ConnectionId = Distinct<std::uint64_t, struct ConnectionIdTag>;
+
+/// Local and remote end of a message's way. For a received message `local` is the address and port it was sent to (never a wildcard)
+/// and `mark` what the kernel reported of the inbound SA (0 = none). To send on a Flow of UDP the socket bound to `local` is used.
+struct Flow {
+    Transport transport = Transport::udp;
+    Endpoint local;
+    Endpoint remote;
+    ConnectionId connection;
+    Mark mark;
+    friend bool operator==(const Flow&, const Flow&) = default;
+};
+
+/// A byte stream as the SIP layer needs it: a TCP socket here; a TLS connection is fitted to this interface by the gateway.
+class ByteStream {
+public:
+    virtual ~ByteStream() = default;
+    /// Appends up to a buffer's worth of bytes to `out`; 0 bytes = orderly end.
+    virtual Task<Result<std::size_t>> read(std::string& out) = 0;
+    virtual Task<Result<void>> write(std::string_view bytes) = 0;
+    /// Ends pending reads and writes with an error. `reset`: RST instead of FIN (linger 0), so that a port pair is free at once.
+    virtual void close(bool reset) = 0;
+};
+
+struct TransportLimits {
+    std::size_t connections = 65536;             ///< stream connections in total
+    std::size_t connections_per_address = 1024;  ///< carrier NAT puts many phones behind one address
+    std::size_t write_queue_octets = 262144;     ///< per connection; beyond it the connection is closed and counted
+    std::chrono::seconds unbound_idle{60};       ///< a stream connection that nobody keeps (see keep_open) is closed after this idle time
+    std::chrono::seconds user_timeout{10};       ///< TCP_USER_TIMEOUT
+};
+
+struct TransportCounters {
+    std::uint64_t datagrams_in = 0, datagrams_out = 0, datagrams_not_sent = 0, receive_calls = 0, send_calls = 0;
+    std::uint64_t messages_in = 0, malformed = 0, keep_alives = 0, stun_requests = 0;
+    std::uint64_t connections_opened = 0, connections_accepted = 0, connections_refused_limit = 0, connections_closed = 0, write_queue_overflows = 0;
+};
+
+/// What to open at an endpoint.
+struct ListenOptions {
+    bool udp = true;
+    bool tcp = true;
+    /// Report the packet mark of each datagram (SO_RCVMARK) and of each accepted connection (SO_MARK with tcp_fwmark_accept).
+    bool report_mark = false;
+};
+
+/// All sockets of the process, one loop, one thread. UDP by recvmmsg/sendmmsg; TCP framed; double CRLF and STUN binding requests
+/// answered (RFC 5626 §3.5, §4.4); bytes that are no SIP get 400 when answerable and are counted otherwise.
+class Transports {
+public:
+    using MessageHandler = std::function<void(OwnedMessage, Flow)>;
+    using ClosedHandler = std::function<void(const Flow&)>;
+
+    Transports(asio::any_io_executor executor, TransportLimits limits);
+    ~Transports();
+
+    /// Opens UDP and/or TCP sockets at `local` (a concrete address). Error names endpoint, transport and reason.
+    Result<void> listen(const Endpoint& local, ListenOptions options);
+    /// Closes the sockets at `local` and its connections.
+    void close_listener(const Endpoint& local);
+
+    void on_message(MessageHandler handler);
+    /// Called once when a stream connection has ended, whoever ended it.
+    void on_closed(ClosedHandler handler);
+
+    /// Queues a message. UDP: on the socket bound to flow.local; stream: on flow.connection. Errors: no such socket or connection
+    /// (Reaction::broken), queue full (exhausted). UDP success means "given to the kernel queue", not "sent under ESP".
+    Result<void> send(const Flow& flow, std::string bytes);
+    /// Opens a TCP connection from exactly `local` (port 0 = any) to `remote`; the Flow has the new connection's id.
+    Task<Result<Flow>> connect_tcp(Endpoint local, Endpoint remote, std::chrono::milliseconds timeout);
+    /// Adopts a stream that is connected already (TLS after its handshake).
+    Flow adopt(std::unique_ptr<ByteStream> stream, Flow flow);
+    /// A live connection between exactly these endpoints; nullopt when there is none.
+    std::optional<Flow> find_connection(const Endpoint& local, const Endpoint& remote) const;
+    bool is_open(ConnectionId connection) const;
+    /// While kept, a connection is not closed for being idle (a registered phone's).
+    void keep_open(ConnectionId connection, bool keep);
+    void close(ConnectionId connection, bool reset);
+    /// Closes everything; pending sends are flushed as far as the sockets take them.
+    void shutdown();
+
+    const TransportCounters& counters() const;
+    std::size_t connection_count() const;
+
+private:
+    struct Impl;
+    std::shared_ptr<Impl> impl_;  // shared with pending completion handlers, which must outlive a shutdown
+};
+
+}  // namespace gmgate::sip
