@@ -1,0 +1,150 @@
+# Sourced by scripts/kernel: one run in a guest, whatever its kind. The guest's side of it is kernel.d/init.
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # on, limit, command, verbose… are the options of scripts/kernel
+
+run='' guest='' readers=()
+
+# What CMD may know of the caller's environment, NUL-separated.
+list_environment() {
+    local entry name
+    declare -A wanted=()
+    for entry in "${extra_env[@]}"; do
+        if [[ $entry == *=* ]]; then
+            printf '%s\0' "$entry"
+        else
+            wanted[$entry]=1
+        fi
+    done
+    while IFS= read -r -d '' entry; do
+        name=${entry%%=*}
+        case $name in
+            PATH | HOME | LANG | LC_* | TERM | TZ | USER | LOGNAME | SHELL | GMGATE_* | CTEST_* | ?SAN_OPTIONS | ??SAN_OPTIONS)
+                printf '%s\0' "$entry" ;;
+            *) [[ -z ${wanted[$name]:-} ]] || printf '%s\0' "$entry" ;;
+        esac
+    done < <(env -0)
+    # The last one wins, so these two cannot be overridden by accident.
+    printf 'GMGATE_KERNEL=%s\0' "$on"
+    [[ -n ${wanted[TMPDIR]:-} || " ${extra_env[*]} " == *' TMPDIR='* ]] || printf 'TMPDIR=/run/tmp\0'
+}
+
+# The folder shared with the guest. Always in /tmp: the guest has its own /run, /dev and /dev/shm.
+make_run_folder() {
+    run=$(mktemp -d /tmp/gmgate-kernel.XXXXXX)
+    mkdir "$run/memory"
+    mkfifo "$run/out" "$run/err"
+    : >"$run/console"
+    printf '%s' "$PWD" >"$run/cwd"
+    printf '%s' "$limit" >"$run/limit"
+    printf '%s\0' "${command[@]}" >"$run/args"
+    list_environment >"$run/env"
+    printf '#!/bin/sh\nexec %q %q\n' "$pieces/init" "$run" >"$run/init"
+    chmod 755 "$run/init"
+}
+
+# Ends the guest and all its processes, and waits until they are gone: the guest is the first process of a process
+# namespace, so nothing of it can outlive it.
+end_guest() {
+    [[ -n $guest ]] || return 0
+    local first
+    read -r first _ <"/proc/$guest/task/$guest/children" || true
+    kill -KILL "${first:-$guest}" 2>/dev/null || true
+    wait "$guest" 2>/dev/null || true
+    guest=''
+}
+
+clean_up() {
+    trap '' INT TERM HUP
+    end_guest
+    local reader
+    for reader in "${readers[@]}"; do
+        kill "$reader" 2>/dev/null || true
+    done
+    [[ -z $run ]] || rm -rf "$run"
+}
+
+show_console() {
+    note "last lines of its console:"
+    tail -n "${1:-25}" "$run/console" | tr -d '\r' | sed 's/^/  | /' >&2
+}
+
+# Starts the guest's program in namespaces of its own: mounts made for it vanish with it, and so do its processes,
+# even if this script is killed.
+launch() {  # PROGRAM [ARG…]
+    local -a identity=()
+    [[ $EUID == 0 ]] || identity=(--user --map-root-user)
+    setpriv --pdeathsig KILL unshare "${identity[@]}" --mount --pid --fork --kill-child --mount-proc "$@" \
+        </dev/null >>"$run/console" 2>&1 &
+    guest=$!
+}
+
+# Waits until the guest is gone. Wakes up every second to look at the clock.
+await_guest() {  # BOOT_LIMIT
+    local boot_limit=$1 begin=$SECONDS started='' tick ended reader status
+    while kill -0 "$guest" 2>/dev/null; do
+        sleep 1 & tick=$!
+        status=0
+        wait -n -p ended "$guest" "$tick" "${readers[@]}" || status=$?
+        kill "$tick" 2>/dev/null || true
+        if [[ ${ended:-} == "$guest" ]]; then
+            break
+        fi
+        for reader in "${!readers[@]}"; do
+            [[ ${ended:-} == "${readers[reader]}" ]] || continue
+            unset "readers[$reader]"
+            # Nobody reads the output any more (as in "| head"): no point in going on.
+            ((status == 0)) || { end_guest; exit "$status"; }
+        done
+        if [[ -z $started && -L $run/started ]]; then
+            started=$SECONDS
+            detail "guest up after $((SECONDS - begin)) s"
+        fi
+        if [[ -z $started ]] && ((SECONDS - begin > boot_limit)); then
+            note "the guest did not come up within $boot_limit s"
+            return
+        fi
+        # The guest keeps the limit itself, so that files are written back; this is for one that no longer can.
+        if [[ -n $started ]] && ((limit > 0 && SECONDS - started > limit + 30)); then
+            note "the guest did not end its command at the time limit, so it was ended itself; file contents may be lost"
+            [[ -L $run/status ]] || ln -s timeout "$run/status"
+            return
+        fi
+    done
+}
+
+run_in_guest() {  # START_FUNCTION BOOT_LIMIT
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    trap 'exit 129' HUP
+    make_run_folder
+    # These read-write descriptors let the readers start without waiting for the guest to open the other end.
+    local out err
+    exec {out}<>"$run/out" {err}<>"$run/err"
+    cat "$run/out" {out}<&- {err}<&- & readers+=($!)
+    cat "$run/err" >&2 {out}<&- {err}<&- & readers+=($!)
+    "$1" "$out" "$err"
+    exec {out}<&- {err}<&-
+    await_guest "$2"
+    end_guest
+    wait "${readers[@]}" || true
+    readers=()
+
+    local status
+    if [[ -L $run/status ]]; then
+        status=$(readlink "$run/status")
+        if [[ $status == timeout ]]; then
+            note "time limit of $limit s reached; the command was ended"
+            status=124
+        fi
+    elif [[ -L $run/missing ]]; then
+        note "the $on kernel lacks what gmgate needs:"
+        grep -v '^ok' "$run/probe" >&2 || true
+        status=126
+    else
+        note "the $on guest $([[ -L $run/started ]] && echo died || echo 'did not start')"
+        show_console
+        status=125
+    fi
+    exit "$status"
+}
