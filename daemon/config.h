@@ -1,0 +1,140 @@
+// /etc/gmgate/gmgate.toml as values. Elements and parameters are named as in the feature text and in Oracle's configuration
+// (requirements.md D.1): sip-interface, sec-agree-feature, sec-agree-pref, sip-ports, ims-aka-profile, protected-server-port…
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/algorithms.h"
+#include "base/endpoint.h"
+#include "base/error.h"
+#include "base/types.h"
+
+namespace gmgate::daemon {
+
+/// sec-agree-pref: which mechanisms, and in which order (G-13).
+enum class SecAgreePref { ipsec3gpp, tls, ipsec3gpp_tls, tls_ipsec3gpp };
+bool allows_ipsec(SecAgreePref pref);
+bool allows_tls(SecAgreePref pref);
+std::string_view to_string(SecAgreePref pref);
+
+/// `confidentiality`: off never encrypts, preferred takes the first allowed pair, required refuses pairs without encryption (B-33).
+enum class Confidentiality { off, preferred, required };
+/// `no-security-client`: what a REGISTER without Security-Client gets on the unprotected port (G-15).
+enum class NoSecurityClient { forward, reject };
+/// `security-server`: the one mechanism chosen, or the whole static list with distinct q values (G-1).
+enum class SecurityServerMode { selected, list };
+
+/// [[ims-aka-profile]]
+struct ImsAkaProfile {
+    std::string name;
+    std::vector<Port> protected_server_ports;   ///< port_ps candidates; two, so that colliding phones can be told apart (G-25)
+    Port start_protected_client_port;           ///< port_pc pool, at least three (temporary + established + old)
+    Port end_protected_client_port;
+    std::vector<AlgorithmPair> preference;      ///< allowed pairs, most preferred first
+    bool refuse_deprecated = false;             ///< takes hmac-md5-96 and des-ede3-cbc out of the preference
+
+    std::vector<Port> client_ports() const;
+    std::vector<Port> all_ports() const;        ///< server and client ports: what the guards cover
+};
+
+/// [[sip-interface.sip-ports]]: one unprotected port.
+struct SipPort {
+    Address address;
+    Port port{5060};
+    bool udp = true;
+    bool tcp = true;
+    bool tls = false;
+    std::string ims_aka_profile;  ///< name; empty: no ipsec-3gpp on this address
+};
+
+/// [[sip-interface]]: one access side.
+struct SipInterface {
+    std::string realm_id;
+    bool sec_agree_feature = false;                 ///< `sec-agree-feature`, disabled by default (feature text)
+    SecAgreePref sec_agree_pref = SecAgreePref::ipsec3gpp;
+    bool ims_aka_feature = false;                   ///< plain IMS-AKA with ipsec-3gpp, as it was before sec-agree
+    std::string host;                               ///< host of our URIs in Path and Record-Route; empty: the address
+    Confidentiality confidentiality = Confidentiality::preferred;
+    std::optional<NoSecurityClient> no_security_client;  ///< unset: forward when the preference contains tls, else reject (G-15)
+    SecurityServerMode security_server = SecurityServerMode::selected;
+    bool security_server_q = false;                 ///< add q=0.1 to a single mechanism
+    bool require_both = false;                      ///< demand sec-agree in Require *and* Proxy-Require (G-4)
+    bool strict_refresh = false;                    ///< refuse a protected refresh without Security-Client even unchallenged
+    bool ignore_q = false;                          ///< leave q out of Security-Verify comparison (G-26)
+    bool bare_integrity_protected = false;          ///< integrity-protected=yes without quotes (C-21)
+    bool refuse_mediasec = false;                   ///< 420 for Proxy-Require: mediasec (G-30)
+    bool server_initiated = false;                  ///< RFC 3329 §2.3.2 (A-22, A-23)
+    bool strict_collision = false;                  ///< reject a colliding phone instead of using the other server port (G-25)
+    bool anonymous_emergency = true;                ///< unprotected emergency requests are let through (C-80)
+    std::vector<std::string> emergency_numbers;
+    std::vector<SipPort> sip_ports;
+
+    NoSecurityClient on_no_security_client() const;
+};
+
+enum class CoreTransport { udp, tcp };
+
+/// [core]
+struct Core {
+    Endpoint listen;                      ///< our address on the core side
+    Endpoint next_hop;                    ///< I-CSCF, S-CSCF or P-CSCF
+    CoreTransport transport = CoreTransport::udp;
+    std::string visited_network_id;
+    std::string orig_ioi;                 ///< type 1 IOI of the visited network; empty: visited_network_id
+    std::string emergency_next_hop;       ///< E-CSCF "address:port"; empty: next_hop
+};
+
+/// [limits]
+struct Limits {
+    std::size_t registrations = 100000;
+    std::size_t challenges = 20000;                  ///< temporary sets in total
+    std::size_t challenges_per_address = 64;
+    std::size_t sets_per_address = 256;              ///< the kernel's look-up is linear per address (kernel-facts §3a)
+    std::size_t connections = 65536;
+    std::size_t connections_per_address = 1024;
+    std::size_t transactions = 65536;
+    std::size_t trace_records_per_ue = 16;
+    std::size_t traced_ues = 10000;
+};
+
+/// [timers]
+struct TimerConfig {
+    std::chrono::seconds reg_await_auth{240};   ///< lifetime of a temporary set (B-50)
+    std::chrono::seconds old_set{128};          ///< 64*T1 towards the UE (B-55)
+    std::chrono::seconds lifetime_margin{30};   ///< "shortly after": expires + 30 s (B-51)
+    std::chrono::seconds kernel_margin{30};     ///< the kernel's hard limit lies this much behind ours
+};
+
+/// [xfrm]
+struct XfrmConfig {
+    std::uint32_t reqid = 21321;
+    Spi spi_start{0x10000000}, spi_end{0xbfffffff};
+    std::uint32_t mark_mask = 0x00ffffff;
+};
+
+struct Config {
+    std::string path;                         ///< file it came from
+    std::vector<SipInterface> sip_interfaces;
+    std::vector<ImsAkaProfile> ims_aka_profiles;
+    Core core;
+    Limits limits;
+    TimerConfig timers;
+    XfrmConfig xfrm;
+    std::string log_level = "info";
+    std::string control_socket;               ///< empty: none
+
+    const ImsAkaProfile* profile(std::string_view name) const;
+};
+
+/// Reads and checks a file. The Error text is one or more lines "FILE:LINE:COLUMN: what is wrong; how to mend it".
+Result<Config> load_config(const std::string& path);
+/// The same for a text; `name` stands for the file in messages.
+Result<Config> parse_config(std::string_view text, const std::string& name);
+/// Things that only the running machine knows: addresses that do not exist here. Empty when all is well.
+std::vector<std::string> check_addresses(const Config& config);
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,78 @@
+// What the gateway knows of a registered phone: one contact with its sets of SAs, its route and its identities.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/types.h"
+#include "sip/sec_agree.h"
+#include "sip/transport.h"
+#include "xfrm/sa.h"
+#include "xfrm/spi_pool.h"
+
+namespace gmgate::daemon {
+
+/// TS 33.203 §7.4, table C-44.
+enum class SetState { temporary, established, old };
+std::string_view to_string(SetState state);
+
+/// Number of a set for the life of the process; it is also the mark that its inbound SAs set (never 0).
+using SetNumber = Distinct<std::uint32_t, struct SetNumberTag>;
+
+/// Four SAs of one agreement. Owned by exactly one Challenge (temporary) or Registration (established, old).
+struct SaSet {
+    SetNumber number;
+    SetState state = SetState::temporary;
+    xfrm::SetParameters parameters;
+    std::string security_server;       ///< value of the header sent in the 401; what Security-Verify must equal
+    sip::SecurityList security_client; ///< what came in the REGISTER that was challenged (B-63)
+    TimePoint expires{};
+    bool in_use = false;               ///< outbound traffic goes over it (C-43)
+
+    Endpoint ue_client() const { return {parameters.ue, parameters.port_uc}; }
+    Endpoint ue_server() const { return {parameters.ue, parameters.port_us}; }
+    Endpoint gateway_client() const { return {parameters.gateway, parameters.port_pc}; }
+    Endpoint gateway_server() const { return {parameters.gateway, parameters.port_ps}; }
+    xfrm::SpiPair own_spis() const;
+};
+
+/// A contact of a phone: outlives addresses and accesses (design: IMPI, +sip.instance, reg-id).
+struct ContactKey {
+    Impi impi;
+    std::string instance;
+    std::string reg_id;
+    friend auto operator<=>(const ContactKey&, const ContactKey&) = default;
+};
+
+/// An authentication in progress, for one (IMPI, UE address). It cannot disturb a registration: only its 200 makes it one (B-58).
+struct Challenge {
+    Impi impi;
+    Address ue;
+    ContactKey contact;
+    std::unique_ptr<SaSet> set;
+    std::optional<SetNumber> came_over;  ///< the established set that carried the first REGISTER; none: it came unprotected
+    std::string nonce;                   ///< of the 401, to tell an answer from a repeated old one (C-20)
+};
+
+/// A registered contact.
+struct Registration {
+    ContactKey key;
+    std::string token;                           ///< unforgeable user part of our URI in Path and Record-Route
+    std::vector<std::unique_ptr<SaSet>> sets;    ///< at most three, newest last
+    std::vector<Impu> impus;                     ///< P-Associated-URI in order, first = default IMPU; else the To URI
+    std::vector<std::string> service_route;      ///< name-addr values in order
+    std::string contact_uri;
+    std::string realm_id;                        ///< sip-interface
+    sip::Transport transport = sip::Transport::udp;  ///< that the REGISTER came over
+    TimePoint expires{};
+    std::uint64_t generation = 0;                ///< grows with every change; re-checked after each co_await
+
+    /// The set that outbound requests use; never null for a live registration.
+    const SaSet* outbound() const;
+    SaSet* find(SetNumber number);
+};
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,79 @@
+// All challenges and registrations, and every way to find one. It owns; nobody keeps a pointer across a co_await.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <unordered_map>
+
+#include "daemon/registrations/registration.h"
+
+namespace gmgate::daemon {
+
+/// Whom a flow belongs to, as the kernel says it: by the mark of the inbound SA, or by the four-tuple of a connection that we opened.
+struct FlowOwner {
+    SaSet* set = nullptr;
+    Registration* registration = nullptr;  ///< null for a temporary set
+    Challenge* challenge = nullptr;        ///< set when the set is temporary
+};
+
+class Table {
+public:
+    // ---- challenges: one per (IMPI, UE address)
+    Challenge* find_challenge(const Impi& impi, const Address& ue);
+    /// Puts a challenge in place; the one before it comes back (its set must be removed from the kernel by the caller).
+    std::unique_ptr<Challenge> put_challenge(std::unique_ptr<Challenge> challenge);
+    std::unique_ptr<Challenge> take_challenge(const Impi& impi, const Address& ue);
+    std::size_t challenge_count() const { return challenges_.size(); }
+    std::size_t challenges_at(const Address& ue) const;
+
+    // ---- registrations
+    Registration* find(const ContactKey& key);
+    Registration* find_by_token(std::string_view token);
+    std::vector<Registration*> find_by_impi(const Impi& impi);
+    /// The new registration; replaces nothing (the key must be free).
+    Registration& add(std::unique_ptr<Registration> registration);
+    /// Out of every index; the caller removes its sets from the kernel.
+    std::unique_ptr<Registration> take(const ContactKey& key);
+    std::size_t registration_count() const { return registrations_.size(); }
+    void for_each(const std::function<void(Registration&)>& f);
+
+    // ---- sets
+    /// A fresh number within `mask`, not in use.
+    SetNumber next_number(std::uint32_t mask);
+    /// Moves a set into a registration (at the end of its list).
+    SaSet& add_set(Registration& registration, std::unique_ptr<SaSet> set);
+    std::unique_ptr<SaSet> take_set(Registration& registration, SetNumber number);
+    FlowOwner find_set(SetNumber number);
+    /// Who owns a flow: mark first; for connections that carry no mark the four-tuple.
+    FlowOwner owner_of(const sip::Flow& flow);
+    std::size_t set_count() const { return owners_.size(); }
+    std::size_t sets_at(const Address& ue) const;
+    /// True when a live set has this UE address and client port towards that protected server port (B-22, G-25).
+    bool uses_client_port(const Address& ue, Port port_uc, const Endpoint& gateway_server) const;
+    /// True when a live set has this UE address and server port from that protected client port.
+    bool uses_server_port(const Address& ue, Port port_us, const Endpoint& gateway_client) const;
+
+private:
+    struct Owner {
+        SaSet* set;
+        Registration* registration;
+        Challenge* challenge;
+    };
+    using ChallengeKey = std::pair<Impi, Address>;
+    using Pair = std::pair<Endpoint, Endpoint>;  ///< gateway end, UE end
+    struct PairHash {
+        std::size_t operator()(const Pair& p) const noexcept;
+    };
+    void index(SaSet& set, Registration* registration, Challenge* challenge);
+    void unindex(const SaSet& set);
+
+    std::map<ChallengeKey, std::unique_ptr<Challenge>> challenges_;
+    std::map<ContactKey, std::unique_ptr<Registration>> registrations_;
+    std::unordered_map<std::string, Registration*> by_token_;
+    std::unordered_map<SetNumber, Owner> owners_;
+    std::unordered_map<Pair, SetNumber, PairHash> by_pair_;
+    std::unordered_map<Address, std::size_t> challenges_per_address_, sets_per_address_;
+    std::uint32_t last_number_ = 0;
+};
+
+}  // namespace gmgate::daemon
