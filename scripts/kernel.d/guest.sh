@@ -46,8 +46,9 @@ make_run_folder() {
 # namespace, so nothing of it can outlive it.
 end_guest() {
     [[ -n $guest ]] || return 0
+    # Ending the namespace's first process makes its parent, which we can wait for, return only after all of it is gone.
     local first
-    read -r first _ <"/proc/$guest/task/$guest/children" || true
+    first=$(ps -o pid= --ppid "$guest" 2>/dev/null || true)
     kill -KILL "${first:-$guest}" 2>/dev/null || true
     wait "$guest" 2>/dev/null || true
     guest=''
@@ -87,7 +88,8 @@ await_guest() {  # BOOT_LIMIT
         wait -n -p ended "$guest" "$tick" "${readers[@]}" || status=$?
         kill "$tick" 2>/dev/null || true
         if [[ ${ended:-} == "$guest" ]]; then
-            break
+            guest=''
+            return
         fi
         for reader in "${!readers[@]}"; do
             [[ ${ended:-} == "${readers[reader]}" ]] || continue
