@@ -1,0 +1,79 @@
+// Every event that the gateway counts (superset of Oracle's sa-imsaka counters, requirements.md D). Gauges are read from the tables.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace gmgate::daemon {
+
+/// X(name, help). One place that declares a counter: name, help text and the enum that increments it.
+#define GMGATE_COUNTERS(X)                                                                                     \
+    X(register_rx_unprotected, "REGISTER received on an unprotected port")                                     \
+    X(register_rx_temporary, "REGISTER received over a temporary set of SAs")                                  \
+    X(register_rx_established, "REGISTER received over an established set of SAs")                             \
+    X(mechanism_ipsec, "ipsec-3gpp chosen")                                                                    \
+    X(mechanism_tls, "tls chosen")                                                                             \
+    X(mechanism_none, "REGISTER without Security-Client forwarded")                                            \
+    X(deprecated_chosen, "hmac-md5-96 or des-ede3-cbc chosen, because the phone offers nothing better")        \
+    X(challenge_tx, "401 sent to a UE with its SAs installed")                                                 \
+    X(registered, "registrations established")                                                                 \
+    X(reregistered, "re-registrations accepted")                                                               \
+    X(deregistered, "de-registrations accepted")                                                               \
+    X(reject_400, "400 sent by the gateway")                                                                   \
+    X(reject_403, "403 sent by the gateway")                                                                   \
+    X(reject_420, "420 sent by the gateway")                                                                   \
+    X(reject_421, "421 sent by the gateway")                                                                   \
+    X(reject_494, "494 sent by the gateway")                                                                   \
+    X(reject_5xx, "5xx sent by the gateway")                                                                   \
+    X(verify_mismatch, "Security-Verify differs from the Security-Server sent")                                \
+    X(client_mismatch, "Security-Client differs from the one stored")                                          \
+    X(impi_mismatch, "IMPI in Authorization differs from the one of the SAs")                                  \
+    X(via_mismatch, "Via address differs from the packet's source on a protected port")                        \
+    X(offer_unusable, "Security-Client without a usable mechanism")                                            \
+    X(port_collision, "UE address and port in use by another registration: other server port chosen")          \
+    X(set_limit, "refused: too many sets or challenges")                                                       \
+    X(ck_ik_missing, "401 from the core without ck and ik although ipsec-3gpp was chosen")                     \
+    X(sa_add_failed, "sets of SAs that the kernel refused")                                                    \
+    X(sa_added, "sets of SAs installed")                                                                       \
+    X(sa_deleted, "sets of SAs removed")                                                                       \
+    X(temporary_expired, "temporary sets that ran out unanswered")                                             \
+    X(established_expired, "registrations that ran out")                                                       \
+    X(wrong_sa, "messages dropped because they came over no or the wrong set of SAs")                          \
+    X(unprotected_rejected, "requests other than REGISTER and emergency rejected on an unprotected port")      \
+    X(emergency_passed, "emergency requests passed from an unprotected port")                                  \
+    X(core_unreachable, "requests for which the core gave no answer")                                          \
+    X(no_set, "requests towards a UE refused because it has no set of SAs")                                    \
+    X(not_registered, "requests towards a token that is not registered")                                       \
+    X(requests_from_ue, "requests forwarded from UEs to the core")                                             \
+    X(requests_to_ue, "requests forwarded from the core to UEs")
+
+enum class Counter {
+#define GMGATE_X(name, help) name,
+    GMGATE_COUNTERS(GMGATE_X)
+#undef GMGATE_X
+    kCount_,
+};
+
+struct CounterInfo {
+    std::string_view name;
+    std::string_view help;
+};
+inline constexpr std::array<CounterInfo, static_cast<std::size_t>(Counter::kCount_)> kCounterInfo{{
+#define GMGATE_X(name, help) CounterInfo{#name, help},
+    GMGATE_COUNTERS(GMGATE_X)
+#undef GMGATE_X
+}};
+
+/// One loop, one thread: plain numbers.
+class Counters {
+public:
+    void add(Counter counter, std::uint64_t n = 1) { values_[static_cast<std::size_t>(counter)] += n; }
+    std::uint64_t get(Counter counter) const { return values_[static_cast<std::size_t>(counter)]; }
+    std::uint64_t at(std::size_t index) const { return values_[index]; }
+
+private:
+    std::array<std::uint64_t, static_cast<std::size_t>(Counter::kCount_)> values_{};
+};
+
+}  // namespace gmgate::daemon
