@@ -55,6 +55,8 @@ end_guest() {
 }
 
 clean_up() {
+    # A child that is signalled between its fork and its exec still has our traps; cleaning is not its business.
+    [[ $BASHPID == "$$" ]] || return 0
     trap '' INT TERM HUP
     end_guest
     local reader
@@ -66,7 +68,7 @@ clean_up() {
 
 show_console() {
     note "last lines of its console:"
-    tail -n "${1:-25}" "$run/console" | tr -d '\r' | sed 's/^/  | /' >&2
+    tail -n "${1:-25}" "$run/console" | tr -d '\r' | sed 's/^/  | /' >&2 || true
 }
 
 # Starts the guest's program in namespaces of its own: mounts made for it vanish with it, and so do its processes,
