@@ -1,0 +1,317 @@
+#include "daemon/config.h"
+
+#include <ifaddrs.h>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "daemon/config_toml.h"
+
+namespace gmgate::daemon {
+namespace {
+
+constexpr std::int64_t kDay = 86400;
+
+void read_seconds(Section& section, std::string_view key, std::chrono::seconds& out, std::int64_t least, std::int64_t most) {
+    std::int64_t value = out.count();
+    section.number(key, value, least, most);
+    out = std::chrono::seconds{value};
+}
+
+void read_endpoint(Section& section, std::string_view key, Endpoint& out) {
+    std::string text;
+    section.text(key, text);
+    if (text.empty()) return;
+    if (const auto endpoint = Endpoint::parse(text); endpoint && endpoint->port.value != 0) out = *endpoint;
+    else section.mistake(key, fmt::format("\"{}\" is not \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\"); names are not looked up", text));
+}
+
+// encr-alg-list and auth-alg-list choose among the valid pairs; the order stays the gateway's own, strongest first (B-32).
+// `preference` sets the order outright.
+void read_algorithms(Section& section, ImsAkaProfile& profile) {
+    std::vector<std::string> encr{"aes-gcm", "aes-cbc", "des-ede3-cbc", "null"}, auth{"hmac-sha-1-96", "aes-gmac", "hmac-md5-96", "null"}, order;
+    section.texts("encr-alg-list", encr);
+    section.texts("auth-alg-list", auth);
+    section.texts("preference", order);
+    std::set<Ealg> ealgs;
+    std::set<Alg> algs;
+    for (const auto& word : encr) {
+        if (const auto ealg = parse_ealg(word)) ealgs.insert(*ealg);
+        else section.mistake("encr-alg-list", fmt::format("\"{}\" is none of aes-gcm, aes-cbc, des-ede3-cbc, null", word));
+    }
+    for (const auto& word : auth) {
+        if (const auto alg = parse_alg(word)) algs.insert(*alg);
+        else section.mistake("auth-alg-list", fmt::format("\"{}\" is none of hmac-sha-1-96, aes-gmac, hmac-md5-96, null", word));
+    }
+    for (const auto& pair : kDefaultPreference)
+        if (algs.contains(pair.alg) && ealgs.contains(pair.ealg)) profile.preference.push_back(pair);
+    if (!order.empty()) {
+        if (section.has("encr-alg-list") || section.has("auth-alg-list"))
+            section.mistake("preference", "names the pairs itself; remove encr-alg-list and auth-alg-list");
+        profile.preference.clear();
+        for (const auto& text : order) {
+            const auto slash = text.find('/');
+            const auto alg = parse_alg(text.substr(0, slash));
+            const auto ealg = slash == std::string::npos ? std::nullopt : parse_ealg(text.substr(slash + 1));
+            if (!alg || !ealg || !is_valid({*alg, *ealg}))
+                section.mistake("preference", fmt::format("\"{}\" is no valid \"alg/ealg\" pair such as \"hmac-sha-1-96/aes-cbc\" or \"null/aes-gcm\"", text));
+            else if (std::ranges::find(profile.preference, AlgorithmPair{*alg, *ealg}) != profile.preference.end())
+                section.mistake("preference", fmt::format("\"{}\" is named twice", text));
+            else profile.preference.push_back({*alg, *ealg});
+        }
+    }
+    section.boolean("refuse-deprecated", profile.refuse_deprecated);
+    if (profile.refuse_deprecated) std::erase_if(profile.preference, is_deprecated);
+    if (profile.preference.empty()) section.mistake("auth-alg-list", "no valid pair of algorithms is left; allow hmac-sha-1-96 with aes-cbc, say");
+}
+
+void read_profile(Section& section, Config& config) {
+    ImsAkaProfile profile;
+    section.text("name", profile.name);
+    section.ports("protected-server-port", profile.protected_server_ports);
+    section.port("start-protected-client-port", profile.start_protected_client_port);
+    section.port("end-protected-client-port", profile.end_protected_client_port);
+    read_algorithms(section, profile);
+    if (profile.name.empty()) section.mistake("name", "every profile needs a name, which sip-ports refer to");
+    else if (config.profile(profile.name)) section.mistake("name", fmt::format("two profiles are called \"{}\"", profile.name));
+    if (profile.protected_server_ports.size() != 2)
+        section.mistake("protected-server-port", "give two ports, such as [6100, 6101]: the second serves phones whose address and port collide with a live registration (G-25)");
+    const int clients = profile.end_protected_client_port.value - profile.start_protected_client_port.value + 1;
+    if (profile.start_protected_client_port.value == 0 || profile.end_protected_client_port.value == 0)
+        section.mistake("start-protected-client-port", "start-protected-client-port and end-protected-client-port are both needed");
+    else if (clients < 3)
+        section.mistake("end-protected-client-port", fmt::format("start to end makes {} port(s); at least three are needed (temporary, established and old set)", std::max(clients, 0)));
+    else if (clients > 64) section.mistake("end-protected-client-port", "more than 64 client ports make no sense: each costs sockets");
+    std::set<Port> seen;
+    for (const auto port : profile.all_ports()) {
+        if (port.value == 5060 || port.value == 5061) section.mistake("protected-server-port", fmt::format("{} is a well-known clear port and never a protected one (B-13)", port.value));
+        else if (port.value < 1025) section.mistake("protected-server-port", fmt::format("port {}: protected ports lie between 1025 and 65535", port.value));
+        if (!seen.insert(port).second) section.mistake("protected-server-port", fmt::format("port {} is used twice in this profile", port.value));
+    }
+    config.ims_aka_profiles.push_back(std::move(profile));
+}
+
+void read_sip_port(Section& section, SipInterface& interface) {
+    SipPort port;
+    std::string address;
+    section.text("address", address);
+    if (const auto parsed = Address::parse(address); parsed && !parsed->is_any()) port.address = *parsed;
+    else section.mistake("address", fmt::format("\"{}\" is no IPv4 or IPv6 address of this machine (a wildcard would send from addresses the SAs do not know)", address));
+    section.port("port", port.port);
+    std::vector<std::string> transports{"UDP", "TCP"};
+    section.texts("transport-protocol", transports);
+    port.udp = port.tcp = port.tls = false;
+    for (const auto& word : transports) {
+        if (word == "UDP") port.udp = true;
+        else if (word == "TCP") port.tcp = true;
+        else if (word == "TLS") section.mistake("transport-protocol", "TLS is not served yet; use UDP and TCP");
+        else section.mistake("transport-protocol", fmt::format("\"{}\" is none of \"UDP\", \"TCP\"", word));
+    }
+    section.text("ims-aka-profile", port.ims_aka_profile);
+    interface.sip_ports.push_back(std::move(port));
+}
+
+void read_interface(Section& section, Config& config) {
+    SipInterface i;
+    section.text("realm-id", i.realm_id);
+    section.boolean("sec-agree-feature", i.sec_agree_feature);
+    section.word("sec-agree-pref", i.sec_agree_pref,
+                 {{"ipsec3gpp", SecAgreePref::ipsec3gpp}, {"tls", SecAgreePref::tls}, {"ipsec3gpp-tls", SecAgreePref::ipsec3gpp_tls}, {"tls-ipsec3gpp", SecAgreePref::tls_ipsec3gpp}});
+    section.boolean("ims-aka-feature", i.ims_aka_feature);
+    section.text("host", i.host);
+    section.word("confidentiality", i.confidentiality, {{"off", Confidentiality::off}, {"preferred", Confidentiality::preferred}, {"required", Confidentiality::required}});
+    if (section.has("no-security-client")) {
+        auto answer = NoSecurityClient::forward;
+        section.word("no-security-client", answer, {{"forward", NoSecurityClient::forward}, {"reject", NoSecurityClient::reject}});
+        i.no_security_client = answer;
+    }
+    section.word("security-server", i.security_server, {{"selected", SecurityServerMode::selected}, {"list", SecurityServerMode::list}});
+    section.boolean("security-server-q", i.security_server_q);
+    section.boolean("require-both", i.require_both);
+    section.boolean("strict-refresh", i.strict_refresh);
+    section.boolean("ignore-q", i.ignore_q);
+    section.boolean("bare-integrity-protected", i.bare_integrity_protected);
+    section.boolean("refuse-mediasec", i.refuse_mediasec);
+    section.boolean("server-initiated", i.server_initiated);
+    section.boolean("strict-collision", i.strict_collision);
+    section.boolean("anonymous-emergency", i.anonymous_emergency);
+    section.texts("emergency-numbers", i.emergency_numbers);
+    section.tables("sip-ports", "sip-interface.sip-ports", [&](Section& s) { read_sip_port(s, i); });
+    if (i.realm_id.empty()) section.mistake("realm-id", "every sip-interface needs a realm-id, its name");
+    for (const auto& other : config.sip_interfaces)
+        if (other.realm_id == i.realm_id) section.mistake("realm-id", fmt::format("two interfaces are called \"{}\"", i.realm_id));
+    if (i.sip_ports.empty()) section.mistake("sip-ports", "an interface without [[sip-interface.sip-ports]] serves nobody");
+    config.sip_interfaces.push_back(std::move(i));
+}
+
+void read_core(Section& section, Config& config) {
+    read_endpoint(section, "listen", config.core.listen);
+    read_endpoint(section, "next-hop", config.core.next_hop);
+    section.word("transport", config.core.transport, {{"udp", CoreTransport::udp}, {"tcp", CoreTransport::tcp}});
+    section.text("visited-network-id", config.core.visited_network_id);
+    section.text("orig-ioi", config.core.orig_ioi);
+    section.text("emergency-next-hop", config.core.emergency_next_hop);
+    if (config.core.listen.port.value == 0) section.mistake("listen", "the gateway's own \"ADDRESS:PORT\" on the core side is needed");
+    if (config.core.next_hop.port.value == 0) section.mistake("next-hop", "the \"ADDRESS:PORT\" of the I-CSCF, S-CSCF or P-CSCF is needed");
+    if (config.core.listen.address.family() != config.core.next_hop.address.family())
+        section.mistake("next-hop", "listen and next-hop must be of one address family");
+    if (config.core.visited_network_id.empty()) section.mistake("visited-network-id", "the name of this network is needed for P-Visited-Network-ID");
+    if (!config.core.emergency_next_hop.empty() && !Endpoint::parse(config.core.emergency_next_hop))
+        section.mistake("emergency-next-hop", "must be \"ADDRESS:PORT\"");
+    if (config.core.orig_ioi.empty()) config.core.orig_ioi = config.core.visited_network_id;
+}
+
+void read_limits(Section& section, Limits& limits) {
+    constexpr std::int64_t kMany = 10'000'000;
+    section.number("registrations", limits.registrations, 1, kMany);
+    section.number("challenges", limits.challenges, 1, kMany);
+    section.number("challenges-per-address", limits.challenges_per_address, 1, kMany);
+    section.number("sets-per-address", limits.sets_per_address, 3, kMany);
+    section.number("connections", limits.connections, 1, kMany);
+    section.number("connections-per-address", limits.connections_per_address, 1, kMany);
+    section.number("transactions", limits.transactions, 1, kMany);
+    section.number("trace-records-per-ue", limits.trace_records_per_ue, 1, 1000);
+    section.number("traced-ues", limits.traced_ues, 1, kMany);
+}
+
+void read_timers(Section& section, TimerConfig& timers) {
+    read_seconds(section, "reg-await-auth", timers.reg_await_auth, 5, 3600);
+    read_seconds(section, "old-set", timers.old_set, 1, 3600);
+    read_seconds(section, "lifetime-margin", timers.lifetime_margin, 0, kDay);
+    read_seconds(section, "kernel-margin", timers.kernel_margin, 5, kDay);
+}
+
+void read_xfrm(Section& section, XfrmConfig& xfrm) {
+    section.number("reqid", xfrm.reqid, 1, 0xffffffff);
+    section.number("spi-start", xfrm.spi_start.value, 65536, 0xffffffff);
+    section.number("spi-end", xfrm.spi_end.value, 65536, 0xffffffff);
+    section.number("mark-mask", xfrm.mark_mask, 0xff, 0xffffffff);
+    if (xfrm.spi_start.value + 1024 > xfrm.spi_end.value) section.mistake("spi-end", "the range must hold more than 1024 SPIs");
+    const auto mask = xfrm.mark_mask;
+    if ((mask & (mask + 1)) != 0) section.mistake("mark-mask", "must be a row of low bits such as 0x00ffffff");
+}
+
+// What only several sections together can get wrong.
+void check_together(const toml::table& root, const Config& config, Mistakes& mistakes) {
+    std::map<Endpoint, std::string> taken;
+    const auto claim = [&](const Address& address, Port port, const std::string& what) {
+        const auto [at, fresh] = taken.try_emplace(Endpoint{address, port}, what);
+        if (!fresh) mistakes.add(root.source(), fmt::format("{} is used by {} and by {}; give one of them another port", Endpoint{address, port}.to_string(), at->second, what));
+    };
+    if (config.core.listen.port.value != 0) claim(config.core.listen.address, config.core.listen.port, "[core] listen");
+    std::map<Address, std::string> profile_at;
+    for (const auto& interface : config.sip_interfaces) {
+        for (const auto& port : interface.sip_ports) {
+            claim(port.address, port.port, fmt::format("sip-interface \"{}\"", interface.realm_id));
+            if (port.ims_aka_profile.empty()) continue;
+            const auto* profile = config.profile(port.ims_aka_profile);
+            if (!profile) {
+                mistakes.add(root.source(), fmt::format("sip-interface \"{}\" names ims-aka-profile \"{}\", which is not defined", interface.realm_id, port.ims_aka_profile));
+                continue;
+            }
+            const auto [at, fresh] = profile_at.try_emplace(port.address, profile->name);
+            if (!fresh && at->second == profile->name) continue;  // two clear ports of one address share its protected ports
+            for (const auto p : profile->all_ports()) claim(port.address, p, fmt::format("ims-aka-profile \"{}\"", profile->name));
+        }
+        const bool wants_ipsec = (interface.sec_agree_feature && allows_ipsec(interface.sec_agree_pref)) || interface.ims_aka_feature;
+        const bool has_profile = std::ranges::any_of(interface.sip_ports, [](const SipPort& p) { return !p.ims_aka_profile.empty(); });
+        if (wants_ipsec && !has_profile && !interface.sip_ports.empty())
+            mistakes.add(root.source(), fmt::format("sip-interface \"{}\" is to offer ipsec-3gpp but none of its sip-ports names an ims-aka-profile", interface.realm_id));
+    }
+    if (config.sip_interfaces.empty()) mistakes.add(root.source(), "no [[sip-interface]]: phones have nowhere to go");
+}
+
+std::string describe(const toml::parse_error& error, const std::string& name) {
+    return fmt::format("{}:{}:{}: {}", name, error.source().begin.line, error.source().begin.column, error.description());
+}
+
+}  // namespace
+
+bool allows_ipsec(SecAgreePref pref) { return pref != SecAgreePref::tls; }
+bool allows_tls(SecAgreePref pref) { return pref != SecAgreePref::ipsec3gpp; }
+
+std::string_view to_string(SecAgreePref pref) {
+    switch (pref) {
+        case SecAgreePref::ipsec3gpp: return "ipsec3gpp";
+        case SecAgreePref::tls: return "tls";
+        case SecAgreePref::ipsec3gpp_tls: return "ipsec3gpp-tls";
+        case SecAgreePref::tls_ipsec3gpp: return "tls-ipsec3gpp";
+    }
+    return "?";
+}
+
+std::vector<Port> ImsAkaProfile::client_ports() const {
+    std::vector<Port> ports;
+    for (int p = start_protected_client_port.value; p <= end_protected_client_port.value && p > 0; ++p) ports.emplace_back(static_cast<std::uint16_t>(p));
+    return ports;
+}
+
+std::vector<Port> ImsAkaProfile::all_ports() const {
+    auto ports = client_ports();
+    ports.insert(ports.begin(), protected_server_ports.begin(), protected_server_ports.end());
+    return ports;
+}
+
+NoSecurityClient SipInterface::on_no_security_client() const {
+    return no_security_client.value_or(allows_tls(sec_agree_pref) ? NoSecurityClient::forward : NoSecurityClient::reject);
+}
+
+const ImsAkaProfile* Config::profile(std::string_view name) const {
+    const auto at = std::ranges::find(ims_aka_profiles, name, &ImsAkaProfile::name);
+    return at == ims_aka_profiles.end() ? nullptr : &*at;
+}
+
+Result<Config> parse_config(std::string_view text, const std::string& name) {
+    const auto parsed = toml::parse(text, name);
+    if (!parsed) return failure(Reaction::reject, describe(parsed.error(), name));
+    Config config;
+    config.path = name;
+    Mistakes mistakes(name);
+    Section root(parsed.table(), "top level", mistakes);
+    root.word("log-level", config.log_level, {{"debug", "debug"}, {"info", "info"}, {"notice", "notice"}, {"warning", "warning"}, {"error", "error"}});
+    root.text("control-socket", config.control_socket);
+    if (!root.has("core")) root.mistake("core", "the section [core] is missing: where does clear SIP go?");
+    root.table("core", [&](Section& s) { read_core(s, config); });
+    root.tables("ims-aka-profile", "ims-aka-profile", [&](Section& s) { read_profile(s, config); });
+    root.tables("sip-interface", "sip-interface", [&](Section& s) { read_interface(s, config); });
+    root.table("limits", [&](Section& s) { read_limits(s, config.limits); });
+    root.table("timers", [&](Section& s) { read_timers(s, config.timers); });
+    root.table("xfrm", [&](Section& s) { read_xfrm(s, config.xfrm); });
+    root.finish();
+    if (mistakes.none()) check_together(parsed.table(), config, mistakes);
+    if (!mistakes.none()) return failure(Reaction::reject, mistakes.text());
+    return config;
+}
+
+Result<Config> load_config(const std::string& path) {
+    std::ifstream file(path);
+    if (!file) return system_failure(Reaction::reject, fmt::format("{}: cannot be read", path), errno);
+    std::stringstream text;
+    text << file.rdbuf();
+    return parse_config(text.str(), path);
+}
+
+std::vector<std::string> check_addresses(const Config& config) {
+    std::set<Address> here;
+    ifaddrs* list = nullptr;
+    if (getifaddrs(&list) == 0) {
+        for (const auto* entry = list; entry; entry = entry->ifa_next)
+            if (entry->ifa_addr)
+                if (const auto endpoint = Endpoint::from_sockaddr(entry->ifa_addr)) here.insert(endpoint->address);
+        freeifaddrs(list);
+    }
+    std::vector<std::string> problems;
+    const auto need = [&](const Address& address, const std::string& what) {
+        if (!here.contains(address))
+            problems.push_back(fmt::format("{}: {} {} does not exist on this machine; add it (ip address add …) or correct the file", config.path, what, address.to_string()));
+    };
+    need(config.core.listen.address, "[core] listen address");
+    for (const auto& interface : config.sip_interfaces)
+        for (const auto& port : interface.sip_ports) need(port.address, fmt::format("sip-interface \"{}\" address", interface.realm_id));
+    return problems;
+}
+
+}  // namespace gmgate::daemon

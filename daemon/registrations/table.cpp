@@ -1,0 +1,157 @@
+#include "daemon/registrations/table.h"
+
+#include <algorithm>
+
+namespace gmgate::daemon {
+namespace {
+
+void decrement(std::unordered_map<Address, std::size_t>& counts, const Address& address) {
+    const auto at = counts.find(address);
+    if (at != counts.end() && --at->second == 0) counts.erase(at);
+}
+
+std::size_t count_at(const std::unordered_map<Address, std::size_t>& counts, const Address& address) {
+    const auto at = counts.find(address);
+    return at == counts.end() ? 0 : at->second;
+}
+
+}  // namespace
+
+std::size_t Table::PairHash::operator()(const Pair& p) const noexcept {
+    return std::hash<Endpoint>{}(p.first) * 1000003 + std::hash<Endpoint>{}(p.second);
+}
+
+// The two inbound SAs of a set, as (gateway end, UE end): SA1 port_ps–port_uc and SA3 port_pc–port_us.
+void Table::index(SaSet& set, Registration* registration, Challenge* challenge) {
+    owners_[set.number] = {&set, registration, challenge};
+    by_pair_[{set.gateway_server(), set.ue_client()}] = set.number;
+    by_pair_[{set.gateway_client(), set.ue_server()}] = set.number;
+    ++sets_per_address_[set.parameters.ue];
+}
+
+void Table::unindex(const SaSet& set) {
+    owners_.erase(set.number);
+    for (const auto& pair : {Pair{set.gateway_server(), set.ue_client()}, Pair{set.gateway_client(), set.ue_server()}}) {
+        const auto at = by_pair_.find(pair);
+        if (at != by_pair_.end() && at->second == set.number) by_pair_.erase(at);
+    }
+    decrement(sets_per_address_, set.parameters.ue);
+}
+
+Challenge* Table::find_challenge(const Impi& impi, const Address& ue) {
+    const auto at = challenges_.find({impi, ue});
+    return at == challenges_.end() ? nullptr : at->second.get();
+}
+
+std::unique_ptr<Challenge> Table::put_challenge(std::unique_ptr<Challenge> challenge) {
+    auto before = take_challenge(challenge->impi, challenge->ue);
+    index(*challenge->set, nullptr, challenge.get());
+    ++challenges_per_address_[challenge->ue];
+    ChallengeKey key{challenge->impi, challenge->ue};
+    challenges_.emplace(std::move(key), std::move(challenge));
+    return before;
+}
+
+std::unique_ptr<Challenge> Table::take_challenge(const Impi& impi, const Address& ue) {
+    const auto at = challenges_.find({impi, ue});
+    if (at == challenges_.end()) return nullptr;
+    auto challenge = std::move(at->second);
+    challenges_.erase(at);
+    unindex(*challenge->set);
+    decrement(challenges_per_address_, ue);
+    return challenge;
+}
+
+std::size_t Table::challenges_at(const Address& ue) const { return count_at(challenges_per_address_, ue); }
+std::size_t Table::sets_at(const Address& ue) const { return count_at(sets_per_address_, ue); }
+
+Registration* Table::find(const ContactKey& key) {
+    const auto at = registrations_.find(key);
+    return at == registrations_.end() ? nullptr : at->second.get();
+}
+
+Registration* Table::find_by_token(std::string_view token) {
+    const auto at = by_token_.find(std::string(token));
+    return at == by_token_.end() ? nullptr : at->second;
+}
+
+std::vector<Registration*> Table::find_by_impi(const Impi& impi) {
+    std::vector<Registration*> found;
+    for (auto at = registrations_.lower_bound(ContactKey{impi, "", ""}); at != registrations_.end() && at->first.impi == impi; ++at)
+        found.push_back(at->second.get());
+    return found;
+}
+
+Registration& Table::add(std::unique_ptr<Registration> registration) {
+    auto& added = *registration;
+    for (const auto& set : added.sets) index(*set, &added, nullptr);
+    by_token_[added.token] = &added;
+    registrations_.emplace(added.key, std::move(registration));
+    return added;
+}
+
+std::unique_ptr<Registration> Table::take(const ContactKey& key) {
+    const auto at = registrations_.find(key);
+    if (at == registrations_.end()) return nullptr;
+    auto registration = std::move(at->second);
+    registrations_.erase(at);
+    by_token_.erase(registration->token);
+    for (const auto& set : registration->sets) unindex(*set);
+    return registration;
+}
+
+void Table::for_each(const std::function<void(Registration&)>& f) {
+    for (const auto& [key, registration] : registrations_) f(*registration);
+}
+
+SetNumber Table::next_number(std::uint32_t mask) {
+    do {
+        last_number_ = (last_number_ + 1) & mask;
+    } while (last_number_ == 0 || owners_.contains(SetNumber{last_number_}));
+    return SetNumber{last_number_};
+}
+
+SaSet& Table::add_set(Registration& registration, std::unique_ptr<SaSet> set) {
+    auto& added = *set;
+    registration.sets.push_back(std::move(set));
+    index(added, &registration, nullptr);
+    return added;
+}
+
+std::unique_ptr<SaSet> Table::take_set(Registration& registration, SetNumber number) {
+    const auto at = std::ranges::find_if(registration.sets, [&](const auto& set) { return set->number == number; });
+    if (at == registration.sets.end()) return nullptr;
+    auto set = std::move(*at);
+    registration.sets.erase(at);
+    unindex(*set);
+    return set;
+}
+
+FlowOwner Table::find_set(SetNumber number) {
+    const auto at = owners_.find(number);
+    return at == owners_.end() ? FlowOwner{} : FlowOwner{at->second.set, at->second.registration, at->second.challenge};
+}
+
+FlowOwner Table::owner_of(const sip::Flow& flow) {
+    if (flow.mark.value != 0) {
+        const auto owner = find_set(SetNumber{flow.mark.value});
+        if (!owner.set) return {};
+        // The mark names the set, its selectors name the ends: both must agree, whatever a socket or a re-used number says.
+        const bool server = owner.set->gateway_server() == flow.local && owner.set->ue_client() == flow.remote;
+        const bool client = owner.set->gateway_client() == flow.local && owner.set->ue_server() == flow.remote;
+        return server || client ? owner : FlowOwner{};
+    }
+    if (!sip::is_reliable(flow.transport)) return {};
+    const auto at = by_pair_.find({flow.local, flow.remote});
+    return at == by_pair_.end() ? FlowOwner{} : find_set(at->second);
+}
+
+bool Table::uses_client_port(const Address& ue, Port port_uc, const Endpoint& gateway_server) const {
+    return by_pair_.contains({gateway_server, Endpoint{ue, port_uc}});
+}
+
+bool Table::uses_server_port(const Address& ue, Port port_us, const Endpoint& gateway_client) const {
+    return by_pair_.contains({gateway_client, Endpoint{ue, port_us}});
+}
+
+}  // namespace gmgate::daemon
