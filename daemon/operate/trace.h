@@ -1,0 +1,62 @@
+// Why a phone got what it got: one structured record per REGISTER, kept in a bounded ring per UE for the operator's tools.
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <list>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/endpoint.h"
+#include "base/types.h"
+
+namespace gmgate::daemon {
+
+/// One check with its verdict.
+struct CheckVerdict {
+    std::string check;  ///< constant word: "via", "security-verify"…
+    bool passed = true;
+    std::string detail;
+};
+
+/// Everything that was decided about one REGISTER. Never holds keys, digest responses or nonces.
+struct DecisionRecord {
+    std::chrono::system_clock::time_point time;
+    Impi impi;
+    std::string ue;             ///< "192.0.2.7:5060/UDP"
+    std::string realm_id;
+    std::string over;           ///< "unprotected", "temporary set 7", "established set 7"
+    std::string offer;          ///< Security-Client as received
+    std::string policy;         ///< sec-agree-pref and confidentiality
+    std::string choice;         ///< "ipsec-3gpp hmac-sha-1-96/aes-cbc"
+    std::string rule;           ///< why this choice
+    std::vector<CheckVerdict> checks;
+    std::string integrity_protected;  ///< value sent to the core, "absent"
+    int core_status = 0;        ///< final response of the core, 0: none was asked or none came
+    std::string security_associations;  ///< SPIs and ports of the set
+    int answer = 0;             ///< status sent to the UE, 0: nothing was sent
+    std::string why;            ///< sentence about the answer
+};
+
+class Trace {
+public:
+    Trace(std::size_t records_per_ue, std::size_t ues) : records_per_ue_(records_per_ue), ues_(ues) {}
+
+    /// Keeps the record and writes one log line; the least recently heard UE gives way when the table is full.
+    void add(DecisionRecord record);
+    /// Oldest first; empty for an unknown IMPI.
+    std::vector<DecisionRecord> of(const Impi& impi) const;
+    std::size_t ue_count() const { return rings_.size(); }
+
+private:
+    struct Ring {
+        std::deque<DecisionRecord> records;
+        std::list<Impi>::iterator recency;
+    };
+    std::size_t records_per_ue_, ues_;
+    std::unordered_map<Impi, Ring> rings_;
+    std::list<Impi> recency_;  ///< most recently heard first
+};
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,97 @@
+#include "daemon/registrations/sa_sets.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/random.h"
+
+namespace gmgate::daemon {
+
+SaSets::SaSets(const Config& config, Table& table, xfrm::Kernel& kernel, xfrm::SpiPool& spis, sip::Transports& transports, Counters& counters, const Clock& clock)
+    : config_(config), table_(table), kernel_(kernel), spis_(spis), transports_(transports), counters_(counters), clock_(clock) {}
+
+std::optional<Port> SaSets::choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const {
+    if (wish.port_ps) return wish.port_ps;
+    for (const auto port : profile.protected_server_ports)
+        if (!table_.uses_client_port(wish.ue, wish.port_uc, {wish.gateway, port})) return port;
+    return std::nullopt;
+}
+
+std::optional<Port> SaSets::choose_client_port(const SetWish& wish, const ImsAkaProfile& profile) const {
+    const auto ports = profile.client_ports();
+    const auto first = static_cast<std::size_t>(random_u64() % ports.size());
+    for (std::size_t i = 0; i < ports.size(); ++i) {
+        const auto port = ports[(first + i) % ports.size()];
+        if (!table_.uses_server_port(wish.ue, wish.port_us, {wish.gateway, port})) return port;
+    }
+    return std::nullopt;
+}
+
+Result<std::unique_ptr<SaSet>> SaSets::reserve(const SetWish& wish, const ImsAkaProfile& profile, bool strict_collision) {
+    if (table_.sets_at(wish.ue) >= config_.limits.sets_per_address) return failure(Reaction::exhausted, "too many sets of SAs for this UE address");
+    const auto port_ps = choose_server_port(wish, profile);
+    if (!port_ps) return failure(Reaction::exhausted, "the UE's address and client port are in use on every protected server port");
+    if (*port_ps != wish.port_ps.value_or(profile.protected_server_ports.front())) {
+        counters_.add(Counter::port_collision);
+        if (strict_collision) return failure(Reaction::refused, "the UE's address and client port belong to a live registration");
+    }
+    const auto port_pc = choose_client_port(wish, profile);
+    if (!port_pc) return failure(Reaction::exhausted, "no protected client port is left for this UE address and port; configure more");
+    const auto spis = spis_.take(wish.spi_uc, wish.spi_us);
+    if (!spis) return std::unexpected(spis.error());
+    auto set = std::make_unique<SaSet>();
+    set->number = table_.next_number(config_.xfrm.mark_mask);
+    set->parameters = {.ue = wish.ue, .gateway = wish.gateway, .port_uc = wish.port_uc, .port_us = wish.port_us, .port_pc = *port_pc, .port_ps = *port_ps,
+                       .spi_uc = wish.spi_uc, .spi_us = wish.spi_us, .spi_pc = spis->spi_pc, .spi_ps = spis->spi_ps, .algorithms = wish.algorithms};
+    return set;
+}
+
+xfrm::SetRequest SaSets::request_for(const SaSet& set, xfrm::EspKeys keys) const {
+    return {.parameters = set.parameters, .keys = std::move(keys), .mark = Mark{set.number.value}, .lifetime = config_.timers.reg_await_auth + config_.timers.kernel_margin};
+}
+
+Task<Result<std::unique_ptr<SaSet>>> SaSets::install(std::unique_ptr<SaSet> set, xfrm::EspKeys keys) {
+    auto request = request_for(*set, std::move(keys));
+    const auto installed = co_await kernel_.install_set(std::move(request));
+    if (!installed) {
+        counters_.add(Counter::sa_add_failed);
+        spis_.release(set->own_spis());
+        co_return std::unexpected(installed.error());
+    }
+    counters_.add(Counter::sa_added);
+    set->expires = clock_.now() + config_.timers.reg_await_auth;
+    co_return set;
+}
+
+Task<Result<void>> SaSets::extend(xfrm::SetParameters parameters, TimePoint expires) {
+    const auto lifetime = std::chrono::duration_cast<std::chrono::seconds>(expires - clock_.now()) + config_.timers.kernel_margin;
+    co_return co_await kernel_.extend_set(std::move(parameters), lifetime);
+}
+
+Task<void> SaSets::remove(std::unique_ptr<SaSet> set) {
+    for (const auto& [local, remote] : {std::pair{set->gateway_server(), set->ue_client()}, std::pair{set->gateway_client(), set->ue_server()}})
+        if (const auto flow = transports_.find_connection(local, remote)) transports_.close(flow->connection, true);
+    const auto removed = co_await kernel_.remove_set(set->parameters);
+    if (!removed) log::error("sa-remove-failed", {{"set", set->number.value}, {"ue", set->parameters.ue.to_string()}, {"reason", removed.error().text}});
+    counters_.add(Counter::sa_deleted);
+    spis_.release(set->own_spis());
+}
+
+sip::Flow SaSets::udp_flow(const SaSet& set) {
+    return {.transport = sip::Transport::udp, .local = set.gateway_client(), .remote = set.ue_server(), .connection = {}, .mark = {}};
+}
+
+bool take_into_use(Registration& registration, SetNumber number, TimePoint now, std::chrono::seconds grace) {
+    auto* set = registration.find(number);
+    if (!set || set->state != SetState::established || set->in_use) return false;
+    for (const auto& other : registration.sets) {
+        if (other->number == number) continue;
+        other->in_use = false;
+        other->expires = std::min(other->expires, now + grace);
+    }
+    set->in_use = true;
+    ++registration.generation;
+    return true;
+}
+
+}  // namespace gmgate::daemon

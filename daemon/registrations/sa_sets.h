@@ -1,0 +1,65 @@
+// The life of a set of SAs (TS 33.203 §7.4, table C-44): ports and SPIs chosen, installed in the kernel, taken into use, extended,
+// and removed with everything that hangs on it.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/task.h"
+#include "daemon/config.h"
+#include "daemon/operate/counters.h"
+#include "daemon/registrations/table.h"
+#include "sip/transport.h"
+#include "xfrm/kernel.h"
+#include "xfrm/spi_pool.h"
+
+namespace gmgate::daemon {
+
+/// What a new set is made of, before SPIs and ports of ours are chosen.
+struct SetWish {
+    Address ue;
+    Address gateway;
+    Port port_uc, port_us;
+    Spi spi_uc, spi_us;
+    AlgorithmPair algorithms;
+    std::optional<Port> port_ps;  ///< re-authentication: unchanged (B-17); none: the first that does not collide (G-25)
+};
+
+class SaSets {
+public:
+    SaSets(const Config& config, Table& table, xfrm::Kernel& kernel, xfrm::SpiPool& spis, sip::Transports& transports, Counters& counters, const Clock& clock);
+
+    /// Chooses port_ps, a port_pc that no set of this (UE address, port_us) uses, and two SPIs (B-11, B-17, B-22). They stay reserved
+    /// until the set is removed. Errors: Reaction::exhausted (limits, no port left), Reaction::refused (collision, strict mode).
+    Result<std::unique_ptr<SaSet>> reserve(const SetWish& wish, const ImsAkaProfile& profile, bool strict_collision);
+    /// Installs a reserved set in the kernel with the lifetime of a temporary set. On failure the kernel holds none of its SAs and the
+    /// reservation is given back.
+    Task<Result<std::unique_ptr<SaSet>>> install(std::unique_ptr<SaSet> set, xfrm::EspKeys keys);
+    /// The same set with a longer life, in the kernel and here; a lifetime is never decreased (B-51).
+    Task<Result<void>> extend(xfrm::SetParameters parameters, TimePoint expires);
+    /// Closes its connections, deletes the SAs, gives SPIs back. The set is out of the table already.
+    Task<void> remove(std::unique_ptr<SaSet> set);
+
+    /// Outbound flow of a set for UDP: port_pc → port_us (B-15).
+    static sip::Flow udp_flow(const SaSet& set);
+
+private:
+    std::optional<Port> choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const;
+    std::optional<Port> choose_client_port(const SetWish& wish, const ImsAkaProfile& profile) const;
+    xfrm::SetRequest request_for(const SaSet& set, xfrm::EspKeys keys) const;
+
+    const Config& config_;
+    Table& table_;
+    xfrm::Kernel& kernel_;
+    xfrm::SpiPool& spis_;
+    sip::Transports& transports_;
+    Counters& counters_;
+    const Clock& clock_;
+};
+
+/// Row "message over the established-not-yet-used set" (C-43): takes it into use and cuts the old ones to `grace`. True when it did.
+bool take_into_use(Registration& registration, SetNumber number, TimePoint now, std::chrono::seconds grace);
+
+}  // namespace gmgate::daemon
