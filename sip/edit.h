@@ -1,6 +1,9 @@
 // A list of edits on a message: what nobody edits is forwarded byte for byte.
 #pragma once
 
+#include <cstddef>
+#include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,7 +14,9 @@ namespace gmgate::sip {
 
 /// Collects removals, replacements and insertions against one message and writes the result. The edits copy their texts; the message
 /// must outlive the writer. Edits may be given in any order; two that touch the same octets are a programming error (asserted in
-/// debug builds; in release the later is dropped).
+/// debug builds; in release the later is dropped). Edits of one field value
+/// compose: replace_value, remove_option_tag and the auth-param edits work on what the earlier ones left; removing a field wins over
+/// all of them. A CR or LF inside a given line or value becomes a blank, so that no text can bring a header field of its own.
 class Edit {
 public:
     explicit Edit(const Message& message) : message_(message) {}
@@ -31,7 +36,13 @@ public:
     /// Takes one option tag out of a comma list (all fields of `id`); a field that becomes empty is removed.
     /// Returns whether it was there.
     bool remove_option_tag(HeaderId id, std::string_view tag);
+    /// Takes every copy of the named auth-params out of a Digest field, in any spelling. Returns how many there were, nullopt when the
+    /// value is no readable Digest list (nothing is then changed).
+    std::optional<std::size_t> remove_auth_params(std::size_t index, std::initializer_list<std::string_view> names);
+    /// Adds one auth-param ("integrity-protected=\"yes\"") at the end of a Digest field.
+    void append_auth_param(std::size_t index, std::string_view parameter);
     void set_body(std::string body);                           ///< Content-Length is corrected (or added)
+    void ensure_content_length();                              ///< adds it when the message came (by UDP) without
 
     bool empty() const { return changes_.empty(); }
     std::string to_string() const;                             ///< the edited message, one allocation
@@ -40,11 +51,18 @@ private:
     struct Change {
         std::size_t begin, end;
         std::string text;
-        std::size_t order;
+        std::ptrdiff_t order;  ///< among insertions at one place; negative ones are prepended
     };
-    void add(std::size_t begin, std::size_t end, std::string text);
+    void add(std::size_t begin, std::size_t end, std::string text, bool in_front = false);
+    Change* change_of_value(const HeaderField& field);
+    bool is_removed(const HeaderField& field) const;
+    /// The field's value as the edits so far leave it.
+    std::string_view current_value(const HeaderField& field);
+    void set_value(const HeaderField& field, std::string value);
+
     const Message& message_;
-    std::vector<Change> changes_;
+    std::vector<Change> changes_;  ///< in the order of writing, without overlaps
+    std::ptrdiff_t appended_ = 0, prepended_ = 0;
 };
 
 /// A response to `request`: status line, all Via, From, To (with `to_tag` added when it has none and status > 100), Call-ID, CSeq,
@@ -52,7 +70,8 @@ private:
 std::string make_response(const Message& request, int status, std::string_view reason_phrase, std::string_view to_tag,
                           const std::vector<std::string>& extra = {});
 
-/// Response 400 for bytes that did not parse but are answerable; nullopt when they are not. Copies what could be read.
+/// Response 400 for bytes that did not parse but are answerable; nullopt when they are not. Copies what could be read; the To tag is
+/// a digest of it, so that a retransmission gets the same answer (RFC 3261 §8.2.7). Another SIP version is answered 505.
 std::optional<std::string> make_bad_request(std::string_view bytes, const ParseError& error);
 
 }  // namespace gmgate::sip

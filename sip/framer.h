@@ -23,18 +23,33 @@ struct FrameResult {
     std::string_view reason;  ///< for error
 };
 
-/// Holds at most one incomplete message (limits.h). A stream message without Content-Length is an error.
+/// Holds at most one incomplete message (limits.h) and one read of as much again. A stream message without Content-Length is an error.
+/// How the stream was cut into feeds never changes what comes out. Every octet is looked at once, however small the feeds are.
 class Framer {
 public:
-    /// Appends received bytes. False (and nothing appended) when the buffer would exceed the limit.
+    /// Appends received bytes. False (and nothing appended) when more than twice kMaxMessage would be held, or after an error.
     bool feed(std::string_view bytes);
+    /// The next thing at the front of the buffer; call it until it says need_more. An error is final: it is returned again and again.
     FrameResult next();
     /// True between two messages: nothing half read is held (a connection may then be handed over).
     bool is_empty() const { return buffer_.size() == consumed_; }
 
 private:
+    FrameResult fail(std::size_t length, std::string_view reason);
+    FrameResult keep_alive();
+    FrameResult find_head_end();
+    FrameResult measure(std::size_t head_length);
+    std::string_view rest() const { return std::string_view(buffer_).substr(consumed_); }
+
     std::string buffer_;
     std::size_t consumed_ = 0;
+    // All from `consumed_` on:
+    std::size_t scanned_ = 0;     ///< searched for line ends up to here
+    std::size_t line_ = 0;        ///< where the line begins that is being searched
+    std::size_t total_ = 0;       ///< length of the message, 0 until its header section is whole
+    std::size_t keep_alives_ = 0; ///< line ends skipped since the buffer was last empty
+    bool half_ping_ = false;      ///< one CRLF was seen between messages
+    FrameResult failure_;
 };
 
 }  // namespace gmgate::sip

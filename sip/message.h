@@ -90,7 +90,17 @@ public:
         for (auto i = find(id); i; i = find(id, *i + 1)) f(field(*i));
     }
 
+    /// Only parse() makes messages; the key keeps the constructor usable for std::expected and for nobody else.
+    class Key {
+        friend class Message;
+        Key() {}
+    };
+    explicit Message(Key) noexcept {}  // leaves slots_ as it is: zeroing 2 KB would cost more than many a parse
+    Message(const Message& other) noexcept { *this = other; }
+    Message& operator=(const Message& other) noexcept;  ///< copies the slots in use only
+
 private:
+    class Reader;
     struct Slot {  // offsets, so that a field costs 16 octets
         std::uint32_t begin, value;
         std::uint16_t value_length, name_length;
@@ -100,6 +110,7 @@ private:
     std::string_view bytes_;
     std::array<Slot, kMaxHeaderFields> slots_;
     std::size_t count_ = 0;
+    std::uint64_t seen_ = 0;                        ///< bit of each HeaderId that occurs
     std::uint32_t start_line_length_ = 0, fields_begin_ = 0, fields_end_ = 0, body_ = 0;
     std::uint32_t target_ = 0, target_length_ = 0;  ///< Request-URI or reason phrase
     std::uint32_t cseq_ = 0;
@@ -119,8 +130,10 @@ public:
     void wipe() noexcept;
 
 private:
-    OwnedMessage(std::unique_ptr<char[]> bytes, const Message& message) : bytes_(std::move(bytes)), message_(message) {}
+    OwnedMessage(std::unique_ptr<char[]> bytes, std::size_t size, const Message& message)
+        : bytes_(std::move(bytes)), size_(size), message_(message) {}
     std::unique_ptr<char[]> bytes_;
+    std::size_t size_ = 0;  ///< of bytes_: at least the message's
     Message message_;
 };
 

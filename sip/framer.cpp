@@ -1,0 +1,108 @@
+#include "sip/framer.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "sip/headers.h"
+#include "sip/scanner.h"
+
+namespace gmgate::sip {
+namespace {
+
+constexpr std::size_t kMaxBuffer = 2 * kMaxMessage;
+
+/// Does the first line say SIP? Its errors are for Message::parse, which can have them answered; this only tells garbage apart.
+bool is_sip_line(std::string_view line) {
+    for (std::size_t i = 0; i + 4 <= line.size(); ++i)
+        if (line[i + 3] == '/' && same_token(line.substr(i, 4), "SIP/")) return true;
+    return false;
+}
+
+}  // namespace
+
+bool Framer::feed(std::string_view bytes) {
+    if (failure_.frame == Frame::error || bytes.size() > kMaxBuffer - rest().size()) return false;
+    if (consumed_ != 0) {
+        buffer_.erase(0, consumed_);
+        consumed_ = 0;
+    }
+    buffer_.append(bytes);
+    return true;
+}
+
+FrameResult Framer::fail(std::size_t length, std::string_view reason) {
+    failure_ = {.frame = Frame::error, .bytes = rest().substr(0, length), .reason = reason};
+    return failure_;
+}
+
+FrameResult Framer::next() {
+    if (failure_.frame == Frame::error) return failure_;
+    if (total_ == 0) {
+        if (scanned_ == 0)
+            if (const FrameResult result = keep_alive(); result.frame != Frame::message) return result;
+        if (const FrameResult result = find_head_end(); total_ == 0) return result;
+    }
+    const std::string_view bytes = rest();
+    if (bytes.size() < total_) return {};
+    const FrameResult result{.frame = Frame::message, .bytes = bytes.substr(0, total_), .reason = {}};
+    consumed_ += total_;
+    scanned_ = line_ = total_ = keep_alives_ = 0;
+    half_ping_ = false;
+    return result;
+}
+
+/// Skips line ends between messages. `message` means: something else begins here.
+FrameResult Framer::keep_alive() {
+    for (std::string_view bytes = rest(); !bytes.empty(); bytes = rest()) {
+        if (bytes.front() != '\r' && bytes.front() != '\n') return {.frame = Frame::message, .bytes = {}, .reason = {}};
+        const bool is_crlf = bytes.front() == '\r';
+        if (is_crlf && bytes.size() == 1) return {};
+        if (is_crlf && bytes[1] != '\n') return fail(1, "CR without LF");
+        if (++keep_alives_ > kMaxKeepAlive) return fail(0, "too many keep-alives at once");
+        consumed_ += is_crlf ? 2 : 1;
+        if (!is_crlf) continue;
+        half_ping_ = !half_ping_;
+        if (!half_ping_) return {.frame = Frame::ping, .bytes = {}, .reason = {}};
+    }
+    keep_alives_ = 0;
+    return {};
+}
+
+FrameResult Framer::find_head_end() {
+    const std::string_view bytes = rest().substr(0, kMaxMessage);
+    const char* const begin = bytes.data();
+    const char* const end = begin + bytes.size();
+    if (!scan::is(bytes.front(), scan::kToken)) return fail(0, "this is not SIP");
+    while (true) {
+        const scan::Line line = scan::read_line(begin + scanned_, end);
+        scanned_ = static_cast<std::size_t>(line.text_end - begin);
+        if (line.reason != nullptr) return fail(scanned_, line.reason);
+        if (line.next == nullptr) return bytes.size() == kMaxMessage ? fail(bytes.size(), "header section too large") : FrameResult{};
+        if (line_ == 0 && !is_sip_line(bytes.substr(0, scanned_))) return fail(scanned_, "this is not SIP");
+        const bool is_last = scanned_ == line_;
+        line_ = scanned_ = static_cast<std::size_t>(line.next - begin);
+        if (is_last) return measure(line_);
+    }
+}
+
+/// The header section is whole: sets total_ from Content-Length.
+FrameResult Framer::measure(std::size_t head_length) {
+    const char* const end = rest().data() + head_length;
+    const char* at = scan::read_line(rest().data(), end).next;
+    std::optional<std::uint32_t> length;
+    while (scan::empty_line(at, end) == 0) {
+        scan::FieldSpan field;
+        if (const char* reason = scan::read_field(at, end, field)) return fail(head_length, reason);
+        at = field.end;
+        if (field.id != HeaderId::content_length) continue;
+        if (length) return fail(head_length, "Content-Length occurs twice");
+        length = parse_u32(field.text());
+        if (!length) return fail(head_length, "bad Content-Length");
+    }
+    if (!length) return fail(head_length, "Content-Length is missing");
+    if (*length > kMaxMessage - head_length) return fail(head_length, "message too large");
+    total_ = head_length + *length;
+    return {};
+}
+
+}  // namespace gmgate::sip
