@@ -182,6 +182,7 @@ void read_timers(Section& section, TimerConfig& timers) {
     read_seconds(section, "old-set", timers.old_set, 1, 3600);
     read_seconds(section, "lifetime-margin", timers.lifetime_margin, 0, kDay);
     read_seconds(section, "kernel-margin", timers.kernel_margin, 5, kDay);
+    read_seconds(section, "final-answer", timers.final_answer, 1, 3600);
 }
 
 void read_xfrm(Section& section, XfrmConfig& xfrm) {

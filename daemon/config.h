@@ -107,6 +107,7 @@ struct TimerConfig {
     std::chrono::seconds old_set{128};          ///< 64*T1 towards the UE (B-55)
     std::chrono::seconds lifetime_margin{30};   ///< "shortly after": expires + 30 s (B-51)
     std::chrono::seconds kernel_margin{30};     ///< the kernel's hard limit lies this much behind ours
+    std::chrono::seconds final_answer{4};       ///< a set that ends with an answer lives this long after it, for a lost answer's retransmission
 };
 
 /// [xfrm]

@@ -55,6 +55,8 @@ struct Challenge {
     std::unique_ptr<SaSet> set;
     std::optional<SetNumber> came_over;  ///< the established set that carried the first REGISTER; none: it came unprotected
     std::string nonce;                   ///< of the 401, to tell an answer from a repeated old one (C-20)
+    std::string token;                   ///< of the Path that the core saw in the first REGISTER
+    bool finished = false;               ///< answered finally: the set only waits until retransmissions are over
 };
 
 /// A registered contact.
@@ -69,6 +71,7 @@ struct Registration {
     sip::Transport transport = sip::Transport::udp;  ///< that the REGISTER came over
     TimePoint expires{};
     std::uint64_t generation = 0;                ///< grows with every change; re-checked after each co_await
+    bool ended = false;                          ///< de-registered: its sets only wait until the last answer is surely out
 
     /// The set that outbound requests use; never null for a live registration.
     const SaSet* outbound() const;

@@ -1,0 +1,99 @@
+// READ THIS FIRST: the way of a REGISTER through the gateway, as the specification tells it.
+//   parse → check → choose → forward → take ck/ik out → install SAs → answer        (TS 33.203 §7.2, TS 24.229 §5.2.2)
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/keyed_lock.h"
+#include "base/task.h"
+#include "daemon/access.h"
+#include "daemon/agreement/checks.h"
+#include "daemon/agreement/mechanism.h"
+#include "daemon/operate/counters.h"
+#include "daemon/operate/trace.h"
+#include "daemon/proxy/core_link.h"
+#include "daemon/registrations/expiry.h"
+#include "daemon/registrations/sa_sets.h"
+#include "daemon/registrations/table.h"
+#include "sip/transactions.h"
+
+namespace gmgate::daemon {
+
+/// What the flow works with; all outlive it.
+struct RegisterParts {
+    const Config& config;
+    const AccessMap& accesses;
+    Table& table;
+    SaSets& sets;
+    Expiry& expiry;
+    CoreLink& core;
+    Trace& trace;
+    Counters& counters;
+    const Clock& clock;
+};
+
+/// One coroutine per REGISTER. Two REGISTERs of one phone may interleave at every co_await: what is committed afterwards is looked up
+/// again and compared; work on one UE address (401) and on one IMPI (200) is serialised.
+class RegisterFlow {
+public:
+    explicit RegisterFlow(RegisterParts parts) : p_(parts) {}
+
+    /// Handles one REGISTER from the access side to its final answer. Never throws.
+    Task<void> handle(std::shared_ptr<sip::ServerTransaction> transaction);
+
+private:
+    enum class Over { unprotected, temporary, established };
+
+    /// Everything known of one REGISTER while it is handled.
+    struct Exchange {
+        std::shared_ptr<sip::ServerTransaction> transaction;
+        const Access* access = nullptr;
+        Over over = Over::unprotected;
+        SetNumber set;                        ///< that carried it, 0: none
+        std::optional<xfrm::SetParameters> carried_by;
+        std::string sent_security_server;     ///< of that set
+        Impi impi;
+        ContactKey contact;
+        sip::SecurityList client, verify;
+        Policy policy;
+        Choice choice;
+        bool has_response = false;
+        std::string token;
+        DecisionRecord record;
+
+        const sip::Message& request() const { return transaction->request(); }
+        const sip::Flow& flow() const { return transaction->flow(); }
+    };
+
+    // in the order of the flow
+    bool arrive(Exchange& x);
+    std::optional<Objection> read(Exchange& x);
+    std::optional<Objection> check_unprotected(Exchange& x);
+    std::optional<Objection> check_without_offer(Exchange& x);
+    std::optional<Objection> check_protected(Exchange& x);
+    std::optional<Objection> check_limits(const Exchange& x) const;
+    Task<Result<sip::OwnedMessage>> ask_core(Exchange& x);
+    Task<void> challenge(Exchange& x, sip::OwnedMessage response);
+    Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);
+    Task<void> accept(Exchange& x, sip::OwnedMessage response);
+    Task<void> establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
+    Task<void> refresh(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
+    void deregister(Exchange& x, const sip::OwnedMessage& response);
+    void decline(Exchange& x, const sip::OwnedMessage& response);
+
+    void object(Exchange& x, const Objection& objection);
+    void answer(Exchange& x, std::string response, int status, std::string_view why);
+    void finish_challenge(const Exchange& x);
+    void end(Registration& registration);
+    std::vector<std::unique_ptr<SaSet>> settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh, bool reauthentication, TimePoint expires);
+    void learn(Registration& registration, const Exchange& x, const sip::Message& response, std::chrono::seconds expires);
+
+    RegisterParts p_;
+    KeyedLock<Address> address_lock_;
+    KeyedLock<Impi> impi_lock_;
+};
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,81 @@
+#include "daemon/registrations/expiry.h"
+
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
+
+#include "base/log.h"
+
+namespace gmgate::daemon {
+
+Expiry::Expiry(const Config& config, Table& table, SaSets& sets, Counters& counters, const Clock& clock)
+    : config_(config), table_(table), sets_(sets), counters_(counters), clock_(clock) {}
+
+void Expiry::watch(SetNumber number, TimePoint when) { due_.push({when, number}); }
+
+Task<void> Expiry::run() {
+    asio::steady_timer timer(co_await asio::this_coro::executor);
+    for (;;) {
+        timer.expires_after(std::chrono::seconds{1});
+        asio::error_code stopped;
+        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, stopped));
+        if (stopped) co_return;
+        co_await sweep();
+    }
+}
+
+// Row "old set in use has <= 64*T1 left" of table C-44: the new set is taken into use although the UE has not used it yet.
+void Expiry::prepare_handover(Registration& registration, const SaSet& set) {
+    if (set.state != SetState::old || !set.in_use) return;
+    for (const auto& other : registration.sets)
+        if (other->state == SetState::established && take_into_use(registration, other->number, clock_.now(), config_.timers.old_set)) {
+            log::info("set-taken-into-use", {{"impi", registration.key.impi.value}, {"set", other->number.value}, {"why", "the old set is about to expire"}});
+            return;
+        }
+}
+
+Task<void> Expiry::sweep() {
+    while (!due_.empty() && due_.top().when <= clock_.now()) {
+        const auto number = due_.top().number;
+        due_.pop();
+        const auto owner = table_.find_set(number);
+        if (!owner.set) continue;
+        const auto handover = owner.set->expires - config_.timers.old_set;
+        if (owner.registration && owner.set->state == SetState::old && owner.set->in_use && handover <= clock_.now()) prepare_handover(*owner.registration, *owner.set);
+        if (owner.set->expires > clock_.now()) {
+            const bool waits_for_handover = owner.set->state == SetState::old && owner.set->in_use && handover > clock_.now();
+            watch(number, waits_for_handover ? handover : owner.set->expires);
+            continue;
+        }
+        // By value: both may suspend, and the table moves on meanwhile.
+        if (owner.challenge) co_await end_challenge(owner.challenge->impi, owner.challenge->ue);
+        else co_await end_set(owner.registration->key, number);
+    }
+}
+
+Task<void> Expiry::end_challenge(Impi impi, Address ue) {
+    auto challenge = table_.take_challenge(impi, ue);
+    if (!challenge->finished) {
+        counters_.add(Counter::temporary_expired);
+        log::notice("challenge-expired", {{"impi", impi.value}, {"ue", ue.to_string()}, {"set", challenge->set->number.value},
+                                          {"why", "the phone did not answer the challenge over its SAs in time"}});
+    }
+    co_await sets_.remove(std::move(challenge->set));
+}
+
+Task<void> Expiry::end_set(ContactKey key, SetNumber number) {
+    auto* registration = table_.find(key);
+    auto set = table_.take_set(*registration, number);
+    ++registration->generation;
+    if (registration->sets.empty()) {
+        if (!registration->ended) {
+            counters_.add(Counter::established_expired);
+            log::info("registration-expired", {{"impi", key.impi.value}, {"set", number.value}});
+        }
+        table_.take(key);
+    }
+    co_await sets_.remove(std::move(set));
+}
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,46 @@
+// Ends what has run out: temporary sets, old sets, registrations. The kernel's own hard limits lie behind these as a safety net.
+#pragma once
+
+#include <functional>
+#include <queue>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/task.h"
+#include "daemon/config.h"
+#include "daemon/operate/counters.h"
+#include "daemon/registrations/sa_sets.h"
+#include "daemon/registrations/table.h"
+
+namespace gmgate::daemon {
+
+class Expiry {
+public:
+    Expiry(const Config& config, Table& table, SaSets& sets, Counters& counters, const Clock& clock);
+
+    /// Looks at a set at `when`; call it whenever a set's `expires` was set or shortened. A later `expires` is noticed by itself.
+    void watch(SetNumber number, TimePoint when);
+    /// Runs until the executor stops: once a second everything that is due.
+    Task<void> run();
+    /// One pass over what is due now.
+    Task<void> sweep();
+
+private:
+    struct Due {
+        TimePoint when;
+        SetNumber number;
+        bool operator>(const Due& other) const { return when > other.when; }
+    };
+    Task<void> end_challenge(Impi impi, Address ue);
+    Task<void> end_set(ContactKey key, SetNumber number);
+    void prepare_handover(Registration& registration, const SaSet& set);
+
+    const Config& config_;
+    Table& table_;
+    SaSets& sets_;
+    Counters& counters_;
+    const Clock& clock_;
+    std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
+};
+
+}  // namespace gmgate::daemon
