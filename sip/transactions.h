@@ -66,6 +66,7 @@ public:
     using RequestHandler = std::function<void(std::shared_ptr<ServerTransaction>)>;
     using StrayHandler = std::function<void(OwnedMessage, Flow)>;
 
+    /// Takes over transports.on_message(); `transports` must live longer.
     Transactions(asio::any_io_executor executor, Transports& transports, TransactionLimits limits,
                  std::function<Timers(const Flow&)> timers_for);
     ~Transactions();

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -42,7 +43,10 @@ public:
     /// Appends up to a buffer's worth of bytes to `out`; 0 bytes = orderly end.
     virtual Task<Result<std::size_t>> read(std::string& out) = 0;
     virtual Task<Result<void>> write(std::string_view bytes) = 0;
-    /// Ends pending reads and writes with an error. `reset`: RST instead of FIN (linger 0), so that a port pair is free at once.
+    /// Writes what can be written without waiting and tells how much that was; a stream that cannot tell writes nothing. Never called
+    /// while a write() is pending.
+    virtual std::size_t write_now(std::string_view bytes);
+    /// Ends pending reads and writes with an error, which they see in a later turn of the loop. `reset`: RST instead of FIN (linger 0), so that a port pair is free at once.
     virtual void close(bool reset) = 0;
 };
 
@@ -50,14 +54,16 @@ struct TransportLimits {
     std::size_t connections = 65536;             ///< stream connections in total
     std::size_t connections_per_address = 1024;  ///< carrier NAT puts many phones behind one address
     std::size_t write_queue_octets = 262144;     ///< per connection; beyond it the connection is closed and counted
-    std::chrono::seconds unbound_idle{60};       ///< a stream connection that nobody keeps (see keep_open) is closed after this idle time
-    std::chrono::seconds user_timeout{10};       ///< TCP_USER_TIMEOUT
+    std::chrono::seconds unbound_idle{60};       ///< a stream connection that nobody keeps (see keep_open) is closed after this time without a whole message either way
+    std::chrono::seconds user_timeout{10};       ///< TCP_USER_TIMEOUT; also how long a closing connection may take to flush
+    std::uint32_t bad_requests_per_second = 100; ///< 400s to bytes that are no SIP, of the whole process; beyond it they are only counted
 };
 
 struct TransportCounters {
     std::uint64_t datagrams_in = 0, datagrams_out = 0, datagrams_not_sent = 0, receive_calls = 0, send_calls = 0;
     std::uint64_t messages_in = 0, malformed = 0, keep_alives = 0, stun_requests = 0;
     std::uint64_t connections_opened = 0, connections_accepted = 0, connections_refused_limit = 0, connections_closed = 0, write_queue_overflows = 0;
+    std::uint64_t bad_requests_answered = 0;
 };
 
 /// What to open at an endpoint.
@@ -86,13 +92,25 @@ public:
     void on_message(MessageHandler handler);
     /// Called once when a stream connection has ended, whoever ended it.
     void on_closed(ClosedHandler handler);
+    /// Where answers go that this layer and the transactions make by themselves (400, 503); nullopt = give none. Default: back on the
+    /// flow. On protected ports the way back of UDP is port_pc → port_us (B-15), which only the gateway knows.
+    void set_reply_route(std::function<std::optional<Flow>(const Flow&)> route);
+    std::optional<Flow> reply_route(const Flow& received_on) const;
 
     /// Queues a message. UDP: on the socket bound to flow.local; stream: on flow.connection. Errors: no such socket or connection
     /// (Reaction::broken), queue full (exhausted). UDP success means "given to the kernel queue", not "sent under ESP".
     Result<void> send(const Flow& flow, std::string bytes);
-    /// Opens a TCP connection from exactly `local` (port 0 = any) to `remote`; the Flow has the new connection's id.
+    /// Gives the queues to the kernel now instead of at the end of the loop's turn, as far as the sockets take them: before the SAs
+    /// under a last message are deleted.
+    void flush();
+    /// Opens a TCP connection from exactly `local` (port 0 = any) to `remote`; the Flow has the new connection's id. Between two full
+    /// endpoints there is one connection: a live one is returned, and an attempt under way is joined. Reaction::broken: refused, timed
+    /// out, or the four-tuple is still in TIME_WAIT (text says which); exhausted: a limit.
     Task<Result<Flow>> connect_tcp(Endpoint local, Endpoint remote, std::chrono::milliseconds timeout);
-    /// Adopts a stream that is connected already (TLS after its handshake).
+    /// Whether the limits allow one more connection with that peer; ask before a TLS handshake is begun.
+    bool has_room_for(const Address& remote) const;
+    /// Adopts a stream that is connected already (TLS after its handshake). At a limit it is closed and counted, and the Flow that
+    /// comes back has no connection (0). Kept open or not, it is read from the next turn of the loop on.
     Flow adopt(std::unique_ptr<ByteStream> stream, Flow flow);
     /// A live connection between exactly these endpoints; nullopt when there is none.
     std::optional<Flow> find_connection(const Endpoint& local, const Endpoint& remote) const;
@@ -107,6 +125,9 @@ public:
     std::size_t connection_count() const;
 
 private:
+    friend class Transactions;
+    /// Transactions learn of an ended connection before on_closed is called.
+    void watch_closed(ClosedHandler watcher);
     struct Impl;
     std::shared_ptr<Impl> impl_;  // shared with pending completion handlers, which must outlive a shutdown
 };
