@@ -4,7 +4,6 @@
 #include <cassert>
 #include <tuple>
 
-#include "sip/digest.h"
 #include "sip/headers.h"
 
 namespace gmgate::sip {
@@ -146,31 +145,6 @@ bool Edit::remove_option_tag(HeaderId id, std::string_view tag) {
         else set_value(field, std::move(*rest));
     }
     return found;
-}
-
-std::optional<std::size_t> Edit::remove_auth_params(std::size_t index, std::initializer_list<std::string_view> names) {
-    const HeaderField field = message_.field(index);
-    const std::string_view value = current_value(field);
-    const auto digest = DigestParams::parse(value);
-    if (!digest) return std::nullopt;
-    std::vector<Element> elements;
-    std::size_t removed = 0;
-    for (const AuthParam& p : digest->all()) {
-        const bool is_named = std::ranges::any_of(names, [&p](std::string_view name) { return same_token(p.name, name); });
-        removed += is_named ? 1 : 0;
-        elements.push_back({.begin = p.begin, .end = p.end, .stays = !is_named});
-    }
-    if (removed != 0) set_value(field, without(value, elements));
-    return removed;
-}
-
-void Edit::append_auth_param(std::size_t index, std::string_view parameter) {
-    const HeaderField field = message_.field(index);
-    const std::string_view value = current_value(field);
-    const auto digest = DigestParams::parse(value);
-    if (!digest) return;
-    const std::string_view separator = digest->all().empty() ? " " : ", ";
-    set_value(field, one_line(std::string(trim(value)).append(separator).append(parameter)));
 }
 
 void Edit::set_body(std::string body) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,9 +13,9 @@ namespace gmgate::sip {
 
 /// Collects removals, replacements and insertions against one message and writes the result. The edits copy their texts; the message
 /// must outlive the writer. Edits may be given in any order; two that touch the same octets are a programming error (asserted in
-/// debug builds; in release the later is dropped). Edits of one field value
-/// compose: replace_value, remove_option_tag and the auth-param edits work on what the earlier ones left; removing a field wins over
-/// all of them. A CR or LF inside a given line or value becomes a blank, so that no text can bring a header field of its own.
+/// debug builds; in release the later is dropped). Edits of one field value compose: replace_value and remove_option_tag work on what
+/// the earlier ones left; removing a field wins over all of them. A CR or LF inside a given line or value becomes a blank, so that no
+/// text can bring a header field of its own.
 class Edit {
 public:
     explicit Edit(const Message& message) : message_(message) {}
@@ -36,11 +35,6 @@ public:
     /// Takes one option tag out of a comma list (all fields of `id`); a field that becomes empty is removed.
     /// Returns whether it was there.
     bool remove_option_tag(HeaderId id, std::string_view tag);
-    /// Takes every copy of the named auth-params out of a Digest field, in any spelling. Returns how many there were, nullopt when the
-    /// value is no readable Digest list (nothing is then changed).
-    std::optional<std::size_t> remove_auth_params(std::size_t index, std::initializer_list<std::string_view> names);
-    /// Adds one auth-param ("integrity-protected=\"yes\"") at the end of a Digest field.
-    void append_auth_param(std::size_t index, std::string_view parameter);
     void set_body(std::string body);                           ///< Content-Length is corrected (or added)
     void ensure_content_length();                              ///< adds it when the message came (by UDP) without
 
