@@ -17,51 +17,58 @@
 
 namespace gmgate {
 
-/// `auto guard = co_await lock.acquire(key);` holds the key until the guard is destroyed. The lock must outlive its guards.
+/// `auto guard = co_await lock.acquire(key);` holds the key until the guard is destroyed. The state is shared with the guards: at
+/// shutdown suspended coroutines are destroyed by the executor, after the lock's owner.
 template <class Key>
 class KeyedLock {
+    struct State {
+        std::map<Key, std::deque<std::shared_ptr<asio::steady_timer>>> waiting;
+
+        void release(const Key& key) {
+            const auto at = waiting.find(key);
+            if (at == waiting.end()) return;
+            if (at->second.empty()) {
+                waiting.erase(at);
+                return;
+            }
+            const auto next = at->second.front();
+            at->second.pop_front();
+            next->cancel();
+        }
+    };
+
 public:
     class Guard {
     public:
-        Guard(KeyedLock* owner, Key key) : owner_(owner), key_(std::move(key)) {}
-        Guard(Guard&& other) noexcept : owner_(std::exchange(other.owner_, nullptr)), key_(std::move(other.key_)) {}
+        Guard(std::shared_ptr<State> state, Key key) : state_(std::move(state)), key_(std::move(key)) {}
+        Guard(Guard&&) noexcept = default;
         Guard& operator=(Guard&&) = delete;
         Guard(const Guard&) = delete;
         ~Guard() {
-            if (owner_) owner_->release(key_);
+            if (state_) state_->release(key_);
         }
 
     private:
-        KeyedLock* owner_;
+        std::shared_ptr<State> state_;
         Key key_;
     };
 
     Task<Guard> acquire(Key key) {
-        auto [at, free] = waiting_.try_emplace(key);
+        const auto state = state_;
+        auto [at, free] = state->waiting.try_emplace(key);
         if (!free) {
             // A timer that never fires is Asio's plainest one-shot event; release() cancels it to hand the key over.
             const auto turn = std::make_shared<asio::steady_timer>(co_await asio::this_coro::executor, std::chrono::steady_clock::time_point::max());
-            at->second.push_back(turn);
+            state->waiting[key].push_back(turn);
             asio::error_code cancelled;
             co_await turn->async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
         }
-        co_return Guard(this, std::move(key));
+        co_return Guard(state, std::move(key));
     }
-    std::size_t held() const { return waiting_.size(); }
+    std::size_t held() const { return state_->waiting.size(); }
 
 private:
-    void release(const Key& key) {
-        const auto at = waiting_.find(key);
-        if (at == waiting_.end()) return;
-        if (at->second.empty()) {
-            waiting_.erase(at);
-            return;
-        }
-        const auto next = at->second.front();
-        at->second.pop_front();
-        next->cancel();
-    }
-    std::map<Key, std::deque<std::shared_ptr<asio::steady_timer>>> waiting_;
+    std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 }  // namespace gmgate
