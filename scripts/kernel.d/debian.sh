@@ -43,15 +43,22 @@ update_private_apt() {
         note "apt-get update had errors, see $cache/apt/update.log"
 }
 
-# Newest release name of a series ("6.1.0-42-amd64"), preferring signed packages, which are those without a suffix.
-# Older packages are called linux-image-RELEASE, newer ones linux-binary-RELEASE (with linux-modules-RELEASE).
-newest_package() {  # SERIES
-    local pattern="^linux-(image|binary)-${1//./\\.}\\.[0-9.]+([+~-][a-z0-9.+~]+)?-amd64" names
-    names=$({ private_apt apt-cache pkgnames linux-image-; private_apt apt-cache pkgnames linux-binary-; } 2>/dev/null)
-    {
-        grep -E "$pattern-unsigned\$" <<<"$names" | sort -t- -k3 -V | tail -n 1 || true
-        grep -E "$pattern\$" <<<"$names" | sort -t- -k3 -V | tail -n 1 || true
-    } | tail -n 1
+# Newest release of a series that there are packages for, such as 6.1.0-42-amd64 or 7.3.4+deb13-amd64.
+newest_release() {  # SERIES
+    sed -nE "s/^linux-(image|binary)-(${1//./\\.}\.[0-9.]+([+~-][a-z0-9.+~]+)?-amd64)(-unsigned)?\$/\2/p" "$cache/apt/names" |
+        sort -V | tail -n 1
+}
+
+# The packages with the image and the modules of a release. Newer ones are split in two, and their linux-image-RELEASE is
+# empty; unsigned ones are all there is for a while after an upload.
+packages_of() {  # RELEASE
+    local name
+    for name in "linux-binary-$1" "linux-binary-$1-unsigned" "linux-image-$1" "linux-image-$1-unsigned"; do
+        grep -qxF "$name" "$cache/apt/names" || continue
+        echo "$name"
+        [[ $name != linux-binary-* ]] || echo "linux-modules-$1"
+        return
+    done
 }
 
 unpack() {  # DEB FOLDER, without drivers for hardware that no guest has, which are most of it
@@ -70,9 +77,11 @@ make_initramfs() {  # FOLDER RELEASE
     root=$folder/initramfs.d
     mkdir -p "$root"/{bin,proc,dev,host,modules}
     cp "$(command -v busybox)" "$root/bin/busybox"
-    for module in virtio_pci virtio_console virtio_rng 9p 9pnet_virtio; do
+    local needed
+    for needed in virtio_pci virtio_console virtio_rng 9p 9pnet_virtio; do
         # The list comes in loading order; what is built into the kernel needs no file.
-        modprobe -d "$folder" -S "$release" --show-depends --ignore-install "$module" 2>/dev/null | sed -n 's/^insmod \([^ ]*\).*/\1/p'
+        modprobe -d "$folder" -S "$release" --show-depends --ignore-install "$needed" 2>/dev/null |
+            sed -n 's/^insmod \([^ ]*\).*/\1/p'
     done | awk '!seen[$0]++' >"$root/files"
     while read -r file; do
         module=${file##*/} module=${module%.xz} module=${module%.zst}
@@ -105,18 +114,18 @@ END
 }
 
 fetch_kernel() {  # SERIES
-    local series=$1 package release stage deb image
+    local series=$1 release stage deb image
+    local -a packages
     note "fetching Debian's newest Linux $series (once; it stays in $cache)"
     update_private_apt
-    package=$(newest_package "$series")
-    [[ -n $package ]] || fail "Debian has no Linux $series in ${debian_suites[*]} ${debian_security_suites[*]}"
-    release=${package#linux-image-} release=${release#linux-binary-} release=${release%-unsigned}
+    { private_apt apt-cache pkgnames linux-image-; private_apt apt-cache pkgnames linux-binary-; } >"$cache/apt/names"
+    release=$(newest_release "$series")
+    [[ -n $release ]] || fail "Debian has no Linux $series in ${debian_suites[*]} ${debian_security_suites[*]}"
     if [[ ! -e $cache/$release/initramfs ]]; then
         stage=$cache/stage
         rm -rf "$stage"
         mkdir -p "$stage/debs" "$stage/tree"
-        local -a packages=("$package")
-        [[ $package != linux-binary-* ]] || packages+=("linux-modules-$release")
+        mapfile -t packages < <(packages_of "$release")
         (cd "$stage/debs" && private_apt apt-get -qq download "${packages[@]}") >"$cache/apt/download.log" 2>&1 ||
             fail "could not download ${packages[*]}: $(tail -n 3 "$cache/apt/download.log")"
         for deb in "$stage"/debs/*.deb; do
@@ -139,7 +148,7 @@ fetch_kernel() {  # SERIES
     ln -sfn "$release" "$cache/series-$series"
 }
 
-# Sets kernel_folder and kernel_release. One at a time: others wait for the one that downloads.
+# Sets kernel_folder and kernel_release (of qemu.sh). One at a time: others wait for the one that downloads.
 provide_kernel() {  # SERIES
     local lock
     mkdir -p "$cache"
@@ -149,5 +158,6 @@ provide_kernel() {  # SERIES
     flock --unlock "$lock"
     exec {lock}<&-
     kernel_release=$(readlink "$cache/series-$1")
+    # shellcheck disable=SC2034
     kernel_folder=$cache/$kernel_release
 }

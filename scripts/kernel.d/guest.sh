@@ -68,7 +68,7 @@ clean_up() {
 
 show_console() {
     note "last lines of its console:"
-    tail -n "${1:-25}" "$run/console" | tr -d '\r' | sed 's/^/  | /' >&2 || true
+    tail -n 25 "$run/console" | tr -d '\r' | sed 's/^/  | /' >&2 || true
 }
 
 # Starts the guest's program in namespaces of its own: mounts made for it vanish with it, and so do its processes,
