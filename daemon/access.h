@@ -25,8 +25,6 @@ public:
     /// True for a protected port (port_ps or port_pc) of an access address.
     bool is_protected(const Endpoint& local) const;
     const std::vector<Access>& all() const { return accesses_; }
-    /// "host:port" spellings by which a Route or Request-URI means this gateway.
-    const std::vector<std::string>& own_hosts() const { return own_hosts_; }
 
 private:
     std::vector<Access> accesses_;
@@ -35,7 +33,6 @@ private:
         bool is_protected = false;
     };
     std::unordered_map<Endpoint, Door> doors_;
-    std::vector<std::string> own_hosts_;
 };
 
 }  // namespace gmgate::daemon

@@ -245,7 +245,7 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     rules.path_uri = fmt::format("sip:{}@{}{};lr", x.token, p_.config.core.listen.to_string(), p_.config.core.transport == CoreTransport::tcp ? ";transport=tcp" : "");
     rules.visited_network_id = p_.config.core.visited_network_id;
     rules.orig_ioi = p_.config.core.orig_ioi;
-    rules.own_hosts = p_.accesses.own_hosts();
+    rules.own_hosts = own_hosts_;
     rules.bare_integrity_protected = x.access->interface->bare_integrity_protected;
     if (x.choice.mechanism == MechanismKind::ipsec_3gpp)  // G-3: tls and none carry no indicator here
         rules.integrity_protected = integrity_protected(x.over == Over::temporary, x.over == Over::established, x.has_response);

@@ -15,6 +15,7 @@
 #include "daemon/operate/counters.h"
 #include "daemon/operate/trace.h"
 #include "daemon/proxy/core_link.h"
+#include "daemon/proxy/own_names.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
@@ -39,7 +40,7 @@ struct RegisterParts {
 /// again and compared; work on one UE address (401) and on one IMPI (200) is serialised.
 class RegisterFlow {
 public:
-    explicit RegisterFlow(RegisterParts parts) : p_(parts) {}
+    explicit RegisterFlow(RegisterParts parts) : p_(parts), own_hosts_(own_hosts(parts.config)) {}
 
     /// Handles one REGISTER from the access side to its final answer. Never throws.
     Task<void> handle(std::shared_ptr<sip::ServerTransaction> transaction);
@@ -92,6 +93,7 @@ private:
     void learn(Registration& registration, const Exchange& x, const sip::Message& response, std::chrono::seconds expires);
 
     RegisterParts p_;
+    std::vector<std::string> own_hosts_;
     KeyedLock<Address> address_lock_;
     KeyedLock<Impi> impi_lock_;
 };

@@ -1,0 +1,171 @@
+#include "daemon/gateway.h"
+
+#include <algorithm>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "sip/spawn.h"
+
+namespace gmgate::daemon {
+namespace {
+
+sip::TransportLimits transport_limits(const Limits& limits) {
+    sip::TransportLimits result;
+    result.connections = limits.connections;
+    result.connections_per_address = limits.connections_per_address;
+    return result;
+}
+
+// Every pair that some profile allows: what the probe looks for and pre-warms.
+std::vector<AlgorithmPair> all_allowed_pairs(const Config& config) {
+    std::vector<AlgorithmPair> pairs;
+    for (const auto& profile : config.ims_aka_profiles)
+        for (const auto pair : profile.preference)
+            if (std::ranges::find(pairs, pair) == pairs.end()) pairs.push_back(pair);
+    return pairs;
+}
+
+}  // namespace
+
+Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& kernel, const Clock& clock)
+    : loop_(loop),
+      config_(config),
+      kernel_(kernel),
+      clock_(clock),
+      trace_(config.limits.trace_records_per_ue, config.limits.traced_ues),
+      accesses_(config),
+      spis_(config.xfrm.spi_start, config.xfrm.spi_end),
+      transports_(loop.get_executor(), transport_limits(config.limits)),
+      transactions_(loop.get_executor(), transports_, {config.limits.transactions, config.limits.transactions},
+                    [this](const sip::Flow& flow) { return accesses_.find(flow.local) ? sip::kUeTimers : sip::kCoreTimers; }),
+      core_(config.core, transports_, transactions_),
+      sets_(config, table_, kernel, spis_, transports_, counters_, clock),
+      expiry_(config, table_, sets_, counters_, clock),
+      register_flow_({config, accesses_, table_, sets_, expiry_, core_, trace_, counters_, clock}),
+      router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_) {
+    transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
+    transactions_.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
+    transactions_.on_stray([this](sip::OwnedMessage message, sip::Flow flow) { router_.stray(std::move(message), flow); });
+}
+
+// ------------------------------------------------------------------------------------------------------------------------ start
+
+Task<Result<void>> Gateway::start() {
+    if (auto ok = co_await check_kernel(); !ok) co_return ok;
+    if (auto ok = co_await install_guards(); !ok) co_return ok;
+    if (auto ok = co_await remove_stale_sas(); !ok) co_return ok;
+    if (auto ok = open_sockets(); !ok) co_return ok;
+    sip::spawn(loop_.get_executor(), expiry_.run(), "expiry");
+    tell_what_phones_get();
+    log::notice("gateway-ready", {{"version", GMGATE_VERSION}, {"core", config_.core.next_hop.to_string()}, {"accesses", accesses_.all().size()}});
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Gateway::check_kernel() {
+    const auto pairs = all_allowed_pairs(config_);
+    if (pairs.empty()) co_return Result<void>{};
+    const auto findings = co_await kernel_.probe(pairs);
+    if (!findings) co_return std::unexpected(findings.error());
+    std::string missing;
+    for (const auto& finding : *findings) {
+        if (finding.present) continue;
+        log::error("kernel-lacks", {{"feature", finding.feature}, {"reason", finding.reason}, {"module", finding.module}});
+        missing += fmt::format("{}{}{}", missing.empty() ? "" : ", ", finding.feature, finding.module.empty() ? "" : " (module " + finding.module + ")");
+    }
+    if (!missing.empty())
+        co_return failure(Reaction::refused, "the kernel lacks: " + missing + "; load the modules, or take the algorithms out of the ims-aka-profile");
+    co_return Result<void>{};
+}
+
+// B-13: before a socket opens, the protected ports accept and send nothing without ESP; after a crash they still do.
+Task<Result<void>> Gateway::install_guards() {
+    std::set<Address> done;
+    for (const auto& access : accesses_.all()) {
+        if (!access.profile || !done.insert(access.address).second) continue;
+        xfrm::GuardRequest request{access.address, access.profile->all_ports()};
+        if (auto ok = co_await kernel_.install_guards(std::move(request)); !ok) {
+            ok.error().text = fmt::format("guard policies for {}: {}", access.address.to_string(), ok.error().text);
+            co_return ok;
+        }
+    }
+    co_return Result<void>{};
+}
+
+// Registrations live in memory: SAs of an earlier run have no owner, and a phone that uses them must register anew.
+Task<Result<void>> Gateway::remove_stale_sas() {
+    const auto found = co_await kernel_.dump();
+    if (!found) co_return std::unexpected(found.error());
+    std::vector<xfrm::SaId> stale;
+    for (const auto& report : *found) stale.push_back(report.sa.id);
+    if (stale.empty()) co_return Result<void>{};
+    log::notice("stale-sas-removed", {{"count", stale.size()}, {"why", "they belong to an earlier run"}});
+    co_return co_await kernel_.remove_sas(std::move(stale));
+}
+
+Result<void> Gateway::open_sockets() {
+    if (auto ok = transports_.listen(config_.core.listen, {}); !ok) return ok;
+    std::set<Endpoint> open;
+    for (const auto& access : accesses_.all()) {
+        if (!access.profile) continue;
+        for (const auto port : access.profile->all_ports())
+            if (open.insert({access.address, port}).second)
+                if (auto ok = transports_.listen({access.address, port}, {.udp = true, .tcp = true, .report_mark = true}); !ok) return ok;
+    }
+    for (const auto& interface : config_.sip_interfaces)
+        for (const auto& port : interface.sip_ports)
+            if (auto ok = transports_.listen({port.address, port.port}, {.udp = port.udp, .tcp = port.tcp}); !ok) return ok;
+    return {};
+}
+
+// What phones will get from each interface, said once at start (issue: a feature that is off must not surprise).
+void Gateway::tell_what_phones_get() const {
+    for (const auto& access : accesses_.all()) {
+        const auto policy = Policy::of(*access.interface, access.profile);
+        std::string gets;
+        if (policy.ipsec) gets = "ipsec-3gpp";
+        if (policy.tls) gets += gets.empty() ? "tls" : (policy.tls_first ? " after tls" : ", then tls");
+        if (gets.empty()) gets = "no protection: REGISTERs are forwarded, Proxy-Require: sec-agree gets 420";
+        log::notice("interface", {{"realm", access.interface->realm_id}, {"address", access.address.to_string()},
+                                  {"sec-agree", access.interface->sec_agree_feature ? "enabled" : "disabled"}, {"phones-get", gets}});
+        for (const auto pair : policy.allowed_pairs())
+            if (is_deprecated(pair)) {
+                log::notice("deprecated-algorithms-allowed", {{"realm", access.interface->realm_id}, {"why", "last in the order, for phones that offer nothing else; refuse-deprecated = true refuses them"}});
+                break;
+            }
+    }
+}
+
+void Gateway::stop() { transports_.shutdown(); }
+
+// --------------------------------------------------------------------------------------------------------------- every message
+
+// On a protected port the kernel says over which set a message came; a temporary set carries REGISTER only (C-45).
+bool Gateway::screen(const sip::Message& message, const sip::Flow& flow) {
+    if (!accesses_.is_protected(flow.local)) return true;
+    const auto owner = table_.owner_of(flow);
+    const bool allowed = owner.set && (!owner.challenge || (message.is_request() && message.method() == sip::Method::register_));
+    if (!allowed) {
+        counters_.add(Counter::wrong_sa);
+        log::debug("wrong-sa", {{"from", flow.remote.to_string()}, {"to", flow.local.to_string()}, {"set", flow.mark.value}});
+        return false;
+    }
+    if (owner.registration && take_into_use(*owner.registration, owner.set->number, clock_.now(), config_.timers.old_set)) {
+        log::info("set-taken-into-use", {{"impi", owner.registration->key.impi.value}, {"set", owner.set->number.value}, {"why", "the phone uses it"}});
+        for (const auto& set : owner.registration->sets) expiry_.watch(set->number, set->expires);
+    }
+    return true;
+}
+
+void Gateway::dispatch(std::shared_ptr<sip::ServerTransaction> transaction) {
+    const auto executor = loop_.get_executor();
+    const auto& flow = transaction->flow();
+    const auto* access = accesses_.find(flow.local);
+    if (!access) return sip::spawn(executor, router_.from_core(std::move(transaction)), "from_core");
+    if (transaction->request().method() == sip::Method::register_) return sip::spawn(executor, register_flow_.handle(std::move(transaction)), "register");
+    if (accesses_.is_protected(flow.local)) return sip::spawn(executor, router_.from_ue(std::move(transaction)), "from_ue");
+    sip::spawn(executor, router_.unprotected(std::move(transaction), *access->interface, supported_mechanisms(Policy::of(*access->interface, access->profile))), "unprotected");
+}
+
+}  // namespace gmgate::daemon

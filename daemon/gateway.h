@@ -1,0 +1,65 @@
+// The composition: builds every part in reading order, fits them together, and sends each message on its way.
+#pragma once
+
+#include <memory>
+
+#include <asio/io_context.hpp>
+
+#include "daemon/access.h"
+#include "daemon/agreement/register_flow.h"
+#include "daemon/config.h"
+#include "daemon/proxy/core_link.h"
+#include "daemon/proxy/router.h"
+#include "daemon/registrations/expiry.h"
+#include "daemon/registrations/sa_sets.h"
+#include "daemon/registrations/table.h"
+#include "sip/transactions.h"
+#include "sip/transport.h"
+#include "xfrm/kernel.h"
+
+namespace gmgate::daemon {
+
+/// One running gateway on one loop. The configuration and the kernel outlive it.
+class Gateway {
+public:
+    Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& kernel, const Clock& clock);
+
+    /// Probes the kernel, installs the guard policies, removes SAs that no registration owns, and only then opens the sockets (B-13).
+    /// Every failure is an Error with the reason and the fix.
+    Task<Result<void>> start();
+    /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
+    void stop();
+
+    const Counters& counters() const { return counters_; }
+    const Table& table() const { return table_; }
+    const Trace& trace() const { return trace_; }
+
+private:
+    Task<Result<void>> check_kernel();
+    Task<Result<void>> install_guards();
+    Task<Result<void>> remove_stale_sas();
+    Result<void> open_sockets();
+    void tell_what_phones_get() const;
+
+    bool screen(const sip::Message& message, const sip::Flow& flow);
+    void dispatch(std::shared_ptr<sip::ServerTransaction> transaction);
+
+    asio::io_context& loop_;
+    const Config& config_;
+    xfrm::Kernel& kernel_;
+    const Clock& clock_;
+    Counters counters_;
+    Trace trace_;
+    AccessMap accesses_;
+    Table table_;
+    xfrm::SpiPool spis_;
+    sip::Transports transports_;
+    sip::Transactions transactions_;
+    CoreLink core_;
+    SaSets sets_;
+    Expiry expiry_;
+    RegisterFlow register_flow_;
+    Router router_;
+};
+
+}  // namespace gmgate::daemon
