@@ -45,18 +45,18 @@ update_private_apt() {
 
 # Newest release of a series that there are packages for, such as 6.1.0-42-amd64 or 7.3.4+deb13-amd64.
 newest_release() {  # SERIES
-    sed -nE "s/^linux-(image|binary)-(${1//./\\.}\.[0-9.]+([+~-][a-z0-9.+~]+)?-amd64)(-unsigned)?\$/\2/p" "$cache/apt/names" |
+    sed -nE "s/^linux-(image|binary)-(unsigned-)?(${1//./\\.}\.[0-9.]+([+~-][a-z0-9.+~]+)?-amd64)(-unsigned)?\$/\3/p" "$cache/apt/names" |
         sort -V | tail -n 1
 }
 
-# The packages with the image and the modules of a release. Newer ones are split in two, and their linux-image-RELEASE is
-# empty; unsigned ones are all there is for a while after an upload.
+# The packages with the image and the modules of a release. Newer ones are split (image, modules, their index), and their
+# linux-image-RELEASE is empty; unsigned ones are all there is for a while after an upload.
 packages_of() {  # RELEASE
     local name
-    for name in "linux-binary-$1" "linux-binary-$1-unsigned" "linux-image-$1" "linux-image-$1-unsigned"; do
+    for name in "linux-binary-$1" "linux-binary-unsigned-$1" "linux-image-$1" "linux-image-$1-unsigned"; do
         grep -qxF "$name" "$cache/apt/names" || continue
         echo "$name"
-        [[ $name != linux-binary-* ]] || echo "linux-modules-$1"
+        [[ $name != linux-binary-* ]] || printf '%s\n' "linux-modules-$1" "linux-base-$1"
         return
     done
 }
@@ -77,12 +77,13 @@ make_initramfs() {  # FOLDER RELEASE
     root=$folder/initramfs.d
     mkdir -p "$root"/{bin,proc,dev,host,modules}
     cp "$(command -v busybox)" "$root/bin/busybox"
-    local needed
+    local needed list=''
     for needed in virtio_pci virtio_console virtio_rng 9p 9pnet_virtio; do
         # The list comes in loading order; what is built into the kernel needs no file.
-        modprobe -d "$folder" -S "$release" --show-depends --ignore-install "$needed" 2>/dev/null |
-            sed -n 's/^insmod \([^ ]*\).*/\1/p'
-    done | awk '!seen[$0]++' >"$root/files"
+        list+=$(modprobe -d "$folder" -S "$release" --show-depends --ignore-install "$needed" 2>&1)$'\n' ||
+            fail "Linux $release has no module $needed: $list"
+    done
+    sed -n 's/^insmod \([^ ]*\).*/\1/p' <<<"$list" | awk '!seen[$0]++' >"$root/files"
     while read -r file; do
         module=${file##*/} module=${module%.xz} module=${module%.zst}
         case $file in

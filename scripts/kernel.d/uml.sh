@@ -20,7 +20,7 @@ uml_start() {  # OUT ERR: descriptors for the command's output
     # shellcheck disable=SC2016  # expanded by the inner shell
     launch bash -c '
         memory=$1 folder=$2; shift 2
-        mount -t tmpfs -o "size=$((memory + 64))m,mode=700" tmpfs "$folder" || exit
+        mount -n -t tmpfs -o "size=$((memory + 64))m,mode=700" tmpfs "$folder" || exit
         export TMPDIR=$folder
         exec linux.uml "mem=${memory}M" "$@"' - "$memory" "$run/memory" \
         uml_dir="$run/memory/" root=/dev/root rootfstype=hostfs rootflags=/ rw init="$run/init" \
