@@ -25,7 +25,8 @@ inline constexpr std::uint32_t kGuardPriority = 2000;
 
 // --- requests: each appends one message with sequence number 0 and NLM_F_REQUEST only; false when the buffer is full.
 
-/// One NEWSA. `keys` must fit `pair` (fits() below). An inbound SA gets XFRMA_SET_MARK, an outbound one none.
+/// One NEWSA. `keys` must fit `pair` (fits() below). `mark` becomes XFRMA_SET_MARK of an inbound SA, and `seq` of every SA (a number
+/// that the kernel keeps and tells, and uses for ACQUIREs only): so outbound SAs too can be told from another set's.
 struct NewSa {
     const Sa& sa;
     AlgorithmPair pair;

@@ -77,9 +77,10 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
     report.sa.id = {from_kernel(info->id.daddr, info->family), Spi{ntohl(info->id.spi)}};
     report.sa.source = {from_kernel(info->sel.saddr, info->family), Port{ntohs(info->sel.sport)}};
     report.sa.destination = {from_kernel(info->sel.daddr, info->family), Port{ntohs(info->sel.dport)}};
-    report.mark = Mark{fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK]).value_or(0)};
+    report.mark = Mark{info->seq};
     // Kernel 6.1 does not tell a direction; only our inbound SAs set a mark.
-    report.sa.direction = report.mark == Mark{0} ? Direction::out : Direction::in;
+    const auto set_mark = fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK]);
+    report.sa.direction = set_mark.value_or(0) == 0 ? Direction::out : Direction::in;
     report.packets = info->curlft.packets;
     report.bytes = info->curlft.bytes;
     report.replay_window_drops = info->stats.replay_window;

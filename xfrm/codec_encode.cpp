@@ -205,7 +205,9 @@ bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& ow
     const auto* names = find_algorithms(request.pair);
     if (!names || !fits(request.pair, request.keys)) return false;
     Writer message(out, XFRM_MSG_NEWSA, 0);
-    message.body(sa_info(request.sa, request.lifetime, owner));
+    auto info = sa_info(request.sa, request.lifetime, owner);
+    info.seq = request.mark.value;
+    message.body(info);
     put_algorithms(message, *names, request.keys);
     put_replay_window(message);
     if (request.sa.direction == Direction::in) {

@@ -78,7 +78,7 @@ Task<Result<void>> NetlinkKernel::install_set(SetRequest request) {
     for (const auto& sa : sas) {
         const NewSa new_sa{sa, request.parameters.algorithms, request.keys, request.mark, request.lifetime};
         if (!append_new_sa(messages, new_sa, settings_.owner)) co_return failure(Reaction::internal, "NEWSA does not fit its buffer");
-        all.push_back({sa, sa.direction == Direction::in ? request.mark : Mark{}});
+        all.push_back({sa, request.mark});
     }
     clear(request.keys);
 

@@ -51,7 +51,9 @@ std::array<Sa, 4> four_sas(const SetParameters& parameters);
 struct SetRequest {
     SetParameters parameters;
     EspKeys keys;
-    Mark mark;                     ///< set by both inbound SAs (XFRMA_SET_MARK), so that a socket reports which set carried a message
+    /// Set by both inbound SAs (XFRMA_SET_MARK), so that a socket reports which set carried a message. Not 0, inside of the
+    /// configured mask, unique among live sets: all four SAs also carry it as their `seq`, so that a dump tells whose they are.
+    Mark mark;
     std::chrono::seconds lifetime; ///< hard limit of all four SAs: a safety net beyond the SIP lifetime (B-10)
 };
 
@@ -73,7 +75,7 @@ std::vector<GuardPolicy> guard_policies(const GuardRequest& request);
 /// What a dump tells of one of our SAs (never its keys).
 struct SaReport {
     Sa sa;
-    Mark mark;
+    Mark mark;  ///< of the set, on all four
     AlgorithmPair algorithms;
     std::uint64_t packets = 0, bytes = 0;
     std::uint32_t replay_window_drops = 0, replay_drops = 0, integrity_failures = 0;

@@ -86,12 +86,11 @@ Task<Result<void>> FakeKernel::install_set(xfrm::SetRequest request) {
             if (first_refusal == 0) first_refusal = code;
             continue;
         }
-        const Mark mark = sa.direction == xfrm::Direction::in ? request.mark : Mark{};
-        const LiveSa live{sa, mark, request.parameters.algorithms, request.lifetime, clock_->wall()};
+        const LiveSa live{sa, request.mark, request.parameters.algorithms, request.lifetime, clock_->wall()};
         sas_.emplace(sa.id, live);
         xfrm::SaReport report{};
         report.sa = sa;
-        report.mark = mark;
+        report.mark = request.mark;
         report.algorithms = live.algorithms;
         reports_[sa.id] = report;
         applied.push_back(sa.id);
