@@ -45,6 +45,8 @@ namespace gmgate::daemon {
     X(core_unreachable, "requests for which the core gave no answer")                                          \
     X(no_set, "requests towards a UE refused because it has no set of SAs")                                    \
     X(not_registered, "requests towards a token that is not registered")                                       \
+    X(emergency_refused, "emergency requests refused because too many emergency dialogs are open")             \
+    X(route_replaced, "requests of UEs whose Route was not the Service-Route and was replaced by it")          \
     X(requests_from_ue, "requests forwarded from UEs to the core")                                             \
     X(requests_to_ue, "requests forwarded from the core to UEs")
 

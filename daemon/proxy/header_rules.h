@@ -1,12 +1,14 @@
 // What the gateway changes in a message on its way: pure functions from one message to another (TS 24.229 §5.2, requirements C).
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "sip/edit.h"
+#include "sip/headers.h"
 #include "sip/message.h"
 #include "sip/transport.h"
 
@@ -31,18 +33,34 @@ void mark_received(sip::Edit& edit, const sip::Message& request, const sip::Flow
 void push_via(sip::Edit& edit, sip::Transport transport, std::string_view via_host, std::string_view branch);
 /// Takes the topmost Via value away (ours), also out of a comma list.
 void pop_via(sip::Edit& edit, const sip::Message& response);
-/// Max-Forwards: decremented, or 70 added. False when it is 0 (answer 483).
+/// Max-Forwards: decremented, or 70 added. False when it is 0 or no number (answer 483).
 bool decrement_max_forwards(sip::Edit& edit, const sip::Message& request);
-/// Takes the topmost Route value away when it is our own (host and port match one of `own_hosts`); returns its URI text.
+/// Takes the Route values on top that are our own away (host and port match one of `own_hosts`, see is_own); returns the URI text of
+/// the first of them. More than one is usual: our Record-Route is a pair (own_names.h).
 std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const std::vector<std::string>& own_hosts);
+/// True when the URI names us. An entry "host:port" matches that port (5060 when the URI has none), an entry "host" any port.
+bool is_own(const sip::Uri& uri, const std::vector<std::string>& own_hosts);
 /// What a UE must not tell the core (C-3, C-4, C-15, H-2): P-Charging-*, P-Visited-Network-ID, P-Asserted-*, P-Served-User, Path, …
-void strip_untrusted(sip::Edit& edit, const sip::Message& request);
-/// What the core must not tell the UE (C-3): P-Charging-*, P-Visited-Network-ID….
+/// For requests and responses alike.
+void strip_untrusted(sip::Edit& edit, const sip::Message& message);
+/// What the core must not tell the UE (C-3): P-Charging-*, P-Visited-Network-ID…; P-Asserted-Identity where Privacy asks for it
+/// (RFC 3325 §7).
 void strip_for_ue(sip::Edit& edit, const sip::Message& message);
 /// Security-Client, Security-Verify and the option tags sec-agree and mediasec (A-18, C-16, G-30).
 void strip_sec_agree(sip::Edit& edit, const sip::Message& request);
-/// P-Charging-Vector with a fresh icid-value and orig-ioi (C-13).
+/// Value of P-Charging-Vector with a fresh icid-value and orig-ioi (C-13): `icid-value="…";orig-ioi=…`.
 std::string charging_vector(std::string_view orig_ioi);
+
+/// All values of a comma-separated header over all its fields, in order, as written.
+std::vector<std::string_view> values_of(const sip::Message& message, sip::HeaderId id);
+/// Keeps the values of a comma list for which `keep` holds; a field without values left is removed, an untouched one keeps its bytes.
+void keep_values(sip::Edit& edit, const sip::Message& message, sip::HeaderId id,
+                 const std::function<bool(std::string_view)>& keep);
+/// Takes option tags out of Require or Proxy-Require and merges one in (`add`, may be empty), in one pass over the fields.
+void rewrite_option_tags(sip::Edit& edit, const sip::Message& message, sip::HeaderId id, bool without_sec_agree,
+                         std::string_view add = {});
+/// `text` as a gen-value: itself when it is a token (or host), else a quoted-string.
+std::string token_or_quoted(std::string_view text);
 
 // ---- REGISTER (C.2, C.3, C.5)
 

@@ -1,12 +1,24 @@
 // Requests other than REGISTER: from a phone over its SAs to the core, and from the core to a phone over its SAs.
+//
+// Where to read: from_ue.cpp and to_ue.cpp hold one straight-line coroutine each (receive → check → edit → forward → answers back);
+// ue_path.cpp says how a phone is reached (B-15), stray.cpp forwards what belongs to no transaction, emergency_calls.cpp is the one way
+// through an unprotected port, router.cpp has what they share.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <string>
+#include <vector>
+
+#include <asio/any_io_executor.hpp>
 
 #include "daemon/config.h"
 #include "daemon/operate/counters.h"
 #include "daemon/proxy/core_link.h"
+#include "daemon/proxy/emergency.h"
+#include "daemon/proxy/from_ue_checks.h"
 #include "daemon/registrations/table.h"
+#include "sip/edit.h"
 #include "sip/transactions.h"
 
 namespace gmgate::daemon {
@@ -14,28 +26,96 @@ namespace gmgate::daemon {
 /// How to reach a phone over one of its sets: UDP port_pc → port_us, or a TCP connection (B-15).
 struct UePath {
     sip::Flow flow;
-    std::string via_host;  ///< our sent-by on this leg: the protected server port
+    std::string via_host;   ///< our sent-by on this leg: the protected server port
+    SetNumber set;          ///< the set that it goes over
 };
 
 class Router {
 public:
-    Router(const Config& config, Table& table, CoreLink& core, sip::Transports& transports, sip::Transactions& transactions,
-           Counters& counters);
+    Router(asio::any_io_executor executor, const Config& config, Table& table, CoreLink& core, sip::Transports& transports,
+           sip::Transactions& transactions, Counters& counters);
 
     /// A request over an established or old set. Checks that the user of the set is the user asserted (B-23), C-60…C-66.
     Task<void> from_ue(std::shared_ptr<sip::ServerTransaction> transaction);
     /// A request from the core: the topmost Route (or Request-URI) carries a token of ours (C-70, C-71).
     Task<void> from_core(std::shared_ptr<sip::ServerTransaction> transaction);
+    /// A request other than REGISTER on an unprotected port: rejected, unless it has to do with an emergency (B-19, G-9, C-80).
+    Task<void> unprotected(std::shared_ptr<sip::ServerTransaction> transaction, const SipInterface& interface,
+                           std::string security_server);
+    /// An emergency request from an unprotected port, on its way to the E-CSCF (C-80…C-84).
+    Task<void> emergency(std::shared_ptr<sip::ServerTransaction> transaction);
     /// ACK to 2xx, responses that match no transaction.
     void stray(sip::OwnedMessage message, sip::Flow flow);
 
+    EmergencyDialogs& emergency_dialogs() { return emergency_; }
+
 private:
+    /// What a CANCEL acts upon; shared by the coroutine and the server transaction's handler.
+    struct CancelWatch {
+        bool is_cancelled = false;
+        sip::ClientTransaction* client = nullptr;  ///< while there is one
+        void cancel();
+    };
+    using ResponseEdit = std::function<std::string(const sip::Message&)>;
+    /// Points the transaction's reply flow at the phone as it can be reached now; false when it cannot: then nothing may be sent.
+    using Aim = std::function<Task<bool>()>;
+
+    // ---- router.cpp: shared by all directions
+    Task<void> guarded(Task<void> work, const char* what);
+    /// Answers here. `aim` may be empty (towards the core).
+    Task<void> answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer, Aim aim);
+    /// From now on a CANCEL is noticed, also before there is anything to cancel.
+    static std::shared_ptr<CancelWatch> watch_cancel(sip::ServerTransaction& transaction);
+    /// Passes every response back until the transaction has ended; CANCEL and timer C end it early.
+    struct Relay {
+        std::shared_ptr<sip::ServerTransaction> transaction;
+        std::unique_ptr<sip::ClientTransaction> client;
+        std::shared_ptr<CancelWatch> watch;
+        ResponseEdit edit;
+        Aim aim;
+        bool towards_core = false;  ///< the request went to the core
+    };
+    Task<void> relay(Relay relay);
+    /// What the other side gets when this leg gave no answer.
+    static Answer no_answer(const Error& error, bool towards_core, bool is_invite);
+
+    // ---- from_ue.cpp
+    Task<void> handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction);
+    /// Sends to the core with our Via of a fitting transport: TCP when it is too long for a datagram, UDP when TCP then fails.
+    Task<Result<std::unique_ptr<sip::ClientTransaction>>> send_to_core(std::function<std::string(sip::Transport)> build, Endpoint next_hop);
+
+    // ---- to_ue.cpp
+    Task<void> handle_from_core(std::shared_ptr<sip::ServerTransaction> transaction);
+    Task<void> forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token);
+
+    // ---- ue_path.cpp: looks the registration up anew, before and after every await
+    Task<Result<UePath>> path_to_ue(std::string token, std::size_t octets, bool udp_only = false);
+    Task<bool> aim_at_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token);
+
+    // ---- stray.cpp
+    Task<void> handle_stray(sip::OwnedMessage message, sip::Flow flow);
+    // Each holds the message itself: it must outlive the awaits.
+    Task<void> stray_ack_from_ue(sip::OwnedMessage ack, std::string token);
+    Task<void> stray_ack_from_core(sip::OwnedMessage ack);
+    Task<void> stray_response_from_ue(sip::OwnedMessage response);
+    Task<void> stray_response_from_core(sip::OwnedMessage response);
+
+    // ---- emergency_calls.cpp
+    Task<void> handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction);
+    Task<void> emergency_from_core(std::shared_ptr<sip::ServerTransaction> transaction, std::string token);
+    Task<void> stray_emergency(sip::OwnedMessage message, sip::Flow flow);
+
+    asio::any_io_executor executor_;
     const Config& config_;
     Table& table_;
     CoreLink& core_;
     sip::Transports& transports_;
     sip::Transactions& transactions_;
     Counters& counters_;
+    Clock clock_;
+    Connector connector_;
+    std::vector<std::string> own_hosts_;
+    EmergencyDialogs emergency_;
 };
 
 }  // namespace gmgate::daemon

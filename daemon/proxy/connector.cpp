@@ -1,0 +1,42 @@
+#include "daemon/proxy/connector.h"
+
+#include <asio/redirect_error.hpp>
+#include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
+
+#include "base/log.h"
+
+// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+
+namespace gmgate::daemon {
+
+namespace {
+constexpr std::chrono::milliseconds kConnectTimeout{4000};  // long enough for one lost SYN, short enough to try UDP in time
+}
+
+Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote) {
+    const std::pair ends(local, remote);
+    if (const auto under_way = attempts_.find(ends); under_way != attempts_.end()) {
+        const std::shared_ptr<Attempt> attempt = under_way->second;
+        std::error_code cancelled;
+        while (!attempt->outcome) co_await attempt->done.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+        co_return *attempt->outcome;
+    }
+    const auto attempt = std::make_shared<Attempt>(co_await asio::this_coro::executor);
+    attempts_[ends] = attempt;
+    Result<sip::Flow> flow = co_await transports_.connect_tcp(local, remote, kConnectTimeout);
+    if (flow) {
+        transports_.keep_open(flow->connection, true);
+    } else {
+        log::info("tcp.connect-failed",
+                  {{"local", local.to_string()}, {"remote", remote.to_string()}, {"reason", flow.error().text}});
+        flow.error().reaction = Reaction::broken;
+    }
+    attempts_.erase(ends);
+    attempt->outcome = flow;
+    attempt->done.cancel();
+    co_return flow;
+}
+
+}  // namespace gmgate::daemon

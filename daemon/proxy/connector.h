@@ -1,0 +1,35 @@
+// TCP connections opened on demand, one attempt at a time for each pair of ends: whoever asks meanwhile waits for the same outcome.
+// (A second connect between the same two protected ports would fail with EADDRNOTAVAIL.)
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include <asio/steady_timer.hpp>
+
+#include "base/task.h"
+#include "sip/transport.h"
+
+namespace gmgate::daemon {
+
+class Connector {
+public:
+    explicit Connector(sip::Transports& transports) : transports_(transports) {}
+
+    /// A new connection from exactly `local` (port 0: any) to `remote`, kept open while idle. Errors have Reaction::broken.
+    Task<Result<sip::Flow>> connect(Endpoint local, Endpoint remote);
+
+private:
+    struct Attempt {
+        explicit Attempt(const asio::any_io_executor& executor) : done(executor, asio::steady_timer::time_point::max()) {}
+        asio::steady_timer done;  ///< never expires; cancelled when the attempt has ended
+        std::optional<Result<sip::Flow>> outcome;
+    };
+    sip::Transports& transports_;
+    std::map<std::pair<Endpoint, Endpoint>, std::shared_ptr<Attempt>> attempts_;  ///< shared by the waiting coroutines
+};
+
+}  // namespace gmgate::daemon

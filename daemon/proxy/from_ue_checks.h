@@ -1,0 +1,44 @@
+// What is checked on a request from a phone before it may go on: pure functions, no I/O.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/config.h"
+#include "daemon/operate/counters.h"
+#include "daemon/registrations/registration.h"
+#include "sip/message.h"
+
+namespace gmgate::daemon {
+
+/// A final response that the gateway gives itself.
+struct Answer {
+    int status = 0;
+    std::string phrase;
+    std::vector<std::string> extra;           ///< header lines
+    std::string why;                          ///< for the log
+    std::optional<Counter> counter;           ///< the reason's own counter, beside that of the status
+
+    std::optional<Counter> status_counter() const;  ///< reject_403, …
+};
+
+/// RFC 3261 §16.3 for a proxy: Max-Forwards (483), Proxy-Require (420). nullopt: all is well.
+std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec);
+
+/// C-64, A-16, A-17: a Security-Verify must equal the Security-Server of the set or of another live set of the registration; absent is
+/// accepted, and ACK and CANCEL are never asked (A-15a).
+std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet& carried_by, const Registration& registration,
+                                            bool ignore_q);
+
+/// C-60: the Route values that are not ours, compared with the stored Service-Route. In-dialog requests have the dialog's own route set and
+/// are not compared.
+enum class RouteVerdict { same, differs };
+RouteVerdict compare_route(const std::vector<std::string>& remaining, const std::vector<std::string>& service_route);
+/// The Route values that remain when those on top that are ours are gone.
+std::vector<std::string> remaining_route(const sip::Message& request, const std::vector<std::string>& own_hosts);
+
+/// True for a request outside a dialog: no To tag.
+bool is_initial(const sip::Message& request);
+
+}  // namespace gmgate::daemon

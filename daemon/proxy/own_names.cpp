@@ -1,0 +1,69 @@
+#include "daemon/proxy/own_names.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "daemon/proxy/header_rules.h"
+
+namespace gmgate::daemon {
+
+namespace {
+
+/// A name-addr that names us, as a URI; views into the message.
+std::optional<sip::Uri> own_uri(std::string_view element, const std::vector<std::string>& own_hosts) {
+    const auto address = sip::NameAddr::parse(element);
+    const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
+    return uri && is_own(*uri, own_hosts) ? uri : std::nullopt;
+}
+
+}  // namespace
+
+std::vector<std::string> own_hosts(const Config& config) {
+    std::vector<std::string> hosts;
+    const auto add = [&](std::string host) {
+        if (std::ranges::find(hosts, host) == hosts.end()) hosts.push_back(std::move(host));
+    };
+    add(config.core.listen.to_string());
+    for (const SipInterface& interface : config.sip_interfaces) {
+        if (!interface.host.empty()) add(interface.host);  // any port
+        for (const SipPort& port : interface.sip_ports) {
+            add(Endpoint{port.address, port.port}.to_string());
+            if (const ImsAkaProfile* profile = config.profile(port.ims_aka_profile))
+                for (const Port protected_port : profile->all_ports()) add(Endpoint{port.address, protected_port}.to_string());
+        }
+    }
+    return hosts;
+}
+
+std::string token_uri(std::string_view token, std::string_view host_and_port) {
+    return fmt::format("sip:{}@{};lr", token, host_and_port);
+}
+
+std::string ue_uri_host(const Config& config, std::string_view realm_id, const SaSet& set) {
+    const auto interface = std::ranges::find(config.sip_interfaces, realm_id, &SipInterface::realm_id);
+    if (interface == config.sip_interfaces.end() || interface->host.empty()) return set.gateway_server().to_string();
+    return fmt::format("{}:{}", interface->host, set.parameters.port_ps.value);
+}
+
+std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts) {
+    bool names_us = false;
+    for (const std::string_view element : values_of(request, sip::HeaderId::route)) {
+        const auto uri = own_uri(element, own_hosts);
+        if (!uri) break;
+        if (!uri->user.empty()) return std::string(uri->user);
+        names_us = true;
+    }
+    if (const auto uri = sip::Uri::parse(request.request_uri()); uri && is_own(*uri, own_hosts)) return std::string(uri->user);
+    if (names_us) return std::string();
+    return std::nullopt;
+}
+
+std::optional<std::string> token_in_record_route(const sip::Message& response, const std::vector<std::string>& own_hosts) {
+    std::optional<std::string> token;  // the last one: when both phones are ours, the caller's stands at the bottom
+    for (const std::string_view element : values_of(response, sip::HeaderId::record_route))
+        if (const auto uri = own_uri(element, own_hosts); uri && !uri->user.empty()) token = std::string(uri->user);
+    return token;
+}
+
+}  // namespace gmgate::daemon

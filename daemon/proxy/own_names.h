@@ -1,0 +1,33 @@
+// How the gateway is called in URIs: which hosts are its own, and the token URI of a registration on each side.
+//
+// Our Record-Route is a pair (RFC 5658 §4: double Record-Route), because the two sides reach us at different places: the UE at its
+// protected server port (C-63), the core at the core-side address. Nothing has to be rewritten in responses then.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "daemon/config.h"
+#include "daemon/registrations/registration.h"
+#include "sip/message.h"
+
+namespace gmgate::daemon {
+
+/// Every host:port under which a Route may name us: the configured host names, the access addresses with their unprotected and
+/// protected ports, and the core side's address. For `pop_own_route` and `RegisterToCore::own_hosts`.
+std::vector<std::string> own_hosts(const Config& config);
+
+/// "sip:TOKEN@host:port;lr": what Path says, and Record-Route.
+std::string token_uri(std::string_view token, std::string_view host_and_port);
+/// host:port of our URI as the UE of a set reaches it: the interface's `host`, else the address, and port_ps.
+std::string ue_uri_host(const Config& config, std::string_view realm_id, const SaSet& set);
+
+/// The token of the first URI of ours that carries one, among the Route values on top, else in the Request-URI (C-70). nullopt when
+/// neither names us. An empty token: the request is for the gateway itself.
+std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts);
+/// The caller's token in our Record-Route of a response (a retransmitted 2xx whose transaction is gone).
+std::optional<std::string> token_in_record_route(const sip::Message& response, const std::vector<std::string>& own_hosts);
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,152 @@
+// What all directions share: entry points, local answers and the loop that passes responses back.
+#include "daemon/proxy/router.h"
+
+#include <exception>
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "daemon/proxy/own_names.h"
+#include "sip/headers.h"
+
+// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+
+namespace gmgate::daemon {
+
+namespace {
+constexpr std::chrono::seconds kTimerC{185};  // RFC 3261 §16.6 step 11: more than three minutes
+}
+
+Router::Router(asio::any_io_executor executor, const Config& config, Table& table, CoreLink& core, sip::Transports& transports,
+               sip::Transactions& transactions, Counters& counters)
+    : executor_(std::move(executor)),
+      config_(config),
+      table_(table),
+      core_(core),
+      transports_(transports),
+      transactions_(transactions),
+      counters_(counters),
+      connector_(transports),
+      own_hosts_(own_hosts(config)),
+      emergency_(clock_) {}
+
+Task<void> Router::from_ue(std::shared_ptr<sip::ServerTransaction> transaction) {
+    return guarded(handle_from_ue(std::move(transaction)), "from-ue");
+}
+
+Task<void> Router::from_core(std::shared_ptr<sip::ServerTransaction> transaction) {
+    return guarded(handle_from_core(std::move(transaction)), "from-core");
+}
+
+Task<void> Router::emergency(std::shared_ptr<sip::ServerTransaction> transaction) {
+    return guarded(handle_emergency(std::move(transaction)), "emergency");
+}
+
+void Router::stray(sip::OwnedMessage message, sip::Flow flow) {
+    asio::co_spawn(executor_, guarded(handle_stray(std::move(message), flow), "stray"), asio::detached);
+}
+
+// No exception leaves the proxy: what the standard library throws (out of memory) ends one request, not the process.
+Task<void> Router::guarded(Task<void> work, const char* what) {
+    try {
+        co_await std::move(work);
+    } catch (const std::exception& e) {
+        log::error("proxy.failed", {{"in", what}, {"reason", e.what()}});
+    }
+}
+
+void Router::CancelWatch::cancel() {
+    is_cancelled = true;
+    if (client != nullptr) client->cancel();
+}
+
+std::shared_ptr<Router::CancelWatch> Router::watch_cancel(sip::ServerTransaction& transaction) {
+    auto watch = std::make_shared<CancelWatch>();
+    if (transaction.request().method() == sip::Method::invite) transaction.on_cancel([watch] { watch->cancel(); });
+    return watch;
+}
+
+Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer, Aim aim) {
+    const sip::Message& request = transaction->request();
+    if (const auto counter = answer.status_counter()) counters_.add(*counter);
+    if (answer.counter) counters_.add(*answer.counter);
+    log::info("proxy.answer", {{"status", answer.status},
+                               {"method", request.method_name()},
+                               {"call-id", request.value(sip::HeaderId::call_id)},
+                               {"peer", transaction->flow().remote.to_string()},
+                               {"why", answer.why}});
+    std::string response = sip::make_response(request, answer.status, answer.phrase, random_hex(8), answer.extra);
+    if (aim && !co_await aim()) co_return;
+    if (const auto sent = transaction->respond(std::move(response)); !sent)
+        log::info("proxy.answer-not-sent", {{"peer", transaction->reply_flow().remote.to_string()}, {"reason", sent.error().text}});
+}
+
+Answer Router::no_answer(const Error& error, bool towards_core, bool is_invite) {
+    Answer answer;
+    answer.why = error.text;
+    if (towards_core) {  // C-66
+        answer.status = 504;
+        answer.phrase = "Server Time-out";
+        answer.counter = Counter::core_unreachable;
+    } else if (error.reaction != Reaction::retry) {  // the phone's connection broke
+        answer.status = 480;
+        answer.phrase = "Temporarily Unavailable";
+    } else if (is_invite) {
+        answer.status = 408;
+        answer.phrase = "Request Timeout";
+    } else {  // RFC 4320 §4.2: never 408 to a non-INVITE
+        answer.status = 504;
+        answer.phrase = "Server Time-out";
+    }
+    return answer;
+}
+
+Task<void> Router::relay(Relay leg) {
+    const bool is_invite = leg.transaction->request().method() == sip::Method::invite;
+    leg.watch->client = leg.client.get();
+    if (leg.watch->is_cancelled) leg.client->cancel();  // it came while we were opening the way
+
+    // Timer C: a callee that rings for ever is cancelled; each provisional response starts it anew.
+    asio::steady_timer timer_c(co_await asio::this_coro::executor);
+    const auto start_timer_c = [&timer_c, watch = leg.watch] {
+        timer_c.expires_after(kTimerC);
+        timer_c.async_wait([watch](const std::error_code& error) {
+            if (!error) watch->cancel();
+        });
+    };
+    if (is_invite) start_timer_c();
+
+    bool is_answered = false;
+    for (;;) {
+        const Result<sip::OwnedMessage> response = co_await leg.client->next();
+        if (!response) {
+            if (!is_answered) co_await answer(leg.transaction, no_answer(response.error(), leg.towards_core, is_invite), leg.aim);
+            break;
+        }
+        const int status = (*response)->status();
+        if (status == 100) continue;
+        std::string text = leg.edit(**response);
+        const bool can_reply = !leg.aim || co_await leg.aim();
+        if (can_reply) {
+            if (const auto sent = leg.transaction->respond(std::move(text)); !sent)
+                log::info("proxy.response-not-sent", {{"status", status},
+                                                      {"peer", leg.transaction->reply_flow().remote.to_string()},
+                                                      {"reason", sent.error().text}});
+        }
+        if (status < 200) {
+            if (is_invite && !is_answered) start_timer_c();
+            continue;
+        }
+        is_answered = true;
+        timer_c.cancel();
+        if (!is_invite || status >= 300) break;  // after a 2xx to INVITE its retransmissions and those of other forks may follow
+    }
+    leg.watch->client = nullptr;
+}
+
+}  // namespace gmgate::daemon

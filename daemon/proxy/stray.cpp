@@ -1,0 +1,116 @@
+// What belongs to no transaction: ACK to a 2xx, and a 2xx that comes again when its INVITE is forgotten. Forwarded without state.
+#include "base/log.h"
+#include "daemon/proxy/call_rules.h"
+#include "daemon/proxy/header_rules.h"
+#include "daemon/proxy/own_names.h"
+#include "daemon/proxy/router.h"
+
+// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+
+namespace gmgate::daemon {
+
+using sip::HeaderId;
+
+namespace {
+
+/// Only a 2xx to INVITE may be retransmitted after its transaction has ended (RFC 3261 §13.3.1.4); and it must be about a request that
+/// carried our Via.
+bool is_late_2xx(const sip::Message& response, const std::vector<std::string>& own_hosts) {
+    if (response.method() != sip::Method::invite || response.status() < 200 || response.status() >= 300) return false;
+    const auto via = sip::top_via(response);
+    if (!via) return false;
+    const std::string as_uri = "sip:" + std::string(via->host) + ":" + std::to_string(via->port.value != 0 ? via->port.value : 5060);
+    const auto uri = sip::Uri::parse(as_uri);
+    return uri && is_own(*uri, own_hosts);
+}
+
+}  // namespace
+
+Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
+    const bool from_core = core_.is_core_side(flow);
+    const bool is_ack = message->is_request() && message->method() == sip::Method::ack;
+    if (message->is_request() && !is_ack) {  // a CANCEL that is too late (RFC 3261 §9.2)
+        if (from_core) (void)transactions_.send_stateless(sip::make_response(*message, 481, "Call/Transaction Does Not Exist", "gmgate"), flow);
+        co_return;
+    }
+    if (is_ack && check_proxyable(*message, false)) co_return;  // Max-Forwards used up: nobody is answered
+    if (from_core) {
+        if (is_ack) co_await stray_ack_from_core(std::move(message));
+        else co_await stray_response_from_core(std::move(message));
+        co_return;
+    }
+    const FlowOwner owner = table_.owner_of(flow);
+    if (owner.set == nullptr && emergency_.covers(*message)) co_return co_await stray_emergency(std::move(message), flow);
+    if (owner.registration == nullptr) {  // B-23, C-45; an ACK or a response on an unprotected port (G-9)
+        counters_.add(Counter::wrong_sa);
+        co_return;
+    }
+    const std::string token = owner.registration->token;
+    if (is_ack) co_await stray_ack_from_ue(std::move(message), token);
+    else co_await stray_response_from_ue(std::move(message));
+}
+
+Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
+    ToCore rules;
+    rules.via_host = core_.via_host();
+    rules.own_hosts = own_hosts_;
+    if (const auto via = sip::top_via(*ack)) {  // leave the phone's Via as it is: an ACK gets no response
+        rules.received.remote.address = via->sent_by_address().value_or(Address{});
+    }
+    std::string text = request_to_core(*ack, rules, sip::Transport::udp);
+    const sip::Transport transport = core_.transport_for(text.size());
+    if (transport != sip::Transport::udp) text = request_to_core(*ack, rules, transport);
+    const auto sent = co_await core_.send_stateless(std::move(text), transport);
+    if (!sent) log::info("proxy.stray-not-sent", {{"what", "ACK"}, {"token", token}, {"reason", sent.error().text}});
+}
+
+Task<void> Router::stray_ack_from_core(sip::OwnedMessage ack) {
+    const std::optional<std::string> token = token_of(*ack, own_hosts_);
+    if (!token) co_return;
+    ToUe rules;
+    rules.own_hosts = own_hosts_;
+    if (const EmergencyDialog* dialog = emergency_.find_by_token(*token)) {
+        rules.transport = dialog->ue.transport;
+        rules.via_host = dialog->ue.local.to_string();
+        (void)transactions_.send_stateless(request_to_ue(*ack, rules), dialog->ue);
+        co_return;
+    }
+    const Result<UePath> path = co_await path_to_ue(*token, ack->bytes().size());
+    if (!path) {
+        counters_.add(Counter::no_set);
+        co_return;
+    }
+    rules.transport = path->flow.transport;
+    rules.via_host = path->via_host;
+    (void)transactions_.send_stateless(request_to_ue(*ack, rules), path->flow);
+}
+
+Task<void> Router::stray_response_from_ue(sip::OwnedMessage response) {
+    // A phone must not use us to send what it likes to where it likes: only an answer to what we forwarded, only to the core.
+    if (!is_late_2xx(*response, own_hosts_)) co_return;
+    const std::vector<std::string_view> vias = values_of(*response, HeaderId::via);
+    const auto next = vias.size() > 1 ? sip::Via::parse(vias[1]) : std::nullopt;
+    if (!next) co_return;
+    const auto received = next->parameter("received");
+    const auto address = Address::parse(received ? *received : next->host);
+    if (!address || !core_.is_core_address(*address)) co_return;
+    const Endpoint to{*address, next->port.value != 0 ? next->port : Port{5060}};
+    const sip::Transport transport = sip::same_token(next->transport, "TCP") ? sip::Transport::tcp : sip::Transport::udp;
+    ResponseToCore rules;
+    (void)co_await core_.send_stateless(response_to_core(*response, rules), transport, to);
+}
+
+Task<void> Router::stray_response_from_core(sip::OwnedMessage response) {
+    if (!is_late_2xx(*response, own_hosts_)) co_return;
+    const std::optional<std::string> token = token_in_record_route(*response, own_hosts_);
+    if (!token) co_return;
+    if (const EmergencyDialog* dialog = emergency_.find_by_token(*token)) {
+        (void)transactions_.send_stateless(response_to_ue(*response), dialog->ue);
+        co_return;
+    }
+    const Result<UePath> path = co_await path_to_ue(*token, response->bytes().size());
+    if (path) (void)transactions_.send_stateless(response_to_ue(*response), path->flow);
+}
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,91 @@
+// A request from the core, to a phone over its SAs (TS 24.229 §5.2.6.4, requirements C.10).
+#include "base/log.h"
+#include "daemon/proxy/call_rules.h"
+#include "daemon/proxy/header_rules.h"
+#include "daemon/proxy/own_names.h"
+#include "daemon/proxy/router.h"
+
+// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+
+namespace gmgate::daemon {
+
+using sip::HeaderId;
+
+namespace {
+
+constexpr std::size_t kOurOctets = 350;  // what Via and Record-Route add to a request, at most
+
+Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter = {}) {
+    Answer answer;
+    answer.status = status;
+    answer.phrase = std::move(phrase);
+    answer.why = std::move(why);
+    answer.counter = counter;
+    return answer;
+}
+
+}  // namespace
+
+Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> transaction) {
+    const sip::Message& request = transaction->request();
+    if (auto objection = check_proxyable(request, false)) {
+        Answer refusal = std::move(*objection);
+        co_return co_await answer(transaction, std::move(refusal), {});
+    }
+
+    // Whom is it for? The token in our Path or Record-Route says it (C-70).
+    const std::optional<std::string> token = token_of(request, own_hosts_);
+    if (token && token->empty() && request.method() == sip::Method::options) {  // the core looks whether we live
+        (void)transaction->respond(sip::make_response(request, 200, "OK", "gmgate"));
+        co_return;
+    }
+    if (token && emergency_.find_by_token(*token) != nullptr) co_return co_await emergency_from_core(transaction, *token);
+    if (!token || table_.find_by_token(*token) == nullptr) {
+        Answer refusal = make_answer(404, "Not Found", token ? "no registration with this token" : "neither Route nor Request-URI names us",
+                                     Counter::not_registered);
+        co_return co_await answer(transaction, std::move(refusal), {});
+    }
+    co_await forward_to_ue(transaction, *token);
+}
+
+Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token) {
+    const sip::Message& request = transaction->request();
+    const auto watch = watch_cancel(*transaction);
+    if (request.method() == sip::Method::invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
+
+    // How is it reached? Over the set in use, or not at all (C-71, H-8).
+    const Result<UePath> path = co_await path_to_ue(token, request.bytes().size() + kOurOctets);
+    const Registration* registration = table_.find_by_token(token);
+    const SaSet* set = registration != nullptr ? registration->outbound() : nullptr;
+    if (!path || set == nullptr) {
+        Answer refusal = make_answer(480, "Temporarily Unavailable", path ? "deregistered meanwhile" : path.error().text, Counter::no_set);
+        co_return co_await answer(transaction, std::move(refusal), {});
+    }
+    if (watch->is_cancelled) {
+        Answer refusal = make_answer(487, "Request Terminated", "cancelled before it was forwarded");
+        co_return co_await answer(transaction, std::move(refusal), {});
+    }
+
+    ToUe rules;
+    rules.received = transaction->flow();
+    rules.transport = path->flow.transport;
+    rules.via_host = path->via_host;
+    rules.core_uri = token_uri(token, core_.uri_host());
+    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration->realm_id, *set));
+    rules.own_hosts = own_hosts_;
+    ResponseToCore back;
+    back.registered = registration->impus;
+    back.called_party = std::string(request.value(HeaderId::p_called_party_id));
+    back.asserts = is_initial(request);
+
+    Relay leg;
+    leg.transaction = transaction;
+    leg.client = transactions_.send(request_to_ue(request, rules), path->flow);
+    leg.watch = watch;
+    leg.edit = [back](const sip::Message& response) { return response_to_core(response, back); };
+    counters_.add(Counter::requests_to_ue);
+    co_await relay(std::move(leg));
+}
+
+}  // namespace gmgate::daemon

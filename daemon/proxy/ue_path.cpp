@@ -1,0 +1,80 @@
+// How a phone is reached over its SAs (TS 33.203 §7.1, B-15) — never in any other way (C-71, H-8).
+#include "base/log.h"
+#include "daemon/proxy/router.h"
+
+// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+
+namespace gmgate::daemon {
+
+namespace {
+
+constexpr std::size_t kDatagramLimit = 1300;  // RFC 3261 §18.1.1; and fragmented ESP dies in radio networks
+
+UePath datagram_path(const SaSet& set) {
+    UePath path;
+    path.flow.transport = sip::Transport::udp;
+    path.flow.local = set.gateway_client();  // SA2: port_pc → port_us
+    path.flow.remote = set.ue_server();
+    path.via_host = set.gateway_server().to_string();
+    path.set = set.number;
+    return path;
+}
+
+UePath stream_path(const SaSet& set, const sip::Flow& connection) {
+    UePath path = datagram_path(set);
+    path.flow = connection;
+    return path;
+}
+
+}  // namespace
+
+Task<Result<UePath>> Router::path_to_ue(std::string token, std::size_t octets, bool udp_only) {
+    constexpr int kRounds = 3;  // the set may change while a connection is being opened
+    for (int round = 0; round < kRounds; ++round) {
+        const Registration* registration = table_.find_by_token(token);
+        const SaSet* set = registration != nullptr ? registration->outbound() : nullptr;
+        if (set == nullptr || set->state == SetState::temporary)
+            co_return failure(Reaction::refused, "the registration has no set of SAs");
+        const bool wants_stream = !udp_only && (registration->transport == sip::Transport::tcp || octets > kDatagramLimit);
+        if (!wants_stream) co_return datagram_path(*set);
+
+        // The phone's own connection, or one of ours from before.
+        if (const auto theirs = transports_.find_connection(set->gateway_server(), set->ue_client())) co_return stream_path(*set, *theirs);
+        if (const auto ours = transports_.find_connection(set->gateway_client(), set->ue_server())) co_return stream_path(*set, *ours);
+
+        const SetNumber number = set->number;
+        const Result<sip::Flow> opened = co_await connector_.connect(set->gateway_client(), set->ue_server());
+
+        registration = table_.find_by_token(token);
+        set = registration != nullptr ? registration->outbound() : nullptr;
+        if (set != nullptr && set->number == number) {
+            if (opened) co_return stream_path(*set, *opened);
+            co_return datagram_path(*set);  // the phone does not answer the SYN: UDP, fragmented if need be
+        }
+        if (opened) transports_.close(opened->connection, true);  // its SAs are no longer the ones in use
+    }
+    co_return failure(Reaction::retry, "the set of SAs kept changing");
+}
+
+Task<bool> Router::aim_at_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token) {
+    const bool is_stream = sip::is_reliable(transaction->flow().transport);
+    if (is_stream && transports_.is_open(transaction->flow().connection)) {  // B-15: on the same connection, while its set lives
+        const FlowOwner owner = table_.owner_of(transaction->flow());
+        if (owner.registration != nullptr && owner.registration->token == token) {
+            transaction->set_reply_flow(transaction->flow());
+            co_return true;
+        }
+    }
+    const std::size_t octets = is_stream ? kDatagramLimit + 1 : 0;  // a lost connection is replaced by one of ours (RFC 3261 §18.2.2)
+    const Result<UePath> path = co_await path_to_ue(token, octets, !is_stream);
+    if (!path) {
+        counters_.add(Counter::no_set);
+        log::info("proxy.no-way-back", {{"peer", transaction->flow().remote.to_string()}, {"reason", path.error().text}});
+        co_return false;
+    }
+    transaction->set_reply_flow(path->flow);
+    co_return true;
+}
+
+}  // namespace gmgate::daemon
