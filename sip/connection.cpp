@@ -40,7 +40,7 @@ Task<> Transports::Impl::write_loop(std::shared_ptr<Impl> self, std::shared_ptr<
     }
     connection->writing = false;
     if (!connection->closing) co_return;
-    connection->stream->close(false);  // wakes the reader, which finishes
+    self->end_writing(connection);
     if (connection->reader_done) self->finish(connection);
 }
 
@@ -62,7 +62,7 @@ void Transports::Impl::flush(const std::shared_ptr<Connection>& connection) {
     connection->queue.erase(0, written);
     if (connection->queue.empty()) {
         connection->queue.shrink_to_fit();
-        if (connection->closing) connection->stream->close(false);
+        if (connection->closing) end_writing(connection);
         return;
     }
     connection->writing = true;
@@ -81,7 +81,12 @@ void Transports::Impl::begin_close(const std::shared_ptr<Connection>& connection
         return;
     }
     flush(connection);
-    if (!connection->writing && connection->queue.empty()) connection->stream->close(false);
+    if (!connection->writing && connection->queue.empty()) end_writing(connection);
+}
+
+void Transports::Impl::end_writing(const std::shared_ptr<Connection>& connection) {
+    if (std::exchange(connection->writer_done, true)) return;
+    if (connection->reader_done || !connection->stream->half_close()) connection->stream->close(false);  // the reader finishes
 }
 
 void Transports::Impl::finish(const std::shared_ptr<Connection>& connection) {

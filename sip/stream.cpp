@@ -127,6 +127,8 @@ Task<Result<void>> TcpStream::write(std::string_view bytes) {
     co_return closed();
 }
 
+bool TcpStream::half_close() { return descriptor_.is_open() && ::shutdown(descriptor_.native_handle(), SHUT_WR) == 0; }
+
 void TcpStream::close(bool reset) {
     if (!descriptor_.is_open()) return;
     if (reset)

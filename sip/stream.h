@@ -29,6 +29,7 @@ public:
     Task<Result<std::size_t>> read(std::string& out) override;
     Task<Result<void>> write(std::string_view bytes) override;
     std::size_t write_now(std::string_view bytes) override;
+    bool half_close() override;
     void close(bool reset) override;
     Endpoint local() const { return local_; }
 

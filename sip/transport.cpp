@@ -23,6 +23,7 @@ std::string_view to_string(Transport transport) {
 bool is_reliable(Transport transport) { return transport != Transport::udp; }
 
 std::size_t ByteStream::write_now(std::string_view) { return 0; }
+bool ByteStream::half_close() { return false; }
 
 // --- listeners
 

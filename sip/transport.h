@@ -46,6 +46,8 @@ public:
     /// Writes what can be written without waiting and tells how much that was; a stream that cannot tell writes nothing. Never called
     /// while a write() is pending.
     virtual std::size_t write_now(std::string_view bytes);
+    /// Ends our sending side only, so that the peer can read everything before the end; false when the stream has no such thing.
+    virtual bool half_close();
     /// Ends pending reads and writes with an error, which they see in a later turn of the loop. `reset`: RST instead of FIN (linger 0), so that a port pair is free at once.
     virtual void close(bool reset) = 0;
 };

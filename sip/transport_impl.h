@@ -26,6 +26,7 @@ struct Connection {
     bool kept = false;
     bool closing = false;       // no longer read, found or sent to; ends when the queue is empty
     bool reader_done = false;
+    bool writer_done = false;   // our sending side has ended
     TimePoint last_message;     // or the beginning
     TimePoint close_by;         // valid while closing
 
@@ -85,6 +86,9 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     /// `reset` drops what is queued; else the connection ends once it is written.
     void begin_close(const std::shared_ptr<Connection>& connection, bool reset);
     void flush(const std::shared_ptr<Connection>& connection);
+    /// Everything is written: ends our side and waits for the peer's end (until close_by), for a socket that is closed while the peer
+    /// still sends answers with RST, which destroys what the peer has not read.
+    void end_writing(const std::shared_ptr<Connection>& connection);
     void finish(const std::shared_ptr<Connection>& connection);
 
     // receive.cpp: bytes to messages
