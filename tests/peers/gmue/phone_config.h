@@ -1,0 +1,62 @@
+// What one phone is and how it behaves, honest or not.
+#pragma once
+
+#include "../common/aka.h"
+#include "../common/algorithms.h"
+#include "../common/endpoint.h"
+#include "../common/loop.h"
+#include "../common/sip_message.h"
+
+#include <string>
+#include <vector>
+
+namespace gmgate::peers {
+
+/// Departures from what a phone should do, for negative tests.
+struct Faults {
+  bool wrong_ik = false;    ///< program the SAs with another IK (TS 33.203 §7.3.1.1)
+  bool wrong_res = false;   ///< answer the challenge wrongly over right SAs
+  bool force_auts = false;  ///< claim a sequence number failure once
+  bool no_esp = false;      ///< take the challenge and never answer
+  bool clear = false;       ///< send the second REGISTER without ESP to the protected port
+  int bid_down = 0;         ///< 1…4: the cases of TS 33.226 §4.2.2.3.2
+};
+
+struct PhoneConfig {
+  std::string impi;
+  std::string impu;
+  std::string realm;
+  std::optional<AkaSecrets> aka;  ///< absent: plain digest with `password`
+  SecretBytes password;
+
+  Endpoint local;     ///< port: unprotected port, 0 for any
+  Endpoint gateway;   ///< where unprotected requests go
+  bool register_over_tcp = false;
+  bool message_over_tcp = false;
+
+  bool ipsec = true;  ///< false: no sec-agree, everything on the unprotected port
+  std::vector<AlgPair> offer;
+  std::uint16_t port_us = 0;     ///< 0: chosen
+  std::uint16_t port_uc = 0;     ///< 0: the ports after port_us
+  std::uint16_t port_block = 8;  ///< ports per phone: port_us and its client ports in turn
+  std::uint32_t spi_uc = 0;      ///< 0: random
+  std::uint32_t spi_us = 0;
+
+  std::uint32_t expires = 600000;
+  std::string instance;  ///< +sip.instance, empty for none
+  Duration t1 = std::chrono::seconds(2);          ///< TS 24.229 table 7.7.1: the UE's side of Gm
+  Duration t2 = std::chrono::seconds(16);
+  Duration timeout = std::chrono::seconds(32);    ///< for a transaction; 64·T1 would be 128 s
+  Duration old_set_grace = std::chrono::seconds(128);
+  Duration answer_after = std::chrono::milliseconds(200);
+  bool rport = false;            ///< put rport into protected Vias too: the answer must still come to port_us (B-15)
+  bool security_verify = true;   ///< Security-Verify and sec-agree in requests other than REGISTER
+
+  std::string raw_security_client;  ///< replaces the header in the first REGISTER
+  std::string raw_security_verify;  ///< replaces the header in the second REGISTER
+  std::vector<Header> extra_headers;        ///< added to every request
+  std::vector<Header> extra_register_headers;
+  Faults faults;
+};
+
+}  // namespace gmgate::peers
