@@ -44,6 +44,13 @@ int Frame::protocol() const {
     return ether_type(bytes) == ETHERTYPE_IP && bytes.size() >= kEthernetHeader + 20 ? bytes[kEthernetHeader + 9] : 0;
 }
 
+std::string Frame::source() const {
+    if (protocol() == 0 && !is_ipv6()) return {};
+    std::array<char, INET6_ADDRSTRLEN> text{};
+    const auto* address = bytes.data() + kEthernetHeader + (is_ipv6() ? 8 : 12);
+    return inet_ntop(is_ipv6() ? AF_INET6 : AF_INET, address, text.data(), text.size()) != nullptr ? text.data() : "";
+}
+
 bool Frame::is_fragment() const {
     if (is_ipv6()) return bytes[kEthernetHeader + 6] == kIpv6FragmentHeader;
     if (protocol() == 0) return false;

@@ -23,6 +23,7 @@ struct Frame {
     bool is_ipv6() const;
     /// IP protocol number; of an IPv6 fragment the protocol that it carries. 0: not IP.
     int protocol() const;
+    std::string source() const;  ///< IP address; empty: not IP
     bool is_esp() const { return protocol() == 50; }
     bool is_icmp() const { return protocol() == 1 || protocol() == 58; }
     bool is_fragment() const;

@@ -1,0 +1,107 @@
+#include "tests/support/lab.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+
+namespace gmgate::test {
+
+std::string make_temporary_folder() {
+    const char* parent = std::getenv("TMPDIR");
+    std::string pattern = std::string(parent != nullptr ? parent : "/tmp") + "/gmgate-test.XXXXXX";
+    if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("cannot make a folder " + pattern);
+    return pattern;
+}
+
+Lab::Lab(LabOptions options) : options_(std::move(options)), folder_(make_temporary_folder()) {
+    config_ = folder_ + "/gmgate.toml";
+    core_log_ = folder_ + "/core.jsonl";
+    write_config();
+    std::vector<std::string> command{options_.programs.gmcore, "--listen", std::string(Network::kCore4) + ":5060", "--users",
+                                     std::to_string(options_.users), "--log", core_log_, "--print-ready", "--steer"};
+    command.insert(command.end(), options_.core_arguments.begin(), options_.core_arguments.end());
+    core_ = std::make_unique<Program>(ProgramOptions{.command = command, .name = "gmcore", .network = &network.core});
+    start_gateway();
+    core_->wait_for_text("gmcore ready");
+}
+
+Lab::~Lab() {
+    // In this order, so that neither complains of the other.
+    gateway_.reset();
+    core_.reset();
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+}
+
+void Lab::write_config() const {
+    std::ofstream file(config_);
+    file << "log-level = \"debug\"\n"
+            "[core]\nlisten = \"" << Network::kGwCore4 << ":5060\"\nnext-hop = \"" << Network::kCore4 << ":5060\"\ntransport = \""
+         << options_.core_transport << "\"\nvisited-network-id = \"visited.example\"\n"
+            "[[ims-aka-profile]]\nname = \"volte\"\nprotected-server-port = [" << kProtectedServerPorts[0] << ", "
+         << kProtectedServerPorts[1] << "]\nstart-protected-client-port = " << kFirstClientPort
+         << "\nend-protected-client-port = " << kLastClientPort << '\n'
+         << options_.profile_lines
+         << "[[sip-interface]]\nrealm-id = \"access\"\nsec-agree-feature = \"enabled\"\nsec-agree-pref = \"ipsec3gpp\"\n"
+         << options_.interface_lines;
+    for (const char* address : {Network::kAccess4, Network::kAccess6})
+        file << "[[sip-interface.sip-ports]]\naddress = \"" << address
+             << "\"\nport = 5060\ntransport-protocol = [\"UDP\", \"TCP\"]\nims-aka-profile = \"volte\"\n";
+    file << options_.more_sections;
+    if (!file.flush()) throw std::runtime_error("cannot write " + config_);
+}
+
+Program& Lab::gateway() {
+    if (!gateway_) throw std::logic_error("the gateway is not running");
+    return *gateway_;
+}
+
+void Lab::start_gateway() {
+    gateway_ = std::make_unique<Program>(ProgramOptions{
+        .command = {options_.programs.gmgated, "--config", config_}, .name = "gmgated", .network = &network.gw});
+    gateway_->wait_for_text("gateway-ready");
+}
+
+void Lab::kill_gateway() {
+    gateway().kill();
+    earlier_gateway_log_ += gateway_->output();
+    gateway_.reset();
+}
+
+int Lab::stop_gateway() {
+    const int status = gateway().terminate();
+    earlier_gateway_log_ += gateway_->output();
+    gateway_.reset();
+    return status;
+}
+
+std::string Lab::gateway_log() const { return earlier_gateway_log_ + (gateway_ ? gateway_->output() : ""); }
+
+std::vector<nlohmann::json> Lab::core_log(std::size_t from) const {
+    std::vector<nlohmann::json> events;
+    std::ifstream file(core_log_);
+    std::string line;
+    for (std::size_t i = 0; std::getline(file, line); ++i) {
+        if (file.eof()) break;  // being written at this moment
+        if (i >= from) events.push_back(nlohmann::json::parse(line));
+    }
+    return events;
+}
+
+std::vector<nlohmann::json> Lab::core_registers(std::size_t from) const {
+    auto events = core_log(from);
+    std::erase_if(events, [](const nlohmann::json& event) { return event.value("event", "") != "register"; });
+    return events;
+}
+
+std::vector<std::string> Lab::core_received(std::size_t from, const std::string& method) const {
+    std::vector<std::string> texts;
+    for (const auto& event : core_log(from)) {
+        if (event.value("event", "") != "message" || event.value("dir", "") != "in") continue;
+        if (method.empty() || event.value("method", "") == method) texts.push_back(event.value("raw", ""));
+    }
+    return texts;
+}
+
+}  // namespace gmgate::test
