@@ -22,11 +22,8 @@ std::size_t element_end(std::string_view value, std::size_t begin) {
 /// A value is one quoted string or has no quote at all: what stands in `x="a"b` is read differently by different parsers.
 bool is_clean(std::string_view raw) {
     if (raw.empty() || raw.front() != '"') return raw.find('"') == kNone;
-    for (std::size_t i = 1; i < raw.size(); ++i) {
-        if (raw[i] == '\\') ++i;
-        else if (raw[i] == '"') return i + 1 == raw.size();
-    }
-    return false;
+    const char* const end = raw.data() + raw.size();
+    return scan::skip_quoted(raw.data(), end) == end;
 }
 
 /// [begin, end) without white space at both ends.

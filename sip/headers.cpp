@@ -11,20 +11,14 @@ namespace {
 
 constexpr std::size_t kNone = std::string_view::npos;
 
-/// First of `wanted` outside quoted strings and <…> at or after `from`; npos when there is none.
-std::size_t find_outside(std::string_view text, char wanted, std::size_t from = 0) {
-    bool quoted = false, bracketed = false;
-    for (std::size_t i = from; i < text.size(); ++i) {
-        const char c = text[i];
-        if (quoted) {
-            if (c == '\\') ++i;
-            else if (c == '"') quoted = false;
-            continue;
-        }
-        if (c == wanted && !bracketed) return i;
-        if (c == '"' && !bracketed) quoted = true;
-        else if (c == '<') bracketed = true;
-        else if (c == '>') bracketed = false;
+/// First of `wanted` outside quoted strings and <…>; npos when there is none. One that does not end reaches to the end.
+std::size_t find_outside(std::string_view text, char wanted) {
+    const char* const end = text.data() + text.size();
+    const char* at = text.data();
+    while ((at = scan::find_delimiter(at, end, wanted)) != end) {
+        if (*at == wanted) return static_cast<std::size_t>(at - text.data());
+        at = *at == '"' ? scan::skip_quoted(at, end) : scan::find_near(at, end, '>');
+        if (at == nullptr || at == end) break;
     }
     return kNone;
 }
@@ -55,9 +49,8 @@ bool parse_host_port(std::string_view text, std::string_view& host, Port& port) 
 
 }  // namespace
 
-bool same_token(std::string_view a, std::string_view b) {
-    if (a.size() != b.size()) return false;
-    for (std::size_t i = 0; i < a.size(); ++i)
+bool detail::same_letters(const char* a, const char* b, std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i)
         if (a[i] != b[i] && scan::lower(a[i]) != scan::lower(b[i])) return false;
     return true;
 }
@@ -80,7 +73,7 @@ std::optional<std::string_view> Split::next() {
 std::optional<Uri> Uri::parse(std::string_view text) {
     const std::size_t colon = text.find(':');
     if (colon == kNone || colon == 0 || colon + 1 == text.size() || !scan::is(text.front(), scan::kAlpha)) return std::nullopt;
-    if (scan::any(text, scan::kControl | scan::kSpace) || text.find_first_of("<>\"") != kNone) return std::nullopt;
+    if (scan::any(text, scan::kNoUri)) return std::nullopt;
     Uri uri{.text = text, .scheme = text.substr(0, colon), .user = {}, .host = {}, .port = {}, .parameters = {}, .headers = {}};
     for (const char c : uri.scheme)
         if (!scan::is(c, scan::kAlpha | scan::kDigit) && c != '+' && c != '-' && c != '.') return std::nullopt;
@@ -122,7 +115,7 @@ std::optional<NameAddr> NameAddr::parse(std::string_view element) {
         result.uri = trim(text.substr(open + 1, close - open - 1));
         rest = trim(text.substr(close + 1));
     }
-    if (result.uri.empty() || result.uri.find_first_of("<>\"") != kNone || scan::any(result.uri, scan::kSpace)) return std::nullopt;
+    if (result.uri.empty() || scan::any(result.uri, scan::kNoUri)) return std::nullopt;
     if (!rest.empty() && rest.front() != ';') return std::nullopt;
     result.parameters = trim(from(rest, 1));
     return result;

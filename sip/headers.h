@@ -11,8 +11,14 @@
 
 namespace gmgate::sip {
 
+namespace detail {
+bool same_letters(const char* a, const char* b, std::size_t size);
+}
+
 /// Case-insensitive comparison of tokens (RFC 3261 §7.3.1), ASCII only.
-bool same_token(std::string_view a, std::string_view b);
+inline bool same_token(std::string_view a, std::string_view b) {
+    return a.size() == b.size() && detail::same_letters(a.data(), b.data(), a.size());
+}
 std::string_view trim(std::string_view text);  ///< strips SP, HT, CR, LF at both ends
 
 /// Splits `text` at `separator`, respecting quoted strings (with backslash escapes) and <…>. Elements are trimmed; empty ones are

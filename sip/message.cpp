@@ -82,7 +82,6 @@ private:
     const char* const begin_;
     const char* const end_;
     const char* at_ = nullptr;
-    std::size_t content_length_ = std::string_view::npos;
 };
 
 bool Message::Reader::start_line() {
@@ -115,11 +114,10 @@ bool Message::Reader::request_line(std::string_view line) {
     const std::string_view rest = line.substr(space + 1);
     const std::size_t last = rest.find(' ');
     if (last == std::string_view::npos) return fail("start line has no SIP version", begin_ + space);
-    const std::string_view uri = rest.substr(0, last);
-    if (rest.find(' ', last + 1) != std::string_view::npos || uri.find('\t') != std::string_view::npos || uri.empty())
-        return fail("white space in the start line", uri.data());
-    if (!version(rest.substr(last + 1))) return false;
-    if (!is_absolute_uri(uri) || uri.find_first_of("<>\"") != std::string_view::npos) return fail("bad Request-URI", uri.data());
+    const std::string_view uri = rest.substr(0, last), word = rest.substr(last + 1);
+    if (uri.empty() || scan::any(word, scan::kSpace)) return fail("white space in the start line", uri.data());
+    if (!version(word)) return false;
+    if (!is_absolute_uri(uri) || scan::any(uri, scan::kNoUri)) return fail("bad Request-URI", uri.data());
     m_.method_ = method_of(method);
     m_.target_ = static_cast<std::uint32_t>(space + 1);
     m_.target_length_ = static_cast<std::uint32_t>(uri.size());

@@ -22,6 +22,7 @@ inline constexpr std::uint8_t kAlpha = 4;
 inline constexpr std::uint8_t kSpace = 8;   ///< SP, HT, CR, LF: what may separate tokens in a folded value
 inline constexpr std::uint8_t kControl = 16;///< C0 controls without HT, and DEL
 inline constexpr std::uint8_t kHost = 32;   ///< host name; '_' tolerated
+inline constexpr std::uint8_t kNoUri = 64;  ///< what stands in no URI: controls, white space, <, >, "
 
 consteval std::array<std::uint8_t, 256> make_classes() {
     std::array<std::uint8_t, 256> table{};
@@ -32,10 +33,11 @@ consteval std::array<std::uint8_t, 256> make_classes() {
     add("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", kToken | kAlpha | kHost);
     add("-.!%*_+`'~", kToken);
     add("-._", kHost);
-    add(" \t\r\n", kSpace);
+    add(" \t\r\n", kSpace | kNoUri);
+    add("<>\"", kNoUri);
     for (std::size_t c = 0; c < 0x20; ++c)
-        if (c != '\t') table[c] |= kControl;
-    table[0x7f] |= kControl;
+        if (c != '\t') table[c] |= kControl | kNoUri;
+    table[0x7f] |= kControl | kNoUri;
     return table;
 }
 inline constexpr std::array<std::uint8_t, 256> kClasses = make_classes();
@@ -84,6 +86,33 @@ inline const char* find_near(const char* at, const char* end, char wanted) {
     if (at == end) return end;
     const void* hit = std::memchr(at, wanted, static_cast<std::size_t>(end - at));
     return hit != nullptr ? static_cast<const char*>(hit) : end;
+}
+
+/// The first `wanted`, '"' or '<' in [at, end), `end` when there is none.
+inline const char* find_delimiter(const char* at, const char* end, char wanted) {
+#if defined(__SSE2__)
+    const __m128i first = _mm_set1_epi8(wanted), quote = _mm_set1_epi8('"'), bracket = _mm_set1_epi8('<');
+    for (; end - at >= 16; at += 16) {
+        const __m128i octets = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+        const __m128i hits = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(octets, first), _mm_cmpeq_epi8(octets, quote)),
+                                          _mm_cmpeq_epi8(octets, bracket));
+        const auto mask = static_cast<unsigned>(_mm_movemask_epi8(hits));
+        if (mask != 0) return at + __builtin_ctz(mask);
+    }
+#endif
+    while (at != end && *at != wanted && *at != '"' && *at != '<') ++at;
+    return at;
+}
+
+/// After the quoted string that begins at `at` (a '"'), backslash escapes respected; nullptr when it does not end.
+inline const char* skip_quoted(const char* at, const char* end) {
+    bool escaped = false;
+    while (++at != end) {
+        if (escaped) escaped = false;
+        else if (*at == '\\') escaped = true;
+        else if (*at == '"') return at + 1;
+    }
+    return nullptr;
 }
 
 /// One line: where its text ends and where the next one begins.

@@ -51,11 +51,8 @@ bool is_value(std::string_view value) {
     if (value.empty()) return false;
     if (value.front() != '"')
         return std::ranges::all_of(value, [](char c) { return scan::is(c, scan::kToken | scan::kHost) || c == '[' || c == ']' || c == ':'; });
-    for (std::size_t i = 1; i < value.size(); ++i) {
-        if (value[i] == '\\') ++i;
-        else if (value[i] == '"') return i + 1 == value.size();
-    }
-    return false;
+    const char* const end = value.data() + value.size();
+    return scan::skip_quoted(value.data(), end) == end;
 }
 
 /// Values whose meaning we know are checked wherever the name occurs in an entry that gives it that meaning.
