@@ -191,7 +191,9 @@ Reply read_message(const nlmsghdr* message) {
 bool decode(std::span<const std::uint8_t> datagram, const std::function<void(Reply&)>& handle) {
     int left = static_cast<int>(datagram.size());
     const auto* message = reinterpret_cast<const nlmsghdr*>(datagram.data());
-    while (left > 0 && mnl_nlmsg_ok(message, left)) {
+    // libmnl 1.0.4 compares the length as a signed number and lets 0x80000000 and more pass.
+    const auto fits_in = [](const nlmsghdr* m, int size) { return mnl_nlmsg_ok(m, size) && m->nlmsg_len <= static_cast<unsigned>(size); };
+    while (left > 0 && fits_in(message, left)) {
         Reply reply = read_message(message);
         handle(reply);
         message = mnl_nlmsg_next(message, &left);

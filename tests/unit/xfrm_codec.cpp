@@ -1,4 +1,5 @@
 // Golden bytes, written out by hand from linux/xfrm.h (little-endian machine; addresses, ports and SPIs are big-endian).
+#include <algorithm>
 #include <bit>
 #include <string>
 
