@@ -68,15 +68,13 @@ clean_up() {
 
 show_console() {
     note "last lines of its console:"
-    tail -n 25 "$run/console" | tr -d '\r' | sed 's/^/  | /' >&2 || true
+    { grep -a -m1 -A8 'Kernel panic' "$run/console" || tail -n 25 "$run/console"; } | tr -d '\r' | sed 's/^/  | /' >&2 || true
 }
 
 # Starts the guest's program in namespaces of its own: mounts made for it vanish with it, and so do its processes,
 # even if this script is killed.
 launch() {  # PROGRAM [ARG…]
-    local -a identity=()
-    [[ $EUID == 0 ]] || identity=(--user --map-root-user)
-    setpriv --pdeathsig KILL unshare "${identity[@]}" --mount --pid --fork --kill-child --mount-proc "$@" \
+    setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc "$@" \
         </dev/null >>"$run/console" 2>&1 &
     guest=$!
 }
@@ -103,6 +101,11 @@ await_guest() {  # BOOT_LIMIT
             started=$SECONDS
             detail "guest up after $((SECONDS - begin)) s"
         fi
+        # User Mode Linux does not go away by itself then.
+        if grep -q 'Kernel panic - not syncing' "$run/console"; then
+            note "the guest's kernel panicked"
+            return
+        fi
         if [[ -z $started ]] && ((SECONDS - begin > boot_limit)); then
             note "the guest did not come up within $boot_limit s"
             return
@@ -117,6 +120,7 @@ await_guest() {  # BOOT_LIMIT
 }
 
 run_in_guest() {  # START_FUNCTION BOOT_LIMIT
+    [[ $EUID == 0 ]] || fail "starting a guest over the host's files needs root: call it with sudo"
     trap clean_up EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -143,7 +147,7 @@ run_in_guest() {  # START_FUNCTION BOOT_LIMIT
         fi
     elif [[ -L $run/missing ]]; then
         note "the $on kernel lacks what gmgate needs:"
-        grep -v '^ok' "$run/probe" >&2 || true
+        grep '^MISSING' "$run/probe" >&2 || true
         status=126
     else
         note "the $on guest $([[ -L $run/started ]] && echo died || echo 'did not start')"
