@@ -1,8 +1,5 @@
 #include "daemon/proxy/core_link.h"
 
-// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-
 namespace gmgate::daemon {
 
 namespace {
@@ -12,6 +9,7 @@ constexpr std::size_t kDatagramLimit = 1300;  // RFC 3261 §18.1.1: path MTU unk
 CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transactions& transactions)
     : core_(core), transports_(transports), transactions_(transactions), connector_(transports) {
     via_host_ = core.listen.to_string();
+    uri_host_ = core.transport == CoreTransport::tcp ? via_host_ + ";transport=tcp" : via_host_;
     emergency_next_hop_ = Endpoint::parse(core.emergency_next_hop).value_or(core.next_hop);
 }
 

@@ -23,8 +23,8 @@ public:
     /// True when TCP was chosen for the size alone, so that UDP may be tried when it fails (RFC 3261 §18.1.1).
     bool may_fall_back(sip::Transport transport) const;
     const std::string& via_host() const { return via_host_; }
-    /// host:port of our URI as the core reaches it, in Path and Record-Route.
-    const std::string& uri_host() const { return via_host_; }
+    /// host:port of our URI as the core reaches it, in Path and Record-Route; with ;transport=tcp when the core is spoken to so.
+    const std::string& uri_host() const { return uri_host_; }
     bool is_core_side(const sip::Flow& flow) const;  ///< received on the core-side socket or on a connection of ours to the core
     /// True for an address that we send requests to: only there may a response without transaction go.
     bool is_core_address(const Address& address) const;
@@ -47,7 +47,7 @@ private:
     const Core& core_;
     sip::Transports& transports_;
     sip::Transactions& transactions_;
-    std::string via_host_;
+    std::string via_host_, uri_host_;
     Endpoint emergency_next_hop_;
     std::map<Endpoint, sip::Flow> connections_;                     ///< the live TCP connection to each next hop
     Connector connector_;

@@ -10,9 +10,6 @@
 #include "daemon/proxy/router.h"
 #include "daemon/proxy/unprotected_port.h"
 
-// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-
 namespace gmgate::daemon {
 
 using sip::HeaderId;
@@ -51,7 +48,7 @@ Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transacti
             refusal = make_answer(403, "Forbidden", "only REGISTER and emergency on an unprotected port", Counter::unprotected_rejected);
             break;
     }
-    co_await answer(transaction, std::move(refusal), {});
+    co_await answer(transaction, std::move(refusal));
 }
 
 Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction) {
@@ -59,7 +56,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     const auto watch = watch_cancel(*transaction);
     if (auto objection = check_proxyable(request, false)) {
         Answer refusal = std::move(*objection);
-        co_return co_await answer(transaction, std::move(refusal), {});
+        co_return co_await answer(transaction, std::move(refusal));
     }
 
     // Which call? A new one opens a dialog (bounded); a known one must come from the address that opened it (C-84).
@@ -68,11 +65,11 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     const EmergencyDialog* dialog = initial ? emergency_.open(request, flow) : emergency_.find(request);
     if (dialog == nullptr) {
         Answer refusal = make_answer(503, "Service Unavailable", "too many emergency dialogs", Counter::emergency_refused);
-        co_return co_await answer(transaction, std::move(refusal), {});
+        co_return co_await answer(transaction, std::move(refusal));
     }
     if (dialog->ue.remote.address != flow.remote.address) {
         Answer refusal = make_answer(403, "Forbidden", "an emergency dialog of another address", Counter::unprotected_rejected);
-        co_return co_await answer(transaction, std::move(refusal), {});
+        co_return co_await answer(transaction, std::move(refusal));
     }
     const std::string token = dialog->token;
     emergency_.moved(token, flow);
@@ -95,8 +92,8 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
                                         core_.emergency_next_hop());
     if (!client) {
         if (initial) emergency_.close(token);
-        Answer refusal = no_answer(client.error(), true, request.method() == sip::Method::invite);
-        co_return co_await answer(transaction, std::move(refusal), {});
+        Answer refusal = no_answer(client.error(), true);
+        co_return co_await answer(transaction, std::move(refusal));
     }
 
     int final_status = 0;
@@ -122,7 +119,7 @@ Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> t
     const bool is_reachable = dialog != nullptr && (!sip::is_reliable(dialog->ue.transport) || transports_.is_open(dialog->ue.connection));
     if (!is_reachable) {
         Answer refusal = make_answer(480, "Temporarily Unavailable", "the emergency caller is gone");
-        co_return co_await answer(transaction, std::move(refusal), {});
+        co_return co_await answer(transaction, std::move(refusal));
     }
     const sip::Flow flow = dialog->ue;
     if (request.method() == sip::Method::invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));

@@ -12,9 +12,6 @@
 #include "daemon/proxy/router.h"
 #include "daemon/proxy/call_rules.h"
 
-// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-
 namespace gmgate::daemon {
 
 using sip::HeaderId;
@@ -70,10 +67,10 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     if (request.method() == sip::Method::invite && co_await aim())  // RFC 3261 §17.2.1: at once
         (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
-    auto client = co_await send_to_core([&](sip::Transport transport) { return request_to_core(request, rules, transport); },
-                                        core_.next_hop());
+    const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
+    auto client = co_await send_to_core(build, core_.next_hop());
     if (!client) {
-        Answer refusal = no_answer(client.error(), true, request.method() == sip::Method::invite);
+        Answer refusal = no_answer(client.error(), true);
         co_return co_await answer(transaction, std::move(refusal), aim);
     }
     counters_.add(Counter::requests_from_ue);
@@ -84,6 +81,10 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     leg.watch = watch;
     leg.edit = response_to_ue;
     leg.aim = aim;
+    leg.again = [this, &build]() -> Task<std::unique_ptr<sip::ClientTransaction>> {  // the core's connection was stale
+        auto second = co_await send_to_core(build, core_.next_hop());
+        co_return second ? std::move(*second) : nullptr;
+    };
     leg.towards_core = true;
     co_await relay(std::move(leg));
 }

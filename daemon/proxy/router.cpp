@@ -2,6 +2,7 @@
 #include "daemon/proxy/router.h"
 
 #include <exception>
+#include <utility>
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
@@ -12,9 +13,6 @@
 #include "base/random.h"
 #include "daemon/proxy/own_names.h"
 #include "sip/headers.h"
-
-// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 
 namespace gmgate::daemon {
 
@@ -86,7 +84,12 @@ Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, A
         log::info("proxy.answer-not-sent", {{"peer", transaction->reply_flow().remote.to_string()}, {"reason", sent.error().text}});
 }
 
-Answer Router::no_answer(const Error& error, bool towards_core, bool is_invite) {
+Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer refusal) {
+    const Aim as_it_came;
+    co_await answer(std::move(transaction), std::move(refusal), as_it_came);
+}
+
+Answer Router::no_answer(const Error& error, bool towards_core) {
     Answer answer;
     answer.why = error.text;
     if (towards_core) {  // C-66
@@ -96,12 +99,9 @@ Answer Router::no_answer(const Error& error, bool towards_core, bool is_invite) 
     } else if (error.reaction != Reaction::retry) {  // the phone's connection broke
         answer.status = 480;
         answer.phrase = "Temporarily Unavailable";
-    } else if (is_invite) {
+    } else {  // to a non-INVITE the transaction layer gives none (RFC 4320 §4.2)
         answer.status = 408;
         answer.phrase = "Request Timeout";
-    } else {  // RFC 4320 §4.2: never 408 to a non-INVITE
-        answer.status = 504;
-        answer.phrase = "Server Time-out";
     }
     return answer;
 }
@@ -122,10 +122,23 @@ Task<void> Router::relay(Relay leg) {
     if (is_invite) start_timer_c();
 
     bool is_answered = false;
+    bool may_try_again = static_cast<bool>(leg.again);
     for (;;) {
         const Result<sip::OwnedMessage> response = co_await leg.client->next();
+        if (!response && response.error().reaction == Reaction::broken && std::exchange(may_try_again, false)) {
+            leg.watch->client = nullptr;
+            auto second = co_await leg.again();
+            if (second != nullptr) {
+                leg.client = std::move(second);
+                leg.watch->client = leg.client.get();
+                if (leg.watch->is_cancelled) leg.client->cancel();
+                continue;
+            }
+            leg.watch->client = leg.client.get();
+        }
+        may_try_again = false;
         if (!response) {
-            if (!is_answered) co_await answer(leg.transaction, no_answer(response.error(), leg.towards_core, is_invite), leg.aim);
+            if (!is_answered) co_await answer(leg.transaction, no_answer(response.error(), leg.towards_core), leg.aim);
             break;
         }
         const int status = (*response)->status();

@@ -62,8 +62,9 @@ private:
 
     // ---- router.cpp: shared by all directions
     Task<void> guarded(Task<void> work, const char* what);
-    /// Answers here. `aim` may be empty (towards the core).
+    /// Answers here; the second form where the request came (the core, an unprotected port), the first over the SAs.
     Task<void> answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer, Aim aim);
+    Task<void> answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer);
     /// From now on a CANCEL is noticed, also before there is anything to cancel.
     static std::shared_ptr<CancelWatch> watch_cancel(sip::ServerTransaction& transaction);
     /// Passes every response back until the transaction has ended; CANCEL and timer C end it early.
@@ -73,11 +74,13 @@ private:
         std::shared_ptr<CancelWatch> watch;
         ResponseEdit edit;
         Aim aim;
+        /// A second try when the way broke before any response; empty, or nullptr as its result: none.
+        std::function<Task<std::unique_ptr<sip::ClientTransaction>>()> again;
         bool towards_core = false;  ///< the request went to the core
     };
     Task<void> relay(Relay relay);
     /// What the other side gets when this leg gave no answer.
-    static Answer no_answer(const Error& error, bool towards_core, bool is_invite);
+    static Answer no_answer(const Error& error, bool towards_core);
 
     // ---- from_ue.cpp
     Task<void> handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction);

@@ -5,9 +5,6 @@
 #include "daemon/proxy/own_names.h"
 #include "daemon/proxy/router.h"
 
-// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-
 namespace gmgate::daemon {
 
 using sip::HeaderId;
@@ -31,7 +28,7 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
     const sip::Message& request = transaction->request();
     if (auto objection = check_proxyable(request, false)) {
         Answer refusal = std::move(*objection);
-        co_return co_await answer(transaction, std::move(refusal), {});
+        co_return co_await answer(transaction, std::move(refusal));
     }
 
     // Whom is it for? The token in our Path or Record-Route says it (C-70).
@@ -44,7 +41,7 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
     if (!token || table_.find_by_token(*token) == nullptr) {
         Answer refusal = make_answer(404, "Not Found", token ? "no registration with this token" : "neither Route nor Request-URI names us",
                                      Counter::not_registered);
-        co_return co_await answer(transaction, std::move(refusal), {});
+        co_return co_await answer(transaction, std::move(refusal));
     }
     co_await forward_to_ue(transaction, *token);
 }
@@ -60,11 +57,11 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     const SaSet* set = registration != nullptr ? registration->outbound() : nullptr;
     if (!path || set == nullptr) {
         Answer refusal = make_answer(480, "Temporarily Unavailable", path ? "deregistered meanwhile" : path.error().text, Counter::no_set);
-        co_return co_await answer(transaction, std::move(refusal), {});
+        co_return co_await answer(transaction, std::move(refusal));
     }
     if (watch->is_cancelled) {
         Answer refusal = make_answer(487, "Request Terminated", "cancelled before it was forwarded");
-        co_return co_await answer(transaction, std::move(refusal), {});
+        co_return co_await answer(transaction, std::move(refusal));
     }
 
     ToUe rules;
@@ -82,6 +79,14 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     Relay leg;
     leg.transaction = transaction;
     leg.client = transactions_.send(request_to_ue(request, rules), path->flow);
+    if (sip::is_reliable(path->flow.transport))
+        leg.again = [&]() -> Task<std::unique_ptr<sip::ClientTransaction>> {  // the phone lost its connection: UDP, same transaction
+            const Result<UePath> datagram = co_await path_to_ue(token, 0, true);
+            if (!datagram) co_return nullptr;
+            rules.transport = datagram->flow.transport;
+            rules.via_host = datagram->via_host;
+            co_return transactions_.send(request_to_ue(request, rules), datagram->flow);
+        };
     leg.watch = watch;
     leg.edit = [back](const sip::Message& response) { return response_to_core(response, back); };
     counters_.add(Counter::requests_to_ue);

@@ -2,9 +2,6 @@
 #include "base/log.h"
 #include "daemon/proxy/router.h"
 
-// g++ 12 takes the frame allocation of a coroutine, once inlined, for a mismatch; asio's operator new and delete do match.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-
 namespace gmgate::daemon {
 
 namespace {
