@@ -12,7 +12,12 @@ Task<> Transports::Impl::read_loop(std::shared_ptr<Impl> self, std::shared_ptr<C
     co_await asio::post(self->executor, asio::use_awaitable);  // whoever added the connection sees its Flow before the first message
     for (;;) {
         std::string bytes;  // lives for one turn: an idle connection holds no buffer
-        const auto count = co_await connection->stream->read(bytes);
+        Result<std::size_t> count = failure(Reaction::internal, "the stream threw");
+        try {
+            count = co_await connection->stream->read(bytes);
+        } catch (...) {
+            log_exception("stream reader", std::current_exception());
+        }
         if (!count) {
             connection->queue.clear();
             break;
@@ -31,7 +36,12 @@ Task<> Transports::Impl::write_loop(std::shared_ptr<Impl> self, std::shared_ptr<
     while (!connection->queue.empty()) {
         const std::string part = std::exchange(connection->queue, {});
         connection->in_flight = part.size();
-        const auto written = co_await connection->stream->write(part);
+        Result<void> written = failure(Reaction::internal, "the stream threw");
+        try {
+            written = co_await connection->stream->write(part);
+        } catch (...) {
+            log_exception("stream writer", std::current_exception());
+        }
         connection->in_flight = 0;
         if (!written) {
             connection->queue.clear();

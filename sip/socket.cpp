@@ -47,6 +47,11 @@ std::string connection_text(const Endpoint& local, const Endpoint& remote) {
     return "cannot connect TCP " + local.to_string() + " to " + remote.to_string();
 }
 
+std::unexpected<Error> connection_failure(const Endpoint& local, const Endpoint& remote, int code) {
+    const bool is_occupied = code == EADDRNOTAVAIL && local.port.value != 0;
+    return system_failure(Reaction::broken, connection_text(local, remote) + (is_occupied ? " (the port pair is in use or in TIME_WAIT)" : ""), code);
+}
+
 }  // namespace
 
 void FileDescriptor::close() {
@@ -95,7 +100,7 @@ Result<FileDescriptor> open_connecting_socket(const Endpoint& local, const Endpo
     sockaddr_storage address{};
     const socklen_t length = remote.to_sockaddr(address);
     if (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&address), length) != 0 && errno != EINPROGRESS)
-        return system_failure(Reaction::broken, connection_text(local, remote), errno);
+        return connection_failure(local, remote, errno);
     return fd;
 }
 
@@ -103,7 +108,7 @@ Result<void> connect_result(int fd, const Endpoint& local, const Endpoint& remot
     int error = 0;
     socklen_t length = sizeof error;
     if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
-    if (error != 0) return system_failure(Reaction::broken, connection_text(local, remote), error);
+    if (error != 0) return connection_failure(local, remote, error);
     return {};
 }
 

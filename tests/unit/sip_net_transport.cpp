@@ -339,8 +339,27 @@ TEST_CASE("connecting: a refusal and an occupied port pair are broken, with a te
     REQUIRE(!occupied.has_value());
     CHECK(occupied.error().reaction == Reaction::broken);
     CHECK(occupied.error().code == EADDRNOTAVAIL);
+    CHECK(occupied.error().text.find("the port pair is in use or in TIME_WAIT") != std::string::npos);
     const auto mixed = g.loop.get(other.connect_tcp(g.local, {loopback(Family::v6), Port(9)}, 1s));
     CHECK(mixed.error().reaction == Reaction::internal);
+}
+
+TEST_CASE("connecting: a peer that does not answer is given up after the time limit") {
+    Gateway g;
+    // A listener whose accept queue is full drops SYNs.
+    FileDescriptor full(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_storage address{};
+    const socklen_t length = Endpoint{loopback(Family::v4), Port(0)}.to_sockaddr(address);
+    REQUIRE(::bind(full.get(), reinterpret_cast<sockaddr*>(&address), length) == 0);
+    REQUIRE(::listen(full.get(), 0) == 0);
+    const Endpoint remote = local_endpoint_of(full.get());
+    std::vector<Peer> fill;
+    for (int i = 0; i < 4; ++i) fill.push_back(Peer::tcp(g.loop, remote));
+    const auto outcome = g.loop.get(g.transports.connect_tcp(g.local, remote, 50ms));
+    REQUIRE(!outcome.has_value());
+    CHECK(outcome.error().reaction == Reaction::broken);
+    CHECK(outcome.error().code == ETIMEDOUT);
+    CHECK(g.transports.has_room_for(loopback(Family::v4)));
 }
 
 TEST_CASE("closing a listener ends its sockets and its connections, and it can be opened again") {
@@ -431,6 +450,21 @@ TEST_CASE("RFC 5626: CRLF keep-alives over UDP are no messages; a ping is answer
     CHECK(peer.receive() == "\r\n");
     CHECK(g.transports.counters().keep_alives == 4);
     CHECK(g.transports.counters().malformed == 0);
+}
+
+TEST_CASE("a stream that throws ends like one that fails") {
+    struct ThrowingStream final : ByteStream {
+        Task<Result<std::size_t>> read(std::string&) override {
+            throw std::runtime_error("our own fault");
+            co_return 0u;
+        }
+        Task<Result<void>> write(std::string_view) override { co_return Result<void>{}; }
+        void close(bool) override {}
+    };
+    Gateway g;
+    const Flow flow = g.transports.adopt(std::make_unique<ThrowingStream>(), {Transport::tls, g.local, g.local, {}, {}});
+    CHECK(g.loop.until([&] { return g.closed.size() == 1; }));
+    CHECK(g.closed[0] == flow);
 }
 
 TEST_CASE("a handler that throws does not stop the loop") {
