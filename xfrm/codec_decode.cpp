@@ -62,6 +62,12 @@ Address from_kernel(const xfrm_address_t& address, int family) {
     return Address::v4(bytes);
 }
 
+// system_clock counts nanoseconds in 64 bits: later than the year 2242 does not fit.
+std::chrono::seconds bounded_seconds(__u64 value) {
+    constexpr __u64 limit = 1ULL << 33;
+    return std::chrono::seconds{static_cast<std::int64_t>(value < limit ? value : limit)};
+}
+
 bool is_exact(const xfrm_selector& sel) {
     const unsigned full = sel.family == AF_INET6 ? 128 : 32;
     return sel.prefixlen_d == full && sel.prefixlen_s == full && sel.dport_mask == 0xffff && sel.sport_mask == 0xffff && sel.proto == 0;
@@ -86,8 +92,8 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
     report.replay_window_drops = info->stats.replay_window;
     report.replay_drops = info->stats.replay;
     report.integrity_failures = info->stats.integrity_failed;
-    report.added = std::chrono::system_clock::time_point{std::chrono::seconds{static_cast<std::int64_t>(info->curlft.add_time)}};
-    report.hard_lifetime = std::chrono::seconds{static_cast<std::int64_t>(info->lft.hard_add_expires_seconds)};
+    report.added = std::chrono::system_clock::time_point{bounded_seconds(info->curlft.add_time)};
+    report.hard_lifetime = bounded_seconds(info->lft.hard_add_expires_seconds);
     record.reqid = ReqId{info->reqid};
 
     // The kernel tells XFRMA_ALG_AUTH beside XFRMA_ALG_AUTH_TRUNC for old readers; the latter alone counts.
@@ -191,8 +197,12 @@ Reply read_message(const nlmsghdr* message) {
 bool decode(std::span<const std::uint8_t> datagram, const std::function<void(Reply&)>& handle) {
     int left = static_cast<int>(datagram.size());
     const auto* message = reinterpret_cast<const nlmsghdr*>(datagram.data());
-    // libmnl 1.0.4 compares the length as a signed number and lets 0x80000000 and more pass.
-    const auto fits_in = [](const nlmsghdr* m, int size) { return mnl_nlmsg_ok(m, size) && m->nlmsg_len <= static_cast<unsigned>(size); };
+    // libmnl 1.0.4 compares the length as a signed number (0x80000000 passes) and walks attributes up to the aligned length.
+    const auto fits_in = [](const nlmsghdr* m, int size) {
+        if (!mnl_nlmsg_ok(m, size)) return false;
+        const std::uint64_t aligned = (std::uint64_t{m->nlmsg_len} + 3) / 4 * 4;
+        return aligned <= static_cast<std::uint64_t>(size);
+    };
     while (left > 0 && fits_in(message, left)) {
         Reply reply = read_message(message);
         handle(reply);

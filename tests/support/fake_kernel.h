@@ -58,6 +58,7 @@ public:
     std::uint64_t messages() const { return messages_; }
 
     /// From now on calls do their work and then wait before they return, in order of arrival, until they are released.
+    /// A held call is work for the loop: drive it with io_context::poll(), since run() would wait.
     void hold() { is_holding_ = true; }
     /// Lets the oldest held call return; false when none waits.
     bool release_one();
