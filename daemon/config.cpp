@@ -266,12 +266,16 @@ const ImsAkaProfile* Config::profile(std::string_view name) const {
 }
 
 Result<Config> parse_config(std::string_view text, const std::string& name) {
-    const auto parsed = toml::parse(text, name);
-    if (!parsed) return failure(Reaction::reject, describe(parsed.error(), name));
+    toml::table document;
+    try {  // Debian's toml++ library is built with exceptions; they end here
+        document = toml::parse(text, name);
+    } catch (const toml::parse_error& error) {
+        return failure(Reaction::reject, describe(error, name));
+    }
     Config config;
     config.path = name;
     Mistakes mistakes(name);
-    Section root(parsed.table(), "top level", mistakes);
+    Section root(document, "top level", mistakes);
     root.word("log-level", config.log_level, {{"debug", "debug"}, {"info", "info"}, {"notice", "notice"}, {"warning", "warning"}, {"error", "error"}});
     root.text("control-socket", config.control_socket);
     if (!root.has("core")) root.mistake("core", "the section [core] is missing: where does clear SIP go?");
@@ -282,7 +286,7 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     root.table("timers", [&](Section& s) { read_timers(s, config.timers); });
     root.table("xfrm", [&](Section& s) { read_xfrm(s, config.xfrm); });
     root.finish();
-    if (mistakes.none()) check_together(parsed.table(), config, mistakes);
+    if (mistakes.none()) check_together(document, config, mistakes);
     if (!mistakes.none()) return failure(Reaction::reject, mistakes.text());
     return config;
 }

@@ -2,8 +2,6 @@
 // stands and how to mend it. Internal to config.cpp.
 #pragma once
 
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
 #include <functional>
