@@ -26,7 +26,7 @@ Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote) {
     if (flow) {
         transports_.keep_open(flow->connection, true);
     } else {
-        log::info("tcp.connect-failed",
+        log::info("tcp-connect-failed",
                   {{"local", local.to_string()}, {"remote", remote.to_string()}, {"reason", flow.error().text}});
         flow.error().reaction = Reaction::broken;
     }

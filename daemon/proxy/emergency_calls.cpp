@@ -74,7 +74,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     const std::string token = dialog->token;
     emergency_.moved(token, flow);
     counters_.add(Counter::emergency_passed);
-    log::notice("emergency.passed", {{"method", request.method_name()},
+    log::notice("emergency-passed", {{"method", request.method_name()},
                                      {"peer", flow.remote.to_string()},
                                      {"uri", request.request_uri()},
                                      {"call-id", request.value(HeaderId::call_id)}});

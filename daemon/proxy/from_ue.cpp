@@ -23,7 +23,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     const FlowOwner owner = table_.owner_of(transaction->flow());
     if (owner.set == nullptr || owner.registration == nullptr) {
         counters_.add(Counter::wrong_sa);  // TS 33.203 §7.4.2a: discarded
-        log::info("proxy.wrong-sa", {{"method", request.method_name()},
+        log::info("proxy-wrong-sa", {{"method", request.method_name()},
                                      {"peer", transaction->flow().remote.to_string()},
                                      {"local", transaction->flow().local.to_string()}});
         co_return;
@@ -58,7 +58,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
         if (compare_route(remaining, registration.service_route) == RouteVerdict::differs) {  // C-60: replaced by the stored one
             rules.route = registration.service_route;
             counters_.add(Counter::route_replaced);
-            log::info("proxy.route-replaced", {{"impi", registration.key.impi.value},
+            log::debug("proxy-route-replaced", {{"impi", registration.key.impi.value},
                                                {"method", request.method_name()},
                                                {"route", fmt::format("{}", fmt::join(remaining, ", "))}});
         }

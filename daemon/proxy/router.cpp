@@ -54,7 +54,7 @@ Task<void> Router::guarded(Task<void> work, const char* what) {
     try {
         co_await std::move(work);
     } catch (const std::exception& e) {
-        log::error("proxy.failed", {{"in", what}, {"reason", e.what()}});
+        log::error("proxy-failed", {{"in", what}, {"reason", e.what()}});
     }
 }
 
@@ -73,7 +73,7 @@ Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, A
     const sip::Message& request = transaction->request();
     if (const auto counter = answer.status_counter()) counters_.add(*counter);
     if (answer.counter) counters_.add(*answer.counter);
-    log::info("proxy.answer", {{"status", answer.status},
+    log::info("proxy-answer", {{"status", answer.status},
                                {"method", request.method_name()},
                                {"call-id", request.value(sip::HeaderId::call_id)},
                                {"peer", transaction->flow().remote.to_string()},
@@ -81,7 +81,7 @@ Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, A
     std::string response = sip::make_response(request, answer.status, answer.phrase, random_hex(8), answer.extra);
     if (aim && !co_await aim()) co_return;
     if (const auto sent = transaction->respond(std::move(response)); !sent)
-        log::info("proxy.answer-not-sent", {{"peer", transaction->reply_flow().remote.to_string()}, {"reason", sent.error().text}});
+        log::info("proxy-answer-not-sent", {{"peer", transaction->reply_flow().remote.to_string()}, {"reason", sent.error().text}});
 }
 
 Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer refusal) {
@@ -147,7 +147,7 @@ Task<void> Router::relay(Relay leg) {
         const bool can_reply = !leg.aim || co_await leg.aim();
         if (can_reply) {
             if (const auto sent = leg.transaction->respond(std::move(text)); !sent)
-                log::info("proxy.response-not-sent", {{"status", status},
+                log::info("proxy-response-not-sent", {{"status", status},
                                                       {"peer", leg.transaction->reply_flow().remote.to_string()},
                                                       {"reason", sent.error().text}});
         }

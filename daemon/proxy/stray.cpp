@@ -59,7 +59,7 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     const sip::Transport transport = core_.transport_for(text.size());
     if (transport != sip::Transport::udp) text = request_to_core(*ack, rules, transport);
     const auto sent = co_await core_.send_stateless(std::move(text), transport);
-    if (!sent) log::info("proxy.stray-not-sent", {{"what", "ACK"}, {"token", token}, {"reason", sent.error().text}});
+    if (!sent) log::info("proxy-stray-not-sent", {{"what", "ACK"}, {"token", token}, {"reason", sent.error().text}});
 }
 
 Task<void> Router::stray_ack_from_core(sip::OwnedMessage ack) {

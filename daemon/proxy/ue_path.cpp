@@ -67,7 +67,7 @@ Task<bool> Router::aim_at_ue(std::shared_ptr<sip::ServerTransaction> transaction
     const Result<UePath> path = co_await path_to_ue(token, octets, !is_stream);
     if (!path) {
         counters_.add(Counter::no_set);
-        log::info("proxy.no-way-back", {{"peer", transaction->flow().remote.to_string()}, {"reason", path.error().text}});
+        log::info("proxy-no-way-back", {{"peer", transaction->flow().remote.to_string()}, {"reason", path.error().text}});
         co_return false;
     }
     transaction->set_reply_flow(path->flow);
