@@ -1,8 +1,10 @@
 #include "sip/framer.h"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 
+#include "base/secret.h"
 #include "sip/headers.h"
 #include "sip/scanner.h"
 
@@ -20,12 +22,38 @@ bool is_sip_line(std::string_view line) {
 
 }  // namespace
 
+Framer::~Framer() { wipe(buffer_.data(), buffer_.size()); }
+
+/// Overwrites what was handed out before.
+void Framer::forget() {
+    wipe(buffer_.data() + wiped_, consumed_ - wiped_);
+    wiped_ = consumed_;
+    if (consumed_ != buffer_.size()) return;
+    buffer_.clear();
+    consumed_ = wiped_ = 0;
+}
+
+/// Brings what is still held to the front, with space for `size` octets more, and leaves no copy of it elsewhere.
+void Framer::make_room(std::size_t size) {
+    const std::size_t held = rest().size();
+    if (held + size > buffer_.capacity()) {
+        std::string larger;
+        larger.reserve(std::max(held + size, 2 * buffer_.capacity()));
+        larger.append(rest());
+        wipe(buffer_.data(), buffer_.size());
+        buffer_.swap(larger);
+    } else if (consumed_ != 0) {
+        std::memmove(buffer_.data(), buffer_.data() + consumed_, held);
+        wipe(buffer_.data() + held, buffer_.size() - held);
+        buffer_.resize(held);
+    }
+    consumed_ = wiped_ = 0;
+}
+
 bool Framer::feed(std::string_view bytes) {
     if (failure_.frame == Frame::error || bytes.size() > kMaxBuffer - rest().size()) return false;
-    if (consumed_ != 0) {
-        buffer_.erase(0, consumed_);
-        consumed_ = 0;
-    }
+    forget();
+    make_room(bytes.size());
     buffer_.append(bytes);
     return true;
 }
@@ -37,6 +65,7 @@ FrameResult Framer::fail(std::size_t length, std::string_view reason) {
 
 FrameResult Framer::next() {
     if (failure_.frame == Frame::error) return failure_;
+    forget();
     if (total_ == 0) {
         if (scanned_ == 0)
             if (const FrameResult result = keep_alive(); result.frame != Frame::message) return result;

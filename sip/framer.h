@@ -25,8 +25,13 @@ struct FrameResult {
 
 /// Holds at most one incomplete message (limits.h) and one read of as much again. A stream message without Content-Length is an error.
 /// How the stream was cut into feeds never changes what comes out. Every octet is looked at once, however small the feeds are.
+/// What was handed out is wiped at the next call, and everything in the destructor: a 401 from the core carries ck and ik.
 class Framer {
 public:
+    Framer() = default;
+    ~Framer();
+    Framer(Framer&&) = delete;
+    Framer& operator=(Framer&&) = delete;
     /// Appends received bytes. False (and nothing appended) when more than twice kMaxMessage would be held, or after an error.
     bool feed(std::string_view bytes);
     /// The next thing at the front of the buffer; call it until it says need_more. An error is final: it is returned again and again.
@@ -39,10 +44,13 @@ private:
     FrameResult keep_alive();
     FrameResult find_head_end();
     FrameResult measure(std::size_t head_length);
+    void forget();
+    void make_room(std::size_t size);
     std::string_view rest() const { return std::string_view(buffer_).substr(consumed_); }
 
     std::string buffer_;
-    std::size_t consumed_ = 0;
+    std::size_t consumed_ = 0;    ///< handed out
+    std::size_t wiped_ = 0;       ///< of that, already overwritten
     // All from `consumed_` on:
     std::size_t scanned_ = 0;     ///< searched for line ends up to here
     std::size_t line_ = 0;        ///< where the line begins that is being searched

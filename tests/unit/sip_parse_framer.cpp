@@ -150,6 +150,16 @@ TEST_CASE("limits: one message, and one read as large again, are held") {
     CHECK_FALSE(framer.feed("x"));
 }
 
+TEST_CASE("H-1: what was handed out is overwritten at the next call") {
+    Framer framer;
+    REQUIRE(framer.feed(message_with("WWW-Authenticate: Digest ck=\"0123\"\nl: 0\n", "SIP/2.0 401 Unauthorized") + "SIP"));
+    const FrameResult result = framer.next();
+    REQUIRE(result.frame == Frame::message);
+    CHECK(result.bytes.find("0123") != std::string_view::npos);
+    CHECK(framer.next().frame == Frame::need_more);
+    CHECK(result.bytes.find_first_not_of('\0') == std::string_view::npos);  // still inside the buffer, for "SIP" is held behind it
+}
+
 TEST_CASE("many small feeds cost no more than their octets") {
     // 60,000 octets of header section, one by one: a framer that searched from the front each time would look at 1.8 thousand million.
     const std::string text = "OPTIONS sip:b@example.com SIP/2.0\r\nX: " + std::string(60000, 'x');
