@@ -84,7 +84,7 @@ std::optional<Bytes> from_base64(std::string_view text) {
     out.push_back(static_cast<std::uint8_t>(group >> 8));
     out.push_back(static_cast<std::uint8_t>(group));
   }
-  out.resize(out.size() - padding);
+  for (; padding != 0 && !out.empty(); --padding) out.pop_back();
   return out;
 }
 
