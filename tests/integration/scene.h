@@ -16,7 +16,7 @@
 
 namespace gmgate::test {
 
-/// Paths compiled in; GMGATE_TEST_BIN names another folder tree's programs when set (see CMakeLists.txt).
+/// Those of this build, or the ones in folder $GMGATE_TEST_PROGRAMS: to test an installed or another version.
 Programs programs();
 LabOptions plain_lab();
 

@@ -44,6 +44,8 @@ int decode_status(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) :
     dup2(out, STDOUT_FILENO);
     dup2(err, STDERR_FILENO);
     execvp(argv[0], argv);
+    constexpr std::string_view problem = "the program could not be started\n";
+    if (::write(STDERR_FILENO, problem.data(), problem.size()) < 0) _exit(126);
     _exit(127);
 }
 

@@ -81,7 +81,6 @@ std::vector<KernelSa> parse_sas(std::string_view printed) {
         } else if (!sas.empty()) {
             parse_line(sas.back(), words, in_current);
         }
-        if (!sas.empty()) sas.back().text.append(line).push_back('\n');
     }
     return sas;
 }

@@ -23,7 +23,6 @@ struct KernelSa {
     std::uint64_t packets = 0, bytes = 0;
     std::uint64_t hard_seconds = 0;        ///< limit counted from when it was added; 0: none
     std::uint64_t integrity_failures = 0, replays = 0;
-    std::string text{};                    ///< as printed, for messages
 };
 
 std::vector<KernelSa> list_sas(const Namespace& network);
