@@ -107,10 +107,15 @@ void read_sip_port(Section& section, SipInterface& interface) {
     for (const auto& word : transports) {
         if (word == "UDP") port.udp = true;
         else if (word == "TCP") port.tcp = true;
-        else if (word == "TLS") section.mistake("transport-protocol", "TLS is not served yet; use UDP and TCP");
-        else section.mistake("transport-protocol", fmt::format("\"{}\" is none of \"UDP\", \"TCP\"", word));
+        else if (word == "TLS") port.tls = true;
+        else section.mistake("transport-protocol", fmt::format("\"{}\" is none of \"UDP\", \"TCP\", \"TLS\"", word));
     }
     section.text("ims-aka-profile", port.ims_aka_profile);
+    section.text("tls-profile", port.tls_profile);
+    if (port.tls && (port.udp || port.tcp)) section.mistake("transport-protocol", "TLS needs a port of its own (5061, say); UDP and TCP may share one");
+    if (port.tls && port.tls_profile.empty()) section.mistake("tls-profile", "a TLS port names the [[tls-profile]] that holds its certificate");
+    if (!port.tls && !port.tls_profile.empty()) section.mistake("tls-profile", "only a port with transport-protocol = \"TLS\" has a tls-profile");
+    if (port.tls && !port.ims_aka_profile.empty()) section.mistake("ims-aka-profile", "belongs to the UDP and TCP port, not to the TLS port");
     interface.sip_ports.push_back(std::move(port));
 }
 
@@ -137,6 +142,11 @@ void read_interface(Section& section, Config& config) {
     section.boolean("refuse-mediasec", i.refuse_mediasec);
     section.boolean("server-initiated", i.server_initiated);
     section.boolean("strict-collision", i.strict_collision);
+    std::string aka_over_tls = "allow";
+    section.text("aka-over-tls", aka_over_tls);
+    if (aka_over_tls == "reject-akav1") i.reject_akav1_over_tls = true;
+    else if (aka_over_tls != "allow") section.mistake("aka-over-tls", "must be \"allow\" or \"reject-akav1\"");
+    section.boolean("tls-connected", i.tls_connected);
     section.boolean("anonymous-emergency", i.anonymous_emergency);
     section.texts("emergency-numbers", i.emergency_numbers);
     section.tables("sip-ports", "sip-interface.sip-ports", [&](Section& s) { read_sip_port(s, i); });
@@ -145,6 +155,18 @@ void read_interface(Section& section, Config& config) {
         if (other.realm_id == i.realm_id) section.mistake("realm-id", fmt::format("two interfaces are called \"{}\"", i.realm_id));
     if (i.sip_ports.empty()) section.mistake("sip-ports", "an interface without [[sip-interface.sip-ports]] serves nobody");
     config.sip_interfaces.push_back(std::move(i));
+}
+
+void read_tls_profile(Section& section, Config& config) {
+    TlsProfile profile;
+    section.text("name", profile.name);
+    section.texts("end-entity-cert", profile.end_entity_certs);
+    section.texts("private-key", profile.private_keys);
+    if (profile.name.empty()) section.mistake("name", "every profile needs a name, which sip-ports refer to");
+    else if (config.tls_profile(profile.name)) section.mistake("name", fmt::format("two profiles are called \"{}\"", profile.name));
+    if (profile.end_entity_certs.empty()) section.mistake("end-entity-cert", "the PEM file with the server's certificate chain is needed");
+    if (profile.private_keys.size() != profile.end_entity_certs.size()) section.mistake("private-key", "give one key file for each certificate file, in the same order");
+    config.tls_profiles.push_back(std::move(profile));
 }
 
 void read_core(Section& section, Config& config) {
@@ -217,6 +239,16 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
             if (!fresh && at->second == profile->name) continue;  // two clear ports of one address share its protected ports
             for (const auto p : profile->all_ports()) claim(port.address, p, fmt::format("ims-aka-profile \"{}\"", profile->name));
         }
+        for (const auto& port : interface.sip_ports) {
+            if (!port.tls) continue;
+            if (!port.tls_profile.empty() && !config.tls_profile(port.tls_profile))
+                mistakes.add(root.source(), fmt::format("sip-interface \"{}\" names tls-profile \"{}\", which is not defined", interface.realm_id, port.tls_profile));
+            if (interface.sec_agree_feature && !allows_tls(interface.sec_agree_pref))
+                mistakes.add(root.source(), fmt::format("sip-interface \"{}\" has a TLS port but its sec-agree-pref allows no tls; use ipsec3gpp-tls or tls-ipsec3gpp", interface.realm_id));
+        }
+        const bool wants_tls = interface.sec_agree_feature && allows_tls(interface.sec_agree_pref);
+        if (wants_tls && std::ranges::none_of(interface.sip_ports, [](const SipPort& p) { return p.tls; }))
+            mistakes.add(root.source(), fmt::format("sip-interface \"{}\" is to offer tls but has no sip-port with transport-protocol = \"TLS\"", interface.realm_id));
         const bool wants_ipsec = (interface.sec_agree_feature && allows_ipsec(interface.sec_agree_pref)) || interface.ims_aka_feature;
         const bool has_profile = std::ranges::any_of(interface.sip_ports, [](const SipPort& p) { return !p.ims_aka_profile.empty(); });
         if (wants_ipsec && !has_profile && !interface.sip_ports.empty())
@@ -265,6 +297,11 @@ const ImsAkaProfile* Config::profile(std::string_view name) const {
     return at == ims_aka_profiles.end() ? nullptr : &*at;
 }
 
+const TlsProfile* Config::tls_profile(std::string_view name) const {
+    const auto at = std::ranges::find(tls_profiles, name, &TlsProfile::name);
+    return at == tls_profiles.end() ? nullptr : &*at;
+}
+
 Result<Config> parse_config(std::string_view text, const std::string& name) {
     toml::table document;
     try {  // Debian's toml++ library is built with exceptions; they end here
@@ -281,6 +318,8 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     if (!root.has("core")) root.mistake("core", "the section [core] is missing: where does clear SIP go?");
     root.table("core", [&](Section& s) { read_core(s, config); });
     root.tables("ims-aka-profile", "ims-aka-profile", [&](Section& s) { read_profile(s, config); });
+    root.tables("tls-profile", "tls-profile", [&](Section& s) { read_tls_profile(s, config); });
+    root.word("ktls", config.ktls, {{"required", Ktls::required}, {"preferred", Ktls::preferred}, {"off", Ktls::off}});
     root.tables("sip-interface", "sip-interface", [&](Section& s) { read_interface(s, config); });
     root.table("limits", [&](Section& s) { read_limits(s, config.limits); });
     root.table("timers", [&](Section& s) { read_timers(s, config.timers); });

@@ -41,6 +41,16 @@ struct ImsAkaProfile {
     std::vector<Port> all_ports() const;        ///< server and client ports: what the guards cover
 };
 
+/// [[tls-profile]]: the server side of TLS.
+struct TlsProfile {
+    std::string name;
+    std::vector<std::string> end_entity_certs;  ///< PEM files, chain included; ECDSA and RSA may stand side by side
+    std::vector<std::string> private_keys;      ///< PEM files, in the same order
+};
+
+/// `ktls`: whether finished TLS sessions go to the kernel.
+enum class Ktls { required, preferred, off };
+
 /// [[sip-interface.sip-ports]]: one unprotected port.
 struct SipPort {
     Address address;
@@ -49,6 +59,7 @@ struct SipPort {
     bool tcp = true;
     bool tls = false;
     std::string ims_aka_profile;  ///< name; empty: no ipsec-3gpp on this address
+    std::string tls_profile;      ///< name; needed for TLS
 };
 
 /// [[sip-interface]]: one access side.
@@ -69,6 +80,8 @@ struct SipInterface {
     bool refuse_mediasec = false;                   ///< 420 for Proxy-Require: mediasec (G-30)
     bool server_initiated = false;                  ///< RFC 3329 §2.3.2 (A-22, A-23)
     bool strict_collision = false;                  ///< reject a colliding phone instead of using the other server port (G-25)
+    bool reject_akav1_over_tls = false;             ///< `aka-over-tls = "reject-akav1"` (G-2, RFC 4169 §1)
+    bool tls_connected = false;                     ///< tls-connected for AKAv2-SHA-256 over TLS from the start (C.3, P.3)
     bool anonymous_emergency = true;                ///< unprotected emergency requests are let through (C-80)
     std::vector<std::string> emergency_numbers;
     std::vector<SipPort> sip_ports;
@@ -121,6 +134,8 @@ struct Config {
     std::string path;                         ///< file it came from
     std::vector<SipInterface> sip_interfaces;
     std::vector<ImsAkaProfile> ims_aka_profiles;
+    std::vector<TlsProfile> tls_profiles;
+    Ktls ktls = Ktls::preferred;
     Core core;
     Limits limits;
     TimerConfig timers;
@@ -129,6 +144,7 @@ struct Config {
     std::string control_socket;               ///< empty: none
 
     const ImsAkaProfile* profile(std::string_view name) const;
+    const TlsProfile* tls_profile(std::string_view name) const;
 };
 
 /// Reads and checks a file. The Error text is one or more lines "FILE:LINE:COLUMN: what is wrong; how to mend it".

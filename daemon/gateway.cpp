@@ -42,8 +42,9 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
                     [this](const sip::Flow& flow) { return accesses_.find(flow.local) ? sip::kUeTimers : sip::kCoreTimers; }),
       core_(config.core, transports_, transactions_),
       sets_(config, table_, kernel, spis_, transports_, counters_, clock),
-      expiry_(config, table_, sets_, counters_, clock),
-      register_flow_({config, accesses_, table_, sets_, expiry_, core_, trace_, counters_, clock}),
+      expiry_(config, table_, sets_, transports_, counters_, clock),
+      tls_agreements_(config.limits.challenges, clock),
+      register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock}),
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_) {
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
     transactions_.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
@@ -145,7 +146,9 @@ void Gateway::stop() { transports_.shutdown(); }
 bool Gateway::screen(const sip::Message& message, const sip::Flow& flow) {
     if (!accesses_.is_protected(flow.local)) return true;
     const auto owner = table_.owner_of(flow);
-    const bool allowed = owner.set && (!owner.challenge || (message.is_request() && message.method() == sip::Method::register_));
+    const bool is_register = message.is_request() && message.method() == sip::Method::register_;
+    if (owner.registration && owner.registration->ended && !is_register) return false;  // only retransmissions of the last REGISTER
+    const bool allowed = owner.set && (!owner.challenge || is_register);
     if (!allowed) {
         counters_.add(Counter::wrong_sa);
         log::debug("wrong-sa", {{"from", flow.remote.to_string()}, {"to", flow.local.to_string()}, {"set", flow.mark.value}});

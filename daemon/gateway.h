@@ -58,6 +58,7 @@ private:
     CoreLink core_;
     SaSets sets_;
     Expiry expiry_;
+    TlsAgreements tls_agreements_;
     RegisterFlow register_flow_;
     Router router_;
 };

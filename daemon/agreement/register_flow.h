@@ -1,5 +1,8 @@
 // READ THIS FIRST: the way of a REGISTER through the gateway, as the specification tells it.
 //   parse → check → choose → forward → take ck/ik out → install SAs → answer        (TS 33.203 §7.2, TS 24.229 §5.2.2)
+//
+// register_flow.cpp is the way itself; register_checks.cpp holds what may stop a REGISTER before the core sees it, register_ipsec.cpp and
+// register_tls.cpp what the two mechanisms do with the core's answer.
 #pragma once
 
 #include <memory>
@@ -19,6 +22,7 @@
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
+#include "daemon/registrations/tls_agreements.h"
 #include "sip/transactions.h"
 
 namespace gmgate::daemon {
@@ -30,6 +34,8 @@ struct RegisterParts {
     Table& table;
     SaSets& sets;
     Expiry& expiry;
+    TlsAgreements& tls_agreements;
+    sip::Transports& transports;
     CoreLink& core;
     Trace& trace;
     Counters& counters;
@@ -46,7 +52,7 @@ public:
     Task<void> handle(std::shared_ptr<sip::ServerTransaction> transaction);
 
 private:
-    enum class Over { unprotected, temporary, established };
+    enum class Over { unprotected, temporary, established, tls };
 
     /// Everything known of one REGISTER while it is handled.
     struct Exchange {
@@ -62,6 +68,8 @@ private:
         Policy policy;
         Choice choice;
         bool has_response = false;
+        bool is_bound = false;                ///< over the TLS connection bound to its contact
+        std::optional<std::string_view> integrity_protected;
         std::string token;
         DecisionRecord record;
 
@@ -69,28 +77,41 @@ private:
         const sip::Flow& flow() const { return transaction->flow(); }
     };
 
-    // in the order of the flow
+    // ---- register_flow.cpp, in the order of the flow
     bool arrive(Exchange& x);
     std::optional<Objection> read(Exchange& x);
+    Task<Result<sip::OwnedMessage>> ask_core(Exchange& x);
+    Task<void> challenge(Exchange& x, sip::OwnedMessage response);
+    Task<void> accept(Exchange& x, sip::OwnedMessage response);
+    void learn(Registration& registration, const Exchange& x, const sip::Message& response, std::chrono::seconds expires);
+    Registration& registration_for(const Exchange& x);
+    void deregister(Exchange& x, const sip::OwnedMessage& response);
+    void end(Registration& registration);
+    void decline(Exchange& x, const sip::OwnedMessage& response);
+    void object(Exchange& x, const Objection& objection);
+    void pass(Exchange& x, const sip::OwnedMessage& response, std::string_view why, const std::optional<std::string>& security_server = std::nullopt);
+    void answer(Exchange& x, std::string response, int status, std::string_view why);
+
+    // ---- register_checks.cpp
+    std::optional<Objection> check(Exchange& x);
     std::optional<Objection> check_unprotected(Exchange& x);
     std::optional<Objection> check_without_offer(Exchange& x);
     std::optional<Objection> check_protected(Exchange& x);
+    std::optional<Objection> check_bound_tls(Exchange& x);
+    std::optional<Objection> check_unbound_tls(Exchange& x);
     std::optional<Objection> check_limits(const Exchange& x) const;
-    Task<Result<sip::OwnedMessage>> ask_core(Exchange& x);
-    Task<void> challenge(Exchange& x, sip::OwnedMessage response);
-    Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);
-    Task<void> accept(Exchange& x, sip::OwnedMessage response);
-    Task<void> establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
-    Task<void> refresh(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
-    void deregister(Exchange& x, const sip::OwnedMessage& response);
-    void decline(Exchange& x, const sip::OwnedMessage& response);
+    std::optional<std::string_view> integrity_over_tls(const Exchange& x) const;
 
-    void object(Exchange& x, const Objection& objection);
-    void answer(Exchange& x, std::string response, int status, std::string_view why);
-    void finish_challenge(const Exchange& x);
-    void end(Registration& registration);
+    // ---- register_ipsec.cpp
+    Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);
+    Task<void> establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
     std::vector<std::unique_ptr<SaSet>> settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh, bool reauthentication, TimePoint expires);
-    void learn(Registration& registration, const Exchange& x, const sip::Message& response, std::chrono::seconds expires);
+    Task<void> refresh(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
+    void finish_challenge(const Exchange& x);
+
+    // ---- register_tls.cpp
+    void challenge_tls(Exchange& x, const sip::OwnedMessage& response);
+    Task<void> bind_tls(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
 
     RegisterParts p_;
     std::vector<std::string> own_hosts_;

@@ -12,6 +12,7 @@ namespace gmgate::daemon {
     X(register_rx_unprotected, "REGISTER received on an unprotected port")                                     \
     X(register_rx_temporary, "REGISTER received over a temporary set of SAs")                                  \
     X(register_rx_established, "REGISTER received over an established set of SAs")                             \
+    X(register_rx_tls, "REGISTER received over TLS")                                                            \
     X(mechanism_ipsec, "ipsec-3gpp chosen")                                                                    \
     X(mechanism_tls, "tls chosen")                                                                             \
     X(mechanism_none, "REGISTER without Security-Client forwarded")                                            \

@@ -9,10 +9,11 @@
 
 namespace gmgate::daemon {
 
-Expiry::Expiry(const Config& config, Table& table, SaSets& sets, Counters& counters, const Clock& clock)
-    : config_(config), table_(table), sets_(sets), counters_(counters), clock_(clock) {}
+Expiry::Expiry(const Config& config, Table& table, SaSets& sets, sip::Transports& transports, Counters& counters, const Clock& clock)
+    : config_(config), table_(table), sets_(sets), transports_(transports), counters_(counters), clock_(clock) {}
 
 void Expiry::watch(SetNumber number, TimePoint when) { due_.push({when, number}); }
+void Expiry::watch(const ContactKey& key, TimePoint when) { due_contacts_.push({when, key}); }
 
 Task<void> Expiry::run() {
     asio::steady_timer timer(co_await asio::this_coro::executor);
@@ -35,7 +36,26 @@ void Expiry::prepare_handover(Registration& registration, const SaSet& set) {
         }
 }
 
+void Expiry::sweep_contacts() {
+    while (!due_contacts_.empty() && due_contacts_.top().when <= clock_.now()) {
+        const auto key = due_contacts_.top().key;
+        due_contacts_.pop();
+        const auto* registration = table_.find(key);
+        if (!registration || !registration->tls) continue;  // the sets of an ipsec-3gpp registration are watched one by one
+        if (registration->expires > clock_.now()) {
+            watch(key, registration->expires);
+            continue;
+        }
+        counters_.add(Counter::established_expired);
+        log::info("registration-expired", {{"impi", key.impi.value}, {"connection", registration->tls->flow.connection.value}});
+        const auto connection = registration->tls->flow.connection;
+        table_.take(key);
+        transports_.close(connection, false);
+    }
+}
+
 Task<void> Expiry::sweep() {
+    sweep_contacts();
     while (!due_.empty() && due_.top().when <= clock_.now()) {
         const auto number = due_.top().number;
         due_.pop();

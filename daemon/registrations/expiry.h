@@ -16,10 +16,12 @@ namespace gmgate::daemon {
 
 class Expiry {
 public:
-    Expiry(const Config& config, Table& table, SaSets& sets, Counters& counters, const Clock& clock);
+    Expiry(const Config& config, Table& table, SaSets& sets, sip::Transports& transports, Counters& counters, const Clock& clock);
 
     /// Looks at a set at `when`; call it whenever a set's `expires` was set or shortened. A later `expires` is noticed by itself.
     void watch(SetNumber number, TimePoint when);
+    /// The same for a registration over TLS, which has no sets.
+    void watch(const ContactKey& key, TimePoint when);
     /// Runs until the executor stops: once a second everything that is due.
     Task<void> run();
     /// One pass over what is due now.
@@ -31,6 +33,12 @@ private:
         SetNumber number;
         bool operator>(const Due& other) const { return when > other.when; }
     };
+    struct DueContact {
+        TimePoint when;
+        ContactKey key;
+        bool operator>(const DueContact& other) const { return when > other.when; }
+    };
+    void sweep_contacts();
     Task<void> end_challenge(Impi impi, Address ue);
     Task<void> end_set(ContactKey key, SetNumber number);
     void prepare_handover(Registration& registration, const SaSet& set);
@@ -38,9 +46,11 @@ private:
     const Config& config_;
     Table& table_;
     SaSets& sets_;
+    sip::Transports& transports_;
     Counters& counters_;
     const Clock& clock_;
     std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
+    std::priority_queue<DueContact, std::vector<DueContact>, std::greater<>> due_contacts_;
 };
 
 }  // namespace gmgate::daemon

@@ -59,11 +59,18 @@ struct Challenge {
     bool finished = false;               ///< answered finally: the set only waits until retransmissions are over
 };
 
-/// A registered contact.
+/// The TLS connection of a contact (B-94): the only one over which its user is served.
+struct TlsBinding {
+    sip::Flow flow;
+    sip::SecurityList security_client, security_verify;  ///< of the authenticated REGISTER; empty: TLS before any agreement (G-28)
+};
+
+/// A registered contact: protected by sets of SAs or by one TLS connection, never both.
 struct Registration {
     ContactKey key;
     std::string token;                           ///< unforgeable user part of our URI in Path and Record-Route
     std::vector<std::unique_ptr<SaSet>> sets;    ///< at most three, newest last
+    std::optional<TlsBinding> tls;               ///< bound TLS connection (mechanism tls)
     std::vector<Impu> impus;                     ///< P-Associated-URI in order, first = default IMPU; else the To URI
     std::vector<std::string> service_route;      ///< name-addr values in order
     std::string contact_uri;
@@ -73,7 +80,7 @@ struct Registration {
     std::uint64_t generation = 0;                ///< grows with every change; re-checked after each co_await
     bool ended = false;                          ///< de-registered: its sets only wait until the last answer is surely out
 
-    /// The set that outbound requests use; never null for a live registration.
+    /// The set that outbound requests use; null for a registration over TLS.
     const SaSet* outbound() const;
     SaSet* find(SetNumber number);
 };

@@ -72,7 +72,7 @@ Registration* Table::find(const ContactKey& key) {
 
 Registration* Table::find_by_token(std::string_view token) {
     const auto at = by_token_.find(std::string(token));
-    return at == by_token_.end() ? nullptr : at->second;
+    return at == by_token_.end() || at->second->ended ? nullptr : at->second;
 }
 
 std::vector<Registration*> Table::find_by_impi(const Impi& impi) {
@@ -96,6 +96,7 @@ std::unique_ptr<Registration> Table::take(const ContactKey& key) {
     auto registration = std::move(at->second);
     registrations_.erase(at);
     by_token_.erase(registration->token);
+    unbind(*registration);
     for (const auto& set : registration->sets) unindex(*set);
     return registration;
 }
@@ -132,7 +133,26 @@ FlowOwner Table::find_set(SetNumber number) {
     return at == owners_.end() ? FlowOwner{} : FlowOwner{at->second.set, at->second.registration, at->second.challenge};
 }
 
+std::optional<sip::Flow> Table::bind(Registration& registration, TlsBinding binding) {
+    std::optional<sip::Flow> before;
+    if (registration.tls && registration.tls->flow.connection != binding.flow.connection) before = registration.tls->flow;
+    unbind(registration);
+    by_connection_[binding.flow.connection] = &registration;
+    registration.tls = std::move(binding);
+    return before;
+}
+
+void Table::unbind(Registration& registration) {
+    if (!registration.tls) return;
+    by_connection_.erase(registration.tls->flow.connection);
+    registration.tls.reset();
+}
+
 FlowOwner Table::owner_of(const sip::Flow& flow) {
+    if (flow.transport == sip::Transport::tls) {
+        const auto at = by_connection_.find(flow.connection);
+        return at == by_connection_.end() ? FlowOwner{} : FlowOwner{nullptr, at->second, nullptr};
+    }
     if (flow.mark.value != 0) {
         const auto owner = find_set(SetNumber{flow.mark.value});
         if (!owner.set) return {};

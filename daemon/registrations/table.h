@@ -11,7 +11,7 @@ namespace gmgate::daemon {
 
 /// Whom a flow belongs to, as the kernel says it: by the mark of the inbound SA, or by the four-tuple of a connection that we opened.
 struct FlowOwner {
-    SaSet* set = nullptr;
+    SaSet* set = nullptr;                  ///< null for a bound TLS connection
     Registration* registration = nullptr;  ///< null for a temporary set
     Challenge* challenge = nullptr;        ///< set when the set is temporary
 };
@@ -28,6 +28,7 @@ public:
 
     // ---- registrations
     Registration* find(const ContactKey& key);
+    /// Null also for a registration that has ended and only waits for its last answer's retransmissions.
     Registration* find_by_token(std::string_view token);
     std::vector<Registration*> find_by_impi(const Impi& impi);
     /// The new registration; replaces nothing (the key must be free).
@@ -37,6 +38,12 @@ public:
     std::size_t registration_count() const { return registrations_.size(); }
     void for_each(const std::function<void(Registration&)>& f);
 
+    // ---- TLS connections
+    /// Binds a connection to a registration; the flow it was bound to before comes back, for the caller to close (C-49: one connection,
+    /// one IMPI; the caller has checked that this connection is not another's).
+    std::optional<sip::Flow> bind(Registration& registration, TlsBinding binding);
+    void unbind(Registration& registration);
+
     // ---- sets
     /// A fresh number within `mask`, not in use.
     SetNumber next_number(std::uint32_t mask);
@@ -44,7 +51,7 @@ public:
     SaSet& add_set(Registration& registration, std::unique_ptr<SaSet> set);
     std::unique_ptr<SaSet> take_set(Registration& registration, SetNumber number);
     FlowOwner find_set(SetNumber number);
-    /// Who owns a flow: mark first; for connections that carry no mark the four-tuple.
+    /// Who owns a flow: for TLS the bound connection; else the mark; for connections that carry no mark the four-tuple.
     FlowOwner owner_of(const sip::Flow& flow);
     std::size_t set_count() const { return owners_.size(); }
     std::size_t sets_at(const Address& ue) const;
@@ -70,6 +77,7 @@ private:
     std::map<ChallengeKey, std::unique_ptr<Challenge>> challenges_;
     std::map<ContactKey, std::unique_ptr<Registration>> registrations_;
     std::unordered_map<std::string, Registration*> by_token_;
+    std::unordered_map<sip::ConnectionId, Registration*> by_connection_;
     std::unordered_map<SetNumber, Owner> owners_;
     std::unordered_map<Pair, SetNumber, PairHash> by_pair_;
     std::unordered_map<Address, std::size_t> challenges_per_address_, sets_per_address_;

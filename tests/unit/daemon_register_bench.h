@@ -177,8 +177,8 @@ public:
             : accesses(bench.config), trace(16, 100), transports(bench.loop.get_executor(), {}),
               transactions(bench.loop.get_executor(), transports, {}, [](const sip::Flow&) { return sip::Timers{std::chrono::milliseconds{20}, std::chrono::milliseconds{40}, std::chrono::milliseconds{50}}; }),
               core(bench.config.core, transports, transactions), sets(bench.config, table, bench.kernel, spis, transports, counters, bench.clock),
-              expiry(bench.config, table, sets, counters, bench.clock),
-              flow({bench.config, accesses, table, sets, expiry, core, trace, counters, bench.clock}) {}
+              expiry(bench.config, table, sets, transports, counters, bench.clock), tls_agreements(100, bench.clock),
+              flow({bench.config, accesses, table, sets, expiry, tls_agreements, transports, core, trace, counters, bench.clock}) {}
         daemon::Counters counters;
         daemon::AccessMap accesses;
         daemon::Trace trace;
@@ -189,6 +189,7 @@ public:
         daemon::CoreLink core;
         daemon::SaSets sets;
         daemon::Expiry expiry;
+        daemon::TlsAgreements tls_agreements;
         daemon::RegisterFlow flow;
     };
     Parts& parts() { return *parts_; }

@@ -1,0 +1,181 @@
+// What may stop a REGISTER before the core sees it.
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "daemon/agreement/register_flow.h"
+#include "sip/headers.h"
+
+namespace gmgate::daemon {
+
+std::optional<Objection> RegisterFlow::check(Exchange& x) {
+    std::optional<Objection> objection;
+    if (x.over == Over::unprotected) objection = check_unprotected(x);
+    else if (x.over == Over::tls) objection = x.is_bound ? check_bound_tls(x) : check_unbound_tls(x);
+    else objection = check_protected(x);
+    return objection ? objection : check_limits(x);
+}
+
+// ---------------------------------------------------------------------------------------------------------------- unprotected
+
+std::optional<Objection> RegisterFlow::check_unprotected(Exchange& x) {
+    const auto& interface = *x.access->interface;
+    const auto& request = x.request();
+    const bool in_require = sip::has_option_tag(request, sip::HeaderId::require, "sec-agree");
+    const bool in_proxy_require = sip::has_option_tag(request, sip::HeaderId::proxy_require, "sec-agree");
+    if (!interface.sec_agree_feature && !interface.ims_aka_feature) {
+        // with the feature disabled sec-agree is an option like any other that a proxy does not support.
+        if (in_proxy_require) return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface"};
+        p_.counters.add(Counter::mechanism_none);
+        x.record.choice = "none";
+        return std::nullopt;
+    }
+    if (x.client.empty()) return check_without_offer(x);
+    if (interface.require_both && !(in_require && in_proxy_require))  // G-4
+        return Objection{494, "sec-agree", "sec-agree must stand in Require and in Proxy-Require"};
+    auto choice = choose(x.client, x.policy);
+    if (!choice) {
+        p_.counters.add(Counter::offer_unusable);
+        return Objection{494, "security-client", choice.error().why};  // B-45, G-14
+    }
+    x.choice = std::move(*choice);
+    x.record.rule = x.choice.rule;
+    x.record.choice = to_string(x.choice.mechanism);
+    if (x.choice.mechanism != MechanismKind::ipsec_3gpp) return std::nullopt;
+    x.integrity_protected = integrity_protected(false, false, x.has_response);  // "no": AKA was chosen (G-3, B-114)
+    x.record.choice += fmt::format(" {}/{}", to_string(x.choice.algorithms.alg), to_string(x.choice.algorithms.ealg));
+    // B-81: transport-mode ESP cannot pass a NAT; the specification drops the message, we say why.
+    auto objection = check_via(request, x.flow());
+    if (objection) p_.counters.add(Counter::via_mismatch);
+    return objection;
+}
+
+std::optional<Objection> RegisterFlow::check_without_offer(Exchange& x) {
+    const auto& interface = *x.access->interface;
+    if (interface.sec_agree_feature && interface.server_initiated) {  // RFC 3329 §2.3.2
+        if (sip::via_count(x.request()) != 1) return Objection{502, "via", "server-initiated agreement needs exactly one Via"};
+        const bool knows = sip::has_option_tag(x.request(), sip::HeaderId::supported, "sec-agree");
+        return Objection{knows ? 494 : 421, "sec-agree", "this interface asks for a security agreement first"};
+    }
+    if (interface.on_no_security_client() == NoSecurityClient::reject)
+        return Objection{421, "security-client", "Security-Client is missing and this interface demands an agreement"};  // G-15, C-25
+    p_.counters.add(Counter::mechanism_none);
+    x.record.choice = "none";
+    x.record.rule = "no Security-Client: forwarded without protection, as no-security-client allows";
+    return std::nullopt;
+}
+
+// ------------------------------------------------------------------------------------------------------------------ over SAs
+
+std::optional<Objection> RegisterFlow::check_protected(Exchange& x) {
+    const auto owner = p_.table.find_set(x.set);
+    const auto& interface = *x.access->interface;
+    x.integrity_protected = integrity_protected(x.over == Over::temporary, x.over == Over::established, x.has_response);
+    const auto& expected = owner.challenge ? owner.challenge->impi : owner.registration->key.impi;
+    const sip::CompareOptions options{.ignore_q = interface.ignore_q};
+    if (auto objection = check_identity(x.request(), expected)) {
+        p_.counters.add(Counter::impi_mismatch);
+        return objection;
+    }
+    if (auto objection = check_via(x.request(), x.flow())) {
+        p_.counters.add(Counter::via_mismatch);
+        return objection;
+    }
+    auto objection = x.over == Over::temporary ? check_answer(x.verify, x.client, *owner.set, options)
+                                               : check_refresh(x.verify, x.client, *owner.set, interface.strict_refresh, options);
+    if (objection) {
+        p_.counters.add(objection->check == "security-client" ? Counter::client_mismatch : Counter::verify_mismatch);
+        return objection;
+    }
+    x.record.checks.push_back({"security-verify", true, "equals the Security-Server sent"});
+    if (x.over == Over::temporary) {
+        x.choice.mechanism = MechanismKind::ipsec_3gpp;
+        x.choice.algorithms = owner.set->parameters.algorithms;
+        return std::nullopt;
+    }
+    x.choice.mechanism = MechanismKind::ipsec_3gpp;
+    if (x.client.empty()) return std::nullopt;  // refused only if the core challenges it
+    auto choice = choose(x.client, x.policy);
+    if (!choice || choice->mechanism != MechanismKind::ipsec_3gpp)  // B-113: the mechanism stays
+        return Objection{494, "security-client", choice ? "ipsec-3gpp is no longer offered" : choice.error().why};
+    x.choice = std::move(*choice);
+    x.record.rule = x.choice.rule;
+    x.record.choice = fmt::format("ipsec-3gpp {}/{}", to_string(x.choice.algorithms.alg), to_string(x.choice.algorithms.ealg));
+    return std::nullopt;
+}
+
+std::optional<Objection> RegisterFlow::check_limits(const Exchange& x) const {
+    if (x.over != Over::unprotected || x.choice.mechanism != MechanismKind::ipsec_3gpp) return std::nullopt;
+    const auto& limits = p_.config.limits;
+    const auto& ue = x.flow().remote.address;
+    if (p_.table.challenge_count() >= limits.challenges) return Objection{503, "limit", "too many challenges are waiting for an answer"};
+    if (p_.table.challenges_at(ue) >= limits.challenges_per_address) return Objection{503, "limit", "too many challenges for this UE address"};
+    if (p_.table.registration_count() >= limits.registrations) return Objection{503, "limit", "the limit of registrations is reached"};
+    return std::nullopt;
+}
+
+// ------------------------------------------------------------------------------------------------------------------------ TLS
+
+// SEED's refresh check, literally: presence and change of both headers, and the private identity (G-6, G-8, C-48).
+std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
+    const auto owner = p_.table.owner_of(x.flow());
+    const auto& binding = *owner.registration->tls;
+    const sip::CompareOptions options{.ignore_q = x.access->interface->ignore_q};
+    if (names_impi(x.request()) && x.impi != owner.registration->key.impi) {  // C-49: one TLS connection, one IMPI
+        p_.counters.add(Counter::impi_mismatch);
+        return Objection{403, "authorization", "Authorization names another private identity than the one of this TLS connection"};
+    }
+    x.choice = {MechanismKind::tls, {}, {}, "the connection is bound to this user"};
+    x.record.choice = "tls";
+    // Without Authorization the phone does not claim to be the bound user: forwarded without an indicator (B-97).
+    if (names_impi(x.request())) x.integrity_protected = "tls-yes";
+    if (const auto what = sip::difference(binding.security_verify, x.verify, options)) {
+        p_.counters.add(Counter::verify_mismatch);
+        return Objection{494, "security-verify", "Security-Verify differs from the one of this association: " + *what};
+    }
+    if (const auto what = sip::difference(binding.security_client, x.client, options)) {
+        p_.counters.add(Counter::client_mismatch);
+        return Objection{494, "security-client", "Security-Client differs from the one of this association: " + *what};
+    }
+    return std::nullopt;
+}
+
+// The first REGISTERs over a new connection: of an agreement made in clear (C-47), or TLS from the start (B-95, G-16).
+std::optional<Objection> RegisterFlow::check_unbound_tls(Exchange& x) {
+    const auto& ue = x.flow().remote.address;
+    const auto* agreement = p_.tls_agreements.find(x.impi, ue);
+    x.choice = {MechanismKind::tls, {}, {}, "the REGISTER came over TLS"};
+    x.record.choice = "tls";
+    x.record.rule = x.choice.rule;
+    x.integrity_protected = integrity_over_tls(x);
+    if (!x.has_response) {
+        if (x.client.empty()) p_.tls_agreements.erase(x.impi, ue);  // starts anew, without sec-agree (feature text, second flow)
+        else if (auto choice = choose(x.client, x.policy); !choice) return Objection{494, "security-client", choice.error().why};
+        return std::nullopt;
+    }
+    if (!agreement) return std::nullopt;  // G-28: a Security-Verify that mirrors nothing is ignored and stripped
+    const auto sent = sip::SecurityList::parse(agreement->security_server, true);
+    if (x.verify.empty()) return Objection{494, "security-verify", "Security-Verify is missing"};
+    if (const auto what = sip::difference(*sent, x.verify, {.ignore_q = x.access->interface->ignore_q})) {
+        p_.counters.add(Counter::verify_mismatch);
+        return Objection{494, "security-verify", "Security-Verify differs from the Security-Server sent: " + *what};
+    }
+    if (x.client.empty()) return std::nullopt;  // G-5: for tls it may be left out
+    if (const auto what = sip::difference(agreement->security_client, x.client)) {
+        p_.counters.add(Counter::client_mismatch);
+        return Objection{494, "security-client", "Security-Client differs from the first one: " + *what};
+    }
+    return std::nullopt;
+}
+
+// Table C.3 over a TLS connection that is not bound yet.
+std::optional<std::string_view> RegisterFlow::integrity_over_tls(const Exchange& x) const {
+    if (x.access->interface->tls_connected && x.client.empty()) {
+        const auto credentials = sip::credentials_of(x.request());
+        if (credentials && sip::same_token(credentials->get("algorithm").value_or(""), "AKAv2-SHA-256")) return "tls-connected";
+    }
+    if (x.has_response) return "tls-pending";
+    return std::nullopt;
+}
+
+}  // namespace gmgate::daemon

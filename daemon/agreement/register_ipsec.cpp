@@ -1,0 +1,174 @@
+// ipsec-3gpp: what happens with the core's 401 and 200 (TS 33.203 §7.2, §7.4; TS 24.229 §5.2.2.2).
+#include <algorithm>
+#include <cerrno>
+
+#include <fmt/format.h>
+
+#include "daemon/agreement/register_flow.h"
+#include "daemon/proxy/header_rules.h"
+
+namespace gmgate::daemon {
+namespace {
+
+std::string describe(const xfrm::SetParameters& s) {
+    return fmt::format("spi-uc={} spi-us={} spi-pc={} spi-ps={} port-uc={} port-us={} port-pc={} port-ps={}", s.spi_uc.value, s.spi_us.value, s.spi_pc.value,
+                       s.spi_ps.value, s.port_uc.value, s.port_us.value, s.port_pc.value, s.port_ps.value);
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------------------------------- 401: the SAs, then the answer
+
+Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys) {
+    const auto ue = x.flow().remote.address;
+    const auto guard = co_await address_lock_.acquire(ue);
+
+    // B-43, C-31: a new challenge ends the one before it of this (IMPI, UE address); its SPIs may be the same.
+    if (auto before = p_.table.take_challenge(x.impi, ue)) co_await p_.sets.remove(std::move(before->set));
+
+    SetWish wish;
+    wish.ue = ue;
+    wish.gateway = x.access->address;
+    wish.port_uc = *x.choice.offer.port_c;
+    wish.port_us = *x.choice.offer.port_s;
+    wish.spi_uc = *x.choice.offer.spi_c;
+    wish.spi_us = *x.choice.offer.spi_s;
+    wish.algorithms = x.choice.algorithms;
+    if (x.carried_by) wish.port_ps = x.carried_by->port_ps;  // B-17
+    auto reserved = p_.sets.reserve(wish, *x.access->profile, x.access->interface->strict_collision);
+    auto esp_keys = xfrm::derive_esp_keys(x.choice.algorithms, keys.ck, keys.ik);
+    if (!reserved || !esp_keys) {
+        if (!reserved) p_.counters.add(Counter::set_limit);
+        response.wipe();
+        object(x, {reserved ? 500 : 503, "limit", reserved ? esp_keys.error().text : reserved.error().text});
+        co_return;
+    }
+    auto set = co_await p_.sets.install(std::move(*reserved), std::move(*esp_keys));  // B-34
+    if (!set) {
+        response.wipe();
+        const bool taken = set.error().code == EEXIST;
+        object(x, {taken ? 480 : 503, "kernel", fmt::format("the kernel refuses the SAs: {}{}", set.error().text, taken ? " (an SPI of the phone is in use at its address)" : "")});
+        co_return;
+    }
+    if (x.over == Over::established && !p_.table.find_set(x.set).set) {  // ended meanwhile
+        response.wipe();
+        co_await p_.sets.remove(std::move(*set));
+        object(x, {480, "set", "the registration ended while the core was asked"});
+        co_return;
+    }
+
+    auto challenge = std::make_unique<Challenge>();
+    challenge->impi = x.impi;
+    challenge->ue = ue;
+    challenge->contact = x.contact;
+    challenge->nonce = keys.nonce;
+    challenge->token = x.token;
+    if (x.over == Over::established) challenge->came_over = x.set;
+    challenge->set = std::move(*set);
+    auto& fresh = *challenge->set;
+    fresh.security_client = x.client;
+    const auto& parameters = fresh.parameters;
+    const OwnParameters own{parameters.spi_pc, parameters.spi_ps, parameters.port_pc, parameters.port_ps};
+    fresh.security_server = security_server(x.choice, x.policy, *x.access->interface, own);
+    x.record.security_associations = describe(parameters);
+    const auto server = fresh.security_server;
+    p_.expiry.watch(fresh.number, fresh.expires);
+    p_.table.put_challenge(std::move(challenge));
+
+    p_.counters.add(Counter::challenge_tx);
+    p_.counters.add(Counter::mechanism_ipsec);
+    if (is_deprecated(x.choice.algorithms)) p_.counters.add(Counter::deprecated_chosen);
+    pass(x, response, "challenged; the SAs are installed", server);
+    response.wipe();
+}
+
+// ----------------------------------------------------------------------------------------------------------- 200: established
+
+// SM12: the temporary set becomes established (C-40, C-42, B-51, B-53, B-54).
+Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
+    auto until = p_.clock.now() + expires + p_.config.timers.lifetime_margin;
+    if (const auto* known = p_.table.find(x.contact))
+        for (const auto& set : known->sets) until = std::max(until, set->state == SetState::established ? set->expires : until);
+    const auto extended = co_await p_.sets.extend(*x.carried_by, until);
+    auto owner = p_.table.find_set(x.set);  // again: the table moved on while the kernel was asked
+    if (!owner.challenge || owner.challenge->finished) {
+        object(x, {480, "set", "the temporary set ended while it was being established"});
+        co_return;
+    }
+    if (!extended) {
+        object(x, {500, "kernel", "the lifetime of the SAs cannot be extended: " + extended.error().text});
+        finish_challenge(x);
+        co_return;
+    }
+    auto challenge = p_.table.take_challenge(owner.challenge->impi, owner.challenge->ue);
+    auto& registration = registration_for(x);
+    const bool reauthentication = challenge->came_over && registration.find(*challenge->came_over);
+    if (registration.tls) {  // the phone gave up TLS
+        p_.transports.close(registration.tls->flow.connection, false);
+        p_.table.unbind(registration);
+    }
+    auto leaving = settle_sets(registration, std::move(challenge->set), reauthentication, until);
+    learn(registration, x, *response, expires);
+    p_.counters.add(reauthentication ? Counter::reregistered : Counter::registered);
+    pass(x, response, "registered");
+    for (auto& set : leaving) co_await p_.sets.remove(std::move(set));
+}
+
+// What happens to the sets that were there before (table C-44). Those that end at once come back.
+std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh, bool reauthentication, TimePoint expires) {
+    std::vector<SetNumber> ending;
+    const auto now = p_.clock.now();
+    for (const auto& set : registration.sets) {
+        const bool moved = set->parameters.ue != fresh->parameters.ue;
+        if (reauthentication && set->in_use) {
+            set->state = SetState::old;  // keeps carrying outbound traffic until the UE uses the new one (B-54)
+            p_.expiry.watch(set->number, set->expires - p_.config.timers.old_set);
+        } else if (!reauthentication && moved && !registration.ended) {
+            // The phone changed its address or access: what it still has in flight may finish (design: 64*T1 after the new 200).
+            set->state = SetState::old;
+            set->in_use = false;
+            set->expires = std::min(set->expires, now + p_.config.timers.old_set);
+            p_.expiry.watch(set->number, set->expires);
+        } else {
+            ending.push_back(set->number);
+        }
+    }
+    std::vector<std::unique_ptr<SaSet>> leaving;
+    for (const auto number : ending) leaving.push_back(p_.table.take_set(registration, number));
+    fresh->state = SetState::established;
+    fresh->in_use = !reauthentication;
+    fresh->expires = expires;
+    p_.expiry.watch(fresh->number, expires);
+    p_.table.add_set(registration, std::move(fresh));
+    return leaving;
+}
+
+// A refresh without a challenge extends the SAs of the last successful authentication (B-52).
+Task<void> RegisterFlow::refresh(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
+    auto* registration = p_.table.find_set(x.set).registration;
+    const auto* newest = registration->sets.back().get();
+    const auto number = newest->number;
+    const auto parameters = newest->parameters;
+    const auto until = std::max(newest->expires, p_.clock.now() + expires + p_.config.timers.lifetime_margin);
+    const auto extended = co_await p_.sets.extend(parameters, until);
+    const auto owner = p_.table.find_set(number);  // again after the await
+    if (!extended || !owner.registration) {
+        object(x, {extended ? 480 : 500, "kernel", extended ? "the registration ended while it was being refreshed" : "the lifetime of the SAs cannot be extended: " + extended.error().text});
+        co_return;
+    }
+    owner.set->expires = until;
+    p_.expiry.watch(number, until);
+    learn(*owner.registration, x, *response, expires);
+    p_.counters.add(Counter::reregistered);
+    pass(x, response, "refreshed");
+}
+
+void RegisterFlow::finish_challenge(const Exchange& x) {
+    const auto owner = p_.table.find_set(x.set);
+    if (!owner.challenge) return;
+    owner.challenge->finished = true;
+    owner.set->expires = std::min(owner.set->expires, p_.clock.now() + p_.config.timers.final_answer);
+    p_.expiry.watch(owner.set->number, owner.set->expires);
+}
+
+}  // namespace gmgate::daemon

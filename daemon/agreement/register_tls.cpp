@@ -1,0 +1,62 @@
+// tls: what happens with the core's 401 and 200 (TS 33.203 Annex O, the feature text's two call flows).
+#include "base/log.h"
+#include "daemon/agreement/register_flow.h"
+#include "daemon/proxy/header_rules.h"
+#include "sip/headers.h"
+
+namespace gmgate::daemon {
+
+// Security-Server goes into the 401 only where sec-agree runs: in clear with tls chosen, or over TLS with a Security-Client (G-16, G-21).
+void RegisterFlow::challenge_tls(Exchange& x, const sip::OwnedMessage& response) {
+    const auto algorithm = [&] {
+        const auto challenge = sip::DigestParams::parse(response->value(sip::HeaderId::www_authenticate));
+        return challenge ? std::string(challenge->get("algorithm").value_or("")) : std::string{};
+    }();
+    if (x.over == Over::tls && x.access->interface->reject_akav1_over_tls && sip::same_token(algorithm, "AKAv1-MD5")) {
+        object(x, {403, "aka-over-tls", "AKAv1 over TLS is refused by aka-over-tls (RFC 4169 section 1)"});
+        return;
+    }
+    p_.counters.add(Counter::mechanism_tls);
+    if (x.over == Over::tls && x.client.empty()) {
+        pass(x, response, "challenged over TLS, without sec-agree");
+        return;
+    }
+    const auto server = security_server(x.choice, x.policy, *x.access->interface, {});
+    TlsAgreement agreement{x.client, server, p_.clock.now() + p_.config.timers.reg_await_auth};
+    if (!x.is_bound && !p_.tls_agreements.put(x.impi, x.flow().remote.address, std::move(agreement))) {
+        object(x, {503, "limit", "too many phones are expected over TLS"});
+        return;
+    }
+    pass(x, response, "challenged; tls chosen", server);
+}
+
+// SM11: the connection, the IMPI and its identities belong together from now on (B-94). The 200 leaves on this connection.
+Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
+    if (!p_.transports.is_open(x.flow().connection)) {
+        object(x, {480, "connection", "the TLS connection ended while the core was asked"});
+        co_return;
+    }
+    if (!x.has_response && !x.is_bound) {
+        pass(x, response, "accepted by the core without a challenge: not bound");
+        co_return;
+    }
+    auto& registration = registration_for(x);
+    const bool again = registration.tls.has_value();
+    TlsBinding binding{x.flow(), x.client, x.verify};
+    if (x.is_bound) binding = *registration.tls;  // a refresh keeps what the association began with
+    const auto before = p_.table.bind(registration, std::move(binding));
+    p_.transports.keep_open(x.flow().connection, true);
+    p_.tls_agreements.erase(x.impi, x.flow().remote.address);
+    std::vector<SetNumber> sets;  // the phone gave up ipsec-3gpp
+    for (const auto& set : registration.sets) sets.push_back(set->number);
+    std::vector<std::unique_ptr<SaSet>> leaving;
+    for (const auto number : sets) leaving.push_back(p_.table.take_set(registration, number));
+    learn(registration, x, *response, expires);
+    p_.expiry.watch(registration.key, registration.expires);
+    p_.counters.add(again ? Counter::reregistered : Counter::registered);
+    pass(x, response, again ? "refreshed over TLS" : "registered over TLS");
+    if (before) p_.transports.close(before->connection, false);
+    for (auto& set : leaving) co_await p_.sets.remove(std::move(set));
+}
+
+}  // namespace gmgate::daemon
