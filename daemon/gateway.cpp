@@ -47,6 +47,8 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock}),
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_) {
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
+    transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
+    transports_.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
     transactions_.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
     transactions_.on_stray([this](sip::OwnedMessage message, sip::Flow flow) { router_.stray(std::move(message), flow); });
 }
@@ -161,13 +163,31 @@ bool Gateway::screen(const sip::Message& message, const sip::Flow& flow) {
     return true;
 }
 
+// Where answers go that the SIP layer makes by itself (400, 503): on a protected port over the set's own outbound SA, or nowhere.
+std::optional<sip::Flow> Gateway::way_back(const sip::Flow& flow) {
+    if (flow.transport != sip::Transport::udp || !accesses_.is_protected(flow.local)) return flow;
+    const auto owner = table_.owner_of(flow);
+    if (!owner.set) return std::nullopt;
+    return SaSets::udp_flow(*owner.set);
+}
+
+// with its TLS connection a registration ends; the phone negotiates anew.
+void Gateway::connection_ended(const sip::Flow& flow) {
+    if (flow.transport != sip::Transport::tls) return;
+    auto* registration = table_.owner_of(flow).registration;
+    if (!registration) return;
+    log::info("registration-ended", {{"impi", registration->key.impi.value}, {"connection", flow.connection.value}, {"why", "its TLS connection ended"}});
+    table_.unbind(*registration);
+    if (registration->sets.empty()) table_.take(ContactKey{registration->key});
+}
+
 void Gateway::dispatch(std::shared_ptr<sip::ServerTransaction> transaction) {
     const auto executor = loop_.get_executor();
     const auto& flow = transaction->flow();
     const auto* access = accesses_.find(flow.local);
     if (!access) return sip::spawn(executor, router_.from_core(std::move(transaction)), "from_core");
     if (transaction->request().method() == sip::Method::register_) return sip::spawn(executor, register_flow_.handle(std::move(transaction)), "register");
-    if (accesses_.is_protected(flow.local)) return sip::spawn(executor, router_.from_ue(std::move(transaction)), "from_ue");
+    if (accesses_.is_protected(flow.local) || table_.owner_of(flow).registration) return sip::spawn(executor, router_.from_ue(std::move(transaction)), "from_ue");
     sip::spawn(executor, router_.unprotected(std::move(transaction), *access->interface, supported_mechanisms(Policy::of(*access->interface, access->profile))), "unprotected");
 }
 

@@ -42,6 +42,8 @@ private:
     void tell_what_phones_get() const;
 
     bool screen(const sip::Message& message, const sip::Flow& flow);
+    std::optional<sip::Flow> way_back(const sip::Flow& flow);
+    void connection_ended(const sip::Flow& flow);
     void dispatch(std::shared_ptr<sip::ServerTransaction> transaction);
 
     asio::io_context& loop_;

@@ -11,6 +11,7 @@
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
 #include <asio/ip/udp.hpp>
 #include <fmt/format.h>
 
@@ -66,6 +67,22 @@ inline constexpr const char* kClient =
 inline constexpr const char* kCk = "b40ba9a3c58b2a05bbf0d987b21bf8cb";
 inline constexpr const char* kIk = "f769bcd751044604127672711c6d3441";
 
+/// A stream on which nothing ever comes: stands for a TLS connection.
+class IdleStream final : public sip::ByteStream {
+public:
+    explicit IdleStream(const asio::any_io_executor& executor) : end_(executor, asio::steady_timer::time_point::max()) {}
+    Task<Result<std::size_t>> read(std::string&) override {
+        asio::error_code cancelled;
+        co_await end_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+        co_return failure(Reaction::broken, "closed");
+    }
+    Task<Result<void>> write(std::string_view) override { co_return Result<void>{}; }
+    void close(bool) override { end_.cancel(); }
+
+private:
+    asio::steady_timer end_;
+};
+
 /// What a REGISTER says; the defaults make a first, unprotected one.
 struct Say {
     std::string client = kClient, verify, impi = kImpi, response, nonce, instance, contact_port = "1358", expires = "600000", host = "127.0.0.9";
@@ -93,7 +110,8 @@ public:
         daemon::SipInterface interface;
         interface.realm_id = "access";
         interface.sec_agree_feature = true;
-        interface.sip_ports.push_back({.address = gateway, .ims_aka_profile = "volte"});
+        interface.sip_ports.push_back({.address = gateway, .ims_aka_profile = "volte", .tls_profile = ""});
+        interface.sip_ports.push_back({.address = gateway, .port = Port{5061}, .udp = false, .tcp = false, .tls = true, .ims_aka_profile = "", .tls_profile = "tls"});
         config.sip_interfaces.push_back(interface);
         if (change) change(config);
         build();
@@ -111,6 +129,11 @@ public:
     std::shared_ptr<RecordedTransaction> send(const Say& say) { return send(say, unprotected()); }
 
     sip::Flow unprotected() const { return {sip::Transport::udp, {gateway, Port{5060}}, {ue, Port{5060}}, {}, {}}; }
+    /// A new TLS connection of the phone, known to the transports.
+    sip::Flow tls_connection() {
+        const sip::Flow flow{sip::Transport::tls, {gateway, Port{5061}}, {ue, Port{40001}}, {}, {}};
+        return parts_->transports.adopt(std::make_unique<IdleStream>(loop.get_executor()), flow);
+    }
     /// The flow of a set as the kernel would report it.
     sip::Flow over(const daemon::SaSet& set) const { return {sip::Transport::udp, set.gateway_server(), set.ue_client(), {}, Mark{set.number.value}}; }
     daemon::SaSet* temporary_set() {
