@@ -70,16 +70,8 @@ std::optional<Answer> check_security_verify(const sip::Message& request, const S
 }
 
 std::vector<std::string> remaining_route(const sip::Message& request, const std::vector<std::string>& own_hosts) {
-    std::vector<std::string> remaining;
-    for (const std::string_view element : values_of(request, HeaderId::route)) {
-        if (remaining.empty()) {
-            const auto address = sip::NameAddr::parse(element);
-            const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
-            if (uri && is_own(*uri, own_hosts)) continue;
-        }
-        remaining.emplace_back(element);
-    }
-    return remaining;
+    const std::vector<std::string_view> all = values_of(request, HeaderId::route);
+    return {all.begin() + static_cast<std::ptrdiff_t>(count_own_routes(request, own_hosts)), all.end()};
 }
 
 RouteVerdict compare_route(const std::vector<std::string>& remaining, const std::vector<std::string>& service_route) {

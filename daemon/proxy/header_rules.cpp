@@ -201,26 +201,36 @@ bool is_own(const sip::Uri& uri, const std::vector<std::string>& own_hosts) {
     return false;
 }
 
+std::size_t count_own_routes(const sip::Message& request, const std::vector<std::string>& own_hosts) {
+    std::vector<std::string_view> seen;
+    std::string_view token;
+    for (const std::string_view element : values_of(request, HeaderId::route)) {
+        const auto address = sip::NameAddr::parse(element);
+        const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
+        if (!uri || !is_own(*uri, own_hosts) || std::ranges::find(seen, uri->text) != seen.end()) break;
+        if (!uri->user.empty() && !token.empty() && uri->user != token) break;
+        if (!uri->user.empty()) token = uri->user;
+        seen.push_back(uri->text);
+    }
+    return seen.size();
+}
+
 std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const std::vector<std::string>& own_hosts) {
-    std::optional<std::string> first;
-    for (auto index = request.find(HeaderId::route); index; index = request.find(HeaderId::route, *index + 1)) {
-        std::size_t ours = 0;
-        bool foreign = false;
+    std::size_t left = count_own_routes(request, own_hosts);
+    if (left == 0) return std::nullopt;
+    const auto first = sip::NameAddr::parse(values_of(request, HeaderId::route).front());
+    for (auto index = request.find(HeaderId::route); index && left > 0; index = request.find(HeaderId::route, *index + 1)) {
+        std::size_t here = 0, ours = 0;  // elements to pass over, empty ones included
         sip::Split elements(request.field(*index).value, ',');
-        while (const auto element = elements.next()) {
-            const auto address = sip::NameAddr::parse(*element);
-            const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
-            if (!uri || !is_own(*uri, own_hosts)) {
-                foreign = true;
-                break;
-            }
-            if (!first) first = std::string(uri->text);
-            ++ours;
+        for (auto element = elements.next(); element && left > 0; element = elements.next()) {
+            ++here;
+            if (element->empty()) continue;
+            --left;
+            ours = here;
         }
         if (ours > 0) remove_front(edit, request, *index, ours);
-        if (foreign) break;
     }
-    return first;
+    return std::string(first->uri);
 }
 
 void strip_untrusted(sip::Edit& edit, const sip::Message& message) {

@@ -138,7 +138,10 @@ Task<void> Router::relay(Relay leg) {
         }
         may_try_again = false;
         if (!response) {
-            if (!is_answered) co_await answer(leg.transaction, no_answer(response.error(), leg.towards_core), leg.aim);
+            if (!is_answered) {
+                Answer refusal = no_answer(response.error(), leg.towards_core);
+                co_await answer(leg.transaction, std::move(refusal), leg.aim);
+            }
             break;
         }
         const int status = (*response)->status();

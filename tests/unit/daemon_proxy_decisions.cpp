@@ -99,6 +99,14 @@ TEST_CASE("an in-dialog request keeps the dialog's route set, asserts nobody and
     CHECK_FALSE(contains(text, "P-"));
 }
 
+TEST_CASE("between two phones of ours only the sender's pair is popped, the other one's stays for the way back in") {
+    const auto message = parse(request_with("BYE", "sip:bob@198.51.100.9",
+        "Route: <sip:A@192.0.2.1:7531;lr>, <sip:A@10.0.0.1:5060;lr>, <sip:B@10.0.0.1:5060;lr>\nRoute: <sip:B@192.0.2.1:7531;lr>\n", "b1"));
+    const std::string text = request_to_core(*message, rules(), sip::Transport::udp);
+    CHECK(contains(text, "\r\nRoute: <sip:B@10.0.0.1:5060;lr>\r\nRoute: <sip:B@192.0.2.1:7531;lr>\r\n"));
+    CHECK_FALSE(contains(text, "sip:A@"));
+}
+
 TEST_CASE("C-60: a Route that is not the Service-Route is seen, and replaced as a whole") {
     const std::vector<std::string> service_route{"<sip:orig@scscf.home.example;lr>"};
     const auto compare = [&](std::string_view route) {
