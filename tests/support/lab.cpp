@@ -99,7 +99,8 @@ std::vector<std::string> Lab::core_received(std::size_t from, const std::string&
     std::vector<std::string> texts;
     for (const auto& event : core_log(from)) {
         if (event.value("event", "") != "message" || event.value("dir", "") != "in") continue;
-        if (method.empty() || event.value("method", "") == method) texts.push_back(event.value("raw", ""));
+        const bool is_request = !event.contains("status");  // a response has the method of its request
+        if (method.empty() || (is_request && event.value("method", "") == method)) texts.push_back(event.value("raw", ""));
     }
     return texts;
 }

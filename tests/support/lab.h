@@ -62,7 +62,7 @@ public:
     std::size_t core_mark() const { return core_log().size(); }
     /// "register" events from `from` on.
     std::vector<nlohmann::json> core_registers(std::size_t from = 0) const;
-    /// Messages that the core received: raw texts, optionally of one method only.
+    /// Messages that the core received: raw texts; with a method only the requests of that method.
     std::vector<std::string> core_received(std::size_t from, const std::string& method = {}) const;
 
 private:
