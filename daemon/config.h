@@ -58,8 +58,8 @@ struct SipPort {
     bool udp = true;
     bool tcp = true;
     bool tls = false;
-    std::string ims_aka_profile;  ///< name; empty: no ipsec-3gpp on this address
-    std::string tls_profile;      ///< name; needed for TLS
+    std::string ims_aka_profile{};  ///< name; empty: no ipsec-3gpp on this address
+    std::string tls_profile{};      ///< name; needed for TLS
 };
 
 /// [[sip-interface]]: one access side.

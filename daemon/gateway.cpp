@@ -45,7 +45,8 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       expiry_(config, table_, sets_, transports_, counters_, clock),
       tls_agreements_(config.limits.challenges, clock),
       register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock}),
-      router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_) {
+      router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_),
+      tls_(loop.get_executor(), config, transports_) {
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
     transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
     transports_.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
@@ -118,12 +119,14 @@ Result<void> Gateway::open_sockets() {
     }
     for (const auto& interface : config_.sip_interfaces)
         for (const auto& port : interface.sip_ports)
-            if (auto ok = transports_.listen({port.address, port.port}, {.udp = port.udp, .tcp = port.tcp}); !ok) return ok;
-    return {};
+            if (port.udp || port.tcp)
+                if (auto ok = transports_.listen({port.address, port.port}, {.udp = port.udp, .tcp = port.tcp}); !ok) return ok;
+    return tls_.open();
 }
 
 // What phones will get from each interface, said once at start (issue: a feature that is off must not surprise).
 void Gateway::tell_what_phones_get() const {
+    if (const auto words = tls_.kernel_words(); !words.empty()) log::notice("tls-sessions", {{"carried", words}});
     for (const auto& access : accesses_.all()) {
         const auto policy = Policy::of(*access.interface, access.profile);
         std::string gets;
@@ -140,7 +143,10 @@ void Gateway::tell_what_phones_get() const {
     }
 }
 
-void Gateway::stop() { transports_.shutdown(); }
+void Gateway::stop() {
+    tls_.close();
+    transports_.shutdown();
+}
 
 // --------------------------------------------------------------------------------------------------------------- every message
 

@@ -13,6 +13,7 @@
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
+#include "daemon/tls_listener.h"
 #include "sip/transactions.h"
 #include "sip/transport.h"
 #include "xfrm/kernel.h"
@@ -63,6 +64,7 @@ private:
     TlsAgreements tls_agreements_;
     RegisterFlow register_flow_;
     Router router_;
+    TlsListeners tls_;
 };
 
 }  // namespace gmgate::daemon

@@ -85,8 +85,8 @@ private:
 
 /// What a REGISTER says; the defaults make a first, unprotected one.
 struct Say {
-    std::string client = kClient, verify, impi = kImpi, response, nonce, instance, contact_port = "1358", expires = "600000", host = "127.0.0.9";
-    std::string extra;  ///< whole lines with CRLF
+    std::string client = kClient, verify{}, impi = kImpi, response{}, nonce{}, instance{}, contact_port = "1358", expires = "600000", host = "127.0.0.9";
+    std::string extra{};  ///< whole lines with CRLF
     bool sec_agree = true;
     int cseq = 1;
 };
@@ -110,8 +110,8 @@ public:
         daemon::SipInterface interface;
         interface.realm_id = "access";
         interface.sec_agree_feature = true;
-        interface.sip_ports.push_back({.address = gateway, .ims_aka_profile = "volte", .tls_profile = ""});
-        interface.sip_ports.push_back({.address = gateway, .port = Port{5061}, .udp = false, .tcp = false, .tls = true, .ims_aka_profile = "", .tls_profile = "tls"});
+        interface.sip_ports.push_back({.address = gateway, .ims_aka_profile = "volte"});
+        interface.sip_ports.push_back({.address = gateway, .port = Port{5061}, .udp = false, .tcp = false, .tls = true, .tls_profile = "tls"});
         config.sip_interfaces.push_back(interface);
         if (change) change(config);
         build();
