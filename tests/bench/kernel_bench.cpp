@@ -1,0 +1,261 @@
+// What one registration costs in the kernel: xfrm::NetlinkKernel::install_set (four SAs, no policy) against a re-creation of sixteen
+// separate sends (see separate_sends.h), in one run. Needs root and a kernel with ESP: scripts/kernel. Ratios are printed, never
+// asserted; an installation that fails is an error. Usage: gm_bench_kernel [--smoke] [--sets N] [--rounds N]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include <asio/co_spawn.hpp>
+#include <asio/io_context.hpp>
+#include <sched.h>
+#include <sys/utsname.h>
+
+#include "tests/bench/separate_sends.h"
+#include "tests/bench/system_calls.h"
+#include "xfrm/netlink_kernel.h"
+
+namespace gmgate::bench {
+namespace {
+
+constexpr AlgorithmPair kPair{Alg::hmac_sha_1_96, Ealg::aes_cbc};
+constexpr std::chrono::seconds kLifetime{600000};
+
+struct Options {
+    std::size_t sets = 200, rounds = 15;
+};
+
+/// One registration of phone number `index`; SPIs, ports and addresses as a gateway would choose them.
+xfrm::SetParameters set_of(std::size_t index) {
+    const auto n = static_cast<std::uint32_t>(index);
+    xfrm::SetParameters p{};
+    p.ue = Address::v4({10, 46, static_cast<std::uint8_t>(n >> 8), static_cast<std::uint8_t>(n)});
+    p.gateway = Address::v4({192, 0, 2, 1});
+    p.port_uc = Port{5064};
+    p.port_us = Port{5066};
+    p.port_pc = Port{6100};
+    p.port_ps = Port{6101};
+    p.spi_uc = Spi{0x20000 + 2 * n};
+    p.spi_us = Spi{0x20001 + 2 * n};
+    p.spi_pc = Spi{0x10000000 + 2 * n};
+    p.spi_ps = Spi{0x10000001 + 2 * n};
+    p.algorithms = kPair;
+    return p;
+}
+
+xfrm::EspKeys example_keys() {
+    std::array<std::uint8_t, 16> ck{}, ik{};
+    ck.fill(0x5a);
+    ik.fill(0xa5);
+    auto keys = xfrm::derive_esp_keys(kPair, xfrm::Key128(ck), xfrm::Key128(ik));
+    if (!keys) throw std::runtime_error(keys.error().text);
+    return std::move(*keys);
+}
+
+/// Requests of phones 0 … n-1, made before the clock runs, as the other side's parameters and keys are.
+std::vector<xfrm::SetRequest> requests(std::size_t n) {
+    std::vector<xfrm::SetRequest> out;
+    out.reserve(n);
+    for (std::size_t i = 0; i < n; ++i)
+        out.push_back({.parameters = set_of(i), .keys = example_keys(), .mark = Mark{static_cast<std::uint32_t>(i + 1)}, .lifetime = kLifetime});
+    return out;
+}
+
+Task<void> install_all(xfrm::NetlinkKernel& kernel, std::vector<xfrm::SetRequest>& sets) {
+    for (xfrm::SetRequest& set : sets) {
+        const auto result = co_await kernel.install_set(std::move(set));
+        if (!result) throw std::runtime_error("install_set: " + result.error().text);
+    }
+}
+
+/// A loop with our kernel interface in it, its socket open.
+class Gateway {
+public:
+    Gateway() {
+        run([](xfrm::NetlinkKernel& kernel) -> Task<void> {
+            if (const auto dump = co_await kernel.dump(); !dump) throw std::runtime_error(dump.error().text);
+        }(kernel_));
+    }
+    void install(std::vector<xfrm::SetRequest>& sets) { run(install_all(kernel_, sets)); }
+    const xfrm::KernelCounters& counters() const { return kernel_.counters(); }
+
+private:
+    void run(Task<void> task) {
+        asio::co_spawn(io_, std::move(task), [](std::exception_ptr failure) {
+            if (failure) std::rethrow_exception(failure);
+        });
+        io_.restart();
+        io_.run();
+    }
+
+    Clock clock_;
+    asio::io_context io_;
+    xfrm::NetlinkKernel kernel_{io_.get_executor(), clock_};
+};
+
+void install_separately(const std::vector<xfrm::SetParameters>& sets, const xfrm::EspKeys& keys) {
+    for (const xfrm::SetParameters& set : sets) install_with_separate_sends(set, keys);
+}
+
+std::vector<xfrm::SetParameters> parameters(std::size_t n) {
+    std::vector<xfrm::SetParameters> out;
+    for (std::size_t i = 0; i < n; ++i) out.push_back(set_of(i));
+    return out;
+}
+
+/// Empties the kernel; what it frees later, in the background, is not to fall into the next measurement.
+void clean() {
+    flush_kernel();
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+}
+
+/// What was measured of one way to do it; per registration.
+struct Cost {
+    const char* name;
+    std::vector<double> microseconds{};  ///< of each round
+    std::map<std::string, std::uint64_t> calls{};
+    std::uint64_t counted_sets = 0;
+    double messages = 0;
+    KernelContents left{};  ///< after one registration
+
+    double calls_per_set() const {
+        std::uint64_t sum = 0;
+        for (const auto& [name_of_call, count] : calls) sum += count;
+        return static_cast<double>(sum) / static_cast<double>(counted_sets);
+    }
+    double per_set(const char* call) const {
+        const auto found = calls.find(call);
+        return found == calls.end() ? 0 : static_cast<double>(found->second) / static_cast<double>(counted_sets);
+    }
+    double median() const {
+        auto sorted = microseconds;
+        std::ranges::sort(sorted);
+        return sorted[sorted.size() / 2];
+    }
+    double best() const { return *std::ranges::min_element(microseconds); }
+};
+
+template <class F>
+double microseconds_per_set(std::size_t sets, F&& work) {
+    const auto begin = std::chrono::steady_clock::now();
+    work();
+    const std::chrono::duration<double, std::micro> taken = std::chrono::steady_clock::now() - begin;
+    return taken.count() / static_cast<double>(sets);
+}
+
+void measure_time(const Options& options, Cost& ours, Cost& theirs) {
+    Gateway gateway;
+    const auto keys = example_keys();
+    const auto sets = parameters(options.sets);
+    // Round 0 is not counted: it loads modules and fills the kernel's caches.
+    for (std::size_t round = 0; round <= options.rounds; ++round) {
+        for (const bool is_ours : {round % 2 == 0, round % 2 != 0}) {
+            auto batch = requests(is_ours ? options.sets : 0);
+            const double taken = is_ours ? microseconds_per_set(options.sets, [&] { gateway.install(batch); })
+                                         : microseconds_per_set(options.sets, [&] { install_separately(sets, keys); });
+            const auto left = kernel_contents();
+            if (left.sas != 4 * options.sets) throw std::runtime_error("there are " + std::to_string(left.sas) + " SAs after a round");
+            if (round > 0) (is_ours ? ours : theirs).microseconds.push_back(taken);
+            clean();
+        }
+    }
+}
+
+void count_work(Cost& ours, Cost& theirs) {
+    constexpr std::size_t kCounted = 50;
+    const auto keys = example_keys();
+    {
+        Gateway gateway;
+        auto one = requests(1);
+        const auto before = gateway.counters().requests;
+        gateway.install(one);
+        ours.messages = static_cast<double>(gateway.counters().requests - before);
+        ours.left = kernel_contents();
+        clean();
+        install_with_separate_sends(set_of(0), keys);
+        theirs.messages = kSeparateSends;
+        theirs.left = kernel_contents();
+        clean();
+    }
+    ours.counted_sets = theirs.counted_sets = kCounted;
+    std::unique_ptr<Gateway> gateway;
+    auto batch = requests(kCounted);
+    ours.calls = system_calls_of([&] { gateway = std::make_unique<Gateway>(); }, [&] { gateway->install(batch); });
+    clean();
+    const auto sets = parameters(kCounted);
+    theirs.calls = system_calls_of([] {}, [&] { install_separately(sets, keys); });
+    clean();
+}
+
+void print_calls(const Cost& cost) {
+    std::printf("  %-22s", cost.name);
+    for (const auto& [name, count] : cost.calls) std::printf(" %s %.2g,", name.c_str(), static_cast<double>(count) / static_cast<double>(cost.counted_sets));
+    std::printf("\n");
+}
+
+void print_aim(const char* aim, bool is_met, double ours) { std::printf("  %-58s %8.2f  %s\n", aim, ours, is_met ? "met" : "NOT MET"); }
+
+void print(const Options& options, const Cost& ours, const Cost& theirs) {
+    utsname name{};
+    uname(&name);
+    const char* runner = std::getenv("GMGATE_KERNEL");
+    std::printf("Kernel work per registration, Linux %s (%s), hmac-sha-1-96 with aes-cbc, IPv4; %zu rounds of %zu registrations each\n", name.release,
+                runner ? runner : "host", options.rounds, options.sets);
+    std::printf("  %-42s %16s %16s %8s\n", "", "gmgate", "16 sends (*)", "ratio");
+    const auto line = [](const char* what, double a, double b) { std::printf("  %-42s %16.1f %16.1f %8.2f\n", what, a, b, b > 0 ? a / b : 0); };
+    line("time, median of the rounds (us)", ours.median(), theirs.median());
+    line("time, best round (us)", ours.best(), theirs.best());
+    line("system calls, all", ours.calls_per_set(), theirs.calls_per_set());
+    line("system calls on the netlink socket", ours.per_set("sendmsg") + ours.per_set("recvmsg"), theirs.calls_per_set());
+    line("netlink messages to the kernel", ours.messages, theirs.messages);
+    line("SAs that remain", ours.left.sas, theirs.left.sas);
+    line("policies that remain", ours.left.policies, theirs.left.policies);
+    std::printf("  (*) a re-creation of the way of a widespread P-CSCF module: new socket, 8 SAs + 8 policies, no answer read\n");
+    std::printf("System calls per registration, counted by tracing\n");
+    print_calls(ours);
+    print_calls(theirs);
+    std::printf("Aims%54s %8s\n", "", "gmgate");
+    print_aim("one send", ours.per_set("sendmsg") == 1 && ours.per_set("sendto") == 0, ours.per_set("sendmsg") + ours.per_set("sendto"));
+    print_aim("one receive", ours.per_set("recvmsg") == 1 && ours.per_set("recvfrom") == 0, ours.per_set("recvmsg") + ours.per_set("recvfrom"));
+    print_aim("no policy", ours.left.policies == 0, ours.left.policies);
+    const double share = ours.median() / theirs.median();
+    print_aim("a third of the time", share <= 1.0 / 3, share);
+}
+
+int run(const Options& options) {
+    if (unshare(CLONE_NEWNET) != 0) throw std::runtime_error("a network namespace of its own: run this as root");
+    Cost ours{.name = "gmgate"}, theirs{.name = "16 sends"};
+    measure_time(options, ours, theirs);
+    count_work(ours, theirs);
+    print(options, ours, theirs);
+    return 0;
+}
+
+Options options_of(int argc, char** argv) {
+    Options out;
+    for (int i = 1; i < argc; ++i) {
+        const auto number = [&] { return i + 1 < argc ? std::max(1UL, std::strtoul(argv[++i], nullptr, 10)) : throw std::runtime_error("a number is missing"); };
+        if (std::strcmp(argv[i], "--smoke") == 0) out = {.sets = 20, .rounds = 2};
+        else if (std::strcmp(argv[i], "--sets") == 0) out.sets = std::min(number(), 50000UL);
+        else if (std::strcmp(argv[i], "--rounds") == 0) out.rounds = number();
+        else throw std::runtime_error("usage: gm_bench_kernel [--smoke] [--sets N] [--rounds N]");
+    }
+    return out;
+}
+
+}  // namespace
+}  // namespace gmgate::bench
+
+int main(int argc, char** argv) {
+    try {
+        return gmgate::bench::run(gmgate::bench::options_of(argc, argv));
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "gm_bench_kernel: %s\n", e.what());
+        return 1;
+    }
+}
