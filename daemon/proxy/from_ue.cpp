@@ -21,7 +21,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
 
     // Who is it? The kernel says which set carried it (B-23); nothing but REGISTER may come over a temporary one (C-45, H-4).
     const FlowOwner owner = table_.owner_of(transaction->flow());
-    if (owner.set == nullptr || owner.registration == nullptr) {
+    if (owner.registration == nullptr || owner.registration->ended) {
         counters_.add(Counter::wrong_sa);  // TS 33.203 §7.4.2a: discarded
         log::info("proxy-wrong-sa", {{"method", request.method_name()},
                                      {"peer", transaction->flow().remote.to_string()},
@@ -38,7 +38,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     // May it go on?
     auto objection = check_proxyable(request, interface != nullptr && interface->refuse_mediasec);
     if (!objection)
-        objection = check_security_verify(request, *owner.set, registration, interface != nullptr && interface->ignore_q);  // C-64
+        objection = check_security_verify(request, owner.set, registration, interface != nullptr && interface->ignore_q);  // C-64
     if (objection) {
         Answer refusal = std::move(*objection);
         co_return co_await answer(transaction, std::move(refusal), aim);
@@ -49,7 +49,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     rules.received = transaction->flow();
     rules.via_host = core_.via_host();
     rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration.realm_id, *owner.set));
+    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration.realm_id, owner.set ? owner.set->gateway_server() : transaction->flow().local));
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;
     rules.registered = registration.impus;

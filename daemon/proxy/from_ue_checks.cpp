@@ -41,12 +41,14 @@ std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_m
                   .why = fmt::format("Proxy-Require: {}", unknown), .counter = {}};
 }
 
-std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet& carried_by, const Registration& registration,
+std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by, const Registration& registration,
                                             bool ignore_q) {
     if (request.method() == sip::Method::ack || request.method() == sip::Method::cancel) return std::nullopt;
     if (!request.has(HeaderId::security_verify)) return std::nullopt;
+    if (carried_by == nullptr && (!registration.tls || registration.tls->security_verify.empty())) return std::nullopt;  // G-28
     std::vector<std::string> server_line;
-    if (!carried_by.security_server.empty()) server_line.push_back(fmt::format("Security-Server: {}", carried_by.security_server));
+    if (carried_by == nullptr) server_line.push_back(fmt::format("Security-Server: {}", registration.tls->security_verify.to_string()));
+    else if (!carried_by->security_server.empty()) server_line.push_back(fmt::format("Security-Server: {}", carried_by->security_server));
 
     const Result<sip::SecurityList> received = sip::SecurityList::from(request, HeaderId::security_verify);
     if (!received)
@@ -55,15 +57,16 @@ std::optional<Answer> check_security_verify(const sip::Message& request, const S
     sip::CompareOptions options;
     options.ignore_q = ignore_q;
     std::string why = "no Security-Server was sent for this set";
+    if (carried_by == nullptr && !sip::difference(registration.tls->security_verify, *received, options)) return std::nullopt;
     const auto matches = [&](const SaSet& set) {
         const Result<sip::SecurityList> sent = sip::SecurityList::parse(set.security_server, true);
         if (!sent || sent->empty()) return false;
         const auto difference = sip::difference(*sent, *received, options);
-        if (difference && &set == &carried_by) why = *difference;
+        if (difference && &set == carried_by) why = *difference;
         return !difference;
     };
-    if (matches(carried_by)) return std::nullopt;
-    if (std::ranges::any_of(registration.sets, [&](const auto& set) { return set.get() != &carried_by && matches(*set); }))
+    if (carried_by != nullptr && matches(*carried_by)) return std::nullopt;
+    if (std::ranges::any_of(registration.sets, [&](const auto& set) { return set.get() != carried_by && matches(*set); }))
         return std::nullopt;
     return Answer{.status = 494, .phrase = "Security Agreement Required", .extra = std::move(server_line), .why = std::move(why),
                   .counter = Counter::verify_mismatch};

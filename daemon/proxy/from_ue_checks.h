@@ -26,9 +26,9 @@ struct Answer {
 /// RFC 3261 §16.3 for a proxy: Max-Forwards (483), Proxy-Require (420). nullopt: all is well.
 std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec);
 
-/// C-64, A-16, A-17: a Security-Verify must equal the Security-Server of the set or of another live set of the registration; absent is
+/// C-64, A-16, A-17: a Security-Verify must equal the Security-Server of the set (null: the one of the TLS association) or of another live set of the registration; absent is
 /// accepted, and ACK and CANCEL are never asked (A-15a).
-std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet& carried_by, const Registration& registration,
+std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by, const Registration& registration,
                                             bool ignore_q);
 
 /// C-60: the Route values that are not ours, compared with the stored Service-Route. In-dialog requests have the dialog's own route set and

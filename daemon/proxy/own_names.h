@@ -21,8 +21,8 @@ std::vector<std::string> own_hosts(const Config& config);
 
 /// "sip:TOKEN@host:port;lr": what Path says, and Record-Route.
 std::string token_uri(std::string_view token, std::string_view host_and_port);
-/// host:port of our URI as the UE of a set reaches it: the interface's `host`, else the address, and port_ps.
-std::string ue_uri_host(const Config& config, std::string_view realm_id, const SaSet& set);
+/// host:port of our URI as a UE reaches it at `ours` (Registration::reached_at): the interface's `host`, else the address, and the port.
+std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours);
 
 /// The token of the first URI of ours that carries one, among the Route values on top, else in the Request-URI (C-70). nullopt when
 /// neither names us. An empty token: the request is for the gateway itself.

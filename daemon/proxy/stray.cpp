@@ -38,7 +38,7 @@ Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
         co_return;
     }
     const FlowOwner owner = table_.owner_of(flow);
-    if (owner.set == nullptr && emergency_.covers(*message)) co_return co_await stray_emergency(std::move(message), flow);
+    if (owner.registration == nullptr && owner.set == nullptr && emergency_.covers(*message)) co_return co_await stray_emergency(std::move(message), flow);
     if (owner.registration == nullptr) {  // B-23, C-45; an ACK or a response on an unprotected port (G-9)
         counters_.add(Counter::wrong_sa);
         co_return;

@@ -54,8 +54,8 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     // How is it reached? Over the set in use, or not at all (C-71, H-8).
     const Result<UePath> path = co_await path_to_ue(token, request.bytes().size() + kOurOctets);
     const Registration* registration = table_.find_by_token(token);
-    const SaSet* set = registration != nullptr ? registration->outbound() : nullptr;
-    if (!path || set == nullptr) {
+    const auto ours = registration != nullptr ? registration->reached_at() : std::nullopt;
+    if (!path || !ours) {
         Answer refusal = make_answer(480, "Temporarily Unavailable", path ? "deregistered meanwhile" : path.error().text, Counter::no_set);
         co_return co_await answer(transaction, std::move(refusal));
     }
@@ -69,7 +69,7 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     rules.transport = path->flow.transport;
     rules.via_host = path->via_host;
     rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration->realm_id, *set));
+    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration->realm_id, *ours));
     rules.own_hosts = own_hosts_;
     ResponseToCore back;
     back.registered = registration->impus;
@@ -79,7 +79,7 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     Relay leg;
     leg.transaction = transaction;
     leg.client = transactions_.send(request_to_ue(request, rules), path->flow);
-    if (sip::is_reliable(path->flow.transport))
+    if (path->flow.transport == sip::Transport::tcp)
         leg.again = [&]() -> Task<std::unique_ptr<sip::ClientTransaction>> {  // the phone lost its connection: UDP, same transaction
             const Result<UePath> datagram = co_await path_to_ue(token, 0, true);
             if (!datagram) co_return nullptr;

@@ -30,6 +30,13 @@ Task<Result<UePath>> Router::path_to_ue(std::string token, std::size_t octets, b
     constexpr int kRounds = 3;  // the set may change while a connection is being opened
     for (int round = 0; round < kRounds; ++round) {
         const Registration* registration = table_.find_by_token(token);
+        if (registration != nullptr && registration->tls) {  // B-93: the UE's own connection, and nothing else
+            if (!transports_.is_open(registration->tls->flow.connection)) co_return failure(Reaction::refused, "the TLS connection has ended");
+            UePath path;
+            path.flow = registration->tls->flow;
+            path.via_host = path.flow.local.to_string();
+            co_return path;
+        }
         const SaSet* set = registration != nullptr ? registration->outbound() : nullptr;
         if (set == nullptr || set->state == SetState::temporary)
             co_return failure(Reaction::refused, "the registration has no set of SAs");

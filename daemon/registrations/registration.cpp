@@ -22,6 +22,12 @@ const SaSet* Registration::outbound() const {
     return newest_established ? newest_established : (sets.empty() ? nullptr : sets.back().get());
 }
 
+std::optional<Endpoint> Registration::reached_at() const {
+    if (tls) return tls->flow.local;
+    if (const auto* set = outbound()) return set->gateway_server();
+    return std::nullopt;
+}
+
 SaSet* Registration::find(SetNumber number) {
     for (const auto& set : sets)
         if (set->number == number) return set.get();

@@ -83,6 +83,8 @@ struct Registration {
     /// The set that outbound requests use; null for a registration over TLS.
     const SaSet* outbound() const;
     SaSet* find(SetNumber number);
+    /// Our end as the phone reaches it: port_ps of the set in use, or the port of its TLS connection; nullopt when there is neither.
+    std::optional<Endpoint> reached_at() const;
 };
 
 }  // namespace gmgate::daemon

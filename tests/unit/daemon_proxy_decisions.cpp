@@ -233,7 +233,7 @@ TEST_CASE("C-64, A-17: a Security-Verify that is not what was sent gets 494 with
     registration.sets[1]->security_server = "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=33333;spi-s=44444;port-c=8643;port-s=7531";
     const auto check = [&](std::string_view method, const std::string& verify) {
         const auto message = parse(request_with(method, "sip:b@x", verify.empty() ? "" : "Security-Verify: " + verify + "\n"));
-        return check_security_verify(*message, *registration.sets[0], registration, false);
+        return check_security_verify(*message, registration.sets[0].get(), registration, false);
     };
     CHECK_FALSE(check("MESSAGE", "").has_value());
     CHECK_FALSE(check("MESSAGE", sent).has_value());
