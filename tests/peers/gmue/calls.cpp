@@ -65,7 +65,11 @@ Task<Verdict> Calls::call(std::string to, Duration talk) {
   phone_.transactions_.send_ack(*dialog.ack, phone_.path(way.tcp));
   phone_.emit({{"event", "call_established"}, {"to", to}, {"call_id", dialog.call_id}, {"ms", std::chrono::duration<double, std::milli>(out.took).count()}});
   const std::optional<std::string> why = co_await dialog.ended.take(Clock::now() + talk);
-  if (!why || *why == "hang-up") out = co_await bye(dialog);
+  if (!why || *why == "hang-up") {
+    const Duration set_up = out.took;
+    out = co_await bye(dialog);
+    out.took = set_up;
+  }
   dialog.state = State::over;
   phone_.emit({{"event", "call_ended"}, {"to", to}, {"call_id", dialog.call_id}, {"by", why && *why == "bye" ? "remote" : "local"}, {"ok", out.ok}, {"status", out.status}});
   co_return out;
@@ -79,7 +83,7 @@ Task<Verdict> Calls::bye(Dialog& dialog) {
   out.status = reply.response ? reply.response->status() : 0;
   out.ok = out.status == 200;
   out.reason = out.ok ? "ok" : reply.response ? fmt::format("status-{}", out.status) : reply.failure;
-  out.detail = "BYE";
+  out.detail = reply.response ? fmt::format("BYE {} {}", out.status, reply.response->reason()) : "BYE " + reply.failure;
   co_return out;
 }
 

@@ -62,7 +62,7 @@ class Load {
       report("deregister", deregistered_, fmt::format("{} phones", up));
     }
     const bool ok = registered_.failures.empty() && deregistered_.failures.empty();
-    Verdict verdict{ok, 0, ok ? "ok" : "load", registered_.summary(), {}};
+    Verdict verdict{ok, 0, ok ? "ok" : "load", registered_.summary(), Clock::now() - start};
     if (!registered_.failures.empty()) verdict.reason = registered_.failures.begin()->first;
     co_return reporter_.verdict(verdict, "registered", fmt::format("{} phones, {}", registered_.ms.size(), registered_.times()));
   }

@@ -39,9 +39,8 @@ nlohmann::json Phone::status() const {
   out["associated_uris"] = associated_uris_;
   out["local"] = config_.local.address();
   nlohmann::json sets = nlohmann::json::array();
-  auto& link = const_cast<PhoneLink&>(link_);
   for (const SetId id : link_.sets()) {
-    const SecuritySet& set = *link.find(id);
+    const SecuritySet& set = *link_.find(id);
     if (!set.kernel) continue;
     nlohmann::json entry{{"alg", name(set.pair.alg)},       {"ealg", name(set.pair.ealg)},    {"spi_uc", set.ue.spi_c},         {"spi_us", set.ue.spi_s},
                          {"spi_pc", set.network.spi_c},     {"spi_ps", set.network.spi_s},    {"port_uc", set.ue.port_c},       {"port_us", set.ue.port_s},
@@ -101,8 +100,7 @@ void Phone::on_request(const Incoming& incoming) {
 
 std::vector<std::string> Phone::route_set() const {
   std::vector<std::string> out;
-  auto& link = const_cast<PhoneLink&>(link_);
-  if (const SecuritySet* set = link.find(current_)) out.push_back(fmt::format("<sip:{}:{};lr>", config_.gateway.host(), set->network.port_s));
+  if (const SecuritySet* set = link_.find(current_)) out.push_back(fmt::format("<sip:{}:{};lr>", config_.gateway.host(), set->network.port_s));
   else out.push_back(fmt::format("<sip:{};lr>", config_.gateway.to_string()));
   out.insert(out.end(), service_route_.begin(), service_route_.end());
   // Straight at a core its Service-Route is the next hop already.
@@ -112,8 +110,7 @@ std::vector<std::string> Phone::route_set() const {
 
 // RFC 3329 §2.3.1: every later request mirrors Security-Server; ACK and CANCEL never carry Require (requirements A-15a).
 void Phone::add_sec_agree(SipMessage& request) const {
-  auto& link = const_cast<PhoneLink&>(link_);
-  const SecuritySet* set = link.find(current_);
+  const SecuritySet* set = link_.find(current_);
   if (!set || !config_.security_verify) return;
   request.add("Require", "sec-agree");
   request.add("Proxy-Require", "sec-agree");

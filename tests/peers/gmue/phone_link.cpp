@@ -126,6 +126,11 @@ SecuritySet* PhoneLink::find(SetId id) {
   return it == sets_.end() ? nullptr : &it->second;
 }
 
+const SecuritySet* PhoneLink::find(SetId id) const {
+  const auto it = sets_.find(id);
+  return it == sets_.end() ? nullptr : &it->second;
+}
+
 std::vector<SetId> PhoneLink::sets() const {
   std::vector<SetId> out;
   for (const auto& [id, set] : sets_) out.push_back(id);

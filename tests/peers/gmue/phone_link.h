@@ -78,6 +78,7 @@ class PhoneLink {
   [[nodiscard]] Result<void> install(SetId id, const Key<16>& ck, const Key<16>& ik);
   void remove_set(SetId id);
   [[nodiscard]] SecuritySet* find(SetId id);
+  [[nodiscard]] const SecuritySet* find(SetId id) const;
   [[nodiscard]] std::vector<SetId> sets() const;
 
   /// Opens the unprotected port if need be. With IPsec it is closed again once registered.
