@@ -1,0 +1,39 @@
+// Inside of ktls: what a Context has loaded, and the OpenSSL objects' owners.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ktls/context.h"
+
+namespace gmgate::ktls {
+
+struct SslFree {
+    void operator()(ssl_st* ssl) const noexcept;
+};
+struct SslContextFree {
+    void operator()(ssl_ctx_st* context) const noexcept;
+};
+using SslPtr = std::unique_ptr<ssl_st, SslFree>;
+using SslContextPtr = std::unique_ptr<ssl_ctx_st, SslContextFree>;
+
+/// Certificates of one set of names.
+struct Identity {
+    std::vector<std::string> names;
+    SslContextPtr context;
+};
+
+struct Context::State {
+    std::vector<Identity> identities;  ///< the first one is the default; never empty
+    std::vector<CertificateInfo> certificates;
+    std::shared_ptr<TicketKeys> tickets;  ///< shared: OpenSSL's callbacks use them for as long as a handshake of any generation runs
+    bool strict_server_name = false;
+    bool verify = false;
+    std::string server_name;
+};
+
+/// Takes OpenSSL's error queue of this thread: its first reason as text, and leaves the queue empty.
+std::string take_openssl_error();
+
+}  // namespace gmgate::ktls

@@ -1,0 +1,21 @@
+// From OpenSSL to the kernel: after it the socket is a plain socket and the OpenSSL object can go.
+#pragma once
+
+#include "base/error.h"
+#include "ktls/types.h"
+
+namespace gmgate::ktls {
+
+class Session;
+
+/// Whether this kernel can carry both directions with every cipher of ours: tried on a loopback connection with keys of zeros. Slow
+/// the first time (modules are loaded), so for start-up, where it also spares the first phones that wait. The error says what is
+/// missing and how to get it.
+Result<void> ktls_available();
+
+/// Right after a finished handshake on a Session made with `kernel`, before any read. True: both directions are in the kernel and
+/// the Session was retired and may be destroyed. False: none is, OpenSSL goes on (reason in the Session's cipher or the peer's
+/// options). Error: one direction is in and the other is not; there is no way back, the connection must end.
+Result<bool> hand_off(Session& session, int fd);
+
+}  // namespace gmgate::ktls
