@@ -61,7 +61,9 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     }
 
     auto response = co_await ask_core(x);  // C.2, C.3: stripped, marked, forwarded
-    if (!response) {
+    if (!response && response.error().reaction == Reaction::reject) {
+        object(x, {483, "max-forwards", response.error().text});
+    } else if (!response) {
         p_.counters.add(Counter::core_unreachable);
         object(x, {504, "core", "the core gives no answer: " + response.error().text});  // C-18
     } else if ((*response)->status() == 401 || (*response)->status() == 407) {
@@ -140,10 +142,8 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     else if (const auto* waiting = p_.table.find_challenge(x.impi, x.flow().remote.address)) x.token = waiting->token;
     else x.token = random_hex(kTokenOctets);
 
-    const auto transport = p_.core.transport_for(x.request().bytes().size() + 512);
     RegisterToCore rules;
     rules.received = x.flow();
-    rules.transport = transport;
     rules.via_host = p_.core.via_host();
     rules.branch = sip::Transactions::new_branch();
     rules.path_uri = fmt::format("sip:{}@{}{};lr", x.token, p_.config.core.listen.to_string(), p_.config.core.transport == CoreTransport::tcp ? ";transport=tcp" : "");
@@ -154,9 +154,12 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     rules.integrity_protected = x.integrity_protected;
     x.record.integrity_protected = rules.integrity_protected.value_or("absent");
 
-    auto forwarded = register_to_core(x.request(), rules);
-    if (!forwarded) co_return failure(Reaction::reject, "Max-Forwards is used up");
-    auto sent = co_await p_.core.send(std::move(*forwarded), transport);
+    if (!register_to_core(x.request(), rules)) co_return failure(Reaction::reject, "Max-Forwards is used up");
+    const std::function<std::string(sip::Transport)> build = [&](sip::Transport transport) {
+        rules.transport = transport;
+        return register_to_core(x.request(), rules).value_or(std::string{});
+    };
+    auto sent = co_await p_.core.send_fitting(build, p_.core.next_hop());
     if (!sent) co_return std::unexpected(sent.error());
     for (;;) {
         auto response = co_await (*sent)->next();

@@ -71,4 +71,16 @@ Task<Result<void>> CoreLink::send_stateless(std::string bytes, sip::Transport tr
     co_return transactions_.send_stateless(std::move(bytes), *flow);
 }
 
+Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreLink::send_fitting(std::function<std::string(sip::Transport)> build, Endpoint next_hop) {
+    std::string text = build(sip::Transport::udp);
+    const sip::Transport transport = transport_for(text.size());
+    if (transport != sip::Transport::udp) text = build(transport);
+    auto client = co_await send(std::move(text), transport, next_hop);
+    if (!client && may_fall_back(transport)) {  // RFC 3261 §18.1.1: better a fragmented datagram than no request
+        text = build(sip::Transport::udp);
+        client = co_await send(std::move(text), sip::Transport::udp, next_hop);
+    }
+    co_return client;
+}
+
 }  // namespace gmgate::daemon

@@ -1,6 +1,7 @@
 // The way to the core: one next hop over UDP or TCP (and one for emergency calls), and what our Via towards it says.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -37,6 +38,8 @@ public:
     Task<Result<std::unique_ptr<sip::ClientTransaction>>> send(std::string request, sip::Transport transport);
     /// The same towards another element (an E-CSCF).
     Task<Result<std::unique_ptr<sip::ClientTransaction>>> send(std::string request, sip::Transport transport, Endpoint next_hop);
+    /// The same for a request that is built for its transport: TCP when it is too long for a datagram, UDP again when TCP then fails.
+    Task<Result<std::unique_ptr<sip::ClientTransaction>>> send_fitting(std::function<std::string(sip::Transport)> build, Endpoint next_hop);
     /// ACK to 2xx and other requests outside transactions.
     Task<Result<void>> send_stateless(std::string bytes, sip::Transport transport);
     Task<Result<void>> send_stateless(std::string bytes, sip::Transport transport, Endpoint next_hop);

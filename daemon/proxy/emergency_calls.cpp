@@ -88,7 +88,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;  // C-83: nobody is asserted
     if (initial) rules.route.emplace();  // an unknown phone does not choose its way through the network
-    auto client = co_await send_to_core([&](sip::Transport transport) { return request_to_core(request, rules, transport); },
+    auto client = co_await core_.send_fitting([&](sip::Transport transport) { return request_to_core(request, rules, transport); },
                                         core_.emergency_next_hop());
     if (!client) {
         if (initial) emergency_.close(token);

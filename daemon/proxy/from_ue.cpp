@@ -68,7 +68,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
         (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
-    auto client = co_await send_to_core(build, core_.next_hop());
+    auto client = co_await core_.send_fitting(build, core_.next_hop());
     if (!client) {
         Answer refusal = no_answer(client.error(), true);
         co_return co_await answer(transaction, std::move(refusal), aim);
@@ -82,24 +82,11 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     leg.edit = response_to_ue;
     leg.aim = aim;
     leg.again = [this, &build]() -> Task<std::unique_ptr<sip::ClientTransaction>> {  // the core's connection was stale
-        auto second = co_await send_to_core(build, core_.next_hop());
+        auto second = co_await core_.send_fitting(build, core_.next_hop());
         co_return second ? std::move(*second) : nullptr;
     };
     leg.towards_core = true;
     co_await relay(std::move(leg));
-}
-
-Task<Result<std::unique_ptr<sip::ClientTransaction>>> Router::send_to_core(std::function<std::string(sip::Transport)> build,
-                                                                           Endpoint next_hop) {
-    std::string text = build(sip::Transport::udp);
-    const sip::Transport transport = core_.transport_for(text.size());
-    if (transport != sip::Transport::udp) text = build(transport);
-    auto client = co_await core_.send(std::move(text), transport, next_hop);
-    if (!client && core_.may_fall_back(transport)) {  // RFC 3261 §18.1.1: better a fragmented datagram than no request
-        text = build(sip::Transport::udp);
-        client = co_await core_.send(std::move(text), sip::Transport::udp, next_hop);
-    }
-    co_return client;
 }
 
 }  // namespace gmgate::daemon

@@ -84,8 +84,6 @@ private:
 
     // ---- from_ue.cpp
     Task<void> handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction);
-    /// Sends to the core with our Via of a fitting transport: TCP when it is too long for a datagram, UDP when TCP then fails.
-    Task<Result<std::unique_ptr<sip::ClientTransaction>>> send_to_core(std::function<std::string(sip::Transport)> build, Endpoint next_hop);
 
     // ---- to_ue.cpp
     Task<void> handle_from_core(std::shared_ptr<sip::ServerTransaction> transaction);

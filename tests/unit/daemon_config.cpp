@@ -87,7 +87,7 @@ TEST_CASE("The commented sample in packaging/ is a configuration that parses, an
 }
 
 TEST_CASE("Mistakes are told with line, column and the fix") {
-    CHECK(mistake(with(kGood, "realm-id", "realm-name")).starts_with("test.toml:11:1: [[sip-interface]]: unknown key \"realm-name\"; known here:"));
+    CHECK(mistake(with(kGood, "realm-id", "realm-name")).find("test.toml:11:1: [[sip-interface]]: unknown key \"realm-name\"; known here:") != std::string::npos);
     CHECK(mistake(with(kGood, "name = \"volte\"\n", "name = \"volte\"\nname = \"x\"\n")).starts_with("test.toml:7:"));  // duplicate
     CHECK(mistake(with(kGood, "6203", "6201")).find("at least three are needed") != std::string::npos);
     CHECK(mistake(with(kGood, "[6100, 6101]", "[6100]")).find("give two ports") != std::string::npos);
