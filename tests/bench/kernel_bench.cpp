@@ -27,7 +27,7 @@ constexpr AlgorithmPair kPair{Alg::hmac_sha_1_96, Ealg::aes_cbc};
 constexpr std::chrono::seconds kLifetime{600000};
 
 struct Options {
-    std::size_t sets = 200, rounds = 15;
+    std::size_t sets = 100, rounds = 12;
 };
 
 /// One registration of phone number `index`; SPIs, ports and addresses as a gateway would choose them.

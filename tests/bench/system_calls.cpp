@@ -40,6 +40,7 @@ std::string name_of(long number) {
         case SYS_mmap: return "mmap";
         case SYS_munmap: return "munmap";
         case SYS_futex: return "futex";
+        case SYS_clock_gettime: return "clock_gettime";  // a system call only where there is no vDSO, as on User Mode Linux
         default: return "no. " + std::to_string(number);
     }
 }
