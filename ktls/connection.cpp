@@ -26,6 +26,8 @@ constexpr std::size_t kRecord = 16384;   // the kernel cuts what is sent into re
 /// RFC 8446 §5.5: 2^24.5 full records for AES-GCM; the sender has to stop before.
 constexpr std::uint64_t kRecordLimit = 1U << 24;
 constexpr int kDiscardedReads = 4;
+/// Records in a row that carry nothing for SIP (empty, warnings, tickets); OpenSSL draws its lines at 32 as well.
+constexpr unsigned kIdleRecords = 32;
 
 /// One per thread, not per connection: nothing in it survives the call that filled it.
 std::array<char, kScratch>& scratch() {
@@ -87,14 +89,20 @@ protected:
     void end_sending() {
         if (std::exchange(sending_ended_, true)) return;
         say_goodbye();
+        finish();
+    }
+    /// The last word has been said, or there is none: close() sends nothing more.
+    void give_up() {
+        if (!std::exchange(sending_ended_, true)) finish();
+    }
+
+private:
+    void finish() {
         // Kernel TLS may still hold records that TCP has no room for, and a FIN would lose them. A writable socket holds none.
         pollfd state{fd(), POLLOUT, 0};
         if (::poll(&state, 1, 0) == 1 && (state.revents & POLLOUT) != 0) ::shutdown(fd(), SHUT_WR);
     }
-    /// The peer is beyond talking to: close() sends nothing more.
-    void give_up() { sending_ended_ = true; }
 
-private:
     asio::posix::stream_descriptor descriptor_;
     SessionInfo info_;
     bool sending_ended_ = false;
@@ -115,6 +123,7 @@ public:
             if (received.kind == RecordKind::data) {
                 out.append(buffer.data(), received.size);
                 wipe(buffer.data(), received.size);
+                idle_records_ = 0;
                 co_return received.size;
             }
             if (auto handled = take_control(received); !handled) co_return std::unexpected(std::move(handled.error()));
@@ -135,6 +144,7 @@ public:
     }
 
     Task<Result<void>> write(std::string_view bytes) override {
+        if (bytes.empty()) co_return Result<void>{};
         while (is_open()) {
             if (records_sent_ >= kRecordLimit) {
                 ++counters().record_limit;
@@ -172,15 +182,18 @@ private:
     Result<void> take_control(const Received& received) {
         switch (received.kind) {
             case RecordKind::data:
-            case RecordKind::nothing:
-            case RecordKind::warning: return {};
+            case RecordKind::nothing: return {};
+            case RecordKind::empty:
+            case RecordKind::warning:
+                if (++idle_records_ <= kIdleRecords) return {};
+                break;
             case RecordKind::end:
                 ++counters().truncated;
                 peer_ended_ = true;
                 return {};
             case RecordKind::close_notify: peer_ended_ = true; return {};
             case RecordKind::session_ticket:
-                if (info().role == Role::client) return {};
+                if (info().role == Role::client && ++idle_records_ <= kIdleRecords) return {};
                 break;
             case RecordKind::renegotiation:
                 // RFC 5246 §7.2.2: a warning is the polite answer; who insists is cut off.
@@ -211,10 +224,11 @@ private:
             case RecordKind::unexpected: break;
         }
         ++counters().bad_records;
-        return refuse(Alert::unexpected_message, "the peer sent a TLS message that has no place after the handshake");
+        return refuse(Alert::unexpected_message, "the peer sent a TLS message that has no place after the handshake, or too many that say nothing");
     }
 
     bool peer_ended_ = false;
+    unsigned idle_records_ = 0;
     bool renegotiation_refused_ = false;
     std::uint64_t records_sent_ = 0;
 };
@@ -260,6 +274,7 @@ public:
     }
 
     Task<Result<void>> write(std::string_view bytes) override {
+        if (bytes.empty()) co_return Result<void>{};
         while (is_open()) {
             std::size_t count = 0;
             const auto progress = session_->write(bytes, count);

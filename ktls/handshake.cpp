@@ -58,10 +58,12 @@ struct Deadline {
     bool expired = false;
 };
 
-void tune(int fd) {
+void tune(int fd, std::chrono::milliseconds user_timeout) {
     const int on = 1;
     // Before the handshake: with kernel TLS OpenSSL 3.0 flushes before ChangeCipherSpec, and Nagle's algorithm would cost 50 ms.
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    const auto timeout = static_cast<unsigned>(user_timeout.count());
+    ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
     ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 
@@ -81,6 +83,7 @@ struct Handshaker::Impl {
     asio::any_io_executor loop;
     KernelTls mode = KernelTls::preferred;
     bool use_kernel = false;
+    std::chrono::milliseconds user_timeout{};
     std::string no_kernel_reason;
     std::size_t in_progress = 0;
     std::shared_ptr<Counters> counters = std::make_shared<Counters>();
@@ -96,6 +99,7 @@ Result<Handshaker> Handshaker::make(asio::any_io_executor loop, HandshakerOption
     auto impl = std::make_shared<Impl>();
     impl->loop = std::move(loop);
     impl->mode = options.kernel;
+    impl->user_timeout = options.user_timeout;
     if (options.kernel == KernelTls::off) {
         impl->no_kernel_reason = "kernel TLS is off";
     } else if (auto available = ktls_available(); available) {
@@ -144,7 +148,7 @@ Task<Result<Established>> Handshaker::run(std::shared_ptr<Impl> impl, OwnedFd so
         Impl* impl;
     } const counted(impl.get());
 
-    tune(socket.get());
+    tune(socket.get(), impl->user_timeout);
     asio::posix::stream_descriptor descriptor(impl->loop);
     asio::error_code error;
     descriptor.assign(socket.get(), error);

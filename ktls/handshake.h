@@ -19,6 +19,7 @@ namespace gmgate::ktls {
 struct HandshakerOptions {
     KernelTls kernel = KernelTls::preferred;
     unsigned threads = 2;
+    std::chrono::milliseconds user_timeout{10000};  ///< TCP_USER_TIMEOUT: how long a peer may be gone unnoticed
 };
 
 struct Established {

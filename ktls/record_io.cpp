@@ -95,8 +95,7 @@ Received receive_records(int fd, std::span<char> buffer) {
     const auto size = static_cast<std::size_t>(count);
     switch (*CMSG_DATA(header)) {
         case kApplicationData:
-            // An empty record is legal (RFC 8446 §5.1) and says nothing.
-            out.kind = size == 0 ? RecordKind::nothing : RecordKind::data;
+            out.kind = size == 0 ? RecordKind::empty : RecordKind::data;
             out.size = size;
             return out;
         case kAlert: return judge_alert(buffer.first(size));

@@ -15,6 +15,7 @@ namespace gmgate::ktls {
 enum class RecordKind : std::uint8_t {
     data,            ///< `size` bytes, perhaps of several records
     nothing,         ///< no whole record has come yet
+    empty,           ///< a record without data: legal (RFC 8446 §5.1), and says nothing
     end,             ///< TCP ended without close_notify
     close_notify,
     warning,         ///< an alert to be passed over

@@ -86,7 +86,7 @@ TEST_CASE("this kernel has kernel TLS for every cipher of ours") {
 
 TEST_CASE("openssl s_client: every suite is carried by the kernel in both directions, large data both ways, close_notify") {
     Bench bench(KernelTls::required);
-    const auto text = pattern(100'000);
+    const auto text = pattern(40'000);
     for (const auto& suite : suites()) {
         CAPTURE(suite.name);
         const auto peer = bench.s_client(suite, {"-quiet"});
@@ -257,6 +257,47 @@ TEST_CASE("records that are damaged, oversized or out of place end the connectio
     CHECK(fail_with("OPTIONS sip:example.net SIP/2.0\r\n\r\n").find("TLS record") != std::string::npos);
     CHECK(bench.handshaker.counters().bad_records == 2);
     check_in_kernel(0);
+}
+
+TEST_CASE("a peer that sends record after record with nothing in it is cut off") {
+    Bench bench(KernelTls::required);
+    auto pair = connect_pair(bench, bench.handshaker, bench.connect_socket());
+    for (int i = 0; i < 32; ++i) REQUIRE(send_alert(pair.client.connection->native_handle(), Alert::no_renegotiation));
+    bench.write(*pair.client.connection, "fine");
+    CHECK(bench.read(*pair.server.connection, 4) == "fine");
+    for (int i = 0; i < 33; ++i) REQUIRE(send_alert(pair.client.connection->native_handle(), Alert::no_renegotiation));
+    std::string out;
+    CHECK_FALSE(bench.get(pair.server.connection->read(out)).has_value());
+    CHECK_FALSE(bench.get(pair.client.connection->read(out)).has_value());  // alert unexpected_message
+    CHECK(bench.handshaker.counters().alerts_received == 1);
+    CHECK(bench.handshaker.counters().bad_records == 1);
+}
+
+TEST_CASE("idle connections: memory of this process, in the kernel and in OpenSSL, from one run") {
+    const auto resident = [] {
+        std::ifstream file("/proc/self/statm");
+        long total = 0, pages = 0;
+        file >> total >> pages;
+        return pages * 4096;
+    };
+    constexpr int kPairs = 200;
+    long per_end[2] = {};
+    for (const auto mode : {KernelTls::required, KernelTls::off}) {
+        Bench bench(mode);
+        std::vector<Pair> pairs;
+        pairs.reserve(kPairs + 20);
+        long before = 0;
+        for (int i = 0; i < kPairs + 20; ++i) {
+            if (i == 20) before = resident();
+            pairs.push_back(connect_pair(bench, bench.handshaker, bench.connect_socket()));
+            bench.write(*pairs.back().client.connection, "hello");
+            bench.read(*pairs.back().server.connection, 5);
+        }
+        per_end[mode == KernelTls::off] = (resident() - before) / (2 * kPairs);
+    }
+    MESSAGE("bytes per connection: kernel TLS ", per_end[0], ", OpenSSL ", per_end[1]);
+    CHECK(per_end[0] < 2048);
+    CHECK(per_end[0] < per_end[1]);
 }
 
 TEST_CASE("a socket with kernel TLS can be taken over by another Connection, as after a restart") {
