@@ -43,7 +43,7 @@ void Lab::write_config() const {
          << kProtectedServerPorts[1] << "]\nstart-protected-client-port = " << kFirstClientPort
          << "\nend-protected-client-port = " << kLastClientPort << '\n'
          << options_.profile_lines
-         << "[[sip-interface]]\nrealm-id = \"access\"\nsec-agree-feature = \"enabled\"\nsec-agree-pref = \"ipsec3gpp\"\n"
+         << "[[sip-interface]]\nrealm-id = \"access\"\nsec-agree-feature = \"enabled\"\nsec-agree-pref = \"" << options_.sec_agree_pref << "\"\n"
          << options_.interface_lines;
     for (const char* address : {Network::kAccess4, Network::kAccess6})
         file << "[[sip-interface.sip-ports]]\naddress = \"" << address

@@ -22,6 +22,7 @@ struct LabOptions {
     std::size_t users = 8;                         ///< generated AKA subscribers
     std::vector<std::string> core_arguments{};     ///< for gmcore
     std::string core_transport = "udp";            ///< between gateway and core
+    std::string sec_agree_pref = "ipsec3gpp";
     std::string profile_lines{};                   ///< more lines for [[ims-aka-profile]]
     std::string interface_lines{};                 ///< more lines for [[sip-interface]]
     std::string more_sections{};                   ///< appended to gmgate.toml
