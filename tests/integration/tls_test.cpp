@@ -88,7 +88,7 @@ std::string response_on(Program& connection, std::size_t from) {
     return text;
 }
 
-std::string exchange(Program& connection, const std::string& request) {
+std::string ask_over(Program& connection, const std::string& request) {
     const auto from = connection.line_count();
     connection.write(request);
     return response_on(connection, from);
@@ -119,7 +119,7 @@ void check_during_registration(const Access& access, const std::string& version)
     // (4) REGISTER over TLS with Security-Verify; (5) the core sees tls-pending
     const auto connection = tls.connect(access, version);
     mark = lab.core_mark();
-    const auto accepted = exchange(*connection, phone.request("TLS", nonce, "Proxy-Require: sec-agree\r\nRequire: sec-agree\r\nSecurity-Verify: tls\r\n"));
+    const auto accepted = ask_over(*connection, phone.request("TLS", nonce, "Proxy-Require: sec-agree\r\nRequire: sec-agree\r\nSecurity-Verify: tls\r\n"));
     INFO(accepted);
     CHECK(status_of(accepted) == 200);
     const auto second = lab.core_received(mark, "REGISTER").at(0);
@@ -132,11 +132,11 @@ void check_during_registration(const Access& access, const std::string& version)
 
     // The refresh says tls-yes, and one with another private identity gets 403.
     mark = lab.core_mark();
-    CHECK(status_of(exchange(*connection, phone.request("TLS", nonce, "Proxy-Require: sec-agree\r\nRequire: sec-agree\r\nSecurity-Verify: tls\r\n"))) != 494);
+    CHECK(status_of(ask_over(*connection, phone.request("TLS", nonce, "Proxy-Require: sec-agree\r\nRequire: sec-agree\r\nSecurity-Verify: tls\r\n"))) != 494);
     CHECK(lab.core_received(mark, "REGISTER").at(0).find("integrity-protected=\"tls-yes\"") != std::string::npos);
     auto forged = phone.request("TLS", nonce, "Proxy-Require: sec-agree\r\nRequire: sec-agree\r\nSecurity-Verify: tls\r\n");
     forged.replace(forged.find("username=\"rcs"), 13, "username=\"eve");
-    CHECK(status_of(exchange(*connection, forged)) == 403);
+    CHECK(status_of(ask_over(*connection, forged)) == 403);
 
     // A phone with SAs sends a MESSAGE to it: one MESSAGE comes down the TLS connection.
     Phone sender(lab, {.user = 1, .is_v6 = access.is_v6});
@@ -163,12 +163,12 @@ TEST_SUITE("tls") {
         DigestPhone phone{{.is_v6 = false, .is_tcp = false}};
         const auto connection = tls.connect(phone.access, "-tls1_3");
         auto mark = lab.core_mark();
-        const auto challenge = exchange(*connection, phone.request("TLS", "", ""));
+        const auto challenge = ask_over(*connection, phone.request("TLS", "", ""));
         REQUIRE(status_of(challenge) == 401);
         CHECK(challenge.find("Security-Server") == std::string::npos);
         CHECK(lab.core_received(mark, "REGISTER").at(0).find("integrity-protected") == std::string::npos);
         mark = lab.core_mark();
-        CHECK(status_of(exchange(*connection, phone.request("TLS", between(challenge, "nonce=\"", "\""), ""))) == 200);
+        CHECK(status_of(ask_over(*connection, phone.request("TLS", between(challenge, "nonce=\"", "\""), ""))) == 200);
         CHECK(lab.core_received(mark, "REGISTER").at(0).find("integrity-protected=\"tls-pending\"") != std::string::npos);
         connection->close_input();  // s_client ends with close_notify
         CHECK(eventually([&] { return tls.tls_stat("TlsCurrTxSw") == 0; }));
@@ -180,7 +180,7 @@ TEST_SUITE("tls") {
         const Access access{.is_v6 = false, .is_tcp = false};
         const auto connection = tls.connect(access, "-tls1_3");
         const auto mark = lab.core_mark();
-        const auto answer = exchange(*connection, "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TLS 10.1.0.2:40000;branch=z9hG4bKx1\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n"
+        const auto answer = ask_over(*connection, "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TLS 10.1.0.2:40000;branch=z9hG4bKx1\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n"
                                                   "To: <sip:a@b>\r\nCall-ID: unbound\r\nCSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n");
         CHECK(status_of(answer) == 403);
         CHECK(lab.core_received(mark).empty());
