@@ -180,11 +180,11 @@ std::optional<sip::Flow> Gateway::way_back(const sip::Flow& flow) {
 // with its TLS connection a registration ends; the phone negotiates anew.
 void Gateway::connection_ended(const sip::Flow& flow) {
     if (flow.transport != sip::Transport::tls) return;
-    auto* registration = table_.owner_of(flow).registration;
-    if (!registration) return;
-    log::info("registration-ended", {{"impi", registration->key.impi.value}, {"connection", flow.connection.value}, {"why", "its TLS connection ended"}});
-    table_.unbind(*registration);
-    if (registration->sets.empty()) table_.take(ContactKey{registration->key});
+    for (auto* registration : table_.bound_to(flow.connection)) {
+        log::info("registration-ended", {{"impi", registration->key.impi.value}, {"connection", flow.connection.value}, {"why", "its TLS connection ended"}});
+        table_.unbind(*registration);
+        if (registration->sets.empty()) table_.take(ContactKey{registration->key});
+    }
 }
 
 void Gateway::dispatch(std::shared_ptr<sip::ServerTransaction> transaction) {

@@ -9,7 +9,12 @@
 namespace gmgate::daemon {
 
 std::optional<Objection> RegisterFlow::check(Exchange& x) {
+    const auto& interface = *x.access->interface;
     std::optional<Objection> objection;
+    if (interface.sec_agree_feature && interface.require_both && !(x.client.empty() && x.verify.empty())) {  // G-4, A-10
+        const bool both = sip::has_option_tag(x.request(), sip::HeaderId::require, "sec-agree") && sip::has_option_tag(x.request(), sip::HeaderId::proxy_require, "sec-agree");
+        if (!both) return Objection{494, "sec-agree", "sec-agree must stand in Require and in Proxy-Require"};
+    }
     if (x.over == Over::unprotected) objection = check_unprotected(x);
     else if (x.over == Over::tls) objection = x.is_bound ? check_bound_tls(x) : check_unbound_tls(x);
     else objection = check_protected(x);
@@ -21,18 +26,14 @@ std::optional<Objection> RegisterFlow::check(Exchange& x) {
 std::optional<Objection> RegisterFlow::check_unprotected(Exchange& x) {
     const auto& interface = *x.access->interface;
     const auto& request = x.request();
-    const bool in_require = sip::has_option_tag(request, sip::HeaderId::require, "sec-agree");
-    const bool in_proxy_require = sip::has_option_tag(request, sip::HeaderId::proxy_require, "sec-agree");
     if (!interface.sec_agree_feature && !interface.ims_aka_feature) {
         // with the feature disabled sec-agree is an option like any other that a proxy does not support.
-        if (in_proxy_require) return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface"};
+        if (sip::has_option_tag(request, sip::HeaderId::proxy_require, "sec-agree")) return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface"};
         p_.counters.add(Counter::mechanism_none);
         x.record.choice = "none";
         return std::nullopt;
     }
     if (x.client.empty()) return check_without_offer(x);
-    if (interface.require_both && !(in_require && in_proxy_require))  // G-4
-        return Objection{494, "sec-agree", "sec-agree must stand in Require and in Proxy-Require"};
     auto choice = choose(x.client, x.policy);
     if (!choice) {
         p_.counters.add(Counter::offer_unusable);
@@ -148,9 +149,11 @@ std::optional<Objection> RegisterFlow::check_unbound_tls(Exchange& x) {
     x.record.choice = "tls";
     x.record.rule = x.choice.rule;
     x.integrity_protected = integrity_over_tls(x);
+    if (!x.access->interface->sec_agree_feature && sip::has_option_tag(x.request(), sip::HeaderId::proxy_require, "sec-agree"))
+        return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface"};
     if (!x.has_response) {
         if (x.client.empty()) p_.tls_agreements.erase(x.impi, ue);  // starts anew, without sec-agree (feature text, second flow)
-        else if (auto choice = choose(x.client, x.policy); !choice) return Objection{494, "security-client", choice.error().why};
+        else if (!choose(x.client, x.policy)) x.client = {};  // nothing in common: goes on as TLS from the start (G-14, B-112)
         return std::nullopt;
     }
     if (!agreement) return std::nullopt;  // G-28: a Security-Verify that mirrors nothing is ignored and stripped

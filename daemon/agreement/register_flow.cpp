@@ -209,6 +209,11 @@ Task<void> RegisterFlow::accept(Exchange& x, sip::OwnedMessage response) {
         pass(x, response, "accepted by the core without a challenge: no protection, no service on this port");
         co_return;
     }
+    // Over TLS only a REGISTER that proved who sent it changes anything: with a response, or with the bound user's identity (B-97, G-27).
+    if (x.over == Over::tls && !x.has_response && !(x.is_bound && names_impi(x.request()))) {
+        pass(x, response, "accepted by the core without a proof of identity: nothing is bound");
+        co_return;
+    }
     const auto owner = p_.table.find_set(x.set);
     if (x.over != Over::tls && (!owner.set || (owner.challenge && owner.challenge->finished))) {
         p_.counters.add(Counter::wrong_sa);
@@ -259,8 +264,9 @@ void RegisterFlow::end(Registration& registration) {
     registration.ended = true;
     ++registration.generation;
     if (registration.tls) {  // its bytes are queued already: an orderly close sends them first
-        p_.transports.close(registration.tls->flow.connection, false);
+        const auto connection = registration.tls->flow.connection;
         p_.table.unbind(registration);
+        if (p_.table.bound_to(connection).empty()) p_.transports.close(connection, false);  // an emergency contact may go on
         if (registration.sets.empty()) {
             p_.table.take(ContactKey{registration.key});
             return;
@@ -289,7 +295,7 @@ void RegisterFlow::object(Exchange& x, const Objection& objection) {
         // over a set our unmodified list; elsewhere what this interface supports.
         const auto server = x.sent_security_server.empty() ? supported_mechanisms(x.policy) : x.sent_security_server;
         if (!server.empty()) extra.push_back("Security-Server: " + server);
-        if (objection.status == 421) extra.emplace_back("Require: sec-agree");
+        if (objection.status == 421 || x.access->interface->server_initiated) extra.emplace_back("Require: sec-agree");
     }
     if (objection.status == 420) extra.push_back("Unsupported: " + objection.check);
     if (objection.status == 480 || objection.status == 503) extra.emplace_back("Retry-After: 5");

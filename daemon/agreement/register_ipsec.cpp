@@ -40,7 +40,8 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     if (!reserved || !esp_keys) {
         if (!reserved) p_.counters.add(Counter::set_limit);
         response.wipe();
-        object(x, {reserved ? 500 : 503, "limit", reserved ? esp_keys.error().text : reserved.error().text});
+        const int status = reserved ? 500 : (reserved.error().reaction == Reaction::refused ? 480 : 503);
+        object(x, {status, "limit", reserved ? esp_keys.error().text : reserved.error().text});
         co_return;
     }
     auto set = co_await p_.sets.install(std::move(*reserved), std::move(*esp_keys));  // B-34
@@ -104,8 +105,9 @@ Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& respons
     auto& registration = registration_for(x);
     const bool reauthentication = challenge->came_over && registration.find(*challenge->came_over);
     if (registration.tls) {  // the phone gave up TLS
-        p_.transports.close(registration.tls->flow.connection, false);
+        const auto connection = registration.tls->flow.connection;
         p_.table.unbind(registration);
+        if (p_.table.bound_to(connection).empty()) p_.transports.close(connection, false);
     }
     auto leaving = settle_sets(registration, std::move(challenge->set), reauthentication, until);
     learn(registration, x, *response, expires);

@@ -12,7 +12,7 @@ void RegisterFlow::challenge_tls(Exchange& x, const sip::OwnedMessage& response)
         const auto challenge = sip::DigestParams::parse(response->value(sip::HeaderId::www_authenticate));
         return challenge ? std::string(challenge->get("algorithm").value_or("")) : std::string{};
     }();
-    if (x.over == Over::tls && x.access->interface->reject_akav1_over_tls && sip::same_token(algorithm, "AKAv1-MD5")) {
+    if (x.access->interface->reject_akav1_over_tls && sip::same_token(algorithm, "AKAv1-MD5")) {
         object(x, {403, "aka-over-tls", "AKAv1 over TLS is refused by aka-over-tls (RFC 4169 section 1)"});
         return;
     }
@@ -36,14 +36,10 @@ Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response
         object(x, {480, "connection", "the TLS connection ended while the core was asked"});
         co_return;
     }
-    if (!x.has_response && !x.is_bound) {
-        pass(x, response, "accepted by the core without a challenge: not bound");
-        co_return;
-    }
     auto& registration = registration_for(x);
     const bool again = registration.tls.has_value();
     TlsBinding binding{x.flow(), x.client, x.verify};
-    if (x.is_bound) binding = *registration.tls;  // a refresh keeps what the association began with
+    if (again && registration.tls->flow.connection == x.flow().connection) binding = *registration.tls;  // a refresh keeps what it began with
     const auto before = p_.table.bind(registration, std::move(binding));
     p_.transports.keep_open(x.flow().connection, true);
     p_.tls_agreements.erase(x.impi, x.flow().remote.address);

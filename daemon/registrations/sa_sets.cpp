@@ -29,6 +29,8 @@ std::optional<Port> SaSets::choose_client_port(const SetWish& wish, const ImsAka
 
 Result<std::unique_ptr<SaSet>> SaSets::reserve(const SetWish& wish, const ImsAkaProfile& profile, bool strict_collision) {
     if (table_.sets_at(wish.ue) >= config_.limits.sets_per_address) return failure(Reaction::exhausted, "too many sets of SAs for this UE address");
+    if (wish.port_ps && table_.uses_client_port(wish.ue, wish.port_uc, {wish.gateway, *wish.port_ps}))  // B-17, B-22: port_uc shall change
+        return failure(Reaction::refused, "the phone's new Security-Client keeps the client port of a live set");
     const auto port_ps = choose_server_port(wish, profile);
     if (!port_ps) return failure(Reaction::exhausted, "the UE's address and client port are in use on every protected server port");
     if (*port_ps != wish.port_ps.value_or(profile.protected_server_ports.front())) {

@@ -137,15 +137,24 @@ std::optional<sip::Flow> Table::bind(Registration& registration, TlsBinding bind
     std::optional<sip::Flow> before;
     if (registration.tls && registration.tls->flow.connection != binding.flow.connection) before = registration.tls->flow;
     unbind(registration);
-    by_connection_[binding.flow.connection] = &registration;
+    by_connection_.emplace(binding.flow.connection, &registration);
     registration.tls = std::move(binding);
     return before;
 }
 
 void Table::unbind(Registration& registration) {
     if (!registration.tls) return;
-    by_connection_.erase(registration.tls->flow.connection);
+    const auto [first, last] = by_connection_.equal_range(registration.tls->flow.connection);
+    const auto at = std::find_if(first, last, [&](const auto& entry) { return entry.second == &registration; });
+    if (at != last) by_connection_.erase(at);
     registration.tls.reset();
+}
+
+std::vector<Registration*> Table::bound_to(sip::ConnectionId connection) {
+    std::vector<Registration*> found;
+    const auto [first, last] = by_connection_.equal_range(connection);
+    for (auto at = first; at != last; ++at) found.push_back(at->second);
+    return found;
 }
 
 FlowOwner Table::owner_of(const sip::Flow& flow) {

@@ -43,6 +43,8 @@ public:
     /// one IMPI; the caller has checked that this connection is not another's).
     std::optional<sip::Flow> bind(Registration& registration, TlsBinding binding);
     void unbind(Registration& registration);
+    /// The contacts that a connection carries: one, and perhaps an emergency contact beside it.
+    std::vector<Registration*> bound_to(sip::ConnectionId connection);
 
     // ---- sets
     /// A fresh number within `mask`, not in use.
@@ -77,7 +79,7 @@ private:
     std::map<ChallengeKey, std::unique_ptr<Challenge>> challenges_;
     std::map<ContactKey, std::unique_ptr<Registration>> registrations_;
     std::unordered_map<std::string, Registration*> by_token_;
-    std::unordered_map<sip::ConnectionId, Registration*> by_connection_;
+    std::unordered_multimap<sip::ConnectionId, Registration*> by_connection_;  ///< contacts of one user (B-3)
     std::unordered_map<SetNumber, Owner> owners_;
     std::unordered_map<Pair, SetNumber, PairHash> by_pair_;
     std::unordered_map<Address, std::size_t> challenges_per_address_, sets_per_address_;
