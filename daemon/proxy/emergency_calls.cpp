@@ -38,7 +38,16 @@ Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transacti
             co_return;
         case UnprotectedVerdict::reject_494:
             refusal = make_answer(494, "Security Agreement Required", "sec-agree outside REGISTER", Counter::unprotected_rejected);
+            if (interface.server_initiated) refusal.extra.push_back("Require: sec-agree");
             if (!security_server.empty()) refusal.extra.push_back(fmt::format("Security-Server: {}", security_server));
+            break;
+        case UnprotectedVerdict::reject_421:
+            refusal = make_answer(421, "Extension Required", "this interface asks for a security agreement first", Counter::unprotected_rejected);
+            refusal.extra.push_back("Require: sec-agree");
+            if (!security_server.empty()) refusal.extra.push_back(fmt::format("Security-Server: {}", security_server));
+            break;
+        case UnprotectedVerdict::reject_502:
+            refusal = make_answer(502, "Bad Gateway", "server-initiated agreement needs exactly one Via", Counter::unprotected_rejected);
             break;
         case UnprotectedVerdict::reject_420:
             refusal = make_answer(420, "Bad Extension", "sec-agree is off on this interface", Counter::unprotected_rejected);

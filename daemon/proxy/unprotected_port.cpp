@@ -12,6 +12,8 @@ std::string_view to_string(UnprotectedVerdict verdict) {
         case UnprotectedVerdict::reject_403: return "403";
         case UnprotectedVerdict::reject_420: return "420";
         case UnprotectedVerdict::reject_494: return "494";
+        case UnprotectedVerdict::reject_421: return "421";
+        case UnprotectedVerdict::reject_502: return "502";
         case UnprotectedVerdict::drop: return "drop";
     }
     return "?";
@@ -32,6 +34,10 @@ UnprotectedVerdict judge_unprotected(const sip::Message& message, const SipInter
     const bool is_on = interface.sec_agree_feature || interface.ims_aka_feature;
     if (asks && is_on) return UnprotectedVerdict::reject_494;
     if (asks && sip::has_option_tag(message, HeaderId::proxy_require, "sec-agree")) return UnprotectedVerdict::reject_420;
+    if (interface.sec_agree_feature && interface.server_initiated) {  // RFC 3329 §2.3.2
+        if (sip::via_count(message) != 1) return UnprotectedVerdict::reject_502;
+        return sip::has_option_tag(message, HeaderId::supported, "sec-agree") ? UnprotectedVerdict::reject_494 : UnprotectedVerdict::reject_421;
+    }
     // With the feature off there is still nobody behind this port whom the gateway knows (C-62).
     return UnprotectedVerdict::reject_403;
 }

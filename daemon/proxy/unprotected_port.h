@@ -15,6 +15,8 @@ enum class UnprotectedVerdict {
     reject_403,       ///< Forbidden
     reject_420,       ///< sec-agree asked for where it is off (A-29)
     reject_494,       ///< asks for sec-agree outside REGISTER: 494 with Security-Server (A-11, A-12)
+    reject_421,       ///< server-initiated agreement (A-23): Extension Required with Security-Server
+    reject_502,       ///< server-initiated agreement with more than one Via (A-22)
     drop,             ///< an ACK or a response: nobody may be answered
 };
 std::string_view to_string(UnprotectedVerdict verdict);

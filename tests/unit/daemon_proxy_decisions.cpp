@@ -300,3 +300,18 @@ TEST_CASE("C-84: the rest of an emergency dialog passes in both directions, and 
     CHECK(dialogs.open(*parse(third), flow) != nullptr);
     CHECK(dialogs.size() == 1);
 }
+
+TEST_CASE("A-22, A-23: with server-initiated agreement a request without sec-agree gets 421, with Supported 494, with two Via 502") {
+    SipInterface interface;
+    interface.sec_agree_feature = true;
+    interface.server_initiated = true;
+    const Clock clock;
+    const EmergencyDialogs dialogs(clock);
+    const auto judge = [&](const std::string& more) {
+        const auto message = parse(request_with("MESSAGE", "sip:b@x", more));
+        return judge_unprotected(*message, interface, dialogs);
+    };
+    CHECK(judge("") == UnprotectedVerdict::reject_421);
+    CHECK(judge("Supported: sec-agree\n") == UnprotectedVerdict::reject_494);
+    CHECK(judge("Via: SIP/2.0/UDP 192.0.2.99;branch=z9hG4bKother\n") == UnprotectedVerdict::reject_502);
+}
