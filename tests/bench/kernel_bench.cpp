@@ -14,6 +14,7 @@
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 
 #include "tests/bench/separate_sends.h"
@@ -118,6 +119,7 @@ void clean() {
 struct Cost {
     const char* name;
     std::vector<double> microseconds{};  ///< of each round
+    double user_microseconds = 0;        ///< mean of all rounds: the part spent in user mode, as the kernel's clock tick sees it
     std::map<std::string, std::uint64_t> calls{};
     std::uint64_t counted_sets = 0;
     double messages = 0;
@@ -148,6 +150,12 @@ double microseconds_per_set(std::size_t sets, F&& work) {
     return taken.count() / static_cast<double>(sets);
 }
 
+double user_microseconds_so_far() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return static_cast<double>(usage.ru_utime.tv_sec) * 1e6 + static_cast<double>(usage.ru_utime.tv_usec);
+}
+
 void measure_time(const Options& options, Cost& ours, Cost& theirs) {
     Gateway gateway;
     const auto keys = example_keys();
@@ -156,11 +164,17 @@ void measure_time(const Options& options, Cost& ours, Cost& theirs) {
     for (std::size_t round = 0; round <= options.rounds; ++round) {
         for (const bool is_ours : {round % 2 == 0, round % 2 != 0}) {
             auto batch = requests(is_ours ? options.sets : 0);
+            const double user_before = user_microseconds_so_far();
             const double taken = is_ours ? microseconds_per_set(options.sets, [&] { gateway.install(batch); })
                                          : microseconds_per_set(options.sets, [&] { install_separately(sets, keys); });
+            const double user = user_microseconds_so_far() - user_before;
             const auto left = kernel_contents();
             if (left.sas != 4 * options.sets) throw std::runtime_error("there are " + std::to_string(left.sas) + " SAs after a round");
-            if (round > 0) (is_ours ? ours : theirs).microseconds.push_back(taken);
+            if (round > 0) {
+                Cost& cost = is_ours ? ours : theirs;
+                cost.microseconds.push_back(taken);
+                cost.user_microseconds += user / static_cast<double>(options.sets * options.rounds);
+            }
             clean();
         }
     }
@@ -210,6 +224,8 @@ void print(const Options& options, const Cost& ours, const Cost& theirs) {
     const auto line = [](const char* what, double a, double b) { std::printf("  %-42s %16.1f %16.1f %8.2f\n", what, a, b, b > 0 ? a / b : 0); };
     line("time, median of the rounds (us)", ours.median(), theirs.median());
     line("time, best round (us)", ours.best(), theirs.best());
+    // The clock tick of User Mode Linux takes much of the kernel's time for the program's.
+    if (!runner || std::strcmp(runner, "uml") != 0) line("of it in user mode, mean (us)", ours.user_microseconds, theirs.user_microseconds);
     line("system calls, all", ours.calls_per_set(), theirs.calls_per_set());
     line("system calls on the netlink socket", ours.per_set("sendmsg") + ours.per_set("recvmsg"), theirs.calls_per_set());
     line("netlink messages to the kernel", ours.messages, theirs.messages);
@@ -224,7 +240,9 @@ void print(const Options& options, const Cost& ours, const Cost& theirs) {
     print_aim("one receive", ours.per_set("recvmsg") == 1 && ours.per_set("recvfrom") == 0, ours.per_set("recvmsg") + ours.per_set("recvfrom"));
     print_aim("no policy", ours.left.policies == 0, ours.left.policies);
     const double share = ours.median() / theirs.median();
-    print_aim("a third of the time", share <= 1.0 / 3, share);
+    print_aim("a third of the time (median)", share <= 1.0 / 3, share);
+    const double best_share = ours.best() / theirs.best();
+    print_aim("a third of the time (best round)", best_share <= 1.0 / 3, best_share);
 }
 
 int run(const Options& options) {
