@@ -242,8 +242,8 @@ Result<Context> Context::server(ServerOptions options) {
 Result<Context> Context::client(ClientOptions options) {
     auto ssl = make_context(TLS_client_method(), options.allow_tls12, options.allow_tls13);
     if (!ssl) return std::unexpected(std::move(ssl.error()));
-    const bool trusted = options.ca_file.empty() ? SSL_CTX_set_default_verify_paths(ssl->get()) == 1
-                                                 : SSL_CTX_load_verify_locations(ssl->get(), options.ca_file.c_str(), nullptr) == 1;
+    const bool trusted = !options.verify || (options.ca_file.empty() ? SSL_CTX_set_default_verify_paths(ssl->get()) == 1
+                                                                     : SSL_CTX_load_verify_locations(ssl->get(), options.ca_file.c_str(), nullptr) == 1);
     if (!trusted) return refuse("cannot load the trusted certificates " + options.ca_file + ": " + take_openssl_error());
     SSL_CTX_set_verify(ssl->get(), options.verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
     auto state = std::make_shared<State>();

@@ -44,12 +44,16 @@ std::string pattern(std::size_t size) {
     return text + "\n";
 }
 
-Context client_context() {
-    ClientOptions options;
-    options.verify = false;
-    auto made = Context::client(options);
-    REQUIRE(made.has_value());
-    return std::move(*made);
+/// One for all connections, as a daemon has it: its size must not be counted per connection.
+const Context& client_context() {
+    static const Context shared = [] {
+        ClientOptions options;
+        options.verify = false;
+        auto made = Context::client(options);
+        REQUIRE(made.has_value());
+        return std::move(*made);
+    }();
+    return shared;
 }
 
 struct Pair {

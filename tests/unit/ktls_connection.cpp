@@ -97,7 +97,7 @@ TEST_CASE("handshake: half handshakes held open end at the time limit and keep n
     for (int i = 0; i < 16; ++i) {  // many more than there are threads
         idle.push_back(bench.connect_socket());
         if (i % 2 == 1) REQUIRE(::send(idle.back().get(), "\x16\x03\x01\x02\x00\x01", 6, 0) == 6);
-        halves.push_back(bench.start(bench.handshaker.accept(bench.accept_socket(), bench.context, 2s)));
+        halves.push_back(bench.start(bench.handshaker.accept(bench.accept_socket(), bench.context, 5s)));
     }
     auto pair = connect_pair(bench);
     CHECK(bench.handshaker.counters().handshakes_ok == 2);
