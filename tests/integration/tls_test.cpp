@@ -141,10 +141,10 @@ void check_during_registration(const Access& access, const std::string& version)
     // A phone with SAs sends a MESSAGE to it: one MESSAGE comes down the TLS connection.
     Phone sender(lab, {.user = 1, .is_v6 = access.is_v6});
     sender.demand_registered();
-    const auto word = unique_word("to-tls-");
     const auto from = connection->line_count();
-    sender.start_message(std::string("sip:") + kUser, word);
-    connection->wait_for_text(word, from);
+    sender.start_message(std::string("sip:") + kUser, unique_word("to-tls-"));
+    connection->wait_for_text("MESSAGE sip:rcs@", from);
+    connection->wait_for_text("P-Called-Party-ID: <sip:" + std::string(kUser), from);  // the body has no line end to wait for
 }
 
 }  // namespace
@@ -170,7 +170,7 @@ TEST_SUITE("tls") {
         mark = lab.core_mark();
         CHECK(status_of(ask_over(*connection, phone.request("TLS", between(challenge, "nonce=\"", "\""), ""))) == 200);
         CHECK(lab.core_received(mark, "REGISTER").at(0).find("integrity-protected=\"tls-pending\"") != std::string::npos);
-        connection->close_input();  // s_client ends with close_notify
+        connection->kill();
         CHECK(eventually([&] { return tls.tls_stat("TlsCurrTxSw") == 0; }));
     }
 
