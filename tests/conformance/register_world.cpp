@@ -92,13 +92,14 @@ RegisterWorld::RegisterWorld(daemon::Config made, std::chrono::milliseconds t1) 
     serve_core();
 }
 
-// A-26, as the gateway does it: with its TLS connection a registration ends.
+// A-26, as the gateway does it: with its TLS connection the registrations over it end.
 void RegisterWorld::connection_ended(const sip::Flow& flow) {
+    if (flow.transport != sip::Transport::tls) return;
     auto& table = parts_->table;
-    auto* registration = flow.transport == sip::Transport::tls ? table.owner_of(flow).registration : nullptr;
-    if (!registration) return;
-    table.unbind(*registration);
-    if (registration->sets.empty()) table.take(daemon::ContactKey{registration->key});
+    for (auto* registration : table.bound_to(flow.connection)) {
+        table.unbind(*registration);
+        if (registration->sets.empty()) table.take(daemon::ContactKey{registration->key});
+    }
 }
 
 // What still runs is let go first: its coroutines refer to the parts.

@@ -22,9 +22,8 @@ constexpr const char* kCk = "b40ba9a3c58b2a05bbf0d987b21bf8cb";
 constexpr const char* kIk = "f769bcd751044604127672711c6d3441";
 constexpr const char* kNonce = "I1U8vpY3qJ0hiuZNrke/NVXzKLQ1d7m5Sp/6w1Tfr7M=";
 constexpr std::size_t kEvents = 14;
-// Defects that are known and not looked for until they are mended; each has its case in tests/conformance/known.
-constexpr bool kKnownUnboundTlsDeregisters = true;  // unbound_tls_deregisters.md
-constexpr bool kKnownBoundTlsOtherContact = true;   // bound_tls_other_contact.md
+// Known, see tests/conformance/known/README.md: not looked for until it is mended.
+constexpr bool kKnownTwoUsersOneConnection = true;
 
 /// Octets of the input, zeros behind its end.
 class Script {
@@ -83,11 +82,12 @@ private:
     // ------------------------------------------------------------------------------------------------------------------ events
 
     void event() {
-        switch (script_.below(12)) {
+        switch (script_.below(13)) {
             case 0: case 1: case 2: unprotected(); break;
             case 3: case 4: case 5: over_set(true); break;
             case 6: over_set(false); break;
             case 7: case 8: over_tls(); break;
+            case 12: over_tls_twice(); break;
             case 9: {
                 const auto ahead = script_.below(8);
                 world_.kernel.clear_failures();
@@ -229,6 +229,23 @@ private:
         send(draft, flow, identity, std::string(to_string(set.state)));
     }
 
+    /// Two users at once over one connection that is not bound yet: it may end up with one of them.
+    void over_tls_twice() {
+        const auto name = 4 + script_.below(2);
+        if (kKnownTwoUsersOneConnection) return;
+        if (!connections_.contains(name)) connections_[name] = world_.tls_connection({address_of(name), Port{static_cast<std::uint16_t>(40000 + name)}});
+        const auto flow = connections_[name];
+        if (!world_.parts().transports.is_open(flow.connection)) return;
+        tell("two users at once over one TLS connection");
+        world_.core_answers.clear();
+        for (const auto phone : {0U, 1U}) {
+            allowed_.insert(impi_of(phone));
+            world_.core_answers.push_back(fmt::format("SIP/2.0 200 OK\nContact: <sip:{}:1358>;expires=3600", flow.remote.address.to_string()));
+            if (auto transaction = world_.start(text_of({.impi = impi_of(phone), .client = "", .verify = "", .instance = ""}, flow), flow)) transactions_.push_back(transaction);
+        }
+        world_.settle();
+    }
+
     void over_tls() {
         const auto name = script_.below(4);
         if (!connections_.contains(name)) {
@@ -245,8 +262,7 @@ private:
         if (script_.below(3) != 0) draft.flaws &= kNoResponse;
         std::string may_change;
         if (owner.registration) {
-            if (kKnownBoundTlsOtherContact || script_.below(2) == 0) draft.instance = owner.registration->key.instance;
-            if (kKnownBoundTlsOtherContact) draft.flaws &= ~static_cast<unsigned>(kNoAuthorization);
+            draft.instance = script_.below(8) == 0 ? "other" : owner.registration->key.instance;
             may_change = owner.registration->key.impi.value;
             if (script_.below(3) != 0) {
                 draft.impi = may_change;
@@ -254,7 +270,7 @@ private:
                 draft.verify = owner.registration->tls->security_verify.to_string();
             }
             if (script_.below(8) == 0) draft.expires = "0";
-        } else if (kKnownUnboundTlsDeregisters || (draft.flaws & (kNoResponse | kNoAuthorization)) == 0) {
+        } else if ((draft.flaws & (kNoResponse | kNoAuthorization)) == 0) {
             may_change = (draft.flaws & kOtherIdentity) == 0 ? draft.impi : draft.impi == impi_of(0) ? impi_of(1) : impi_of(0);
         }
         send(draft, flow, may_change, owner.registration ? "bound TLS" : "unbound TLS");
@@ -290,6 +306,10 @@ private:
         for (const auto& owner : owners)
             if (owner.challenge)
                 require(challenged.insert({owner.challenge->impi, owner.set->parameters.ue}).second, "one temporary set per (IMPI, UE address)");
+        std::map<std::uint64_t, Impi> users;
+        table.for_each([&](daemon::Registration& r) {
+            if (r.tls) require(users.emplace(r.tls->flow.connection.value, r.key.impi).first->second == r.key.impi, "one TLS connection, one private identity (C-49)");
+        });
         require(owners.size() == table.set_count(), "every set has its number");
 
         for (const auto& transaction : transactions_)
