@@ -2,6 +2,7 @@
 #include "behaviour.h"
 #include "core_link.h"
 #include "proxy.h"
+#include "register_transactions.h"
 #include "registrar.h"
 #include "users.h"
 
@@ -121,6 +122,9 @@ class Core {
     if (!message.is_request()) return proxy_.handle_response(std::move(message));
     if (!message.is("REGISTER")) return proxy_.handle_request(std::move(message), origin);
     note_source(message, origin.remote);
+    const auto [is_new, answer] = transactions_.note(message);
+    if (answer) return link_.respond(*answer, origin);
+    if (!is_new) return;  // its answer is on the way, or never comes
     Behaviour behaviour = options_.behaviour;
     if (options_.steer)
       for (const std::string& word : message.list(kSteerHeader))
@@ -128,12 +132,12 @@ class Core {
     Registrar registrar(users_, log_, fmt::format("<sip:orig@{};lr>", origin.local.to_string()));
     auto response = registrar.handle(message, behaviour);
     if (!response) return;
-    if (behaviour.delay.count() == 0) return link_.respond(*response, origin);
-    later_.spawn(respond_later(std::move(*response), origin, behaviour.delay));
+    later_.spawn(respond(std::move(message), std::move(*response), origin, behaviour.delay));
   }
 
-  Task<void> respond_later(SipMessage response, Origin origin, std::chrono::milliseconds delay) {
-    co_await sleep_for(loop_, delay);
+  Task<void> respond(SipMessage request, SipMessage response, Origin origin, std::chrono::milliseconds delay) {
+    if (delay.count() != 0) co_await sleep_for(loop_, delay);
+    transactions_.answer(request, response);
     link_.respond(response, origin);
   }
 
@@ -143,6 +147,7 @@ class Core {
   MessageLog& log_;
   CoreLink link_;
   Proxy proxy_;
+  RegisterTransactions transactions_;
   Tasks later_;
 };
 
