@@ -52,7 +52,13 @@ std::string Address::to_string() const {
     return buffer;
 }
 
-std::string Address::to_uri_host() const { return is_v6() ? "[" + to_string() + "]" : to_string(); }
+std::string Address::to_uri_host() const {
+    if (!is_v6()) return to_string();
+    std::string host(1, '[');
+    host += to_string();
+    host += ']';
+    return host;
+}
 
 std::optional<Endpoint> Endpoint::parse(std::string_view text) {
     const auto colon = text.rfind(':');

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <fstream>
-#include <regex>
 #include <sstream>
 
 #include "daemon/config.h"
@@ -72,11 +71,17 @@ TEST_CASE("The commented sample in packaging/ is a configuration that parses, an
     text << file.rdbuf();
     const auto config = parse_config(text.str(), "gmgate.toml");
     REQUIRE_MESSAGE(config.has_value(), config.error().text);
-    const std::regex setting("^# ?(\\[|[a-z0-9-]+ = )");
+    // "# key = value", "#[[table]]" or "# [table]" is a setting; other comments are prose.
+    const auto is_setting = [](const std::string& line) {
+        const std::size_t begin = line.starts_with("# ") ? 2 : 1;
+        if (!line.starts_with('#') || begin >= line.size()) return false;
+        const auto end = line.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-", begin);
+        return line[begin] == '[' || (end != std::string::npos && end > begin && line.compare(end, 3, " = ") == 0);
+    };
     std::string bare;
     for (std::string line; std::getline(text, line);) {
         if (line.starts_with("# preference")) continue;  // stands instead of the two lists
-        if (std::regex_search(line, setting)) line = line.substr(line.starts_with("# ") ? 2 : 1);
+        if (is_setting(line)) line = line.substr(line.starts_with("# ") ? 2 : 1);
         bare += line + "\n";
     }
     const auto all = parse_config(with(bare, "sec-agree-pref = \"ipsec3gpp\"", "sec-agree-pref = \"ipsec3gpp-tls\""), "bare.toml");
