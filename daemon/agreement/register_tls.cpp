@@ -36,6 +36,13 @@ Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response
         object(x, {480, "connection", "the TLS connection ended while the core was asked"});
         co_return;
     }
+    // Asked again here, with no await before the binding: another user's REGISTER may have been accepted on it meanwhile (C-49).
+    for (const auto* other : p_.table.bound_to(x.flow().connection))
+        if (other->key.impi != x.impi) {
+            p_.counters.add(Counter::impi_mismatch);
+            object(x, {403, "authorization", "this TLS connection belongs to another user by now"});
+            co_return;
+        }
     auto& registration = registration_for(x);
     const bool again = registration.tls.has_value();
     TlsBinding binding{x.flow(), x.client, x.verify};

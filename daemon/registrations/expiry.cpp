@@ -23,6 +23,7 @@ Task<void> Expiry::run() {
         co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, stopped));
         if (stopped) co_return;
         co_await sweep();
+        co_await sets_.remove_leftovers();
     }
 }
 

@@ -1,6 +1,7 @@
 #include "daemon/registrations/sa_sets.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "base/random.h"
@@ -74,9 +75,26 @@ Task<void> SaSets::remove(std::unique_ptr<SaSet> set) {
     for (const auto& [local, remote] : {std::pair{set->gateway_server(), set->ue_client()}, std::pair{set->gateway_client(), set->ue_server()}})
         if (const auto flow = transports_.find_connection(local, remote)) transports_.close(flow->connection, true);
     const auto removed = co_await kernel_.remove_set(set->parameters);
-    if (!removed) log::error("sa-remove-failed", {{"set", set->number.value}, {"ue", set->parameters.ue.to_string()}, {"reason", removed.error().text}});
+    if (!removed) {
+        log::error("sa-remove-failed", {{"set", set->number.value}, {"ue", set->parameters.ue.to_string()}, {"reason", removed.error().text}});
+        leftovers_.push_back(set->parameters);
+        co_return;
+    }
     counters_.add(Counter::sa_deleted);
     spis_.release(set->own_spis());
+}
+
+Task<void> SaSets::remove_leftovers() {
+    auto waiting = std::exchange(leftovers_, {});
+    for (const auto& parameters : waiting) {
+        const auto removed = co_await kernel_.remove_set(parameters);
+        if (!removed) {
+            leftovers_.push_back(parameters);
+            continue;
+        }
+        counters_.add(Counter::sa_deleted);
+        spis_.release({parameters.spi_pc, parameters.spi_ps});
+    }
 }
 
 sip::Flow SaSets::udp_flow(const SaSet& set) {

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -39,8 +40,12 @@ public:
     Task<Result<std::unique_ptr<SaSet>>> install(std::unique_ptr<SaSet> set, xfrm::EspKeys keys);
     /// The same set with a longer life, in the kernel and here; a lifetime is never decreased (B-51).
     Task<Result<void>> extend(xfrm::SetParameters parameters, TimePoint expires);
-    /// Closes its connections, deletes the SAs, gives SPIs back. The set is out of the table already.
+    /// Closes its connections, deletes the SAs, gives SPIs back. The set is out of the table already. What the kernel does not delete
+    /// keeps its SPIs and is tried again by remove_leftovers().
     Task<void> remove(std::unique_ptr<SaSet> set);
+    /// Deletes what an earlier remove() could not; called once a second.
+    Task<void> remove_leftovers();
+    std::size_t leftovers() const { return leftovers_.size(); }
 
     /// Outbound flow of a set for UDP: port_pc → port_us (B-15).
     static sip::Flow udp_flow(const SaSet& set);
@@ -57,6 +62,7 @@ private:
     sip::Transports& transports_;
     Counters& counters_;
     const Clock& clock_;
+    std::vector<xfrm::SetParameters> leftovers_;
 };
 
 /// Row "message over the established-not-yet-used set" (C-43): takes it into use and cuts the old ones to `grace`. True when it did.

@@ -106,3 +106,19 @@ TEST_CASE("Protected client ports used up for one phone: 503 with the reason") {
     CHECK(bench.registration()->sets.size() == 1);
     CHECK(bench.kernel.sas().size() == 4);
 }
+
+TEST_CASE("A set that the kernel does not delete keeps its SPIs and is tried again: no SA without an owner, no SPI given out twice") {
+    Bench bench;
+    bench.challenge();
+    bench.clock.advance(bench.config.timers.reg_await_auth + std::chrono::seconds{1});
+    for (std::uint64_t n = 1; n <= 8; ++n) bench.kernel.fail_message(bench.kernel.messages() + n, EBUSY);
+    bench.sweep();
+    CHECK(bench.parts().sets.leftovers() == 1);
+    CHECK(bench.parts().spis.in_use() == 2);
+    bench.kernel.clear_failures();
+    asio::co_spawn(bench.loop, bench.parts().sets.remove_leftovers(), asio::detached);
+    bench.loop.poll();
+    CHECK(bench.kernel.sas().empty());
+    CHECK(bench.parts().sets.leftovers() == 0);
+    CHECK(bench.parts().spis.in_use() == 0);
+}
