@@ -14,18 +14,6 @@ namespace gmgate::daemon {
 
 using sip::HeaderId;
 
-namespace {
-
-Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter = {}) {
-    Answer answer;
-    answer.status = status;
-    answer.phrase = std::move(phrase);
-    answer.why = std::move(why);
-    answer.counter = counter;
-    return answer;
-}
-
-}  // namespace
 
 Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transaction, const SipInterface& interface,
                                std::string security_server) {

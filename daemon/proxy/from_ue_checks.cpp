@@ -23,6 +23,15 @@ std::optional<Counter> Answer::status_counter() const {
     }
 }
 
+Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter) {
+    Answer answer;
+    answer.status = status;
+    answer.phrase = std::move(phrase);
+    answer.why = std::move(why);
+    answer.counter = counter;
+    return answer;
+}
+
 std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec) {
     if (const auto index = request.find(HeaderId::max_forwards)) {
         const auto hops = sip::parse_u32(request.field(*index).value);

@@ -22,6 +22,7 @@ struct Answer {
 
     std::optional<Counter> status_counter() const;  ///< reject_403, …
 };
+Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter = {});
 
 /// RFC 3261 §16.3 for a proxy: Max-Forwards (483), Proxy-Require (420). nullopt: all is well.
 std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec);

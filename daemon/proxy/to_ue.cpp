@@ -13,15 +13,6 @@ namespace {
 
 constexpr std::size_t kOurOctets = 350;  // what Via and Record-Route add to a request, at most
 
-Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter = {}) {
-    Answer answer;
-    answer.status = status;
-    answer.phrase = std::move(phrase);
-    answer.why = std::move(why);
-    answer.counter = counter;
-    return answer;
-}
-
 }  // namespace
 
 Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> transaction) {
