@@ -109,7 +109,6 @@ ChallengeKeys keys_of(const sip::Message& response) {
         const auto challenge = sip::DigestParams::parse(field.value);
         if (!challenge || keys.present) return;
         keys.present = read_key(challenge->get("ck").value_or(""), keys.ck) && read_key(challenge->get("ik").value_or(""), keys.ik);
-        keys.nonce = challenge->get("nonce").value_or("");
     });
     return keys;
 }

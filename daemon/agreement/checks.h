@@ -42,11 +42,11 @@ std::optional<Objection> check_identity(const sip::Message& request, const Impi&
 struct ChallengeKeys {
     xfrm::Key128 ck, ik;
     bool present = false;
-    std::string nonce;
 };
 ChallengeKeys keys_of(const sip::Message& response);
 
 /// Table C.3 for ipsec-3gpp: the value of integrity-protected.
+/// Which set carried it tells an answer to this challenge from a repeated old response, not the nonce (C-20).
 /// `over_temporary`: the REGISTER came over a set of this authentication; `over_established`: over one of the latest successful one.
 std::string_view integrity_protected(bool over_temporary, bool over_established, bool has_response);
 

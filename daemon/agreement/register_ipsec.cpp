@@ -62,7 +62,6 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     challenge->impi = x.impi;
     challenge->ue = ue;
     challenge->contact = x.contact;
-    challenge->nonce = keys.nonce;
     challenge->token = x.token;
     if (x.over == Over::established) challenge->came_over = x.set;
     challenge->set = std::move(*set);

@@ -14,17 +14,6 @@
 
 namespace gmgate::daemon {
 
-/// The gateway's own names in headers, built once per leg.
-struct OwnNames {
-    std::string via_host;    ///< "192.0.2.1:5060" or "[2001:db8::1]:5060": sent-by
-    std::string uri_host;    ///< host[:port] of our URI in Path, Record-Route
-};
-
-/// Facts about the received request that header rules need.
-struct Received {
-    sip::Flow flow;
-};
-
 // ---- building blocks, shared by REGISTER and everything else
 
 /// Adds received= (and fills rport=) in the topmost Via of a request (RFC 3261 §18.2.1, RFC 3581, C-19).

@@ -54,7 +54,6 @@ struct Challenge {
     ContactKey contact;
     std::unique_ptr<SaSet> set;
     std::optional<SetNumber> came_over;  ///< the established set that carried the first REGISTER; none: it came unprotected
-    std::string nonce;                   ///< of the 401, to tell an answer from a repeated old one (C-20)
     std::string token;                   ///< of the Path that the core saw in the first REGISTER
     bool finished = false;               ///< answered finally: the set only waits until retransmissions are over
 };
