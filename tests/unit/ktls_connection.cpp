@@ -276,6 +276,7 @@ TEST_CASE("renegotiation of TLS 1.2 is refused") {
     peer->write("R\n");
     peer->wait_for_text("RENEGOTIATING");
     REQUIRE(bench.until([&] { return !peer->is_running(); }));
+    peer->wait();  // its last words may still be in the pipe
     CHECK(peer->output().find("no renegotiation") != std::string::npos);
 }
 
