@@ -43,11 +43,13 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       core_(config.core, transports_, transactions_),
       sets_(config, table_, kernel, spis_, transports_, counters_, clock),
       expiry_(config, table_, sets_, transports_, counters_, clock),
+      kernel_watch_(loop.get_executor(), accesses_, table_, sets_, kernel, counters_),
       tls_agreements_(config.limits.challenges, clock),
       register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock}),
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_),
       tls_(loop.get_executor(), config, transports_) {
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
+    transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
     transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
     transports_.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
     transactions_.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
@@ -143,6 +145,12 @@ void Gateway::tell_what_phones_get() const {
     }
 }
 
+std::vector<Address> Gateway::access_addresses() const {
+    std::set<Address> addresses;
+    for (const auto& access : accesses_.all()) addresses.insert(access.address);
+    return {addresses.begin(), addresses.end()};
+}
+
 void Gateway::stop() {
     tls_.close();
     transports_.shutdown();
@@ -162,11 +170,21 @@ bool Gateway::screen(const sip::Message& message, const sip::Flow& flow) {
         log::debug("wrong-sa", {{"from", flow.remote.to_string()}, {"to", flow.local.to_string()}, {"set", flow.mark.value}});
         return false;
     }
-    if (owner.registration && take_into_use(*owner.registration, owner.set->number, clock_.now(), config_.timers.old_set)) {
-        log::info("set-taken-into-use", {{"impi", owner.registration->key.impi.value}, {"set", owner.set->number.value}, {"why", "the phone uses it"}});
-        for (const auto& set : owner.registration->sets) expiry_.watch(set->number, set->expires);
-    }
+    // A REGISTER counts in the register flow, where its retransmissions do not arrive.
+    if (owner.registration && !is_register) expiry_.used(*owner.registration, owner.set->number);
     return true;
+}
+
+// Without an SA the kernel swallows a datagram and reports success (kernel-facts: xfrm_lookup, make_blackhole): a retransmission whose
+// set has ended meanwhile would vanish and nobody would know. Streams are closed with their set.
+bool Gateway::may_leave(const sip::Flow& flow) {
+    if (!accesses_.is_protected(flow.local)) return true;
+    const bool is_guarded = kernel_watch_.guards_stand();
+    if (is_guarded && table_.covers(flow.local, flow.remote)) return true;
+    counters_.add(Counter::no_sa);
+    log::info("no-sa", {{"from", flow.local.to_string()}, {"to", flow.remote.to_string()},
+                        {"why", is_guarded ? "the set of SAs of this message has ended; it is not sent" : "a guard policy is missing; nothing is sent until it stands again"}});
+    return false;
 }
 
 // Where answers go that the SIP layer makes by itself (400, 503): on a protected port over the set's own outbound SA, or nowhere.

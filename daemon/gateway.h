@@ -11,6 +11,7 @@
 #include "daemon/proxy/core_link.h"
 #include "daemon/proxy/router.h"
 #include "daemon/registrations/expiry.h"
+#include "daemon/registrations/kernel_watch.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 #include "daemon/tls_listener.h"
@@ -31,6 +32,10 @@ public:
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
     void stop();
 
+    /// What the kernel's event sockets tell (xfrm::Monitor, xfrm::AddressWatch).
+    KernelWatch& kernel_watch() { return kernel_watch_; }
+    std::vector<Address> access_addresses() const;
+
     const Counters& counters() const { return counters_; }
     const Table& table() const { return table_; }
     const Trace& trace() const { return trace_; }
@@ -43,6 +48,7 @@ private:
     void tell_what_phones_get() const;
 
     bool screen(const sip::Message& message, const sip::Flow& flow);
+    bool may_leave(const sip::Flow& flow);
     std::optional<sip::Flow> way_back(const sip::Flow& flow);
     void connection_ended(const sip::Flow& flow);
     void dispatch(std::shared_ptr<sip::ServerTransaction> transaction);
@@ -61,6 +67,7 @@ private:
     CoreLink core_;
     SaSets sets_;
     Expiry expiry_;
+    KernelWatch kernel_watch_;
     TlsAgreements tls_agreements_;
     RegisterFlow register_flow_;
     Router router_;

@@ -13,7 +13,9 @@
 
 #include "base/log.h"
 #include "daemon/gateway.h"
+#include "xfrm/address_watch.h"
 #include "xfrm/codec.h"
+#include "xfrm/monitor.h"
 #include "xfrm/netlink_kernel.h"
 
 namespace {
@@ -69,11 +71,21 @@ Task<Result<void>> remove_guards(const daemon::Config& config, xfrm::Kernel& ker
     co_return co_await kernel.remove_sas(std::move(ids));
 }
 
+// The event sockets first: from here on nothing that happens in the kernel is missed.
+Task<Result<void>> start(daemon::Gateway& gateway, xfrm::Monitor& monitor, xfrm::AddressWatch& addresses) {
+    if (auto ok = monitor.start(); !ok) co_return ok;
+    if (auto ok = addresses.start(); !ok) co_return ok;
+    co_return co_await gateway.start();
+}
+
 int run(const daemon::Config& config, bool only_remove_guards) {
     const Clock clock;
     asio::io_context loop(1);
     xfrm::NetlinkKernel kernel(loop.get_executor(), clock, netlink_settings(config.xfrm));
     daemon::Gateway gateway(loop, config, kernel, clock);
+    xfrm::Monitor monitor(loop.get_executor(), netlink_settings(config.xfrm).owner, [&](const xfrm::KernelEvent& event) { gateway.kernel_watch().event(event); });
+    xfrm::AddressWatch addresses(loop.get_executor(), gateway.access_addresses(),
+                                 [&](const auto& change) { gateway.kernel_watch().address_changed(change.address, change.is_usable, change.why); });
     int status = kOk;
     const auto finish = [&](const std::exception_ptr& exception, const Result<void>& result) {
         if (exception || !result) {
@@ -93,7 +105,7 @@ int run(const daemon::Config& config, bool only_remove_guards) {
         loop.stop();
     });
     if (only_remove_guards) asio::co_spawn(loop, remove_guards(config, kernel), finish);
-    else asio::co_spawn(loop, gateway.start(), finish);
+    else asio::co_spawn(loop, start(gateway, monitor, addresses), finish);
     loop.run();
     return status;
 }

@@ -166,6 +166,10 @@ void Transports::Impl::sweep() {
 // --- sending
 
 Result<void> Transports::Impl::send(const Flow& flow, std::string bytes) {
+    if (may_leave && !may_leave(flow)) {
+        ++counters->messages_not_sent;
+        return failure(Reaction::broken, "no SA covers " + flow.local.to_string() + " to " + flow.remote.to_string());
+    }
     if (flow.transport != Transport::udp) {
         const auto connection = find(flow.connection);
         if (!connection)
@@ -227,6 +231,7 @@ Transports::~Transports() {
     impl_->closed_handler = nullptr;
     impl_->closed_watcher = nullptr;
     impl_->reply_route = nullptr;
+    impl_->may_leave = nullptr;
 }
 
 Result<void> Transports::listen(const Endpoint& local, ListenOptions options) { return impl_->listen(local, options); }
@@ -246,6 +251,7 @@ void Transports::close_listener(const Endpoint& local) {
 void Transports::on_message(MessageHandler handler) { impl_->message_handler = std::move(handler); }
 void Transports::on_closed(ClosedHandler handler) { impl_->closed_handler = std::move(handler); }
 void Transports::watch_closed(ClosedHandler watcher) { impl_->closed_watcher = std::move(watcher); }
+void Transports::set_gate(std::function<bool(const Flow&)> may_leave) { impl_->may_leave = std::move(may_leave); }
 void Transports::set_reply_route(std::function<std::optional<Flow>(const Flow&)> route) { impl_->reply_route = std::move(route); }
 std::optional<Flow> Transports::reply_route(const Flow& received_on) const { return impl_->route_reply(received_on); }
 

@@ -63,7 +63,7 @@ struct TransportLimits {
 
 struct TransportCounters {
     std::uint64_t datagrams_in = 0, datagrams_out = 0, datagrams_not_sent = 0, receive_calls = 0, send_calls = 0;
-    std::uint64_t messages_in = 0, malformed = 0, keep_alives = 0, stun_requests = 0;
+    std::uint64_t messages_in = 0, messages_not_sent = 0, malformed = 0, keep_alives = 0, stun_requests = 0;
     std::uint64_t connections_opened = 0, connections_accepted = 0, connections_refused_limit = 0, connections_closed = 0, write_queue_overflows = 0;
     std::uint64_t bad_requests_answered = 0;
 };
@@ -98,6 +98,10 @@ public:
     /// flow. On protected ports the way back of UDP is port_pc → port_us (B-15), which only the gateway knows.
     void set_reply_route(std::function<std::optional<Flow>(const Flow&)> route);
     std::optional<Flow> reply_route(const Flow& received_on) const;
+
+    /// Asked before each message leaves; false: it is not sent, counted as messages_not_sent, and send() fails with Reaction::broken.
+    /// On a protected port the kernel swallows a datagram without an SA and reports success, so only the gateway can know. Default: all.
+    void set_gate(std::function<bool(const Flow&)> may_leave);
 
     /// Queues a message. UDP: on the socket bound to flow.local; stream: on flow.connection. Errors: no such socket or connection
     /// (Reaction::broken), queue full (exhausted). UDP success means "given to the kernel queue", not "sent under ESP".

@@ -114,6 +114,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     MessageHandler message_handler;
     ClosedHandler closed_handler, closed_watcher;
     std::function<std::optional<Flow>(const Flow&)> reply_route;
+    std::function<bool(const Flow&)> may_leave;
     std::unordered_map<Endpoint, Listener> listeners;
     std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections;
     std::unordered_map<EndpointPair, ConnectionId, EndpointPairHash> by_endpoints;

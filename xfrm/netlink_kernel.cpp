@@ -242,12 +242,14 @@ Task<Result<void>> NetlinkKernel::extend_set(SetParameters parameters, std::chro
     if (lifetime.count() <= 0) co_return failure(Reaction::internal, "a lifetime must be positive");
     auto found = co_await find_set(parameters);
     if (!found) co_return std::unexpected(found.error());
-    // The kernel counts from add_time in wall-clock seconds (kernel-facts: xfrm_timer_handler, ktime_get_real_seconds).
+    // The kernel counts from add_time in wall-clock seconds (kernel 6.1: xfrm_timer_handler, ktime_get_real_seconds). After a step of
+    // that clock the age is what the kernel takes it for, below 0 after a step back; a limit of 0 would mean none.
     std::vector<std::chrono::seconds> limits;
     const auto now = clock_.wall();
     for (const auto& record : *found) {
-        const auto age = std::chrono::duration_cast<std::chrono::seconds>(now - record.report.added);
-        limits.push_back(std::max(age, std::chrono::seconds{0}) + lifetime);
+        const auto age = std::chrono::floor<std::chrono::seconds>(now - record.report.added);
+        const auto limit = age + lifetime;
+        limits.push_back(limit.count() > 0 ? limit : lifetime);
     }
     co_return co_await limit_set(std::move(*found), std::move(limits));
 }

@@ -60,6 +60,7 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
         co_return;
     }
 
+    co_await drop_failed_challenge(x);     // B-42
     auto response = co_await ask_core(x);  // C.2, C.3: stripped, marked, forwarded
     if (!response && response.error().reaction == Reaction::reject) {
         object(x, {483, "max-forwards", response.error().text});
@@ -103,6 +104,7 @@ bool RegisterFlow::arrive(Exchange& x) {
         x.carried_by = owner.set->parameters;
         x.sent_security_server = owner.set->security_server;
         x.record.over = fmt::format("{} set {}", to_string(owner.set->state), x.set.value);
+        if (owner.registration) p_.expiry.used(*owner.registration, x.set);
         if (flow.transport == sip::Transport::udp) x.transaction->set_reply_flow(SaSets::udp_flow(*owner.set));  // B-15, B-39
     } else if (flow.transport == sip::Transport::udp) {
         x.transaction->set_reply_flow(unprotected_reply_flow(x.request(), flow));  // RFC 3261 §18.2.2, RFC 3581
@@ -136,6 +138,23 @@ std::optional<Objection> RegisterFlow::read(Exchange& x) {
 }
 
 // --------------------------------------------------------------------------------------------------------------- to the core
+
+// B-42: a phone that refuses the network's challenge (AUTN or SQN) says so with an empty response or `auts`, in clear or over the set
+// that it had before; the new SAs end with it. Only the nonce of that very challenge ends it, so that a stranger cannot.
+Task<void> RegisterFlow::drop_failed_challenge(const Exchange& x) {
+    if (x.over != Over::unprotected && x.over != Over::established) co_return;
+    const auto ue = x.flow().remote.address;
+    const auto* waiting = p_.table.find_challenge(x.impi, ue);
+    const auto credentials = sip::credentials_of(x.request());
+    if (!waiting || waiting->finished || !credentials) co_return;
+    const auto nonce = credentials->get("nonce").value_or("");
+    if (nonce.empty() || nonce != waiting->nonce) co_return;
+    if (x.has_response && !credentials->get("auts")) co_return;
+    log::info("challenge-refused-by-phone", {{"impi", x.impi.value}, {"ue", ue.to_string()}, {"set", waiting->set->number.value},
+                                             {"why", credentials->get("auts") ? "sequence number out of step: it asks for resynchronisation" : "it does not believe the network's AUTN"}});
+    auto challenge = p_.table.take_challenge(x.impi, ue);
+    co_await p_.sets.remove(std::move(challenge->set));
+}
 
 Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     if (const auto* known = p_.table.find(x.contact)) x.token = known->token;
@@ -177,6 +196,7 @@ Task<void> RegisterFlow::challenge(Exchange& x, sip::OwnedMessage response) {
     if (x.over == Over::temporary) {
         // A challenge to the answer of a challenge: its UE SPIs are in use by this very set, so no new one can stand beside it. The UE
         // gets no Security-Server, gives up and starts again (C-37).
+        aim_failure(x);
         pass(x, response, "challenged again over the temporary set: the phone starts anew");
         finish_challenge(x);
     } else if (x.choice.mechanism == MechanismKind::tls) {
@@ -281,8 +301,20 @@ void RegisterFlow::end(Registration& registration) {
 
 // --------------------------------------------------------------------------------------------------------------------- answers
 
-// B-41: the failure is told on the set of SAs that carried the REGISTER; a temporary one ends with it, established ones stay (B-5).
+// B-41: a failed authentication is told over the new SAs when the first REGISTER came in clear, else over the old ones that carried it.
+void RegisterFlow::aim_failure(const Exchange& x) {
+    if (x.over != Over::temporary) return;
+    const auto* challenge = p_.table.find_set(x.set).challenge;
+    const auto* old = challenge && challenge->came_over ? p_.table.find_set(*challenge->came_over).set : nullptr;
+    if (!old) return;
+    if (!sip::is_reliable(x.flow().transport)) x.transaction->set_reply_flow(SaSets::udp_flow(*old));
+    else if (const auto connection = p_.transports.find_connection(old->gateway_server(), old->ue_client())) x.transaction->set_reply_flow(*connection);
+    // A phone without a connection over the old set gets it on the one that it asked on: it must learn of it (RFC 3261 §18.2.2).
+}
+
+// The temporary set ends with the failure, established ones stay (B-5).
 void RegisterFlow::decline(Exchange& x, const sip::OwnedMessage& response) {
+    aim_failure(x);
     pass(x, response, "declined by the core");
     if (x.over == Over::temporary) finish_challenge(x);
     // B-98: a failed authentication closes the TLS connection; one that is bound already stays for its user (B-5, G-27).

@@ -80,6 +80,7 @@ private:
     // ---- register_flow.cpp, in the order of the flow
     bool arrive(Exchange& x);
     std::optional<Objection> read(Exchange& x);
+    Task<void> drop_failed_challenge(const Exchange& x);
     Task<Result<sip::OwnedMessage>> ask_core(Exchange& x);
     Task<void> challenge(Exchange& x, sip::OwnedMessage response);
     Task<void> accept(Exchange& x, sip::OwnedMessage response);
@@ -88,6 +89,7 @@ private:
     void deregister(Exchange& x, const sip::OwnedMessage& response);
     void end(Registration& registration);
     void decline(Exchange& x, const sip::OwnedMessage& response);
+    void aim_failure(const Exchange& x);
     void object(Exchange& x, const Objection& objection);
     void pass(Exchange& x, const sip::OwnedMessage& response, std::string_view why, const std::optional<std::string>& security_server = std::nullopt);
     void answer(Exchange& x, std::string response, int status, std::string_view why);
@@ -105,7 +107,8 @@ private:
     // ---- register_ipsec.cpp
     Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);
     Task<void> establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
-    std::vector<std::unique_ptr<SaSet>> settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh, bool reauthentication, TimePoint expires);
+    std::vector<std::unique_ptr<SaSet>> settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh, std::optional<SetNumber> kept, TimePoint expires);
+    std::vector<std::unique_ptr<SaSet>> displace_others(const Registration& registration, const Exchange& x);
     Task<void> refresh(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
     void finish_challenge(const Exchange& x);
 

@@ -4,8 +4,10 @@
 
 #include <fmt/format.h>
 
+#include "base/log.h"
 #include "daemon/agreement/register_flow.h"
 #include "daemon/proxy/header_rules.h"
+#include "sip/digest.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -63,6 +65,7 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     challenge->ue = ue;
     challenge->contact = x.contact;
     challenge->token = x.token;
+    if (const auto told = sip::DigestParams::parse(response->value(sip::HeaderId::www_authenticate))) challenge->nonce = told->get("nonce").value_or("");
     if (x.over == Over::established) challenge->came_over = x.set;
     challenge->set = std::move(*set);
     auto& fresh = *challenge->set;
@@ -102,29 +105,35 @@ Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& respons
     }
     auto challenge = p_.table.take_challenge(owner.challenge->impi, owner.challenge->ue);
     auto& registration = registration_for(x);
-    const bool reauthentication = challenge->came_over && registration.find(*challenge->came_over);
+    const auto kept = challenge->came_over && registration.find(*challenge->came_over) ? challenge->came_over : std::nullopt;
     if (registration.tls) {  // the phone gave up TLS
         const auto connection = registration.tls->flow.connection;
         p_.table.unbind(registration);
         if (p_.table.bound_to(connection).empty()) p_.transports.close(connection, false);
     }
-    auto leaving = settle_sets(registration, std::move(challenge->set), reauthentication, until);
+    auto leaving = settle_sets(registration, std::move(challenge->set), kept, until);
     learn(registration, x, *response, expires);
-    p_.counters.add(reauthentication ? Counter::reregistered : Counter::registered);
+    for (auto& set : displace_others(registration, x)) leaving.push_back(std::move(set));
+    p_.counters.add(kept ? Counter::reregistered : Counter::registered);
     pass(x, response, "registered");
     for (auto& set : leaving) co_await p_.sets.remove(std::move(set));
 }
 
-// What happens to the sets that were there before (table C-44). Those that end at once come back.
-std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh, bool reauthentication, TimePoint expires) {
+// What happens to the sets that were there before (table C-44). `kept`: a re-authentication came over this one. Those that end at once
+// come back; no more than one stays beside the new set, so that with a temporary one a contact has three (B-22).
+std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh, std::optional<SetNumber> kept, TimePoint expires) {
     std::vector<SetNumber> ending;
     const auto now = p_.clock.now();
+    const auto* outbound = registration.outbound();
     for (const auto& set : registration.sets) {
         const bool moved = set->parameters.ue != fresh->parameters.ue;
-        if (reauthentication && set->in_use) {
-            set->state = SetState::old;  // keeps carrying outbound traffic until the UE uses the new one (B-54)
+        if (kept && set->number == *kept) {
+            // B-54: it carries outbound traffic until the UE uses the new one. A phone that began over an older set than the one in use
+            // has lost the newer: its 200 never arrived.
+            set->state = SetState::old;
+            set->in_use = true;
             p_.expiry.watch(set->number, set->expires - p_.config.timers.old_set);
-        } else if (!reauthentication && moved && !registration.ended) {
+        } else if (!kept && moved && !registration.ended && set.get() == outbound) {
             // The phone changed its address or access: what it still has in flight may finish (design: 64*T1 after the new 200).
             set->state = SetState::old;
             set->in_use = false;
@@ -137,10 +146,27 @@ std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& regi
     std::vector<std::unique_ptr<SaSet>> leaving;
     for (const auto number : ending) leaving.push_back(p_.table.take_set(registration, number));
     fresh->state = SetState::established;
-    fresh->in_use = !reauthentication;
+    fresh->in_use = !kept;
     fresh->expires = expires;
     p_.expiry.watch(fresh->number, expires);
     p_.table.add_set(registration, std::move(fresh));
+    return leaving;
+}
+
+// G-25: the newcomer has proved that this address and client port are its own now, so whoever had them before is gone: crashed and back
+// under another contact, or the address went to another phone. An emergency contact stands beside its user's others (B-3).
+std::vector<std::unique_ptr<SaSet>> RegisterFlow::displace_others(const Registration& registration, const Exchange& x) {
+    std::vector<std::unique_ptr<SaSet>> leaving;
+    const auto is_emergency = [](const ContactKey& key) { return key.reg_id.starts_with("sos:"); };
+    for (const auto* other : p_.table.at_client_port(x.carried_by->ue, x.carried_by->port_uc, x.carried_by->gateway, x.access->profile->protected_server_ports)) {
+        if (other == &registration) continue;
+        if (other->key.impi == registration.key.impi && is_emergency(other->key) != is_emergency(registration.key)) continue;
+        p_.counters.add(Counter::displaced);
+        log::notice("registration-ended", {{"impi", other->key.impi.value}, {"ue", x.carried_by->ue.to_string()}, {"by", registration.key.impi.value},
+                                           {"why", "another contact has proved that this address and client port are its own"}});
+        auto ended = p_.table.take(ContactKey{other->key});
+        for (auto& set : ended->sets) leaving.push_back(std::move(set));
+    }
     return leaving;
 }
 

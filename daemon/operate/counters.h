@@ -33,17 +33,23 @@ namespace gmgate::daemon {
     X(via_mismatch, "Via address differs from the packet's source on a protected port")                        \
     X(offer_unusable, "Security-Client without a usable mechanism")                                            \
     X(port_collision, "UE address and port in use by another registration: other server port chosen")          \
+    X(displaced, "registrations ended because another contact proved that their address and client port are its own") \
     X(set_limit, "refused: too many sets or challenges")                                                       \
     X(ck_ik_missing, "401 from the core without ck and ik although ipsec-3gpp was chosen")                     \
     X(sa_add_failed, "sets of SAs that the kernel refused")                                                    \
     X(sa_added, "sets of SAs installed")                                                                       \
     X(sa_deleted, "sets of SAs removed")                                                                       \
+    X(sa_lost, "sets of SAs that expired in the kernel or that somebody else deleted")                         \
+    X(guards_restored, "times that guard policies which somebody else had deleted were installed again")       \
+    X(kernel_events_lost, "times that the socket of kernel events overflowed; a dump follows")                 \
+    X(address_lost, "times that an access address went away")                                                  \
     X(temporary_expired, "temporary sets that ran out unanswered")                                             \
     X(established_expired, "registrations that ran out")                                                       \
     X(wrong_sa, "messages dropped because they came over no or the wrong set of SAs")                          \
     X(unprotected_rejected, "requests other than REGISTER and emergency rejected on an unprotected port")      \
     X(emergency_passed, "emergency requests passed from an unprotected port")                                  \
     X(core_unreachable, "requests for which the core gave no answer")                                          \
+    X(no_sa, "messages not sent from a protected port because their set of SAs has ended")                     \
     X(no_set, "requests towards a UE refused because it has no set of SAs")                                    \
     X(not_registered, "requests towards a token that is not registered")                                       \
     X(emergency_refused, "emergency requests refused because too many emergency dialogs are open")             \

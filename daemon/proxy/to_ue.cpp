@@ -29,9 +29,13 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
         co_return;
     }
     if (token && emergency_.find_by_token(*token) != nullptr) co_return co_await emergency_from_core(transaction, *token);
-    if (!token || table_.find_by_token(*token) == nullptr) {
-        Answer refusal = make_answer(404, "Not Found", token ? "no registration with this token" : "neither Route nor Request-URI names us",
-                                     Counter::not_registered);
+    if (!token) {
+        Answer refusal = make_answer(404, "Not Found", "neither Route nor Request-URI names us", Counter::not_registered);
+        co_return co_await answer(transaction, std::move(refusal));
+    }
+    // A token that we gave out once: the registration has ended here before it did in the core (expired, its SAs deleted, a reboot).
+    if (table_.find_by_token(*token) == nullptr) {
+        Answer refusal = make_answer(480, "Temporarily Unavailable", "no registration with this token: the phone must register again", Counter::not_registered);
         co_return co_await answer(transaction, std::move(refusal));
     }
     co_await forward_to_ue(transaction, *token);
@@ -70,14 +74,14 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     Relay leg;
     leg.transaction = transaction;
     leg.client = transactions_.send(request_to_ue(request, rules), path->flow);
-    if (path->flow.transport == sip::Transport::tcp)
-        leg.again = [&]() -> Task<std::unique_ptr<sip::ClientTransaction>> {  // the phone lost its connection: UDP, same transaction
-            const Result<UePath> datagram = co_await path_to_ue(token, 0, true);
-            if (!datagram) co_return nullptr;
-            rules.transport = datagram->flow.transport;
-            rules.via_host = datagram->via_host;
-            co_return transactions_.send(request_to_ue(request, rules), datagram->flow);
-        };
+    // The phone lost its connection, or the set ended before it answered: by UDP over the set in use now, in the same transaction.
+    leg.again = [&]() -> Task<std::unique_ptr<sip::ClientTransaction>> {
+        const Result<UePath> datagram = co_await path_to_ue(token, 0, true);
+        if (!datagram || datagram->flow == path->flow) co_return nullptr;
+        rules.transport = datagram->flow.transport;
+        rules.via_host = datagram->via_host;
+        co_return transactions_.send(request_to_ue(request, rules), datagram->flow);
+    };
     leg.watch = watch;
     leg.edit = [back](const sip::Message& response) { return response_to_core(response, back); };
     counters_.add(Counter::requests_to_ue);

@@ -30,6 +30,10 @@ Task<Result<UePath>> Router::path_to_ue(std::string token, std::size_t octets, b
     constexpr int kRounds = 3;  // the set may change while a connection is being opened
     for (int round = 0; round < kRounds; ++round) {
         const Registration* registration = table_.find_by_token(token);
+        if (registration != nullptr) {
+            const auto ours = registration->reached_at();
+            if (ours && table_.is_suspended(ours->address)) co_return failure(Reaction::refused, "our address " + ours->address.to_string() + " is not there at the moment");
+        }
         if (registration != nullptr && registration->tls) {  // B-93: the UE's own connection, and nothing else
             if (!transports_.is_open(registration->tls->flow.connection)) co_return failure(Reaction::refused, "the TLS connection has ended");
             UePath path;

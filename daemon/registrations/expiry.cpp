@@ -27,6 +27,12 @@ Task<void> Expiry::run() {
     }
 }
 
+void Expiry::used(Registration& registration, SetNumber number) {
+    if (!take_into_use(registration, number, clock_.now(), config_.timers.old_set)) return;
+    log::info("set-taken-into-use", {{"impi", registration.key.impi.value}, {"set", number.value}, {"why", "the phone uses it"}});
+    for (const auto& set : registration.sets) watch(set->number, set->expires);
+}
+
 // Row "old set in use has <= 64*T1 left" of table C-44: the new set is taken into use although the UE has not used it yet.
 void Expiry::prepare_handover(Registration& registration, const SaSet& set) {
     if (set.state != SetState::old || !set.in_use) return;

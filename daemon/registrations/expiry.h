@@ -22,6 +22,9 @@ public:
     void watch(SetNumber number, TimePoint when);
     /// The same for a registration over TLS, which has no sets.
     void watch(const ContactKey& key, TimePoint when);
+    /// Row "message over the established-not-yet-used set" of table C-44: a message that came over a set tells that the phone uses it.
+    /// Not for retransmissions of the REGISTER that established it: a phone that repeats it has not seen the 200 yet.
+    void used(Registration& registration, SetNumber number);
     /// Runs until the executor stops: once a second everything that is due.
     Task<void> run();
     /// One pass over what is due now.

@@ -53,7 +53,8 @@ struct Challenge {
     Address ue;
     ContactKey contact;
     std::unique_ptr<SaSet> set;
-    std::optional<SetNumber> came_over;  ///< the established set that carried the first REGISTER; none: it came unprotected
+    std::optional<SetNumber> came_over;  ///< the established or old set that carried the first REGISTER; none: it came unprotected
+    std::string nonce;                   ///< of the core's 401: by it the phone's report of a failure names this challenge (B-42)
     std::string token;                   ///< of the Path that the core saw in the first REGISTER
     bool finished = false;               ///< answered finally: the set only waits until retransmissions are over
 };
@@ -68,7 +69,7 @@ struct TlsBinding {
 struct Registration {
     ContactKey key;
     std::string token;                           ///< unforgeable user part of our URI in Path and Record-Route
-    std::vector<std::unique_ptr<SaSet>> sets;    ///< at most three, newest last
+    std::vector<std::unique_ptr<SaSet>> sets;    ///< at most two, newest last: with a temporary set three per contact (B-22)
     std::optional<TlsBinding> tls;               ///< bound TLS connection (mechanism tls)
     std::vector<Impu> impus;                     ///< P-Associated-URI in order, first = default IMPU; else the To URI
     std::vector<std::string> service_route;      ///< name-addr values in order

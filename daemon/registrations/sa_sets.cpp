@@ -74,6 +74,7 @@ Task<Result<void>> SaSets::extend(xfrm::SetParameters parameters, TimePoint expi
 Task<void> SaSets::remove(std::unique_ptr<SaSet> set) {
     for (const auto& [local, remote] : {std::pair{set->gateway_server(), set->ue_client()}, std::pair{set->gateway_client(), set->ue_server()}})
         if (const auto flow = transports_.find_connection(local, remote)) transports_.close(flow->connection, true);
+    transports_.flush();  // what was said over it last leaves before its SAs go
     const auto removed = co_await kernel_.remove_set(set->parameters);
     if (!removed) {
         log::error("sa-remove-failed", {{"set", set->number.value}, {"ue", set->parameters.ue.to_string()}, {"reason", removed.error().text}});

@@ -128,6 +128,10 @@ std::unique_ptr<SaSet> Table::take_set(Registration& registration, SetNumber num
     return set;
 }
 
+void Table::for_each_set(const std::function<void(const SaSet&)>& f) const {
+    for (const auto& [number, owner] : owners_) f(*owner.set);
+}
+
 FlowOwner Table::find_set(SetNumber number) {
     const auto at = owners_.find(number);
     return at == owners_.end() ? FlowOwner{} : FlowOwner{at->second.set, at->second.registration, at->second.challenge};
@@ -177,6 +181,17 @@ FlowOwner Table::owner_of(const sip::Flow& flow) {
 
 bool Table::uses_client_port(const Address& ue, Port port_uc, const Endpoint& gateway_server) const {
     return by_pair_.contains({gateway_server, Endpoint{ue, port_uc}});
+}
+
+std::vector<Registration*> Table::at_client_port(const Address& ue, Port port_uc, const Address& gateway, const std::vector<Port>& server_ports) {
+    std::vector<Registration*> found;
+    for (const auto port : server_ports) {
+        const auto at = by_pair_.find({Endpoint{gateway, port}, Endpoint{ue, port_uc}});
+        if (at == by_pair_.end()) continue;
+        auto* registration = find_set(at->second).registration;
+        if (registration && std::ranges::find(found, registration) == found.end()) found.push_back(registration);
+    }
+    return found;
 }
 
 bool Table::uses_server_port(const Address& ue, Port port_us, const Endpoint& gateway_client) const {

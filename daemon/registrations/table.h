@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <unordered_map>
 
 #include "daemon/registrations/registration.h"
@@ -46,6 +47,12 @@ public:
     /// The contacts that a connection carries: one, and perhaps an emergency contact beside it.
     std::vector<Registration*> bound_to(sip::ConnectionId connection);
 
+    // ---- our own addresses
+    /// While an access address of ours is not usable nothing is sent to the phones behind it; they keep their registrations.
+    void suspend(const Address& gateway) { suspended_.insert(gateway); }
+    void resume(const Address& gateway) { suspended_.erase(gateway); }
+    bool is_suspended(const Address& gateway) const { return suspended_.contains(gateway); }
+
     // ---- sets
     /// A fresh number within `mask`, not in use.
     SetNumber next_number(std::uint32_t mask);
@@ -55,10 +62,15 @@ public:
     FlowOwner find_set(SetNumber number);
     /// Who owns a flow: for TLS the bound connection; else the mark; for connections that carry no mark the four-tuple.
     FlowOwner owner_of(const sip::Flow& flow);
+    void for_each_set(const std::function<void(const SaSet&)>& f) const;
     std::size_t set_count() const { return owners_.size(); }
     std::size_t sets_at(const Address& ue) const;
     /// True when a live set has this UE address and client port towards that protected server port (B-22, G-25).
     bool uses_client_port(const Address& ue, Port port_uc, const Endpoint& gateway_server) const;
+    /// Registrations that have a set with this UE address and client port towards one of these server ports.
+    std::vector<Registration*> at_client_port(const Address& ue, Port port_uc, const Address& gateway, const std::vector<Port>& server_ports);
+    /// True when an SA of a live set goes from `local` to `remote`: nothing else may leave a protected port.
+    bool covers(const Endpoint& local, const Endpoint& remote) const { return by_pair_.contains({local, remote}); }
     /// True when a live set has this UE address and server port from that protected client port.
     bool uses_server_port(const Address& ue, Port port_us, const Endpoint& gateway_client) const;
 
@@ -83,6 +95,7 @@ private:
     std::unordered_map<SetNumber, Owner> owners_;
     std::unordered_map<Pair, SetNumber, PairHash> by_pair_;
     std::unordered_map<Address, std::size_t> challenges_per_address_, sets_per_address_;
+    std::set<Address> suspended_;
     std::uint32_t last_number_ = 0;
 };
 

@@ -244,11 +244,13 @@ TEST_CASE("a CANCEL from the phone goes on to the core, and the 487 comes back")
     CHECK(first_line(net.core_peer.receive()).starts_with("ACK "));
 }
 
-TEST_CASE("C-71, H-8: an unknown token gets 404, a phone without a set 480; nothing is sent to it") {
+TEST_CASE("C-71, H-8: an unknown token and a phone without a set get 480, who names nobody of ours 404; nothing is sent") {
     Network net;
     net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:other@" + net.core_side.to_string() + ";lr>\n"), net.core_side);
-    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 404 Not Found");
+    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 480 Temporarily Unavailable");
     CHECK(net.counters.get(Counter::not_registered) == 1);
+    net.core_peer.send(net.from_core("MESSAGE", "", "z9hG4bKcore0"), net.core_side);
+    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 404 Not Found");
 
     net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
     net.core_peer.send(net.from_core("MESSAGE", net.our_route(), "z9hG4bKcore2"), net.core_side);

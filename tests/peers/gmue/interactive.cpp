@@ -92,7 +92,14 @@ class Session {
  private:
   Task<void> run(Command command) {
     const std::string& word = command.word;
-    if (word == "register") {
+    if (word == "begin" && command.first != "begin") {  // goes on beside the next commands
+      Command inner = parse_command(command.first + ' ' + command.rest);
+      calls_.spawn(run(std::move(inner)));
+    } else if (word == "fault") {
+      set_fault(command.first);
+    } else if (word == "expires") {
+      phone_.set_expires(to_number<std::uint32_t>(command.first).value_or(phone_.config().expires));
+    } else if (word == "register") {
       (void)co_await phone_.register_now(RegisterKind::initial, {});
     } else if (word == "reregister") {
       std::vector<Header> headers;
@@ -118,6 +125,17 @@ class Session {
     } else {
       env_.emit({{"event", "error"}, {"text", "unknown command '" + word + "'"}});
     }
+  }
+
+  void set_fault(const std::string& name) {
+    Faults faults;
+    if (name == "wrong-ik") faults.wrong_ik = true;
+    else if (name == "wrong-res") faults.wrong_res = true;
+    else if (name == "auts") faults.force_auts = true;
+    else if (name == "no-esp") faults.no_esp = true;
+    else if (name == "lose-200") faults.lose_200 = true;
+    else if (name != "none") env_.emit({{"event", "error"}, {"text", "unknown fault '" + name + "'"}});
+    phone_.set_faults(faults);
   }
 
   Task<void> call(std::string to, Duration talk) { (void)co_await phone_.call(std::move(to), talk); }

@@ -177,6 +177,7 @@ void add_fault_options(CLI::App& app, Options& o) {
   app.add_flag("--wrong-res", o.faults.wrong_res, "answer the challenge wrongly, over the right SAs")->group(faults);
   app.add_flag("--auts", o.faults.force_auts, "claim a sequence number failure once")->group(faults);
   app.add_flag("--no-esp", o.faults.no_esp, "take the challenge and never answer it")->group(faults);
+  app.add_flag("--lose-200", o.faults.lose_200, "never see the 200 of a REGISTER")->group(faults);
   app.add_flag("--clear", o.faults.clear, "send the second REGISTER without ESP to the protected port")->group(faults);
   app.add_option("--bid-down", o.faults.bid_down, "TS 33.226 4.2.2.3.2: 1 Security-Client altered, 2 both, 3 Security-Verify, 4 its algorithms")
       ->check(CLI::Range(0, 4))
@@ -243,7 +244,10 @@ void add_options(CLI::App& app, Options& o) {
       "COMMANDS on standard input\n"
       "  register | reregister [challenge] | deregister      'challenge' asks gmcore --steer for a challenge\n"
       "  message URI TEXT | options URI | call URI [SECONDS] | hangup\n"
-      "  status | wait SECONDS | quit");
+      "  status | wait SECONDS | quit                        quit leaves without deregistering\n"
+      "  begin COMMAND                                       does not wait for the end of that command\n"
+      "  fault wrong-ik|wrong-res|auts|no-esp|lose-200|none  misbehave from the next REGISTER on\n"
+      "  expires SECONDS                                     what the next REGISTERs ask for");
   for (CLI::App* sub : app.get_subcommands([](CLI::App*) { return true; })) sub->fallthrough();
   app.footer(kExamples);
 }

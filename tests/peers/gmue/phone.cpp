@@ -60,6 +60,7 @@ std::string Phone::registered_text() const {
 }
 
 void Phone::on_incoming(Incoming incoming) {
+  if (config_.faults.lose_200 && !incoming.message.is_request() && incoming.message.method() == "REGISTER" && incoming.message.status() == 200) return;
   note_use(incoming);
   if (incoming.message.is_request()) return on_request(incoming);
   if (transactions_.on_response(incoming.message)) return;

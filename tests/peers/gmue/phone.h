@@ -55,6 +55,10 @@ class Phone {
   /// Ends all calls.
   void hang_up();
 
+  /// From the next REGISTER on; the registration itself goes on.
+  void set_faults(const Faults& faults) { config_.faults = faults; }
+  void set_expires(std::uint32_t seconds) { config_.expires = seconds; }
+
   [[nodiscard]] bool is_registered() const { return registered_; }
   [[nodiscard]] nlohmann::json status() const;
   [[nodiscard]] const PhoneConfig& config() const { return config_; }
@@ -71,7 +75,7 @@ class Phone {
   [[nodiscard]] std::optional<Verdict> read_challenge(const SipMessage& response, Attempt& attempt);
   [[nodiscard]] std::optional<Verdict> authenticate(Attempt& attempt);
   [[nodiscard]] std::optional<Verdict> agree(const SipMessage& response, Attempt& attempt);
-  [[nodiscard]] std::string authorization(const Attempt& attempt, ByteView password, const std::string& auts) const;
+  [[nodiscard]] std::string authorization(const Attempt& attempt, ByteView password, const std::string& auts, bool empty_response = false) const;
   void accept_200(RegisterKind kind, const SipMessage& response, const Attempt& attempt);
   void retire_old_sets(RegisterKind kind, bool new_set);
   void remove_set(SetId id, std::string_view why);

@@ -16,6 +16,7 @@ struct Phone::Attempt {
   bool resynchronise = false;
   bool auts_done = false;
   int resyncs = 0;
+  bool mac_failed = false;     ///< AUTN did not verify: the next REGISTER says so and ends the attempt
   std::vector<Header> headers;
 };
 
@@ -118,6 +119,10 @@ Task<Verdict> Phone::run_register(RegisterKind kind, std::vector<Header> headers
     SipMessage first = make_register(kind, attempt, false);
     const Reply sm6 = co_await transactions_.request(std::move(first), attempt.first, nullptr);
     Verdict answer = verdict_of(sm6);
+    if (attempt.mac_failed) {  // whatever the network makes of it
+      if (attempt.set != kClear) remove_set(attempt.set, "failed");
+      co_return failed("autn-mac", fmt::format("AUTN does not verify: the network does not know K; told it so, answer {}", answer.status), 401);
+    }
     if (answer.ok) {
       if (attempt.set != kClear) remove_set(attempt.set, "not-needed");
       if (kind == RegisterKind::initial && config_.ipsec) co_return failed("not-challenged", "200 without a challenge: nothing protects this phone", 200);
@@ -132,7 +137,7 @@ Task<Verdict> Phone::run_register(RegisterKind kind, std::vector<Header> headers
     // SM6: read everything before acting on anything.
     std::optional<Verdict> problem = read_challenge(*sm6.response, attempt);
     if (!problem) problem = authenticate(attempt);
-    if (!problem && attempt.resynchronise) continue;
+    if (!problem && (attempt.resynchronise || attempt.mac_failed)) continue;
     if (!problem && config_.ipsec) problem = agree(*sm6.response, attempt);
     if (problem) {
       if (attempt.set != kClear) remove_set(attempt.set, "failed");
@@ -220,7 +225,11 @@ std::optional<Verdict> Phone::authenticate(Attempt& attempt) {
   if (!nonce) return failed("bad-nonce", nonce.error().text, 401);
   const Sqn sqn_ms = env_.sqns.get(config_.impi);
   AkaOutcome outcome = usim_authenticate(*config_.aka, nonce->rand, nonce->autn, sqn_ms);
-  if (std::holds_alternative<AkaMacFailure>(outcome)) return failed("autn-mac", "AUTN does not verify: the network does not know K", 401);
+  if (std::holds_alternative<AkaMacFailure>(outcome)) {  // TS 24.229 §5.1.1.5.3: an empty response tells the network
+    attempt.mac_failed = true;
+    attempt.authorization = authorization(attempt, {}, {}, true);
+    return std::nullopt;
+  }
   if (config_.faults.force_auts && !attempt.auts_done && std::holds_alternative<AkaSuccess>(outcome)) {
     const Sqn ahead{(std::get<AkaSuccess>(outcome).sqn.value + 0x2000) & 0xffff'ffff'ffffULL};
     env_.sqns.set(config_.impi, ahead);
@@ -246,7 +255,7 @@ std::optional<Verdict> Phone::authenticate(Attempt& attempt) {
   return std::nullopt;
 }
 
-std::string Phone::authorization(const Attempt& attempt, ByteView password, const std::string& auts) const {
+std::string Phone::authorization(const Attempt& attempt, ByteView password, const std::string& auts, bool empty_response) const {
   const AuthHeader& challenge = attempt.challenge;
   const std::string algorithm = challenge.get("algorithm");
   bool qop_auth = false;
@@ -266,7 +275,7 @@ std::string Phone::authorization(const Attempt& attempt, ByteView password, cons
   out.add("realm", input.realm, true);
   out.add("nonce", input.nonce, true);
   out.add("uri", input.uri, true);
-  out.add("response", digest_response(input, password), true);
+  out.add("response", empty_response ? "" : digest_response(input, password), true);
   if (!algorithm.empty()) out.add("algorithm", algorithm, false);
   if (qop_auth) {
     out.add("qop", "auth", false);

@@ -1,0 +1,185 @@
+#include "daemon/registrations/kernel_watch.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include <asio/redirect_error.hpp>
+#include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
+
+#include "base/log.h"
+#include "sip/spawn.h"
+
+namespace gmgate::daemon {
+namespace {
+
+constexpr std::chrono::seconds kTryAgain{1};  // when the kernel refuses a dump or a guard
+
+bool owns(const SaSet& set, const xfrm::SaId& id) {
+    const auto sas = xfrm::four_sas(set.parameters);
+    return std::ranges::any_of(sas, [&](const xfrm::Sa& sa) { return sa.id == id; });
+}
+
+}  // namespace
+
+KernelWatch::KernelWatch(asio::any_io_executor executor, const AccessMap& accesses, Table& table, SaSets& sets, xfrm::Kernel& kernel, Counters& counters)
+    : executor_(std::move(executor)), accesses_(accesses), table_(table), sets_(sets), kernel_(kernel), counters_(counters) {}
+
+void KernelWatch::event(const xfrm::KernelEvent& event) {
+    using Kind = xfrm::KernelEvent::Kind;
+    const auto live = [&]() -> SaSet* {  // the event's set, when it is wanted still
+        auto* set = table_.find_set(SetNumber{event.mark.value}).set;
+        return set && owns(*set, event.sa) ? set : nullptr;
+    };
+    switch (event.kind) {
+        case Kind::soft_expired:
+            if (const auto* set = live()) sip::spawn(executor_, extend(set->number), "extend");
+            return;
+        case Kind::hard_expired:
+            if (const auto* set = live()) sip::spawn(executor_, set_lost(set->number, "the kernel says that its lifetime is over, before ours was"), "set_lost");
+            return;
+        case Kind::sa_deleted:
+            if (const auto* set = live()) sip::spawn(executor_, set_lost(set->number, "somebody else deleted an SA of it"), "set_lost");
+            return;
+        case Kind::sas_flushed: return want_audit("somebody else flushed the SAs of this network namespace");
+        case Kind::policy_deleted:
+            if (is_guard(event.guard)) want_guards("somebody else deleted a guard policy");
+            return;
+        case Kind::policy_replaced:
+            if (is_guard(event.guard)) want_guards("somebody else replaced a guard policy");
+            return;
+        case Kind::policies_flushed: return want_guards("somebody else flushed the policies of this network namespace");
+        case Kind::events_lost:
+            counters_.add(Counter::kernel_events_lost);
+            want_audit("events of the kernel were lost");
+            want_guards("events of the kernel were lost");
+            return;
+    }
+}
+
+bool KernelWatch::is_guard(const xfrm::GuardPolicy& policy) const { return accesses_.is_protected(policy.gateway); }
+
+void KernelWatch::want_audit(const char* why) {
+    log::warning("kernel-audit", {{"sets", table_.set_count()}, {"why", why}});
+    audit_wanted_ = true;
+    start_if_idle();
+}
+
+void KernelWatch::want_guards(const char* why) {
+    if (!std::exchange(guards_wanted_, true)) log::error("guards-missing", {{"why", why}, {"until", "they stand again nothing leaves a protected port"}});
+    start_if_idle();
+}
+
+void KernelWatch::start_if_idle() {
+    if (std::exchange(is_running_, true)) return;
+    sip::spawn(executor_, run(), "kernel_watch");
+}
+
+// One at a time, guards first; what the kernel refuses is tried again until it is done.
+Task<void> KernelWatch::run() {
+    asio::steady_timer timer(executor_);
+    while (audit_wanted_ || guards_wanted_) {
+        Result<void> done;
+        if (guards_wanted_) {
+            done = co_await restore_guards();
+        } else {
+            audit_wanted_ = false;
+            done = co_await audit();
+            if (!done) audit_wanted_ = true;
+        }
+        if (done) continue;
+        log::error("kernel-audit-failed", {{"reason", done.error().text}, {"why", "it is tried again"}});
+        timer.expires_after(kTryAgain);
+        asio::error_code stopped;
+        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, stopped));
+        if (stopped) break;
+    }
+    is_running_ = false;
+}
+
+Task<Result<void>> KernelWatch::restore_guards() {
+    std::set<Address> done;
+    for (const auto& access : accesses_.all()) {
+        if (!access.profile || !done.insert(access.address).second) continue;
+        xfrm::GuardRequest request{access.address, access.profile->all_ports()};
+        if (auto ok = co_await kernel_.install_guards(std::move(request)); !ok) co_return ok;
+    }
+    guards_wanted_ = false;
+    counters_.add(Counter::guards_restored);
+    log::notice("guards-restored", {{"addresses", done.size()}});
+    co_return Result<void>{};
+}
+
+Task<Result<void>> KernelWatch::audit() {
+    std::vector<SetNumber> known;  // those that come later may be missing in the dump
+    known.reserve(table_.set_count());
+    table_.for_each_set([&](const SaSet& set) { known.push_back(set.number); });
+    const auto found = co_await kernel_.dump();
+    if (!found) co_return std::unexpected(found.error());
+    std::set<xfrm::SaId> present;
+    for (const auto& report : *found) present.insert(report.sa.id);
+    std::size_t lost = 0;
+    for (const auto number : known) {
+        const auto* set = table_.find_set(number).set;
+        if (!set) continue;
+        const auto sas = xfrm::four_sas(set->parameters);
+        if (std::ranges::all_of(sas, [&](const xfrm::Sa& sa) { return present.contains(sa.id); })) continue;
+        ++lost;
+        co_await set_lost(number, "its SAs are missing in the kernel");
+    }
+    log::notice("kernel-audited", {{"sets", known.size()}, {"lost", lost}});
+    co_return Result<void>{};
+}
+
+// Only our own timers end a set; a soft limit is a reminder that the kernel's is nearer than ours, as after a step of the clock.
+Task<void> KernelWatch::extend(SetNumber number) {
+    const auto* set = table_.find_set(number).set;
+    if (!set) co_return;
+    const auto parameters = set->parameters;
+    const auto extended = co_await sets_.extend(parameters, set->expires);
+    if (!extended) log::warning("sa-extend-failed", {{"set", number.value}, {"reason", extended.error().text}});
+}
+
+Task<void> KernelWatch::set_lost(SetNumber number, std::string why) {
+    const auto owner = table_.find_set(number);
+    if (!owner.set) co_return;  // four events, one set
+    counters_.add(Counter::sa_lost);
+    const auto& impi = owner.challenge ? owner.challenge->impi : owner.registration->key.impi;
+    log::warning("sa-lost", {{"impi", impi.value}, {"ue", owner.set->parameters.ue.to_string()}, {"set", number.value},
+                             {"state", to_string(owner.set->state)}, {"why", why}});
+    std::unique_ptr<SaSet> set;
+    if (owner.challenge) {
+        const auto key = std::pair{owner.challenge->impi, owner.challenge->ue};
+        set = std::move(table_.take_challenge(key.first, key.second)->set);
+    } else {
+        auto& registration = *owner.registration;
+        set = table_.take_set(registration, number);
+        ++registration.generation;
+        if (registration.sets.empty()) {
+            if (!registration.ended) log::notice("registration-ended", {{"impi", registration.key.impi.value}, {"set", number.value}, {"why", why + "; the phone must register again"}});
+            table_.take(ContactKey{registration.key});
+        } else if (set->in_use) {
+            registration.sets.back()->in_use = true;  // the newest one carries outbound traffic from now on
+        }
+    }
+    co_await sets_.remove(std::move(set));
+}
+
+void KernelWatch::address_changed(const Address& address, bool is_usable, const std::string& why) {
+    std::size_t registrations = 0;
+    table_.for_each([&](const Registration& registration) {
+        const auto ours = registration.reached_at();
+        if (ours && ours->address == address) ++registrations;
+    });
+    if (is_usable) {
+        table_.resume(address);
+        log::notice("access-address-back", {{"address", address.to_string()}, {"registrations", registrations}});
+    } else {
+        table_.suspend(address);
+        counters_.add(Counter::address_lost);
+        log::error("access-address-gone", {{"address", address.to_string()}, {"registrations", registrations}, {"why", why}});
+    }
+}
+
+}  // namespace gmgate::daemon
