@@ -217,6 +217,13 @@ void read_xfrm(Section& section, XfrmConfig& xfrm) {
     if ((mask & (mask + 1)) != 0) section.mistake("mark-mask", "must be a row of low bits such as 0x00ffffff");
 }
 
+void read_store(Section& section, StoreConfig& store) {
+    section.word("mode", store.is_kept, {{"file", true}, {"memory", false}});
+    section.text("file", store.file);
+    section.number("queue", store.queue, 1, 10'000'000);
+    if (store.file.empty() || store.file.front() != '/') section.mistake("file", "must be a path from the root, such as \"/var/lib/gmgate/registrations.db\"");
+}
+
 // What only several sections together can get wrong.
 void check_together(const toml::table& root, const Config& config, Mistakes& mistakes) {
     std::map<Endpoint, std::string> taken;
@@ -324,6 +331,7 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     root.table("limits", [&](Section& s) { read_limits(s, config.limits); });
     root.table("timers", [&](Section& s) { read_timers(s, config.timers); });
     root.table("xfrm", [&](Section& s) { read_xfrm(s, config.xfrm); });
+    root.table("store", [&](Section& s) { read_store(s, config.store); });
     root.finish();
     if (mistakes.none()) check_together(document, config, mistakes);
     if (!mistakes.none()) return failure(Reaction::reject, mistakes.text());

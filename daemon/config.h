@@ -130,6 +130,13 @@ struct XfrmConfig {
     std::uint32_t mark_mask = 0x00ffffff;
 };
 
+/// [store]: what is known of registrations across a restart.
+struct StoreConfig {
+    bool is_kept = true;                      ///< `mode`: "file" or "memory"
+    std::string file = "/var/lib/gmgate/registrations.db";
+    std::size_t queue = 20000;                ///< contacts that may wait for the disk
+};
+
 struct Config {
     std::string path;                         ///< file it came from
     std::vector<SipInterface> sip_interfaces;
@@ -140,6 +147,7 @@ struct Config {
     Limits limits;
     TimerConfig timers;
     XfrmConfig xfrm;
+    StoreConfig store;
     std::string log_level = "info";
     std::string control_socket;               ///< empty: none
 

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "daemon/registrations/adopt.h"
 #include "sip/spawn.h"
 
 namespace gmgate::daemon {
@@ -27,6 +28,9 @@ std::vector<AlgorithmPair> all_allowed_pairs(const Config& config) {
     return pairs;
 }
 
+// For the last rows, when the process ends.
+constexpr std::chrono::seconds kStorePatience{5};
+
 }  // namespace
 
 Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& kernel, const Clock& clock)
@@ -41,11 +45,13 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       transactions_(loop.get_executor(), transports_, {config.limits.transactions, config.limits.transactions},
                     [this](const sip::Flow& flow) { return accesses_.find(flow.local) ? sip::kUeTimers : sip::kCoreTimers; }),
       core_(config.core, transports_, transactions_),
+      store_(loop.get_executor(), config.store, counters_),
+      keeper_(loop.get_executor(), table_, store_),
       sets_(config, table_, kernel, spis_, transports_, counters_, clock),
       expiry_(config, table_, sets_, transports_, counters_, clock),
       kernel_watch_(loop.get_executor(), accesses_, table_, sets_, kernel, counters_),
       tls_agreements_(config.limits.challenges, clock),
-      register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock}),
+      register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock, &keeper_}),
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_),
       tls_(loop.get_executor(), config, transports_) {
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
@@ -61,8 +67,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
 Task<Result<void>> Gateway::start() {
     if (auto ok = co_await check_kernel(); !ok) co_return ok;
     if (auto ok = co_await install_guards(); !ok) co_return ok;
-    if (auto ok = co_await remove_stale_sas(); !ok) co_return ok;
-    if (auto ok = open_sockets(); !ok) co_return ok;
+    if (auto ok = co_await take_up(); !ok) co_return ok;
     sip::spawn(loop_.get_executor(), expiry_.run(), "expiry");
     tell_what_phones_get();
     log::notice("gateway-ready", {{"version", GMGATE_VERSION}, {"core", config_.core.next_hop.to_string()}, {"accesses", accesses_.all().size()}});
@@ -99,15 +104,24 @@ Task<Result<void>> Gateway::install_guards() {
     co_return Result<void>{};
 }
 
-// Registrations live in memory: SAs of an earlier run have no owner, and a phone that uses them must register anew.
-Task<Result<void>> Gateway::remove_stale_sas() {
-    const auto found = co_await kernel_.dump();
-    if (!found) co_return std::unexpected(found.error());
-    std::vector<xfrm::SaId> stale;
-    for (const auto& report : *found) stale.push_back(report.sa.id);
-    if (stale.empty()) co_return Result<void>{};
-    log::notice("stale-sas-removed", {{"count", stale.size()}, {"why", "they belong to an earlier run"}});
-    co_return co_await kernel_.remove_sas(std::move(stale));
+// What the process before left: rows and SAs that belong together live on, everything else is removed before a socket opens.
+Task<Result<void>> Gateway::take_up() {
+    const auto begun = clock_.now();
+    if (auto ok = store_.open(boot_id_of_this_machine()); !ok) co_return ok;
+    Adoption adoption({config_, accesses_, table_, sets_, expiry_, spis_, kernel_, counters_, clock_});
+    if (auto ok = store_.load([&](StoredRegistration row) { adoption.add(std::move(row)); }); !ok) co_return ok;
+    if (auto ok = co_await adoption.match_kernel(); !ok) co_return ok;
+    if (auto ok = open_sockets(); !ok) co_return ok;
+    adoption.commit([](sip::ConnectionId) { return std::optional<sip::Flow>{}; });
+    for (const auto& key : adoption.dropped()) store_.erase(key);
+    store_.on_gap([this] { sip::spawn(loop_.get_executor(), keeper_.save_all(), "save-all"); });
+    const auto& summary = adoption.summary();
+    if (summary.rows != 0 || summary.sas_removed != 0)
+        log::notice("registrations-adopted", {{"registrations", summary.registrations}, {"sets", summary.sets}, {"not-adopted", summary.dropped}, {"stale-sas-removed", summary.sas_removed},
+                                              {"milliseconds", std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - begun).count()}});
+    if (summary.foreign != 0)
+        log::warning("foreign-sas", {{"count", summary.foreign}, {"reqid", config_.xfrm.reqid}, {"why", "they have our reqid but no mark of ours: someone else's, left alone; give [xfrm] another reqid"}});
+    co_return Result<void>{};
 }
 
 Result<void> Gateway::open_sockets() {
@@ -154,6 +168,9 @@ std::vector<Address> Gateway::access_addresses() const {
 void Gateway::stop() {
     tls_.close();
     transports_.shutdown();
+    keeper_.write_now();
+    if (!store_.flush(kStorePatience)) log::warning("store-not-flushed", {{"queued", store_.queued()}, {"why", "the disk does not take the rows; these registrations are lost"}});
+    store_.close();
 }
 
 // --------------------------------------------------------------------------------------------------------------- every message

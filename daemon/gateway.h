@@ -11,8 +11,10 @@
 #include "daemon/proxy/core_link.h"
 #include "daemon/proxy/router.h"
 #include "daemon/registrations/expiry.h"
+#include "daemon/registrations/keeper.h"
 #include "daemon/registrations/kernel_watch.h"
 #include "daemon/registrations/sa_sets.h"
+#include "daemon/registrations/store.h"
 #include "daemon/registrations/table.h"
 #include "daemon/tls_listener.h"
 #include "sip/transactions.h"
@@ -26,7 +28,8 @@ class Gateway {
 public:
     Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& kernel, const Clock& clock);
 
-    /// Probes the kernel, installs the guard policies, removes SAs that no registration owns, and only then opens the sockets (B-13).
+    /// Probes the kernel, installs the guard policies, matches the store with the kernel's SAs (adopts or removes), and only then opens the
+    /// sockets (B-13).
     /// Every failure is an Error with the reason and the fix.
     Task<Result<void>> start();
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
@@ -43,7 +46,7 @@ public:
 private:
     Task<Result<void>> check_kernel();
     Task<Result<void>> install_guards();
-    Task<Result<void>> remove_stale_sas();
+    Task<Result<void>> take_up();
     Result<void> open_sockets();
     void tell_what_phones_get() const;
 
@@ -65,6 +68,8 @@ private:
     sip::Transports transports_;
     sip::Transactions transactions_;
     CoreLink core_;
+    Store store_;
+    Keeper keeper_;
     SaSets sets_;
     Expiry expiry_;
     KernelWatch kernel_watch_;

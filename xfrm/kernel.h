@@ -47,8 +47,12 @@ public:
     virtual Task<Result<void>> install_guards(GuardRequest request) = 0;
     /// Removes the guard policies (an explicit operator's wish, never at shutdown).
     virtual Task<Result<void>> remove_guards(GuardRequest request) = 0;
-    /// All SAs with our reqid, keys stripped and wiped from the buffers.
-    virtual Task<Result<std::vector<SaReport>>> dump() = 0;
+    /// All SAs with our reqid, one by one as the kernel tells them, keys stripped and wiped from the buffers: memory does not grow with
+    /// their number. When the kernel's list had to be begun again, `again` is called first and SAs come a second time. Both are called
+    /// from within, on the loop, and must not throw.
+    virtual Task<Result<void>> dump_each(std::function<void(SaReport)> each, std::function<void()> again) = 0;
+    /// The same as one list.
+    Task<Result<std::vector<SaReport>>> dump();
     /// Deletes SAs by id (stale ones found by dump()); those that are gone already are no error.
     virtual Task<Result<void>> remove_sas(std::vector<SaId> ids) = 0;
     /// Looks for ESP in both families and every allowed algorithm by adding and deleting a dummy SA, which also loads the

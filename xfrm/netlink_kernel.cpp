@@ -254,20 +254,29 @@ Task<Result<void>> NetlinkKernel::extend_set(SetParameters parameters, std::chro
     co_return co_await limit_set(std::move(*found), std::move(limits));
 }
 
-Task<Result<std::vector<SaReport>>> NetlinkKernel::dump() {
+Task<Result<void>> NetlinkKernel::dump_each(std::function<void(SaReport)> each, std::function<void()> again) {
+    const std::function<void(SaRecord)> take = [this, &each](SaRecord record) {
+        if (record.reqid == settings_.owner.reqid && record.is_known_kind) each(std::move(record.report));
+    };
     // The second try is for a dump that the kernel calls inconsistent, or whose answers were lost.
     Result<Answer> answer;
     for (int attempt = 0; attempt < 2; ++attempt) {
+        if (attempt != 0) again();
         auto message = buffer(1);
         static_cast<void>(append_dump_sas(message));
-        answer = co_await queue_->dump(std::move(message));
-        if (answer && answer->outcomes[0].code == 0) break;
+        answer = co_await queue_->dump(std::move(message), take);
+        if (answer && answer->outcomes[0].code == 0) co_return Result<void>{};
     }
     if (!answer) co_return std::unexpected(answer.error());
-    if (answer->outcomes[0].code != 0) co_return refusal(answer->outcomes[0], "a list of its SAs");
+    co_return refusal(answer->outcomes[0], "a list of its SAs");
+}
+
+Task<Result<std::vector<SaReport>>> Kernel::dump() {
     std::vector<SaReport> reports;
-    for (auto& record : answer->records)
-        if (record.reqid == settings_.owner.reqid && record.is_known_kind) reports.push_back(std::move(record.report));
+    std::function<void(SaReport)> each = [&reports](SaReport report) { reports.push_back(std::move(report)); };
+    std::function<void()> again = [&reports] { reports.clear(); };
+    const auto told = co_await dump_each(std::move(each), std::move(again));
+    if (!told) co_return std::unexpected(told.error());
     co_return reports;
 }
 

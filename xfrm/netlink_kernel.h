@@ -35,7 +35,7 @@ public:
     Task<Result<void>> extend_set(SetParameters parameters, std::chrono::seconds lifetime) override;
     Task<Result<void>> install_guards(GuardRequest request) override;
     Task<Result<void>> remove_guards(GuardRequest request) override;
-    Task<Result<std::vector<SaReport>>> dump() override;
+    Task<Result<void>> dump_each(std::function<void(SaReport)> each, std::function<void()> again) override;
     Task<Result<void>> remove_sas(std::vector<SaId> ids) override;
     Task<Result<std::vector<ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) override;
     const KernelCounters& counters() const override;

@@ -28,15 +28,18 @@ NetlinkQueue::~NetlinkQueue() { close(); }
 Task<Result<Answer>> NetlinkQueue::exchange(MessageBuffer messages, Place place) {
     if (messages.count() == 0) co_return Answer{};
     if (messages.count() > kBatchLimit) co_return failure(Reaction::internal, "a netlink request has too many messages");
-    co_return co_await submit(std::move(messages), false, place);
+    std::function<void(SaRecord)> nothing;
+    co_return co_await submit(std::move(messages), std::move(nothing), place);
 }
 
-Task<Result<Answer>> NetlinkQueue::dump(MessageBuffer message) { co_return co_await submit(std::move(message), true, Place::back); }
+Task<Result<Answer>> NetlinkQueue::dump(MessageBuffer message, std::function<void(SaRecord)> take) {
+    co_return co_await submit(std::move(message), std::move(take), Place::back);
+}
 
-Task<Result<Answer>> NetlinkQueue::submit(MessageBuffer messages, bool is_dump, Place place) {
+Task<Result<Answer>> NetlinkQueue::submit(MessageBuffer messages, std::function<void(SaRecord)> take, Place place) {
     if (is_closed_) co_return failure(Reaction::broken, "the netlink queue is closed");
-    auto start = [this, is_dump, place](auto handler, MessageBuffer buffer) {
-        Entry entry{.messages = std::move(buffer), .is_dump = is_dump, .answer = {}, .complete = {}};
+    auto start = [this, place](auto handler, MessageBuffer buffer, std::function<void(SaRecord)> visitor) {
+        Entry entry{.messages = std::move(buffer), .take = std::move(visitor), .answer = {}, .complete = {}};
         entry.answer.outcomes.resize(entry.messages.count());
         entry.complete = [executor = executor_, resume = std::move(handler)](Result<Answer> answer) mutable {
             asio::post(executor, [then = std::move(resume), result = std::move(answer)]() mutable { then(std::move(result)); });
@@ -48,7 +51,7 @@ Task<Result<Answer>> NetlinkQueue::submit(MessageBuffer messages, bool is_dump, 
         start_if_idle();
     };
     co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<Answer>)>(std::move(start), asio::use_awaitable,
-                                                                                              std::move(messages));
+                                                                                              std::move(messages), std::move(take));
 }
 
 void NetlinkQueue::start_if_idle() {
@@ -76,10 +79,10 @@ NetlinkQueue::Batch NetlinkQueue::take_batch() {
     while (!queue_.empty()) {
         auto& next = queue_.front();
         messages += next.messages.count();
-        if (!batch.empty() && (next.is_dump || messages > kBatchLimit)) break;
+        if (!batch.empty() && (next.is_dump() || messages > kBatchLimit)) break;
         batch.push_back(std::move(next));
         queue_.pop_front();
-        if (batch.back().is_dump) break;
+        if (batch.back().is_dump()) break;
     }
     return batch;
 }
@@ -91,7 +94,7 @@ void NetlinkQueue::number(Batch& batch) {
         messages_sent_ += entry.messages.count();
     }
     auto& last = batch.back();
-    if (!last.is_dump) request_ack(last.messages.message(last.messages.count() - 1));
+    if (!last.is_dump()) request_ack(last.messages.message(last.messages.count() - 1));
 }
 
 Task<Result<void>> NetlinkQueue::perform(Batch& batch) {
@@ -134,8 +137,8 @@ bool NetlinkQueue::route(Batch& batch, Reply& reply, std::uint32_t fence) {
         const std::uint32_t index = reply.sequence - entry.first_sequence;  // modulo 2^32, like the sequence numbers
         if (index >= entry.answer.outcomes.size()) continue;
         auto& outcome = entry.answer.outcomes[index];
-        if (entry.is_dump && reply.sa) {
-            entry.answer.records.push_back(std::move(*reply.sa));
+        if (entry.is_dump() && reply.sa) {
+            entry.take(std::move(*reply.sa));
         } else if (reply.sa) {
             outcome.sa = std::move(reply.sa);
         } else if (reply.policy) {

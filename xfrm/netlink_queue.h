@@ -24,10 +24,9 @@ struct Outcome {
     std::optional<PolicyRecord> policy;
 };
 
-/// What the kernel said to a request: one outcome per message, in their order. For a dump `records` holds what it told.
+/// What the kernel said to a request: one outcome per message, in their order.
 struct Answer {
     std::vector<Outcome> outcomes;
-    std::vector<SaRecord> records;
 };
 
 /// Requests of one exchange() travel in one sendmsg and in their order; several exchanges that wait at the same time share a
@@ -54,8 +53,8 @@ public:
     /// At most kBatchLimit messages. An Error says that nothing is known (Reaction::broken: part of it may have been done) or
     /// that nothing was done (Reaction::retry).
     Task<Result<Answer>> exchange(MessageBuffer messages, Place place);
-    /// One dump request; it travels alone.
-    Task<Result<Answer>> dump(MessageBuffer message);
+    /// One dump request; it travels alone. `take` gets each SA as it comes.
+    Task<Result<Answer>> dump(MessageBuffer message, std::function<void(SaRecord)> take);
     /// Fails what is queued with Reaction::broken and closes the socket.
     void close();
 
@@ -65,14 +64,15 @@ public:
 private:
     struct Entry {
         MessageBuffer messages;
-        bool is_dump;
+        std::function<void(SaRecord)> take;  ///< of a dump
+        bool is_dump() const { return take != nullptr; }
         std::uint32_t first_sequence = 0;
         Answer answer;
         std::move_only_function<void(Result<Answer>)> complete;
     };
     using Batch = std::vector<Entry>;
 
-    Task<Result<Answer>> submit(MessageBuffer messages, bool is_dump, Place place);
+    Task<Result<Answer>> submit(MessageBuffer messages, std::function<void(SaRecord)> take, Place place);
     void start_if_idle();
     Task<void> run();
     Batch take_batch();

@@ -268,6 +268,11 @@ void RegisterFlow::learn(Registration& registration, const Exchange& x, const si
     ++registration.generation;
 }
 
+// The row is in the store before the 200 leaves: a phone that was told that it is registered stays so, whatever happens to this process.
+Task<void> RegisterFlow::keep(ContactKey key) {
+    if (p_.keeper) co_await p_.keeper->save(std::move(key));
+}
+
 // C-50: the 200 still leaves through the SA, then the sets end.
 void RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& response) {
     p_.counters.add(Counter::deregistered);
@@ -283,6 +288,7 @@ void RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& response) {
 void RegisterFlow::end(Registration& registration) {
     registration.ended = true;
     ++registration.generation;
+    p_.table.changed(registration.key);
     if (registration.tls) {  // its bytes are queued already: an orderly close sends them first
         const auto connection = registration.tls->flow.connection;
         p_.table.unbind(registration);

@@ -20,6 +20,7 @@
 #include "daemon/proxy/core_link.h"
 #include "daemon/proxy/own_names.h"
 #include "daemon/registrations/expiry.h"
+#include "daemon/registrations/keeper.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 #include "daemon/registrations/tls_agreements.h"
@@ -40,6 +41,7 @@ struct RegisterParts {
     Trace& trace;
     Counters& counters;
     const Clock& clock;
+    Keeper* keeper = nullptr;  ///< null: registrations live in memory only
 };
 
 /// One coroutine per REGISTER. Two REGISTERs of one phone may interleave at every co_await: what is committed afterwards is looked up
@@ -86,6 +88,7 @@ private:
     Task<void> accept(Exchange& x, sip::OwnedMessage response);
     void learn(Registration& registration, const Exchange& x, const sip::Message& response, std::chrono::seconds expires);
     Registration& registration_for(const Exchange& x);
+    Task<void> keep(ContactKey key);
     void deregister(Exchange& x, const sip::OwnedMessage& response);
     void end(Registration& registration);
     void decline(Exchange& x, const sip::OwnedMessage& response);

@@ -115,6 +115,7 @@ Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& respons
     learn(registration, x, *response, expires);
     for (auto& set : displace_others(registration, x)) leaving.push_back(std::move(set));
     p_.counters.add(kept ? Counter::reregistered : Counter::registered);
+    co_await keep(x.contact);
     pass(x, response, "registered");
     for (auto& set : leaving) co_await p_.sets.remove(std::move(set));
 }
@@ -187,6 +188,8 @@ Task<void> RegisterFlow::refresh(Exchange& x, const sip::OwnedMessage& response,
     p_.expiry.watch(number, until);
     learn(*owner.registration, x, *response, expires);
     p_.counters.add(Counter::reregistered);
+    ContactKey refreshed = owner.registration->key;
+    co_await keep(std::move(refreshed));
     pass(x, response, "refreshed");
 }
 

@@ -57,6 +57,7 @@ Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response
     learn(registration, x, *response, expires);
     p_.expiry.watch(registration.key, registration.expires);
     p_.counters.add(again ? Counter::reregistered : Counter::registered);
+    co_await keep(x.contact);
     pass(x, response, again ? "refreshed over TLS" : "registered over TLS");
     if (before) p_.transports.close(before->connection, false);
     for (auto& set : leaving) co_await p_.sets.remove(std::move(set));

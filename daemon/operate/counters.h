@@ -55,7 +55,15 @@ namespace gmgate::daemon {
     X(emergency_refused, "emergency requests refused because too many emergency dialogs are open")             \
     X(route_replaced, "requests of UEs whose Route was not the Service-Route and was replaced by it")          \
     X(requests_from_ue, "requests forwarded from UEs to the core")                                             \
-    X(requests_to_ue, "requests forwarded from the core to UEs")
+    X(requests_to_ue, "requests forwarded from the core to UEs")                                               \
+    X(store_written, "rows of registrations written to the store")                                             \
+    X(store_failed, "writes to the store that failed (disk full, I/O error); they are tried again")            \
+    X(store_overflow, "changes not queued for the store because its queue was full")                           \
+    X(store_set_aside, "unreadable store files that were set aside")                                           \
+    X(registrations_lost_by_reboot, "registrations in the store whose SAs went with a reboot")                 \
+    X(registrations_adopted, "registrations that lived on after a restart of the gateway")                     \
+    X(registrations_not_adopted, "registrations of the store whose SAs or connection were gone at start")      \
+    X(stale_sas_removed, "SAs found at start that no registration needs, removed")
 
 enum class Counter {
 #define GMGATE_X(name, help) name,

@@ -29,6 +29,7 @@ Task<void> Expiry::run() {
 
 void Expiry::used(Registration& registration, SetNumber number) {
     if (!take_into_use(registration, number, clock_.now(), config_.timers.old_set)) return;
+    table_.changed(registration.key);
     log::info("set-taken-into-use", {{"impi", registration.key.impi.value}, {"set", number.value}, {"why", "the phone uses it"}});
     for (const auto& set : registration.sets) watch(set->number, set->expires);
 }
@@ -38,6 +39,7 @@ void Expiry::prepare_handover(Registration& registration, const SaSet& set) {
     if (set.state != SetState::old || !set.in_use) return;
     for (const auto& other : registration.sets)
         if (other->state == SetState::established && take_into_use(registration, other->number, clock_.now(), config_.timers.old_set)) {
+            table_.changed(registration.key);
             log::info("set-taken-into-use", {{"impi", registration.key.impi.value}, {"set", other->number.value}, {"why", "the old set is about to expire"}});
             return;
         }

@@ -98,6 +98,7 @@ std::unique_ptr<Registration> Table::take(const ContactKey& key) {
     by_token_.erase(registration->token);
     unbind(*registration);
     for (const auto& set : registration->sets) unindex(*set);
+    changed(key);
     return registration;
 }
 
@@ -125,6 +126,7 @@ std::unique_ptr<SaSet> Table::take_set(Registration& registration, SetNumber num
     auto set = std::move(*at);
     registration.sets.erase(at);
     unindex(*set);
+    changed(registration.key);
     return set;
 }
 
@@ -143,6 +145,7 @@ std::optional<sip::Flow> Table::bind(Registration& registration, TlsBinding bind
     unbind(registration);
     by_connection_.emplace(binding.flow.connection, &registration);
     registration.tls = std::move(binding);
+    changed(registration.key);
     return before;
 }
 
@@ -152,6 +155,7 @@ void Table::unbind(Registration& registration) {
     const auto at = std::find_if(first, last, [&](const auto& entry) { return entry.second == &registration; });
     if (at != last) by_connection_.erase(at);
     registration.tls.reset();
+    changed(registration.key);
 }
 
 std::vector<Registration*> Table::bound_to(sip::ConnectionId connection) {

@@ -1,6 +1,7 @@
 // All challenges and registrations, and every way to find one. It owns; nobody keeps a pointer across a co_await.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <set>
@@ -19,6 +20,11 @@ struct FlowOwner {
 
 class Table {
 public:
+    /// Called with the key of a registration that was taken out or lost or gained a set or a connection, and by changed().
+    void on_change(std::function<void(const ContactKey&)> handler) { change_handler_ = std::move(handler); }
+    /// Something of a registration changed that the table cannot see (which set is in use, a lifetime, that it ended).
+    void changed(const ContactKey& key) { if (change_handler_) change_handler_(key); }
+
     // ---- challenges: one per (IMPI, UE address)
     Challenge* find_challenge(const Impi& impi, const Address& ue);
     /// Puts a challenge in place; the one before it comes back (its set must be removed from the kernel by the caller).
@@ -56,6 +62,8 @@ public:
     // ---- sets
     /// A fresh number within `mask`, not in use.
     SetNumber next_number(std::uint32_t mask);
+    /// Numbers up to this one were given out by the process before; new ones follow it.
+    void continue_numbers_after(SetNumber number) { last_number_ = std::max(last_number_, number.value); }
     /// Moves a set into a registration (at the end of its list).
     SaSet& add_set(Registration& registration, std::unique_ptr<SaSet> set);
     std::unique_ptr<SaSet> take_set(Registration& registration, SetNumber number);
@@ -97,6 +105,7 @@ private:
     std::unordered_map<Address, std::size_t> challenges_per_address_, sets_per_address_;
     std::set<Address> suspended_;
     std::uint32_t last_number_ = 0;
+    std::function<void(const ContactKey&)> change_handler_;
 };
 
 }  // namespace gmgate::daemon

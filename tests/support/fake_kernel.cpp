@@ -192,19 +192,30 @@ Task<Result<void>> FakeKernel::remove_guards(xfrm::GuardRequest request) {
     co_return result;
 }
 
-Task<Result<std::vector<xfrm::SaReport>>> FakeKernel::dump() {
+Task<Result<void>> FakeKernel::dump_each(std::function<void(xfrm::SaReport)> each, std::function<void()>) {
     calls_.push_back({"dump", {}, {}, {}});
     const int code = message();
-    std::vector<xfrm::SaReport> reports;
-    for (const auto& [id, live] : sas_) {
-        auto report = reports_[id];
-        report.added = live.added;
-        report.hard_lifetime = live.hard_limit;
-        reports.push_back(report);
-    }
+    if (code == 0)
+        for (const auto& [id, live] : sas_) {
+            const auto told = reports_.find(id);
+            auto report = told == reports_.end() ? xfrm::SaReport{} : told->second;
+            report.added = live.added;
+            report.hard_lifetime = live.hard_limit;
+            each(std::move(report));
+        }
     co_await answer();
     if (code != 0) co_return refused("a list of its SAs", code);
-    co_return reports;
+    co_return Result<void>{};
+}
+
+void FakeKernel::add_sa(const xfrm::Sa& sa, Mark mark, AlgorithmPair algorithms, std::chrono::seconds hard_limit) {
+    const auto added = clock_->wall();
+    sas_[sa.id] = {sa, mark, algorithms, hard_limit, added};
+    xfrm::SaReport report;
+    report.sa = sa;
+    report.mark = mark;
+    report.algorithms = algorithms;
+    reports_[sa.id] = report;
 }
 
 Task<Result<std::vector<xfrm::ProbeFinding>>> FakeKernel::probe(std::vector<AlgorithmPair> allowed) {

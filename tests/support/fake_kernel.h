@@ -45,7 +45,7 @@ public:
     Task<Result<void>> extend_set(xfrm::SetParameters parameters, std::chrono::seconds lifetime) override;
     Task<Result<void>> install_guards(xfrm::GuardRequest request) override;
     Task<Result<void>> remove_guards(xfrm::GuardRequest request) override;
-    Task<Result<std::vector<xfrm::SaReport>>> dump() override;
+    Task<Result<void>> dump_each(std::function<void(xfrm::SaReport)> each, std::function<void()> again) override;
     Task<Result<void>> remove_sas(std::vector<xfrm::SaId> ids) override;
     Task<Result<std::vector<xfrm::ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) override;
     const xfrm::KernelCounters& counters() const override { return counters_; }
@@ -66,6 +66,8 @@ public:
     void release();
     std::size_t held() const { return held_.size(); }
 
+    /// An SA is there that no call of install_set() made: of the process before.
+    void add_sa(const xfrm::Sa& sa, Mark mark, AlgorithmPair algorithms, std::chrono::seconds hard_limit);
     /// An SA vanishes, as when its hard limit has expired; false when it was not there.
     bool lose(const xfrm::SaId& id) { return sas_.erase(id) != 0; }
     /// An SA of somebody else, so that an install meets EEXIST; dump() does not tell it.

@@ -48,6 +48,7 @@ void Lab::write_config() const {
     for (const char* address : {Network::kAccess4, Network::kAccess6})
         file << "[[sip-interface.sip-ports]]\naddress = \"" << address
              << "\"\nport = 5060\ntransport-protocol = [\"UDP\", \"TCP\"]\nims-aka-profile = \"volte\"\n";
+    file << "[store]\nfile = \"" << folder_ << "/registrations.db\"\n" << options_.store_lines;
     file << options_.more_sections;
     if (!file.flush()) throw std::runtime_error("cannot write " + config_);
 }

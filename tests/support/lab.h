@@ -25,6 +25,7 @@ struct LabOptions {
     std::string sec_agree_pref = "ipsec3gpp";
     std::string profile_lines{};                   ///< more lines for [[ims-aka-profile]]
     std::string interface_lines{};                 ///< more lines for [[sip-interface]]
+    std::string store_lines{};                     ///< more lines for [store]
     std::string more_sections{};                   ///< appended to gmgate.toml
 };
 

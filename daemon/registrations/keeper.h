@@ -1,0 +1,36 @@
+// Keeps the store true to the table: every change of a registration becomes a row, once per turn of the loop.
+#pragma once
+
+#include <memory>
+#include <set>
+
+#include <asio/any_io_executor.hpp>
+
+#include "daemon/registrations/store.h"
+#include "daemon/registrations/table.h"
+
+namespace gmgate::daemon {
+
+class Keeper {
+public:
+    Keeper(asio::any_io_executor executor, Table& table, Store& store);
+
+    /// The registration as it is now, in the file before this completes: to be awaited before its 200 leaves. A store that cannot write is
+    /// logged and counted there, and the phone is served all the same.
+    Task<void> save(ContactKey key);
+    /// Something of it changed or ended; written soon.
+    void changed(const ContactKey& key);
+    /// Writes what changed() has gathered, for the end of the process.
+    void write_now();
+    /// Every registration anew, one after the other (the store lost changes).
+    Task<void> save_all();
+
+private:
+    asio::any_io_executor executor_;
+    Table& table_;
+    Store& store_;
+    std::set<ContactKey> changed_;
+    std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // a posted turn may come after the end
+};
+
+}  // namespace gmgate::daemon
