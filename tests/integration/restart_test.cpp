@@ -1,0 +1,126 @@
+// The gateway ends, by SIGTERM or kill -9, and comes back: no phone registers again, no SA is lost, none is left over.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "tests/integration/scene.h"
+
+using namespace gmgate::test;
+
+namespace {
+
+enum class End { sigterm, kill_9 };
+
+void restart(Lab& lab, End end) {
+    if (end == End::sigterm) CHECK(lab.stop_gateway() == 0);
+    else lab.kill_gateway();
+    lab.start_gateway();
+}
+
+std::set<std::uint32_t> spis_of(const Lab& lab) {
+    std::set<std::uint32_t> spis;
+    for (const auto& sa : list_sas(lab.network.gw)) spis.insert(sa.spi);
+    return spis;
+}
+
+/// A MESSAGE each way between two phones arrives.
+void talk(Phone& a, Phone& b) {
+    const auto from_a = unique_word("from-a-"), from_b = unique_word("from-b-");
+    CHECK(a.message(b.impu(), from_a) == 200);
+    b.await_message(from_a);
+    CHECK(b.message(a.impu(), from_b) == 200);
+    a.await_message(from_b);
+}
+
+void check_restart(End end, const Access& first, const Access& second) {
+    Lab lab(plain_lab());
+    Phone a(lab, {.user = 0, .is_v6 = first.is_v6, .is_tcp = first.is_tcp});
+    Phone b(lab, {.user = 1, .is_v6 = second.is_v6, .is_tcp = second.is_tcp});
+    a.demand_registered();
+    b.demand_registered();
+    talk(a, b);
+    const auto spis = spis_of(lab);
+    REQUIRE(spis.size() == 8);
+    for (int round = 0; round < 2; ++round) {  // what was adopted can be adopted again
+        const auto mark = lab.core_mark();
+        restart(lab, end);
+        CHECK(spis_of(lab) == spis);
+        CHECK(lab.gateway().has_text("registrations-adopted"));
+        talk(a, b);
+        CHECK(lab.core_received(mark, "REGISTER").empty());
+    }
+    // The registration goes on as if nothing had been: refreshed, re-authenticated, ended.
+    a.reregister(false);
+    a.reregister(true);
+    talk(a, b);
+    restart(lab, end);
+    talk(a, b);
+    a.deregister();
+    b.deregister();
+    CHECK(eventually([&] { return count_sas(lab.network.gw) == 0; }));
+    restart(lab, end);
+    CHECK(count_sas(lab.network.gw) == 0);
+    CHECK_FALSE(lab.gateway().has_text("registrations-adopted"));
+}
+
+}  // namespace
+
+TEST_SUITE("restart") {
+    TEST_CASE("SIGTERM and start: UDP phones over IPv4 and IPv6 go on with the next message") { check_restart(End::sigterm, {false, false}, {true, false}); }
+    TEST_CASE("kill -9 and start: UDP phones over IPv4 and IPv6 go on with the next message") { check_restart(End::kill_9, {false, false}, {true, false}); }
+    TEST_CASE("kill -9 and start: phones over TCP connect again and go on, their SAs untouched") { check_restart(End::kill_9, {false, true}, {true, true}); }
+
+    TEST_CASE("SAs that vanished while the gateway was away end the registration, and no message to the phone leaves in clear") {
+        Lab lab(plain_lab());
+        Phone a(lab, {.user = 0}), b(lab, {.user = 1, .is_v6 = true});
+        a.demand_registered();
+        b.demand_registered();
+        lab.kill_gateway();
+        Capture link(lab.network.ue, Network::kUeLink);
+        lab.network.gw.run("ip xfrm state deleteall src 10.1.0.1 && ip xfrm state deleteall src 10.1.0.2");
+        lab.start_gateway();
+        CHECK(lab.gateway().has_text("registration-not-adopted"));
+        CHECK(count_sas(lab.network.gw) == 4);
+        const auto word = unique_word("nobody-hears-");
+        const int status = b.message(a.impu(), word);
+        CHECK((status == 480 || status == 430 || status == 404 || status == 504));
+        CHECK(link.find(word).empty());
+    }
+
+    TEST_CASE("a temporary set dies with its process, and its phone starts anew without harm to anybody") {
+        Lab lab(plain_lab());
+        Phone b(lab, {.user = 1, .is_v6 = true});
+        b.demand_registered();
+        const auto answer = ask(lab, {.user = 0, .security_client = SecurityClient{}.text()});
+        REQUIRE(status_of(answer) == 401);
+        REQUIRE(count_sas(lab.network.gw) == 8);
+        restart(lab, End::kill_9);
+        CHECK(count_sas(lab.network.gw) == 4);
+        CHECK(lab.gateway().has_text("stale-sas-removed=4"));
+        Phone a(lab, {.user = 0});
+        a.demand_registered();
+        talk(a, b);
+    }
+
+    TEST_CASE("another boot_id, an unreadable file: the SAs that nobody can explain are removed, and the phones register anew") {
+        Lab lab(plain_lab());
+        {
+            Phone a(lab, {.user = 0});
+            a.demand_registered();
+            lab.kill_gateway();
+            std::filesystem::resize_file(lab.folder() + "/registrations.db", 0);
+            std::filesystem::remove(lab.folder() + "/registrations.db-wal");
+            std::ofstream(lab.folder() + "/registrations.db") << "not a database, whatever it was before\n" << std::string(4096, '?');
+            lab.start_gateway();
+            CHECK(lab.gateway().has_text("store-set-aside"));
+            CHECK(count_sas(lab.network.gw) == 0);
+        }
+        Phone again(lab, {.user = 0});
+        again.demand_registered();
+        restart(lab, End::kill_9);
+        CHECK(count_sas(lab.network.gw) == 4);
+    }
+}
