@@ -64,7 +64,9 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
         }
     }
 
-    if (request.method() == sip::Method::invite && co_await aim())  // RFC 3261 §17.2.1: at once
+    // Before anything can answer: the transaction's own late 100 (RFC 4320 §4.1) has to come to port_us as well (B-15).
+    const bool is_reachable = co_await aim();
+    if (is_reachable && request.method() == sip::Method::invite)  // RFC 3261 §17.2.1: at once
         (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };

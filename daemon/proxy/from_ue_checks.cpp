@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "daemon/proxy/header_rules.h"
+#include "daemon/proxy/request_syntax.h"
 #include "sip/headers.h"
 #include "sip/sec_agree.h"
 
@@ -33,6 +34,7 @@ Answer make_answer(int status, std::string phrase, std::string why, std::optiona
 }
 
 std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec) {
+    if (auto objection = check_syntax(request)) return objection;
     if (const auto index = request.find(HeaderId::max_forwards)) {
         const auto hops = sip::parse_u32(request.field(*index).value);
         if (!hops) return Answer{.status = 400, .phrase = "Bad Max-Forwards", .extra = {}, .why = "Max-Forwards is no number", .counter = {}};

@@ -24,7 +24,7 @@ struct Answer {
 };
 Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter = {});
 
-/// RFC 3261 §16.3 for a proxy: Max-Forwards (483), Proxy-Require (420). nullopt: all is well.
+/// RFC 3261 §16.3 for a proxy: syntax and URI scheme (request_syntax.h: 400, 416), Max-Forwards (483), Proxy-Require (420). nullopt: all is well.
 std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec);
 
 /// C-64, A-16, A-17: a Security-Verify must equal the Security-Server of the set (null: the one of the TLS association) or of another live set of the registration; absent is

@@ -1,4 +1,8 @@
-// A call between two phones, each behind its own SAs: INVITE, provisional answer, 200, ACK, BYE.
+// Calls between two phones, each behind its own SAs, through the gateway and the core: what RFC 3261 (and 3262, 3264, 3311) demands of
+// them on the core's side and at the phones, and that nothing of it crosses the access link in clear.
+#include <algorithm>
+#include <set>
+
 #include <doctest/doctest.h>
 
 #include "tests/integration/scene.h"
@@ -7,32 +11,143 @@ using namespace gmgate::test;
 
 namespace {
 
-void check_call(const Access& from, const Access& to) {
-    Lab lab(plain_lab());
-    Capture link(lab.network.ue, Network::kUeLink);
+using Event = nlohmann::json;
+
+auto named(const std::string& name) {
+    return [name](const Event& event) { return event.value("event", "") == name; };
+}
+
+PhoneOptions phone_options(std::size_t user, const Access& access, std::vector<std::string> arguments) {
     PhoneOptions options;
-    options.is_v6 = from.is_v6;
-    options.is_tcp = from.is_tcp;
-    Phone caller(lab, options);
-    options.user = 1;
-    options.is_v6 = to.is_v6;
-    options.is_tcp = to.is_tcp;
-    Phone callee(lab, options);
-    caller.demand_registered();
-    callee.demand_registered();
-    const auto mark = lab.core_mark();
-    const auto outcome = caller.call(callee.impu());
+    options.user = user;
+    options.is_v6 = access.is_v6;
+    options.is_tcp = access.is_tcp;
+    options.arguments = std::move(arguments);
+    return options;
+}
+
+std::vector<std::string> lines_of(const std::string& raw, const std::string& name) {
+    std::vector<std::string> found;
+    for (std::size_t at = raw.find("\r\n" + name + ": "); at != std::string::npos; at = raw.find("\r\n" + name + ": ", at + 1)) {
+        const std::size_t begin = at + name.size() + 4;
+        found.push_back(raw.substr(begin, raw.find("\r\n", begin) - begin));
+    }
+    return found;
+}
+
+/// Two registered phones, the caller and the callee, and a capture of the access link.
+struct Scene {
+    Scene(const Access& from, const Access& to, std::vector<std::string> caller_arguments = {}, std::vector<std::string> callee_arguments = {})
+        : lab(plain_lab()), link(lab.network.ue, Network::kUeLink), caller(lab, phone_options(0, from, std::move(caller_arguments))),
+          callee(lab, phone_options(1, to, std::move(callee_arguments))) {
+        caller.demand_registered();
+        callee.demand_registered();
+        start = lab.core_mark();
+    }
+
+    /// Starts a call that stands until someone hangs up.
+    void dial() { caller.program().write_line("call " + callee.impu() + " 600"); }
+    Event await(Phone& phone, const std::string& event, std::size_t from = 0) { return phone.await_event(named(event), event, from); }
+    Event tell(Phone& phone, const std::string& command, const std::string& event) { return phone.command(command, named(event)); }
+    /// Both ends know that the call stands.
+    void establish() {
+        dial();
+        await(caller, "call_established");
+        await(callee, "call_established");  // the callee says so when the ACK came
+    }
+    /// Ends it from one side and checks both.
+    void hang_up(Phone& who, Phone& other) {
+        const auto at_other = other.mark();
+        const auto ended = tell(who, "hangup", "call_ended");
+        CHECK(ended.value("ok", false));
+        CHECK(ended.value("by", "") == "local");
+        CHECK(await(other, "call_ended", at_other).value("by", "") == "remote");
+    }
+
+    /// Requests of that method as the core got them, from whichever phone.
+    std::vector<std::string> at_core(const std::string& method) { return lab.core_received(start, method); }
+
+    /// Nothing of a call was readable on the access link, nobody was answered in clear, and the SAs are what they were.
+    void check_protected() {
+        for (const char* word : {"INVITE sip:", "ACK sip:", "BYE sip:", "PRACK sip:", "UPDATE sip:", "CANCEL sip:", "m=audio", "SIP/2.0 180", "SIP/2.0 183"}) {
+            INFO(word);
+            CHECK(link.find(word).empty());
+        }
+        CHECK(count_sas(lab.network.gw) == 8);
+        for (Phone* phone : {&caller, &callee}) CHECK_FALSE(phone->program().has_text("\"event\":\"dropped\""));  // B-15: nothing on a wrong port
+    }
+
+    /// What the core must see of every request that goes on inside or outside a dialog.
+    void check_requests_at_core() {
+        for (const char* method : {"INVITE", "ACK", "BYE", "PRACK", "UPDATE"})
+            for (const auto& raw : at_core(method)) {
+                INFO(raw);
+                CHECK(raw.find("Security-Verify") == std::string::npos);
+                CHECK(raw.find("sec-agree") == std::string::npos);
+                const auto vias = lines_of(raw, "Via");
+                REQUIRE(vias.size() >= 2);  // the gateway's on top of the phone's
+                CHECK(vias.front().find(std::string(Network::kGwCore4) + ":5060;branch=z9hG4bK") != std::string::npos);
+                const auto to = lines_of(raw, "To");
+                REQUIRE(to.size() == 1);
+                const bool initial = to.front().find(";tag=") == std::string::npos;
+                if (std::string_view(method) != "INVITE" || !initial) continue;
+                CHECK(lines_of(raw, "P-Asserted-Identity").size() == 1);
+                const auto record_route = lines_of(raw, "Record-Route");
+                REQUIRE_FALSE(record_route.empty());  // both our sides, core side on top (RFC 5658)
+                CHECK(record_route.front().find(std::string(Network::kGwCore4)) != std::string::npos);
+            }
+    }
+
+    Lab lab;
+    Capture link;
+    Phone caller, callee;
+    std::size_t start = 0;
+};
+
+void check_call(const Access& from, const Access& to) {
+    Scene scene(from, to);
+    const auto outcome = scene.caller.call(scene.callee.impu());
     INFO(outcome.dump());
     CHECK(outcome.value("event", "") == "call_ended");
     CHECK(outcome.value("ok", false));
-    for (const char* method : {"INVITE", "ACK", "BYE"}) CHECK(lab.core_received(mark, method).size() >= 1);
-    for (const auto& raw : lab.core_received(mark, "INVITE")) {
-        INFO(raw);
-        CHECK(raw.find("Security-Verify") == std::string::npos);
-        CHECK(raw.find("P-Asserted-Identity: ") != std::string::npos);
-    }
-    CHECK(link.find("INVITE sip:").empty());
-    CHECK(count_sas(lab.network.gw) == 8);
+    for (const char* method : {"INVITE", "ACK", "BYE"}) CHECK(scene.at_core(method).size() >= 1);
+    scene.check_requests_at_core();
+    scene.check_protected();
+}
+
+/// Everything that a VoLTE call does: reliable ringing, UPDATE before and in the call, hold and resume, from both sides.
+void check_whole_call(const Access& from, const Access& to) {
+    Scene scene(from, to, {"--100rel", "--early-update"}, {"--100rel", "--answer-after", "1"});
+    INFO(scene.lab.gateway_log());
+    scene.dial();
+    const auto ringing = scene.await(scene.caller, "call_ringing");
+    CHECK(ringing.value("status", 0) == 183);
+    CHECK(ringing.value("reliable", false));
+    CHECK(scene.await(scene.caller, "prack_sent").value("ok", false));
+    CHECK(scene.await(scene.callee, "prack_received").value("protected", false));
+    const auto early = scene.await(scene.caller, "update_sent");
+    CHECK(early.value("ok", false));
+    CHECK(early.value("early", false));
+    CHECK(scene.await(scene.callee, "update_received").value("protected", false));
+    const auto established = scene.await(scene.caller, "call_established");
+    CHECK(established.value("tag", "a") == ringing.value("tag", "b"));
+    scene.await(scene.callee, "call_established");
+
+    const auto held = scene.tell(scene.caller, "hold", "reinvite_sent");
+    CHECK(held.value("ok", false));
+    CHECK(held.value("direction", "") == "recvonly");
+    CHECK(scene.await(scene.callee, "reinvite_received").value("direction", "") == "sendonly");
+    scene.await(scene.callee, "reinvite_acknowledged");
+    CHECK(scene.tell(scene.caller, "resume", "reinvite_sent").value("direction", "") == "sendrecv");
+    // The other way round: the callee's route set is the other half of the record-routes.
+    CHECK(scene.tell(scene.callee, "hold", "reinvite_sent").value("direction", "") == "recvonly");
+    scene.await(scene.caller, "reinvite_acknowledged");
+    CHECK(scene.tell(scene.callee, "resume", "reinvite_sent").value("ok", false));
+    CHECK(scene.tell(scene.callee, "update", "update_sent").value("ok", false));
+    CHECK(scene.tell(scene.caller, "update", "update_sent").value("ok", false));
+    scene.hang_up(scene.caller, scene.callee);
+    scene.check_requests_at_core();
+    scene.check_protected();
 }
 
 bool is_call_event(const nlohmann::json& event, const char* name) { return event.value("event", "") == name; }
@@ -81,4 +196,64 @@ TEST_SUITE("calls") {
     TEST_CASE("two phones over IPv4 and UDP call each other") { check_call({false, false}, {false, false}); }
     TEST_CASE("a phone over IPv4 and TCP calls one over IPv6 and UDP") { check_call({false, true}, {true, false}); }
     TEST_CASE("a phone over IPv6 and UDP calls one over IPv6 and TCP") { check_call({true, false}, {true, true}); }
+
+    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, IPv4 and UDP") { check_whole_call({false, false}, {false, false}); }
+    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, TCP and IPv4 to UDP and IPv6") { check_whole_call({false, true}, {true, false}); }
+    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, UDP and IPv6 to TCP and IPv4") { check_whole_call({true, false}, {false, true}); }
+
+    TEST_CASE("the callee hangs up") {
+        Scene scene({}, {true, false});
+        scene.establish();
+        scene.hang_up(scene.callee, scene.caller);
+        scene.check_requests_at_core();
+        scene.check_protected();
+    }
+
+    TEST_CASE("RFC 3261 §16.10: the caller gives up; CANCEL, 487 and its ACK, hop by hop") {
+        Scene scene({}, {true, true}, {}, {"--answer-after", "600"});
+        scene.dial();
+        scene.await(scene.caller, "call_ringing");
+        CHECK(scene.tell(scene.caller, "cancel", "cancel_sent").value("status", 0) == 200);
+        CHECK(scene.await(scene.caller, "call_failed").value("status", 0) == 487);
+        CHECK(scene.await(scene.callee, "call_ended").value("by", "") == "cancel");
+        scene.await(scene.callee, "failure_acknowledged");
+        scene.check_protected();
+    }
+
+    TEST_CASE("the callee is busy: 486, and its ACK comes from the gateway") {
+        Scene scene({}, {}, {}, {"--reject", "486", "--answer-after", "0", "--no-ring"});
+        scene.dial();
+        CHECK(scene.await(scene.caller, "call_failed").value("status", 0) == 486);
+        scene.await(scene.callee, "failure_acknowledged");
+        scene.check_protected();
+    }
+
+    TEST_CASE("nobody answers: the callee ends the ringing with 480") {
+        Scene scene({false, true}, {false, false}, {}, {"--reject", "480", "--answer-after", "1"});
+        scene.dial();
+        CHECK(scene.await(scene.caller, "call_ringing").value("status", 0) == 180);
+        CHECK(scene.await(scene.caller, "call_failed").value("status", 0) == 480);
+        scene.await(scene.callee, "failure_acknowledged");
+        scene.check_protected();
+    }
+
+    TEST_CASE("RFC 3261 §13.2.2.4: three early dialogs, each with reliable ringing and UPDATE; the last one answers") {
+        Scene scene({}, {true, false}, {"--100rel", "--early-update"}, {"--100rel", "--early-dialogs", "3", "--answer-after", "1"});
+        scene.dial();
+        const auto established = scene.await(scene.caller, "call_established");
+        scene.await(scene.callee, "call_established");
+        std::set<std::string> rang, acknowledged;
+        for (const auto& line : scene.caller.program().lines()) {
+            if (!line.starts_with('{')) continue;
+            const auto event = Event::parse(line);
+            if (event.value("event", "") == "call_ringing" && event.value("reliable", false)) rang.insert(event.value("tag", ""));
+            if (event.value("event", "") == "prack_sent" && event.value("ok", false)) acknowledged.insert(event.value("tag", ""));
+        }
+        CHECK(rang.size() == 3);
+        CHECK(acknowledged == rang);
+        CHECK(rang.contains(established.value("tag", "")));
+        scene.hang_up(scene.caller, scene.callee);
+        scene.check_requests_at_core();
+        scene.check_protected();
+    }
 }

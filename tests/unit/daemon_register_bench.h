@@ -118,8 +118,10 @@ public:
     }
 
     /// Runs one REGISTER through the flow and returns its transaction. A message without an answer is returned as such.
-    std::shared_ptr<RecordedTransaction> send(const Say& say, const sip::Flow& flow) {
-        auto transaction = std::make_shared<RecordedTransaction>(text_of(say, flow), flow);
+    std::shared_ptr<RecordedTransaction> send(const Say& say, const sip::Flow& flow) { return send_text(text_of(say, flow), flow); }
+    /// The same for a REGISTER written elsewhere.
+    std::shared_ptr<RecordedTransaction> send_text(std::string_view text, const sip::Flow& flow) {
+        auto transaction = std::make_shared<RecordedTransaction>(text, flow);
         asio::co_spawn(loop, parts_->flow.handle(transaction), asio::detached);
         const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
         while (!transaction->is_completed() && !quiet() && std::chrono::steady_clock::now() < deadline) loop.run_one_for(std::chrono::milliseconds{50});

@@ -3,26 +3,33 @@
 #include <algorithm>
 
 namespace gmgate::peers {
-namespace {
-
-std::string sdp(const Endpoint& local) {
-  const char* family = local.is_v6() ? "IP6" : "IP4";
-  return fmt::format("v=0\r\no=- 1 1 IN {0} {1}\r\ns=-\r\nc=IN {0} {1}\r\nt=0 0\r\nm=audio 49152 RTP/AVP 96\r\na=rtpmap:96 AMR-WB/16000\r\na=sendrecv\r\n", family, local.address());
-}
-
-}  // namespace
 
 Calls::Dialog* Calls::find(const std::string& call_id) {
   const auto it = std::ranges::find(dialogs_, call_id, &Dialog::call_id);
   return it == dialogs_.end() ? nullptr : &*it;
 }
 
-SipMessage Calls::in_dialog(std::string_view method, Dialog& dialog, std::uint32_t cseq) {
-  SipMessage out = SipMessage::request(std::string(method), dialog.target);
+void Calls::emit(std::string_view event, const Dialog& dialog, nlohmann::json more) const {
+  more["event"] = event;
+  more["call_id"] = dialog.call_id;
+  phone_.emit(std::move(more));
+}
+
+Calls::Far Calls::far_of(const SipMessage& response) const {
+  Far far;
+  far.remote = response.get("To");
+  far.target = response.uri_of("Contact");
+  far.routes = response.list("Record-Route");
+  std::ranges::reverse(far.routes);  // RFC 3261 §12.1.2
+  return far;
+}
+
+SipMessage Calls::in_dialog(std::string_view method, const Dialog& dialog, const Far& far, std::uint32_t cseq) {
+  SipMessage out = SipMessage::request(std::string(method), far.target);
   out.add("Max-Forwards", "70");
-  for (const std::string& route : dialog.routes) out.add("Route", route);
+  for (const std::string& route : far.routes) out.add("Route", route);
   out.add("From", dialog.local);
-  out.add("To", dialog.remote);
+  out.add("To", far.remote);
   out.add("Call-ID", dialog.call_id);
   out.add("CSeq", fmt::format("{} {}", cseq, method));
   if (method != "ACK") phone_.add_sec_agree(out);
@@ -30,21 +37,25 @@ SipMessage Calls::in_dialog(std::string_view method, Dialog& dialog, std::uint32
   return out;
 }
 
+// ------------------------------------------------------------------------------------------------------------------- the caller
+
 Task<Verdict> Calls::call(std::string to, Duration talk) {
   const auto start = Clock::now();
   SipMessage invite = phone_.out_of_dialog("INVITE", to);
   invite.add("Contact", phone_.contact());
+  if (phone_.config_.calls.reliable) invite.add("Supported", "100rel");
+  invite.add("Allow", "INVITE, ACK, BYE, CANCEL, PRACK, UPDATE");
   invite.add("Content-Type", "application/sdp");
-  invite.body = sdp(phone_.config_.local);
+  invite.body = make_sdp(phone_.config_.local);
   Dialog& dialog = dialogs_.emplace_back(phone_.env_.loop);
   dialog.outgoing = true;
   dialog.call_id = invite.call_id();
   dialog.local = invite.get("From");
-  const Path way = phone_.path(phone_.config_.message_over_tcp);
-  Transactions::OnProvisional on_provisional = [this, to, id = dialog.call_id](const SipMessage& response) {
-    if (response.status() > 100) phone_.emit({{"event", "call_ringing"}, {"to", to}, {"status", response.status()}, {"call_id", id}});
-  };
-  const Reply reply = co_await phone_.transactions_.request(std::move(invite), way, std::move(on_provisional));
+  const Path path = way();
+  phone_.transactions_.add_via(invite, path);
+  dialog.invite = invite;
+  Transactions::OnProvisional on_provisional_response = [this, &dialog](const SipMessage& response) { on_provisional(dialog, response); };
+  const Reply reply = co_await phone_.transactions_.request(std::move(invite), path, std::move(on_provisional_response));
   Verdict out;
   out.took = Clock::now() - start;
   out.status = reply.response ? reply.response->status() : 0;
@@ -53,17 +64,14 @@ Task<Verdict> Calls::call(std::string to, Duration talk) {
   out.detail = reply.response ? reply.response->reason() : reply.failure;
   if (!out.ok) {
     dialog.state = State::over;
-    phone_.emit({{"event", "call_failed"}, {"to", to}, {"status", out.status}, {"reason", out.reason}, {"call_id", dialog.call_id}});
+    emit("call_failed", dialog, {{"to", to}, {"status", out.status}, {"reason", out.reason}});
     co_return out;
   }
   dialog.state = State::established;
-  dialog.remote = reply.response->get("To");
-  dialog.target = reply.response->uri_of("Contact");
-  dialog.routes = reply.response->list("Record-Route");
-  std::ranges::reverse(dialog.routes);  // RFC 3261 §12.1.2
-  dialog.ack = in_dialog("ACK", dialog, reply.request.cseq());
-  phone_.transactions_.send_ack(*dialog.ack, phone_.path(way.tcp));
-  phone_.emit({{"event", "call_established"}, {"to", to}, {"call_id", dialog.call_id}, {"ms", std::chrono::duration<double, std::milli>(out.took).count()}});
+  dialog.far = far_of(*reply.response);
+  dialog.ack = in_dialog("ACK", dialog, dialog.far, reply.request.cseq());
+  phone_.transactions_.send_ack(*dialog.ack, way());
+  emit("call_established", dialog, {{"to", to}, {"tag", reply.response->tag("To")}, {"ms", std::chrono::duration<double, std::milli>(out.took).count()}});
   const std::optional<std::string> why = co_await dialog.ended.take(Clock::now() + talk);
   if (!why || *why == "hang-up") {
     const Duration set_up = out.took;
@@ -71,14 +79,66 @@ Task<Verdict> Calls::call(std::string to, Duration talk) {
     out.took = set_up;
   }
   dialog.state = State::over;
-  phone_.emit({{"event", "call_ended"}, {"to", to}, {"call_id", dialog.call_id}, {"by", why && *why == "bye" ? "remote" : "local"}, {"ok", out.ok}, {"status", out.status}});
+  emit("call_ended", dialog, {{"to", to}, {"by", why && *why == "bye" ? "remote" : "local"}, {"ok", out.ok}, {"status", out.status}});
   co_return out;
 }
 
+// RFC 3262 §4: one PRACK for each reliable response of each early dialog.
+void Calls::on_provisional(Dialog& dialog, const SipMessage& response) {
+  if (response.status() == 100) return;
+  const std::string tag = response.tag("To");
+  const bool reliable = response.list_has("Require", "100rel");
+  emit("call_ringing", dialog, {{"to", dialog.invite->uri()}, {"status", response.status()}, {"tag", tag}, {"reliable", reliable}});
+  if (!reliable) return;
+  Far& far = dialog.early[tag];
+  const auto rseq = static_cast<std::uint32_t>(std::strtoul(response.get("RSeq").c_str(), nullptr, 10));
+  if (rseq <= far.rseq) return;  // a repetition
+  if (far.target.empty()) far = far_of(response);
+  far.rseq = rseq;
+  background_.spawn(acknowledge_provisional(dialog, tag, fmt::format("{} {} INVITE", rseq, dialog.invite->cseq())));
+}
+
+Task<void> Calls::acknowledge_provisional(Dialog& dialog, std::string tag, std::string rack) {
+  const Far far = dialog.early[tag];
+  SipMessage prack = in_dialog("PRACK", dialog, far, ++dialog.cseq);
+  prack.add("RAck", rack);
+  const Reply reply = co_await phone_.transactions_.request(std::move(prack), way(), nullptr);
+  const int status = reply.response ? reply.response->status() : 0;
+  emit("prack_sent", dialog, {{"tag", tag}, {"status", status}, {"ok", status == 200}});
+  if (!phone_.config_.calls.early_update || status != 200 || dialog.state != State::ringing) co_return;
+  // As with preconditions (RFC 3312): resources are there, before the callee rings.
+  SipMessage update = in_dialog("UPDATE", dialog, far, ++dialog.cseq);
+  update.add("Contact", phone_.contact());
+  update.add("Content-Type", "application/sdp");
+  update.body = make_sdp(phone_.config_.local);
+  const Reply updated = co_await phone_.transactions_.request(std::move(update), way(), nullptr);
+  const int answer = updated.response ? updated.response->status() : 0;
+  const std::string answered = updated.response ? direction_of(updated.response->body) : std::string();
+  emit("update_sent", dialog, {{"tag", tag}, {"status", answer}, {"ok", answer == 200}, {"early", true}, {"direction", answered}});
+}
+
+Task<void> Calls::cancel() {
+  for (Dialog& dialog : dialogs_)
+    if (dialog.outgoing && dialog.state == State::ringing) co_await send_cancel(dialog);
+}
+
+// RFC 3261 §9.1: everything as in the INVITE, its Via included.
+Task<void> Calls::send_cancel(Dialog& dialog) {
+  const SipMessage& invite = *dialog.invite;
+  SipMessage cancel = SipMessage::request("CANCEL", invite.uri());
+  cancel.add("Via", invite.get("Via"));
+  cancel.add("Max-Forwards", "70");
+  for (const std::string& route : invite.list("Route")) cancel.add("Route", route);
+  for (const char* name : {"From", "To", "Call-ID"}) cancel.add(name, invite.get(name));
+  cancel.add("CSeq", fmt::format("{} CANCEL", invite.cseq()));
+  const Reply reply = co_await phone_.transactions_.request(std::move(cancel), way(), nullptr);
+  const int status = reply.response ? reply.response->status() : 0;
+  emit("cancel_sent", dialog, {{"status", status}, {"ok", status == 200}});
+}
+
 Task<Verdict> Calls::bye(Dialog& dialog) {
-  SipMessage request = in_dialog("BYE", dialog, ++dialog.cseq);
-  const Path way = phone_.path(phone_.config_.message_over_tcp);
-  const Reply reply = co_await phone_.transactions_.request(std::move(request), way, nullptr);
+  SipMessage request = in_dialog("BYE", dialog, dialog.far, ++dialog.cseq);
+  const Reply reply = co_await phone_.transactions_.request(std::move(request), way(), nullptr);
   Verdict out;
   out.status = reply.response ? reply.response->status() : 0;
   out.ok = out.status == 200;
@@ -92,102 +152,24 @@ void Calls::hang_up() {
     if (dialog.state == State::established) dialog.ended.put("hang-up");
 }
 
+// ------------------------------------------------------------------------------------------------------------------ what comes in
+
 void Calls::on_request(const Incoming& incoming) {
-  Dialog* dialog = find(incoming.message.call_id());
-  if (incoming.message.is("INVITE")) return on_invite(incoming);
-  if (incoming.message.is("BYE")) return on_bye(incoming, dialog);
-  if (incoming.message.is("ACK")) {
-    if (dialog && !dialog->acknowledged && dialog->state == State::established) {
-      dialog->acknowledged = true;
-      phone_.emit({{"event", "call_established"}, {"from", incoming.message.uri_of("From")}, {"call_id", dialog->call_id}});
-    }
-    return;
-  }
-  if (dialog && dialog->state == State::ringing && !dialog->outgoing) dialog->cancelled = true;  // CANCEL; answer() sends the 487
-  phone_.transactions_.respond(incoming, SipMessage::response_to(incoming.message, dialog ? 200 : 481, "", random_token()));
-}
-
-void Calls::on_bye(const Incoming& incoming, Dialog* dialog) {
-  const bool known = dialog && dialog->state == State::established;
-  phone_.transactions_.respond(incoming, SipMessage::response_to(incoming.message, known ? 200 : 481, "", random_token()));
-  if (!known) return;
-  dialog->state = State::over;
-  dialog->ended.put("bye");
-  if (!dialog->outgoing) phone_.emit({{"event", "call_ended"}, {"from", incoming.message.uri_of("From")}, {"call_id", dialog->call_id}, {"by", "remote"}, {"ok", true}});
-}
-
-SipMessage Calls::accept(const Incoming& invite, int status, const std::string& tag) const {
-  SipMessage out = SipMessage::response_to(invite.message, status, "", tag);
-  out.add("Contact", phone_.contact());
-  if (status == 200) {
-    out.add("Content-Type", "application/sdp");
-    out.body = sdp(phone_.config_.local);
-  }
-  return out;
-}
-
-void Calls::on_invite(const Incoming& incoming) {
   const SipMessage& request = incoming.message;
-  Dialog* known = find(request.call_id());
-  if (known || !request.tag("To").empty()) {  // a re-INVITE changes nothing here
-    const bool alive = known && known->state == State::established;
-    return phone_.transactions_.respond(incoming, alive ? accept(incoming, 200, {}) : SipMessage::response_to(request, 481, "", random_token()));
-  }
-  Dialog& dialog = dialogs_.emplace_back(phone_.env_.loop);
-  dialog.call_id = request.call_id();
-  dialog.remote = request.get("From");
-  dialog.target = request.uri_of("Contact");
-  dialog.routes = request.list("Record-Route");
-  phone_.emit({{"event", "call_incoming"},
-               {"from", request.uri_of("From")},
-               {"call_id", dialog.call_id},
-               {"transport", incoming.path.tcp ? "tcp" : "udp"},
-               {"local", incoming.local.to_string()},
-               {"remote", incoming.remote.to_string()},
-               {"protected", incoming.path.set != kClear}});
-  answering_.spawn(answer(incoming, dialog));
-}
-
-Task<void> Calls::answer(Incoming invite, Dialog& dialog) {
-  const std::string tag = random_token();
-  phone_.transactions_.respond(invite, accept(invite, 180, tag));
-  co_await sleep_for(phone_.env_.loop, phone_.config_.answer_after);
-  if (dialog.cancelled) {
-    dialog.state = State::over;
-    phone_.transactions_.respond(invite, SipMessage::response_to(invite.message, 487, "", tag));
-    phone_.emit({{"event", "call_ended"}, {"from", invite.message.uri_of("From")}, {"call_id", dialog.call_id}, {"by", "cancel"}, {"ok", true}});
-    co_return;
-  }
-  const SipMessage ok = accept(invite, 200, tag);
-  dialog.local = ok.get("To");
-  dialog.state = State::established;
-  phone_.transactions_.respond(invite, ok);
-  // RFC 3261 §13.3.1.4: the 200 is repeated until the ACK comes, on any transport.
-  Duration interval = phone_.config_.t1;
-  const auto give_up = Clock::now() + phone_.config_.timeout;
-  while (Clock::now() < give_up) {
-    co_await sleep_for(phone_.env_.loop, interval);
-    if (dialog.acknowledged || dialog.state == State::over) break;
-    phone_.transactions_.respond(invite, ok);
-    interval = std::min(interval * 2, phone_.config_.t2);
-  }
-  if (!dialog.acknowledged && dialog.state != State::over) {
-    phone_.emit({{"event", "call_ended"}, {"from", invite.message.uri_of("From")}, {"call_id", dialog.call_id}, {"by", "no-ack"}, {"ok", false}});
-    co_return;
-  }
-  // A callee hangs up only when told to.
-  if (dialog.state == State::over) co_return;
-  const std::optional<std::string> why = co_await dialog.ended.take(Clock::now() + std::chrono::hours(24));
-  if (!why || *why != "hang-up" || dialog.state == State::over) co_return;
-  const Verdict end = co_await bye(dialog);
-  dialog.state = State::over;
-  phone_.emit({{"event", "call_ended"}, {"from", invite.message.uri_of("From")}, {"call_id", dialog.call_id}, {"by", "local"}, {"ok", end.ok}});
+  Dialog* dialog = find(request.call_id());
+  if (request.is("INVITE")) return dialog || !request.tag("To").empty() ? on_offer(incoming, dialog) : on_invite(incoming);
+  if (request.is("UPDATE")) return on_offer(incoming, dialog);
+  if (request.is("ACK")) return on_ack(dialog, request);
+  if (request.is("BYE")) return on_bye(incoming, dialog);
+  if (request.is("PRACK")) return on_prack(incoming, dialog);
+  if (dialog && dialog->state == State::ringing && !dialog->outgoing) dialog->ringing.put("cancel");  // CANCEL; answer() sends the 487
+  phone_.transactions_.respond(incoming, SipMessage::response_to(request, dialog ? 200 : 481, "", random_token()));
 }
 
 void Calls::on_stray_response(const SipMessage& response) {
   if (response.method() != "INVITE" || response.status() < 200 || response.status() >= 300) return;
   Dialog* dialog = find(response.call_id());
-  if (dialog && dialog->ack) phone_.transactions_.send_ack(*dialog->ack, phone_.path(phone_.config_.message_over_tcp));
+  if (dialog && dialog->ack && dialog->ack->cseq() == response.cseq()) phone_.transactions_.send_ack(*dialog->ack, way());
 }
 
 }  // namespace gmgate::peers

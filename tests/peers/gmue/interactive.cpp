@@ -116,6 +116,14 @@ class Session {
       calls_.spawn(call(command.first, duration_of(command.rest, 1)));
     } else if (word == "hangup") {
       phone_.hang_up();
+    } else if (word == "cancel") {
+      co_await phone_.cancel_calls();
+    } else if (word == "hold" || word == "resume") {
+      const std::string direction = word == "hold" ? "sendonly" : "sendrecv";
+      co_await phone_.renegotiate("INVITE", direction);
+    } else if (word == "update") {
+      const std::string direction = command.first.empty() ? std::string("sendrecv") : command.first;
+      co_await phone_.renegotiate("UPDATE", direction);
     } else if (word == "wait") {
       co_await sleep_for(env_.loop, duration_of(command.first, 1));
     } else if (word == "status") {

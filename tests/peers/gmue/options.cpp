@@ -122,6 +122,7 @@ Result<PhoneConfig> make_config(const Options& o, std::size_t number) {
   if (!headers || !register_headers) return std::unexpected(headers ? register_headers.error() : headers.error());
   config.extra_headers = std::move(*headers);
   config.extra_register_headers = std::move(*register_headers);
+  config.calls = o.calls;
   config.faults = o.faults;
   return config;
 }
@@ -163,6 +164,11 @@ void add_protection_options(CLI::App& app, Options& o) {
   app.add_option("--timeout", o.timeout, "give a request up after this time")->type_name("S")->capture_default_str()->group(how);
   app.add_option("--old-set-grace", o.old_set_grace, "keep the set before a re-authentication at most this long")->type_name("S")->capture_default_str()->group(how);
   app.add_option("--answer-after", o.answer_after, "ring this long before answering a call")->type_name("S")->capture_default_str()->group(how);
+  app.add_flag("--100rel", o.calls.reliable, "reliable provisional responses (RFC 3262) in calls, as caller and as callee")->group(how);
+  app.add_flag("--early-update", o.calls.early_update, "as caller: UPDATE in every early dialog after its PRACK")->group(how);
+  app.add_option("--early-dialogs", o.calls.early_dialogs, "as callee: ring with N To tags in turn; the last one answers")->check(CLI::Range(1, 20))->type_name("N")->capture_default_str()->group(how);
+  app.add_option("--reject", o.calls.reject, "as callee: STATUS instead of an answer, after --answer-after")->check(CLI::Range(300, 699))->type_name("STATUS")->group(how);
+  app.add_flag("!--no-ring", o.calls.ring, "as callee: no 18x before the final response")->group(how);
   app.add_flag("--rport", o.rport, "put rport into protected Vias (the answer must still come to port-us)")->group(how);
   app.add_flag("--no-security-verify", o.no_security_verify, "leave Security-Verify and sec-agree out of requests other than REGISTER")->group(how);
 }
@@ -243,10 +249,16 @@ void add_options(CLI::App& app, Options& o) {
   run->footer(
       "COMMANDS on standard input\n"
       "  register | reregister [challenge] | deregister      'challenge' asks gmcore --steer for a challenge\n"
-      "  message URI TEXT | options URI | call URI [SECONDS] | hangup\n"
-      "  status | wait SECONDS | quit                        quit leaves without deregistering\n"
-      "  begin COMMAND                                       does not wait for the end of that command\n"
-      "  fault wrong-ik|wrong-res|auts|no-esp|lose-200|none  misbehave from the next REGISTER on\n"
+      "  message URI TEXT | options URI | call URI [SECONDS] | hangup | cancel
+"
+      "  hold | resume | update [DIRECTION]                  re-INVITE, UPDATE in the standing call
+"
+      "  status | wait SECONDS | quit                        quit leaves without deregistering
+"
+      "  begin COMMAND                                       does not wait for the end of that command
+"
+      "  fault wrong-ik|wrong-res|auts|no-esp|lose-200|none  misbehave from the next REGISTER on
+"
       "  expires SECONDS                                     what the next REGISTERs ask for");
   for (CLI::App* sub : app.get_subcommands([](CLI::App*) { return true; })) sub->fallthrough();
   app.footer(kExamples);

@@ -49,6 +49,7 @@ struct Options {
   std::string security_verify;
   std::vector<std::string> add_header;
   std::vector<std::string> add_register_header;
+  CallBehaviour calls;
   Faults faults;
   // What to do
   std::string expect;

@@ -85,8 +85,9 @@ Task<void> Phone::drop_set_later(SetId id) {
 void Phone::on_request(const Incoming& incoming) {
   if (transactions_.absorb(incoming)) return;
   const SipMessage& request = incoming.message;
-  if (request.is("INVITE") || request.is("ACK") || request.is("BYE") || request.is("CANCEL")) return calls_->on_request(incoming);
-  const bool known = request.is("MESSAGE") || request.is("OPTIONS") || request.is("INFO") || request.is("UPDATE") || request.is("PRACK") || request.is("NOTIFY");
+  for (const char* method : {"INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE"})
+    if (request.is(method)) return calls_->on_request(incoming);
+  const bool known = request.is("MESSAGE") || request.is("OPTIONS") || request.is("INFO") || request.is("NOTIFY");
   emit({{"event", request.is("MESSAGE") ? "message_received" : "request_received"},
         {"method", request.method()},
         {"from", request.uri_of("From")},
@@ -172,5 +173,7 @@ Task<Verdict> Phone::options(std::string to) {
 
 Task<Verdict> Phone::call(std::string to, Duration talk) { return calls_->call(std::move(to), talk); }
 void Phone::hang_up() { calls_->hang_up(); }
+Task<void> Phone::cancel_calls() { return calls_->cancel(); }
+Task<void> Phone::renegotiate(std::string method, std::string direction) { return calls_->renegotiate(std::move(method), std::move(direction)); }
 
 }  // namespace gmgate::peers

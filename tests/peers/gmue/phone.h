@@ -54,6 +54,10 @@ class Phone {
   [[nodiscard]] Task<Verdict> call(std::string to, Duration talk);
   /// Ends all calls.
   void hang_up();
+  /// Cancels calls that are not answered yet.
+  [[nodiscard]] Task<void> cancel_calls();
+  /// Re-INVITE ("INVITE") or UPDATE in the standing call, with an offer of that direction.
+  [[nodiscard]] Task<void> renegotiate(std::string method, std::string direction);
 
   /// From the next REGISTER on; the registration itself goes on.
   void set_faults(const Faults& faults) { config_.faults = faults; }

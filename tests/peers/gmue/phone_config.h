@@ -23,6 +23,15 @@ struct Faults {
   int bid_down = 0;         ///< 1…4: the cases of TS 33.226 §4.2.2.3.2
 };
 
+/// How calls go, ours and those to us.
+struct CallBehaviour {
+  bool reliable = false;      ///< 100rel (RFC 3262): offered by the caller, used by the callee when the caller offers it
+  bool early_update = false;  ///< caller: UPDATE in every early dialog after its PRACK
+  bool ring = true;           ///< callee: 18x before the final response
+  int early_dialogs = 1;      ///< callee: so many To tags in turn, as if a proxy behind it forked; the last one answers
+  int reject = 0;             ///< callee: this status in place of 200
+};
+
 struct PhoneConfig {
   std::string impi;
   std::string impu;
@@ -57,6 +66,7 @@ struct PhoneConfig {
   std::string raw_security_verify;  ///< replaces the header in the second REGISTER
   std::vector<Header> extra_headers;        ///< added to every request
   std::vector<Header> extra_register_headers;
+  CallBehaviour calls;
   Faults faults;
 };
 

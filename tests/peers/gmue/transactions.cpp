@@ -44,7 +44,7 @@ void Transactions::add_via(SipMessage& request, const Path& path) const {
 Task<Reply> Transactions::request(SipMessage request, Path path, OnProvisional on_provisional) {
   if (path.set == kClear)
     if (auto ok = link_.open_clear(); !ok) co_return Reply{std::nullopt, ok.error().text, std::move(request)};
-  add_via(request, path);
+  if (!request.find("Via")) add_via(request, path);
   const bool invite = request.is("INVITE");
   Mailbox<SipMessage> box(loop_);
   const Entry entry(waiting_, key_of(request), Waiting{&box, path.set});

@@ -18,7 +18,9 @@ class Transactions {
   using OnProvisional = std::function<void(const SipMessage&)>;
   Transactions(Loop& loop, PhoneLink& link, const PhoneConfig& config) : loop_(loop), link_(link), config_(config) {}
 
-  /// Adds Via, sends, retransmits over UDP, waits for the final response; acknowledges a failed INVITE.
+  /// Puts a Via with a new branch on top: for who has to know the branch before request() sends.
+  void add_via(SipMessage& request, const Path& path) const;
+  /// Adds a Via unless there is one, sends, retransmits over UDP, waits for the final response; acknowledges a failed INVITE.
   [[nodiscard]] Task<Reply> request(SipMessage request, Path path, OnProvisional on_provisional);
   /// Sends an ACK for a 2xx: no transaction, a branch of its own.
   void send_ack(SipMessage ack, Path path);
@@ -40,7 +42,6 @@ class Transactions {
     std::string text;
     Clock::time_point forget;
   };
-  void add_via(SipMessage& request, const Path& path) const;
 
   Loop& loop_;
   PhoneLink& link_;

@@ -1,0 +1,47 @@
+#include "daemon/proxy/request_syntax.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "sip/headers.h"
+
+namespace gmgate::daemon {
+namespace {
+
+using sip::HeaderId;
+
+/// TS 24.229 §5.4.3.2, §5.7.1: what an S-CSCF or an application server routes. `urn` is urn:service (emergency) and GRUUs.
+constexpr std::array<std::string_view, 6> kRoutable{"sip", "sips", "tel", "urn", "pres", "im"};
+
+std::optional<Answer> check_request_uri(std::string_view text) {
+    const std::string_view scheme = text.substr(0, text.find(':'));
+    if (std::ranges::none_of(kRoutable, [&](std::string_view known) { return sip::same_token(scheme, known); }))
+        return make_answer(416, "Unsupported URI Scheme", "the Request-URI's scheme is not routed here");
+    const auto uri = sip::Uri::parse(text);
+    if (!uri) return make_answer(400, "Bad Request-URI", "the Request-URI is malformed");
+    if (uri->is_sip() && !uri->headers.empty())
+        return make_answer(400, "Header Fields in Request-URI", "the Request-URI carries header fields");
+    return std::nullopt;
+}
+
+bool is_via_list(const sip::Message& request) {
+    bool ok = true;
+    request.for_each(HeaderId::via, [&ok](const sip::HeaderField& field) {
+        sip::Split elements(field.value, ',');
+        while (const auto element = elements.next()) ok = ok && sip::Via::parse(*element).has_value();
+    });
+    return ok;
+}
+
+}  // namespace
+
+std::optional<Answer> check_syntax(const sip::Message& request) {
+    if (auto objection = check_request_uri(request.request_uri())) return objection;
+    if (!is_via_list(request)) return make_answer(400, "Bad Via", "a Via value is empty or malformed");
+    if (!sip::NameAddr::parse(request.value(HeaderId::from))) return make_answer(400, "Bad From", "From is no address");
+    if (!sip::NameAddr::parse(request.value(HeaderId::to))) return make_answer(400, "Bad To", "To is no address");
+    return std::nullopt;
+}
+
+}  // namespace gmgate::daemon
