@@ -249,16 +249,11 @@ void add_options(CLI::App& app, Options& o) {
   run->footer(
       "COMMANDS on standard input\n"
       "  register | reregister [challenge] | deregister      'challenge' asks gmcore --steer for a challenge\n"
-      "  message URI TEXT | options URI | call URI [SECONDS] | hangup | cancel
-"
-      "  hold | resume | update [DIRECTION]                  re-INVITE, UPDATE in the standing call
-"
-      "  status | wait SECONDS | quit                        quit leaves without deregistering
-"
-      "  begin COMMAND                                       does not wait for the end of that command
-"
-      "  fault wrong-ik|wrong-res|auts|no-esp|lose-200|none  misbehave from the next REGISTER on
-"
+      "  message URI TEXT | options URI | call URI [SECONDS] | hangup | cancel\n"
+      "  hold | resume | update [DIRECTION]                  re-INVITE, UPDATE in the standing call\n"
+      "  status | wait SECONDS | quit                        quit leaves without deregistering\n"
+      "  begin COMMAND                                       does not wait for the end of that command\n"
+      "  fault wrong-ik|wrong-res|auts|no-esp|lose-200|none  misbehave from the next REGISTER on\n"
       "  expires SECONDS                                     what the next REGISTERs ask for");
   for (CLI::App* sub : app.get_subcommands([](CLI::App*) { return true; })) sub->fallthrough();
   app.footer(kExamples);
