@@ -44,7 +44,8 @@ public:
         return node ? node->source() : table_.source();
     }
     void mistake(std::string_view key, std::string_view text) { mistakes_.add(where(key), fmt::format("{}: {}: {}", title_, key, text)); }
-    bool has(std::string_view key) const { return table_.contains(key); }
+    /// Asking for a key makes it a known one.
+    bool has(std::string_view key) { return take(key) != nullptr; }
 
     void text(std::string_view key, std::string& out) {
         if (const auto* node = take(key)) {
