@@ -212,7 +212,7 @@ void read_xfrm(Section& section, XfrmConfig& xfrm) {
     section.number("spi-start", xfrm.spi_start.value, 65536, 0xffffffff);
     section.number("spi-end", xfrm.spi_end.value, 65536, 0xffffffff);
     section.number("mark-mask", xfrm.mark_mask, 0xff, 0xffffffff);
-    if (xfrm.spi_start.value + 1024 > xfrm.spi_end.value) section.mistake("spi-end", "the range must hold more than 1024 SPIs");
+    if (xfrm.spi_start.value + std::uint64_t{5} > xfrm.spi_end.value) section.mistake("spi-end", "the range must hold at least six SPIs, for the three sets of one phone");
     const auto mask = xfrm.mark_mask;
     if ((mask & (mask + 1)) != 0) section.mistake("mark-mask", "must be a row of low bits such as 0x00ffffff");
 }

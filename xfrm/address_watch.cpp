@@ -37,6 +37,16 @@ std::optional<Address> address_of(nl_addr* address) {
     return std::nullopt;
 }
 
+// The link itself. The cache holds a second object for a link that IPv6 has spoken of, with the flags of that moment, and
+// rtnl_link_get() returns whichever comes first.
+rtnl_link* find_link(nl_cache* links, int index) {
+    for (auto* object = nl_cache_get_first(links); object; object = nl_cache_get_next(object)) {
+        auto* link = reinterpret_cast<rtnl_link*>(object);
+        if (rtnl_link_get_ifindex(link) == index && rtnl_link_get_family(link) == AF_UNSPEC) return link;
+    }
+    return nullptr;
+}
+
 }  // namespace
 
 struct AddressWatch::Impl : std::enable_shared_from_this<AddressWatch::Impl> {
@@ -118,11 +128,10 @@ std::string AddressWatch::Impl::trouble_with(const Address& address) const {
     for (auto* object = nl_cache_get_first(addresses); object; object = nl_cache_get_next(object)) {
         auto* entry = reinterpret_cast<rtnl_addr*>(object);
         if (address_of(rtnl_addr_get_local(entry)) != address) continue;
-        auto* link = rtnl_link_get(links, rtnl_addr_get_ifindex(entry));
+        auto* link = find_link(links, rtnl_addr_get_ifindex(entry));
         if (!link) continue;
         const auto flags = rtnl_link_get_flags(link);
         const std::string name = rtnl_link_get_name(link) ? rtnl_link_get_name(link) : "?";
-        rtnl_link_put(link);
         if (!(flags & IFF_UP)) trouble = "link " + name + " is down";
         else if (!(flags & IFF_RUNNING)) trouble = "link " + name + " has no carrier";
         else if (rtnl_addr_get_flags(entry) & IFA_F_DADFAILED) trouble = "another machine on link " + name + " has it";

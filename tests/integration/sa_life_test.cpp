@@ -167,7 +167,7 @@ void check_failure(const std::string& fault, Access access, const std::string& r
 }  // namespace
 
 TEST_SUITE("sa-life") {
-    TEST_CASE("C-44, B-54: a re-authentication over IPv4 and UDP, row by row") { check_reauthentication(kUdp4); }
+    TEST_CASE("C-44, B-54, B-55: a re-authentication over IPv4 and UDP, row by row") { check_reauthentication(kUdp4); }
     TEST_CASE("C-44, B-54: a re-authentication over IPv6 and TCP, row by row") { check_reauthentication(kTcp6); }
 
     TEST_CASE("C-44: an old set in use with no more than 64*T1 left hands over to the new one, which the phone has not used") {
@@ -210,7 +210,7 @@ TEST_SUITE("sa-life") {
         stage.check_link();
     }
 
-    TEST_CASE("C-44, B-51: a registration that nobody refreshes ends, in the kernel too; the core gets 480 for it") {
+    TEST_CASE("C-44, B-51, B-56: a registration that nobody refreshes ends, in the kernel too; the core gets 480 for it") {
         Stage stage("lifetime-margin = 2\nold-set = 1\n", kUdp4, {"--expires", "8"});
         stage.talk("before");
         CHECK(stage.sets_become(0));
@@ -260,7 +260,7 @@ TEST_SUITE("sa-life") {
         stage.check_link();
     }
 
-    TEST_CASE("B-22, C-50: through ten re-authentications never more than three sets; de-registered, none is left") {
+    TEST_CASE("B-22, B-56, C-50: through ten re-authentications never more than three sets; de-registered, none is left") {
         Stage stage;
         for (int i = 0; i < 10; ++i) {
             stage.phone->reregister(true);
@@ -273,7 +273,7 @@ TEST_SUITE("sa-life") {
         stage.check_link();
     }
 
-    TEST_CASE("a phone that moves to another address is the same contact; its old set ends 64*T1 after the new 200") {
+    TEST_CASE("B-57: a phone that moves to another address is the same contact; its old set ends 64*T1 after the new 200") {
         const std::vector<std::string> instance{"--instance", "urn:gsma:imei:35245510-000000-0"};
         Stage stage("old-set = 4\n", kUdp4, instance);
         stage.lab.network.ue.ip_batch("address add 10.1.0.3/16 dev access0\n");

@@ -309,6 +309,9 @@ std::optional<Verdict> Phone::agree(const SipMessage& response, Attempt& attempt
   if (config_.faults.wrong_ik) {
     for (std::uint8_t& octet : ik.buffer()) octet ^= 0x5a;
   }
+  // A network that has forgotten us may choose a port_pc again that a set of ours still has; two sets cannot share its selectors.
+  for (const SetId id : link_.sets())
+    if (id != attempt.set && link_.find(id)->kernel && link_.find(id)->network.port_c == set.network.port_c) remove_set(id, "port-pc-reused");
   if (const auto installed = link_.install(attempt.set, attempt.aka->ck, ik); !installed) return failed("kernel", installed.error().text);
   return std::nullopt;
 }

@@ -1,0 +1,128 @@
+// What happens at each limit of SPIs, SAs and temporary sets: a clear answer and reason, and live registrations that notice nothing.
+#include <doctest/doctest.h>
+
+#include "tests/integration/scene.h"
+
+using namespace gmgate::test;
+
+namespace {
+
+LabOptions with(const std::string& sections) {
+    auto options = plain_lab();
+    options.more_sections = sections;
+    return options;
+}
+
+/// A first REGISTER of user `n` from the phones' address, with SPIs and ports of its own.
+RawRegister first_register(int n) {
+    RawRegister request;
+    request.user = static_cast<std::size_t>(n);
+    request.port = 5100 + n;
+    SecurityClient offer;
+    offer.spi_c = 50000 + 2 * static_cast<std::uint32_t>(n);
+    offer.spi_s = 50001 + 2 * static_cast<std::uint32_t>(n);
+    offer.port_c = 7000 + 2 * n;
+    offer.port_s = 7001 + 2 * n;
+    request.security_client = offer.text();
+    return request;
+}
+
+void check_refused(Lab& lab, const RawRegister& request, const std::string& words) {
+    const auto sas = count_sas(lab.network.gw);
+    const auto response = ask(lab, request);
+    INFO(response);
+    INFO(lab.gateway().tail());
+    CHECK(status_of(response) == 503);
+    CHECK(response.find("Retry-After") != std::string::npos);
+    CHECK(response.find("Security-Server") == std::string::npos);
+    CHECK(lab.gateway_log().find(words) != std::string::npos);
+    CHECK(count_sas(lab.network.gw) == sas);
+}
+
+void talk(Phone& from, Phone& to) {
+    for (auto [a, b] : {std::pair{&from, &to}, std::pair{&to, &from}}) {
+        const auto word = unique_word("limit-");
+        CHECK(a->message(b->impu(), word) == 200);
+        b->await_message(word);
+    }
+}
+
+}  // namespace
+
+TEST_SUITE("limits") {
+    TEST_CASE("SPI space exhausted: 503 with the reason; who leaves makes room") {
+        Lab lab(with("[xfrm]\nspi-start = 0x10000000\nspi-end = 0x10000005\n[timers]\nfinal-answer = 1\n"));  // six SPIs: three sets
+        Phone one(lab, {}), two(lab, {.user = 1});
+        one.demand_registered();
+        two.demand_registered();
+        Phone three(lab, {.user = 2});
+        three.demand_registered();
+        check_refused(lab, first_register(3), "no two free SPIs are left");
+        talk(one, two);
+        // A re-authentication needs two as well: it is refused, and the registration goes on.
+        const auto again = one.command("reregister challenge", [](const nlohmann::json& e) { return e.value("event", "") == "register_failed" || e.value("event", "") == "reregistered"; });
+        CHECK(again.value("status", 0) == 503);
+        talk(one, two);
+        three.deregister();
+        CHECK(eventually([&] { return count_sas(lab.network.gw) == 8; }));
+        one.reregister(true);
+        talk(one, two);
+    }
+
+    TEST_CASE("sets per address: 503 for one more, the others go on") {
+        Lab lab(with("[limits]\nsets-per-address = 3\n"));
+        Phone one(lab, {}), two(lab, {.user = 1}), three(lab, {.user = 2});
+        one.demand_registered();
+        two.demand_registered();
+        three.demand_registered();
+        check_refused(lab, first_register(3), "too many sets of SAs for this UE address");
+        talk(one, two);
+        Phone elsewhere(lab, {.user = 4, .is_v6 = true});  // another address is not concerned
+        elsewhere.demand_registered();
+    }
+
+    TEST_CASE("temporary sets per address, and in total: 503, and a registered phone may still re-authenticate") {
+        Lab lab(with("[limits]\nchallenges = 3\nchallenges-per-address = 2\n"));
+        Phone one(lab, {}), two(lab, {.user = 1, .is_v6 = true});
+        one.demand_registered();
+        two.demand_registered();
+        CHECK(status_of(ask(lab, first_register(2))) == 401);
+        CHECK(status_of(ask(lab, first_register(3))) == 401);
+        check_refused(lab, first_register(4), "too many challenges for this UE address");
+        auto six = first_register(4);
+        six.access = {true, false};
+        CHECK(status_of(ask(lab, six)) == 401);
+        auto more = first_register(5);
+        more.access = {true, false};
+        check_refused(lab, more, "too many challenges are waiting");
+        talk(one, two);
+        one.reregister(true);
+        talk(one, two);
+    }
+
+    TEST_CASE("registrations: 503 beyond the limit") {
+        Lab lab(with("[limits]\nregistrations = 2\n"));
+        Phone one(lab, {}), two(lab, {.user = 1});
+        one.demand_registered();
+        two.demand_registered();
+        check_refused(lab, first_register(2), "the limit of registrations is reached");
+        talk(one, two);
+    }
+
+    TEST_CASE("protected client ports of one phone's address and server port: 503 when all are taken") {
+        Lab lab(plain_lab());
+        Phone one(lab, {}), two(lab, {.user = 1});
+        one.demand_registered();
+        two.demand_registered();
+        const int ports = Lab::kLastClientPort - Lab::kFirstClientPort + 1;
+        auto request = [](int n) {
+            auto made = first_register(n);
+            const auto at = made.security_client.find("port-s=");
+            made.security_client = made.security_client.substr(0, at) + "port-s=7999";
+            return made;
+        };
+        for (int n = 2; n < 2 + ports; ++n) CHECK(status_of(ask(lab, request(n))) == 401);
+        check_refused(lab, request(2 + ports), "no protected client port is left");
+        talk(one, two);
+    }
+}
