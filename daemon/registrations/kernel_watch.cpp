@@ -161,6 +161,7 @@ Task<void> KernelWatch::set_lost(SetNumber number, std::string why) {
             table_.take(ContactKey{registration.key});
         } else if (set->in_use) {
             registration.sets.back()->in_use = true;  // the newest one carries outbound traffic from now on
+            table_.changed(registration.key);
         }
     }
     co_await sets_.remove(std::move(set));
