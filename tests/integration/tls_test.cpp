@@ -1,18 +1,17 @@
 // Mechanism tls with the real gateway: the two call flows of the feature text, an openssl s_client as the phone, kernel TLS underneath.
-#include <fstream>
 #include <memory>
 
 #include <doctest/doctest.h>
 
-#include "tests/integration/scene.h"
+#include "tests/integration/tls_lab.h"
 
 using namespace gmgate::test;
 
 namespace {
 
-constexpr const char* kRealm = "ims.mnc001.mcc001.3gppnetwork.org";
-constexpr const char* kUser = "rcs@ims.mnc001.mcc001.3gppnetwork.org";
-constexpr const char* kPassword = "correct horse";
+constexpr const char* kRealm = kHomeDomain;
+constexpr const char* kUser = kDigestUser;
+constexpr const char* kPassword = kDigestPassword;
 
 std::string md5(const std::string& text) { return run_program({.command = {"md5sum"}}, text).substr(0, 32); }
 
@@ -22,41 +21,6 @@ std::string between(const std::string& text, const std::string& from, const std:
     const auto begin = at + from.size();
     return text.substr(begin, text.find(to, begin) - begin);
 }
-
-/// A lab whose gateway has a TLS port and whose core knows one digest user; the certificate is made here and now.
-struct TlsLab {
-    explicit TlsLab(const std::string& pref) {
-        run_program({.command = {"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90", "-subj",
-                                 "/CN=pcscf.visited.example", "-addext", "subjectAltName=DNS:pcscf.visited.example", "-keyout", folder + "/key.pem", "-out",
-                                 folder + "/cert.pem"}});
-        std::ofstream(folder + "/users.toml") << "realm = \"" << kRealm << "\"\n[[user]]\nimpi = \"" << kUser << "\"\npassword = \"" << kPassword << "\"\n";
-        auto options = plain_lab();
-        options.sec_agree_pref = pref;
-        options.core_arguments = {"--users-file", folder + "/users.toml"};
-        for (const char* address : {Network::kAccess4, Network::kAccess6})
-            options.more_sections += std::string("[[sip-interface.sip-ports]]\naddress = \"") + address + "\"\nport = 5061\ntransport-protocol = \"TLS\"\ntls-profile = \"test\"\n";
-        options.more_sections += "[[tls-profile]]\nname = \"test\"\nend-entity-cert = [\"" + folder + "/cert.pem\"]\nprivate-key = [\"" + folder + "/key.pem\"]\n";
-        lab = std::make_unique<Lab>(options);
-    }
-    ~TlsLab() { run_program({.command = {"rm", "-rf", folder}}); }
-
-    /// A TLS connection of the phone.
-    std::unique_ptr<Program> connect(const Access& access, const std::string& version) const {
-        return std::make_unique<Program>(ProgramOptions{
-            .command = {"openssl", "s_client", "-connect", access.gateway_port(5061), "-CAfile", folder + "/cert.pem", "-verify_return_error", "-verify_hostname",
-                        "pcscf.visited.example", "-servername", "pcscf.visited.example", "-quiet", version},
-            .name = "s_client", .network = &lab->network.ue});
-    }
-    long tls_stat(const std::string& name) const {
-        const auto text = lab->network.gw.run("cat /proc/net/tls_stat");
-        const auto at = text.find(name);
-        REQUIRE(at != std::string::npos);
-        return std::stol(text.substr(at + name.size()));
-    }
-
-    std::string folder = make_temporary_folder();
-    std::unique_ptr<Lab> lab;
-};
 
 /// REGISTERs of one digest user, numbered.
 struct DigestPhone {
@@ -100,7 +64,7 @@ const std::string kSeedClient =
     "ipsec-3gpp;alg= hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, tls\r\n";
 
 void check_during_registration(const Access& access, const std::string& version) {
-    TlsLab tls("tls-ipsec3gpp");
+    TlsLab tls({.pref = "tls-ipsec3gpp"});
     auto& lab = *tls.lab;
     DigestPhone phone{access};
 
@@ -158,7 +122,7 @@ TEST_SUITE("tls") {
     }
 
     TEST_CASE("SEED, B-95: TLS session set-up prior to registration: no sec-agree header anywhere") {
-        TlsLab tls("ipsec3gpp-tls");
+        TlsLab tls({.pref = "ipsec3gpp-tls"});
         auto& lab = *tls.lab;
         DigestPhone phone{{.is_v6 = false, .is_tcp = false}};
         const auto connection = tls.connect(phone.access, "-tls1_3");
@@ -175,7 +139,7 @@ TEST_SUITE("tls") {
     }
 
     TEST_CASE("G-10, B-99: an unbound TLS connection carries REGISTER only, and bytes that are no TLS harm nobody") {
-        TlsLab tls("ipsec3gpp-tls");
+        TlsLab tls({.pref = "ipsec3gpp-tls"});
         auto& lab = *tls.lab;
         const Access access{.is_v6 = false, .is_tcp = false};
         const auto connection = tls.connect(access, "-tls1_3");

@@ -15,7 +15,7 @@ namespace gmgate::peers {
 /// Where and how a message travelled.
 struct MessagePath {
   bool incoming = false;
-  std::string transport;  ///< "udp" or "tcp"
+  std::string transport;  ///< "udp", "tcp" or "tls"
   Endpoint local;
   Endpoint remote;
 };

@@ -64,7 +64,8 @@ Result<void> UdpPort::send(std::string_view text, const Endpoint& to) {
   return fail("send from {} to {}: {}", local_.to_string(), to.to_string(), std::strerror(errno));
 }
 
-Result<std::unique_ptr<TcpConnection>> TcpConnection::connect(Loop& loop, const Endpoint& local, const Endpoint& remote, Events events) {
+Result<std::unique_ptr<TcpConnection>> TcpConnection::connect(Loop& loop, const Endpoint& local, const Endpoint& remote, Events events,
+                                                              std::shared_ptr<const TlsContext> tls) {
   auto fd = bound_socket(local, SOCK_STREAM);
   if (!fd) return std::unexpected(fd.error());
   if (::connect(fd->get(), remote.raw(), remote.raw_size()) != 0 && errno != EINPROGRESS)
@@ -74,12 +75,13 @@ Result<std::unique_ptr<TcpConnection>> TcpConnection::connect(Loop& loop, const 
   out->local_ = name_of(out->fd_.get(), &getsockname);
   out->remote_ = remote;
   out->events_ = std::move(events);
+  out->secure(std::move(tls));
   out->start(loop);
   out->watch_.want_write(true);
   return out;
 }
 
-Result<std::unique_ptr<TcpConnection>> TcpConnection::adopt(Loop& loop, Fd fd, Events events) {
+Result<std::unique_ptr<TcpConnection>> TcpConnection::adopt(Loop& loop, Fd fd, Events events, std::shared_ptr<const TlsContext> tls) {
   std::unique_ptr<TcpConnection> out(new TcpConnection);
   out->fd_ = std::move(fd);
   const int on = 1;
@@ -88,12 +90,17 @@ Result<std::unique_ptr<TcpConnection>> TcpConnection::adopt(Loop& loop, Fd fd, E
   out->remote_ = name_of(out->fd_.get(), &getpeername);
   out->connected_ = true;
   out->events_ = std::move(events);
+  out->secure(std::move(tls));
   out->start(loop);
   return out;
 }
 
 TcpConnection::~TcpConnection() {
   watch_.stop();
+  if (tls_) {
+    tls_->shut_down();
+    return;
+  }
   const linger reset{1, 0};
   if (fd_) setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 }
@@ -110,38 +117,78 @@ void TcpConnection::on_ready(Loop::Ready ready) {
     if (error != 0) return close(std::strerror(error));
     connected_ = true;
   }
+  if (!secured_) go_on_with_handshake();
+  if (!secured_ || !open_) return;
   if (ready.writable) flush();
-  if (ready.readable && open_) read_all();
+  // TLS may have decrypted more than was asked for, and a handshake that ended here may have brought data along: read in any case.
+  if ((ready.readable || tls_) && open_) read_all();
+}
+
+void TcpConnection::secure(std::shared_ptr<const TlsContext> tls) {
+  if (!tls) return;
+  secured_ = false;
+  tls_ = std::make_unique<TlsSession>(std::move(tls), fd_.get());
+}
+
+void TcpConnection::go_on_with_handshake() {
+  const TlsStep step = tls_->handshake();
+  if (step == TlsStep::failed || step == TlsStep::closed) return close("TLS handshake: " + tls_->why());
+  watch_.want_write(step == TlsStep::want_write);
+  if (step != TlsStep::done) return;
+  secured_ = true;
+  flush();
 }
 
 void TcpConnection::send(std::string_view text) {
   if (!open_) return;
   out_ += text;
-  if (connected_) flush();
+  if (connected_ && secured_) flush();
+}
+
+std::optional<std::size_t> TcpConnection::write_some(std::string_view bytes) {
+  if (tls_) {
+    std::size_t sent = 0;
+    const TlsStep step = tls_->write(bytes, sent);
+    if (step == TlsStep::done) return sent;
+    if (step == TlsStep::failed || step == TlsStep::closed) close(tls_->why());
+    return std::nullopt;
+  }
+  const ssize_t sent = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  if (sent >= 0) return static_cast<std::size_t>(sent);
+  if (errno != EAGAIN && errno != EINTR) close(std::strerror(errno));
+  return std::nullopt;
+}
+
+std::optional<std::size_t> TcpConnection::read_some(std::span<char> buffer) {
+  if (tls_) {
+    std::size_t got = 0;
+    const TlsStep step = tls_->read(buffer, got);
+    if (step == TlsStep::done) return got;
+    if (step == TlsStep::closed) close("closed by the peer");
+    if (step == TlsStep::failed) close(tls_->why());
+    return std::nullopt;
+  }
+  const ssize_t got = recv(fd_.get(), buffer.data(), buffer.size(), 0);
+  if (got > 0) return static_cast<std::size_t>(got);
+  if (got == 0) close("closed by the peer");
+  else if (errno != EAGAIN && errno != EINTR) close(std::strerror(errno));
+  return std::nullopt;
 }
 
 void TcpConnection::flush() {
   while (!out_.empty()) {
-    const ssize_t sent = ::send(fd_.get(), out_.data(), out_.size(), MSG_NOSIGNAL);
-    if (sent < 0) {
-      if (errno != EAGAIN && errno != EINTR) return close(std::strerror(errno));
-      break;
-    }
-    out_.erase(0, static_cast<std::size_t>(sent));
+    const auto sent = write_some(out_);
+    if (!open_) return;
+    if (!sent) break;
+    out_.erase(0, *sent);
   }
   watch_.want_write(!out_.empty());
 }
 
 void TcpConnection::read_all() {
   std::array<char, 16384> buffer;
-  for (;;) {
-    const ssize_t got = recv(fd_.get(), buffer.data(), buffer.size(), 0);
-    if (got == 0) return close("closed by the peer");
-    if (got < 0) {
-      if (errno == EAGAIN || errno == EINTR) break;
-      return close(std::strerror(errno));
-    }
-    framer_.feed({buffer.data(), static_cast<std::size_t>(got)});
+  while (const auto got = read_some(buffer)) {
+    framer_.feed({buffer.data(), *got});
     for (;;) {
       auto message = framer_.next();
       if (!message) return close(message.error().text);
@@ -150,6 +197,7 @@ void TcpConnection::read_all() {
       if (!open_) return;
     }
     for (int pings = framer_.take_pings(); pings > 0; --pings) send("\r\n");  // RFC 5626 §3.5.1
+    if (!open_) return;
   }
 }
 

@@ -8,12 +8,17 @@
 
 namespace gmgate::peers {
 
+void CoreLink::use_tls(std::shared_ptr<const TlsContext> server, std::shared_ptr<const TlsContext> client) {
+  server_tls_ = std::move(server);
+  client_tls_ = std::move(client);
+}
+
 Result<void> CoreLink::listen(const Endpoint& local) {
   auto udp = UdpPort::open(loop_, local, [this, local](std::string text, const Endpoint& from) { receive(std::move(text), {false, local, from, 0}); });
   if (!udp) return std::unexpected(udp.error());
   auto tcp = TcpListener::open(loop_, local, [this](Fd fd, const Endpoint&) {
     const std::uint64_t id = next_connection_++;
-    auto connection = TcpConnection::adopt(loop_, std::move(fd), events_for(id));
+    auto connection = TcpConnection::adopt(loop_, std::move(fd), events_for(id), server_tls_);
     if (connection) connections_[id].tcp = std::move(*connection);
   });
   if (!tcp) return std::unexpected(tcp.error());
@@ -25,7 +30,10 @@ Result<void> CoreLink::listen(const Endpoint& local) {
 
 TcpConnection::Events CoreLink::events_for(std::uint64_t id) {
   return {[this, id](TcpConnection& connection, std::string text) { receive(std::move(text), {true, connection.local(), connection.remote(), id}); },
-          [this, id](TcpConnection&, const std::string&) { forget_later(id); }};
+          [this, id](TcpConnection&, const std::string& reason) {
+            log_.write({{"event", "connection_closed"}, {"text", reason}});
+            forget_later(id);
+          }};
 }
 
 // A connection reports its end from inside its own member function: destroy it at the next turn of the loop.
@@ -38,13 +46,13 @@ void CoreLink::forget_later(std::uint64_t id) {
 
 void CoreLink::receive(std::string text, const Origin& origin) {
   if (trim(text).empty()) return;  // keep-alive
-  log_.message({true, origin.tcp ? "tcp" : "udp", origin.local, origin.remote}, text);
+  log_.message({true, log_name(origin.tcp), origin.local, origin.remote}, text);
   auto message = SipMessage::parse(text);
   if (message) handler_(std::move(*message), origin);
 }
 
 void CoreLink::transmit(TcpConnection& connection, const std::string& text) {
-  log_.message({false, "tcp", connection.local(), connection.remote()}, text);
+  log_.message({false, log_name(true), connection.local(), connection.remote()}, text);
   connection.send(text);
 }
 
@@ -68,7 +76,7 @@ void CoreLink::send(const SipMessage& message, bool tcp, const Endpoint& to) {
   const auto known = std::ranges::find_if(connections_, [&](const auto& entry) { return entry.second.tcp->is_open() && entry.second.tcp->remote() == to; });
   if (known != connections_.end()) return transmit(*known->second.tcp, text);
   const std::uint64_t id = next_connection_++;
-  auto connection = TcpConnection::connect(loop_, local->with_port(0), to, events_for(id));
+  auto connection = TcpConnection::connect(loop_, local->with_port(0), to, events_for(id), client_tls_);
   if (!connection) return log_.write({{"event", "error"}, {"text", connection.error().text}});
   Connection& entry = connections_[id];
   entry.tcp = std::move(*connection);
@@ -102,7 +110,7 @@ Result<ViaTarget> via_target(const SipMessage& response) {
   if (rport && !rport->empty()) port = to_number<std::uint16_t>(*rport).value_or(port);
   auto to = Endpoint::parse(received && !received->empty() ? *received : via->host, port);
   if (!to) return std::unexpected(to.error());
-  return ViaTarget{iequals(via->transport, "TCP"), to->with_port(port)};
+  return ViaTarget{iequals(via->transport, "TCP") || iequals(via->transport, "TLS"), to->with_port(port)};
 }
 
 }  // namespace gmgate::peers

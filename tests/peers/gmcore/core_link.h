@@ -1,4 +1,4 @@
-// gmcore's sockets: UDP and TCP on every --listen address, one way in, two ways out (answer where it came from, or send to an address).
+// gmcore's sockets: UDP and TCP (or TLS, when it has a certificate) on every --listen address, one way in, two ways out (answer where it came from, or send to an address).
 #pragma once
 
 #include "../common/message_log.h"
@@ -25,6 +25,12 @@ class CoreLink {
   using Handler = std::function<void(SipMessage message, const Origin& origin)>;
 
   CoreLink(Loop& loop, MessageLog& log, Handler handler) : loop_(loop), log_(log), handler_(std::move(handler)) {}
+  /// From now on every stream connection is TLS, those that come and those that are opened.
+  void use_tls(std::shared_ptr<const TlsContext> server, std::shared_ptr<const TlsContext> client);
+  /// What stream connections are in Via: "TCP" or "TLS".
+  [[nodiscard]] std::string_view stream_name() const { return server_tls_ ? "TLS" : "TCP"; }
+  /// What a URI of ours says of a transport: "", ";transport=tcp", ";transport=tls".
+  [[nodiscard]] std::string_view uri_transport(bool tcp) const { return !tcp ? "" : server_tls_ ? ";transport=tls" : ";transport=tcp"; }
   /// Opens UDP and TCP on that address and port.
   [[nodiscard]] Result<void> listen(const Endpoint& local);
 
@@ -50,9 +56,13 @@ class CoreLink {
   void forget_later(std::uint64_t id);
   void transmit(TcpConnection& connection, const std::string& text);
 
+  [[nodiscard]] const char* log_name(bool tcp) const { return !tcp ? "udp" : server_tls_ ? "tls" : "tcp"; }
+
   Loop& loop_;
   MessageLog& log_;
   Handler handler_;
+  std::shared_ptr<const TlsContext> server_tls_;  ///< shared with the connections
+  std::shared_ptr<const TlsContext> client_tls_;
   std::vector<Endpoint> addresses_;
   std::vector<std::unique_ptr<UdpPort>> udp_;
   std::vector<std::unique_ptr<TcpListener>> listeners_;

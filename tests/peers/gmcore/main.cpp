@@ -21,6 +21,9 @@ namespace {
 
 struct Options {
   std::vector<std::string> listen;
+  std::string tls_cert;
+  std::string tls_key;
+  std::string tls_ca;
   std::string realm{kDefaultRealm};
   std::string users_file;
   std::size_t users = 0;
@@ -54,6 +57,9 @@ constexpr const char* kExamples =
 
 void add_options(CLI::App& app, Options& o) {
   app.add_option("--listen", o.listen, "ADDRESS[:PORT] for UDP and TCP, IPv4 or IPv6, port 5060 by default; may be repeated")->required()->type_name("ADDR");
+  app.add_option("--tls-cert", o.tls_cert, "TLS instead of TCP, in both directions: PEM file with the certificate")->type_name("FILE");
+  app.add_option("--tls-key", o.tls_key, "its private key")->type_name("FILE");
+  app.add_option("--tls-ca", o.tls_ca, "demand certificates that this PEM file signed, of clients and servers")->type_name("FILE");
   app.add_option("--realm", o.realm, "home domain and digest realm")->capture_default_str();
   app.add_option("--users-file", o.users_file, "TOML file with [[user]] and [[range]] tables")->type_name("FILE");
   app.add_option("--users", o.users, "generate N AKA users IMSI@realm; user i has its index xor-ed into the last octets of K")->type_name("N");
@@ -108,6 +114,14 @@ class Core {
       : loop_(loop), options_(options), users_(users), log_(log), link_(loop, log, [this](SipMessage m, const Origin& o) { on_message(std::move(m), o); }), proxy_(users, link_, log) {}
 
   Result<void> start() {
+    if (!options_.tls_cert.empty()) {
+      const TlsIdentity own{options_.tls_cert, options_.tls_key};
+      auto server = TlsContext::server({own, options_.tls_ca});
+      if (!server) return std::unexpected(server.error());
+      auto client = TlsContext::client({TlsVersion::any, options_.tls_ca, "", own});
+      if (!client) return std::unexpected(client.error());
+      link_.use_tls(std::move(*server), std::move(*client));
+    }
     for (const std::string& text : options_.listen) {
       const auto address = Endpoint::parse(text, 5060);
       if (!address) return std::unexpected(address.error());
@@ -129,7 +143,7 @@ class Core {
     if (options_.steer)
       for (const std::string& word : message.list(kSteerHeader))
         if (auto ok = behaviour.apply(word); !ok) log_.write({{"event", "error"}, {"text", ok.error().text}});
-    Registrar registrar(users_, log_, fmt::format("<sip:orig@{};lr>", origin.local.to_string()));
+    Registrar registrar(users_, log_, fmt::format("<sip:orig@{}{};lr>", origin.local.to_string(), link_.uri_transport(origin.tcp && !options_.tls_cert.empty())));
     auto response = registrar.handle(message, behaviour);
     if (!response) return;
     later_.spawn(respond(std::move(message), std::move(*response), origin, behaviour.delay));

@@ -24,7 +24,7 @@ Result<ViaTarget> next_hop(const SipMessage& request) {
   auto to = Endpoint::parse(uri->host, 5060);
   if (!to) return fail("next hop {}: gmcore resolves no names", uri->to_string());
   const std::string* transport = uri->parameters.find("transport");
-  return ViaTarget{transport && iequals(*transport, "tcp"), to->with_port(uri->port != 0 ? uri->port : 5060)};
+  return ViaTarget{transport && (iequals(*transport, "tcp") || iequals(*transport, "tls")), to->with_port(uri->port != 0 ? uri->port : 5060)};
 }
 
 // The same for a request and its retransmission, and for an INVITE and its CANCEL (RFC 3261 §16.11).
@@ -107,12 +107,11 @@ void Proxy::forward(SipMessage request, const Origin& origin, bool record_route)
     return refuse(request, 500, origin);
   }
   if (record_route) {
-    const auto transport = [](bool tcp) { return tcp ? ";transport=tcp" : ""; };
     // Two entries when the request changes address or transport here (RFC 5658), so that each side sees what it can reach.
-    if (origin.local != *local || origin.tcp != hop->tcp) request.add_front("Record-Route", fmt::format("<sip:{}{};lr>", origin.local.to_string(), transport(origin.tcp)));
-    request.add_front("Record-Route", fmt::format("<sip:{}{};lr>", local->to_string(), transport(hop->tcp)));
+    if (origin.local != *local || origin.tcp != hop->tcp) request.add_front("Record-Route", fmt::format("<sip:{}{};lr>", origin.local.to_string(), link_.uri_transport(origin.tcp)));
+    request.add_front("Record-Route", fmt::format("<sip:{}{};lr>", local->to_string(), link_.uri_transport(hop->tcp)));
   }
-  Via via{hop->tcp ? "TCP" : "UDP", local->host(), local->port(), {}};
+  Via via{std::string(hop->tcp ? link_.stream_name() : "UDP"), local->host(), local->port(), {}};
   via.parameters.set("branch", stateless_branch(request));
   if (origin.tcp) via.parameters.set(kConnectionParameter, std::to_string(origin.connection));
   request.add_front("Via", via.to_string());

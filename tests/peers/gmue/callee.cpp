@@ -20,10 +20,10 @@ void Calls::on_invite(const Incoming& incoming) {
   dialog.far.routes = request.list("Record-Route");
   emit("call_incoming", dialog,
        {{"from", request.uri_of("From")},
-        {"transport", incoming.path.tcp ? "tcp" : "udp"},
+        {"transport", incoming.path.tls ? "tls" : incoming.path.tcp ? "tcp" : "udp"},
         {"local", incoming.local.to_string()},
         {"remote", incoming.remote.to_string()},
-        {"protected", incoming.path.set != kClear}});
+        {"protected", incoming.path.is_protected()}});
   background_.spawn(answer(incoming, dialog));
 }
 

@@ -8,7 +8,7 @@ namespace gmgate::peers {
 namespace {
 
 constexpr const char* kAbout =
-    "gmue - a test phone and load generator for IMS access security (ipsec-3gpp, TS 33.203)\n\n"
+    "gmue - a test phone and load generator for IMS access security (ipsec-3gpp and tls, TS 33.203)\n\n"
     "Registers like a strict phone: AKA with its own USIM, four SAs of its own in the kernel, UDP and TCP on the\n"
     "ports that the standard names; what arrives on another port is dropped and counted.";
 
@@ -55,7 +55,8 @@ int run(int argc, char** argv) {
     log = std::move(*opened);
   }
   std::unique_ptr<SaProgrammer> sas;
-  if (options.security != "none") {
+  if (auto ok = prepare(options); !ok) return give_up(ok.error().text);
+  if (options.security == "ipsec-3gpp") {
     auto opened = SaProgrammer::open();
     if (!opened) return give_up(opened.error().text + "; --security none needs no XFRM");
     sas = std::move(*opened);

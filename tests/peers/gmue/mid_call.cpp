@@ -49,7 +49,7 @@ void Calls::on_prack(const Incoming& incoming, Dialog* dialog) {
   phone_.transactions_.respond(incoming, SipMessage::response_to(incoming.message, wanted ? 200 : 481, "", random_token()));
   if (!wanted) return;
   dialog->wanted_rack.clear();
-  emit("prack_received", *dialog, {{"tag", incoming.message.tag("To")}, {"protected", incoming.path.set != kClear}});
+  emit("prack_received", *dialog, {{"tag", incoming.message.tag("To")}, {"protected", incoming.path.is_protected()}});
   dialog->ringing.put("prack");
 }
 
@@ -68,7 +68,7 @@ void Calls::on_offer(const Incoming& incoming, Dialog* dialog) {
   if (!update) dialog->reinvite = request.cseq();
   if (const std::string target = request.uri_of("Contact"); !target.empty()) dialog->far.target = target;  // RFC 3261 §12.2.2
   phone_.transactions_.respond(incoming, ok);
-  emit(update ? "update_received" : "reinvite_received", *dialog, {{"direction", offered}, {"early", dialog->state == State::ringing}, {"protected", incoming.path.set != kClear}});
+  emit(update ? "update_received" : "reinvite_received", *dialog, {{"direction", offered}, {"early", dialog->state == State::ringing}, {"protected", incoming.path.is_protected()}});
 }
 
 Task<void> Calls::renegotiate(std::string method, std::string direction) {

@@ -85,6 +85,14 @@ Result<void> set_ports(const Options& o, PhoneConfig& config, const Place& place
 
 }  // namespace
 
+Result<void> prepare(Options& o) {
+  if (!o.security.starts_with("tls")) return {};
+  auto context = TlsContext::client({o.tls_version == "1.2" ? TlsVersion::v1_2 : o.tls_version == "1.3" ? TlsVersion::v1_3 : TlsVersion::any, o.tls_ca, o.tls_name, {}});
+  if (!context) return std::unexpected(context.error());
+  o.tls_context = std::move(*context);
+  return {};
+}
+
 Result<PhoneConfig> make_config(const Options& o, std::size_t number) {
   const std::size_t index = o.index + number;
   PhoneConfig config;
@@ -101,8 +109,11 @@ Result<PhoneConfig> make_config(const Options& o, std::size_t number) {
   auto offer = parse_offer(o.offer, o.offer_invalid);
   if (!offer) return fail("--offer: {}", offer.error().text);
   config.offer = std::move(*offer);
-  config.ipsec = o.security != "none";
-  if (config.ipsec && !config.aka) return fail("--password users have no keys for ipsec-3gpp: add --security none");
+  config.ipsec = o.security == "ipsec-3gpp";
+  if (config.ipsec && !config.aka) return fail("--password users have no keys for ipsec-3gpp: add --security none, tls or tls-prior");
+  config.tls = o.security == "tls" ? TlsUse::during_registration : o.security == "tls-prior" ? TlsUse::prior_to_registration : TlsUse::none;
+  config.tls_context = o.tls_context;
+  config.tls_port = o.tls_port;
   config.register_over_tcp = o.register_over == "tcp";
   config.message_over_tcp = (o.message_over.empty() ? o.register_over : o.message_over) == "tcp";
   config.spi_uc = o.spi_uc;
@@ -141,7 +152,7 @@ void add_phone_options(CLI::App& app, Options& o) {
   app.add_option("--k", o.k, "K, 32 hexadecimal digits; default: that of gmcore --users")->type_name("HEX")->group(who);
   app.add_option("--opc", o.opc, "OPc, 32 hexadecimal digits")->type_name("HEX")->group(who);
   app.add_option("--op", o.op, "OP instead of OPc")->type_name("HEX")->group(who);
-  app.add_option("--password", o.password, "plain digest user (with --security none)")->group(who);
+  app.add_option("--password", o.password, "plain digest user (with --security tls, tls-prior or none)")->group(who);
   app.add_option("--sqn", o.sqn, "highest sequence number accepted so far, 12 hexadecimal digits")->type_name("HEX")->capture_default_str()->group(who);
   app.add_option("--sqn-file", o.sqn_file, "keep the sequence numbers in FILE between runs")->type_name("FILE")->group(who);
   app.add_option("--instance", o.instance, "+sip.instance, as urn:gsma:imei:35245510-000000-0")->type_name("URN")->group(who);
@@ -149,11 +160,17 @@ void add_phone_options(CLI::App& app, Options& o) {
 
 void add_protection_options(CLI::App& app, Options& o) {
   const char* how = "Protection, transport and timers";
-  app.add_option("--security", o.security, "ipsec-3gpp, or none: no sec-agree, straight at a core")->check(CLI::IsMember({"ipsec-3gpp", "none"}))->capture_default_str()->group(how);
+  app.add_option("--security", o.security, "ipsec-3gpp; tls: agreed on in a clear REGISTER; tls-prior: TLS from the start, no sec-agree; none: straight at a core")
+      ->check(CLI::IsMember({"ipsec-3gpp", "tls", "tls-prior", "none"}))
+      ->capture_default_str()->group(how);
   app.add_option("--offer", o.offer, "algorithms offered, in order, as alg/ealg,alg/ealg or 'all'")->capture_default_str()->group(how);
   app.add_flag("--offer-invalid", o.offer_invalid, "allow combinations that the standard forbids")->group(how);
   app.add_option("--register-over", o.register_over, "udp or tcp")->check(CLI::IsMember({"udp", "tcp"}))->capture_default_str()->group(how);
   app.add_option("--message-over", o.message_over, "udp or tcp for everything but REGISTER; default as --register-over")->check(CLI::IsMember({"udp", "tcp"}))->group(how);
+  app.add_option("--tls-port", o.tls_port, "the gateway's TLS port")->type_name("PORT")->capture_default_str()->group(how);
+  app.add_option("--tls-version", o.tls_version, "1.2, 1.3 or any")->check(CLI::IsMember({"1.2", "1.3", "any"}))->capture_default_str()->group(how);
+  app.add_option("--tls-ca", o.tls_ca, "check the gateway's certificate against this PEM file; default: no check")->type_name("FILE")->group(how);
+  app.add_option("--tls-name", o.tls_name, "SNI, and with --tls-ca the DNS name that the certificate must have")->type_name("NAME")->group(how);
   app.add_option("--port", o.port, "unprotected port; default any")->type_name("PORT")->group(how);
   app.add_option("--port-us", o.port_us, "protected server port; default chosen")->type_name("PORT")->group(how);
   app.add_option("--port-uc", o.port_uc, "first protected client port; default the one after port-us")->type_name("PORT")->group(how);
@@ -217,7 +234,8 @@ constexpr const char* kExamples =
     "  gmue run --gateway 10.0.0.1 --index 1        commands on standard input, events on standard output\n"
     "  gmue register --gateway 10.0.0.1 --count 1000 --rate 100 --hold 10\n"
     "  gmue register --gateway 10.0.0.1 --bid-down 4 --expect 494\n"
-    "  gmue register --gateway 127.0.0.1:5060 --security none        straight at gmcore\n\n"
+    "  gmue register --gateway 127.0.0.1:5060 --security none        straight at gmcore\n"
+    "  gmue register --gateway 10.0.0.1 --security tls --impi rcs@example.org --password secret --tls-ca ca.pem\n\n"
     "EXIT STATUS\n"
     "  0 it worked, or what --expect names came; 1 it did not; 2 the phone could not be set up here (usage, ports,\n"
     "  no XFRM in the kernel).\n\n"

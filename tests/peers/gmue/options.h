@@ -27,6 +27,11 @@ struct Options {
   std::size_t index = 0;
   // Protection and transport
   std::string security = "ipsec-3gpp";
+  std::uint16_t tls_port = 5061;
+  std::string tls_version = "any";
+  std::string tls_ca;
+  std::string tls_name;
+  std::shared_ptr<const TlsContext> tls_context;  ///< made by prepare()
   std::string offer = "null/aes-gcm,hmac-sha-1-96/aes-cbc,hmac-sha-1-96/null,hmac-md5-96/aes-cbc";
   bool offer_invalid = false;
   std::string register_over = "udp";
@@ -69,6 +74,8 @@ struct Options {
 
 /// Puts the common options on the program and makes the subcommands.
 void add_options(CLI::App& app, Options& options);
+/// Makes what all phones of the process share and what can fail before there is one: the TLS context.
+[[nodiscard]] Result<void> prepare(Options& options);
 /// The configuration of the index-th phone of this run.
 [[nodiscard]] Result<PhoneConfig> make_config(const Options& options, std::size_t index);
 

@@ -12,7 +12,8 @@ Phone::Phone(PhoneEnvironment environment, PhoneConfig config)
       link_(env_.loop, env_.sas, env_.spis, env_.log, config_,
             {[this](Incoming incoming) { on_incoming(std::move(incoming)); },
              [this](std::string why, const Endpoint& from) { emit({{"event", "dropped"}, {"why", std::move(why)}, {"from", from.to_string()}, {"count", link_.dropped_count()}}); },
-             [this](std::string text) { emit({{"event", "transport"}, {"text", std::move(text)}}); }}),
+             [this](std::string text) { emit({{"event", "transport"}, {"text", std::move(text)}}); },
+             [this](const std::string& why) { transactions_.on_tls_lost(why); }}),
       transactions_(env_.loop, link_, config_),
       calls_(std::make_unique<Calls>(*this)) {}
 
@@ -29,8 +30,9 @@ void Phone::emit(nlohmann::json event) const {
 std::string Phone::contact() const {
   const auto uri = SipUri::parse(config_.impu);
   const std::string user = uri && !uri->user.empty() ? uri->user : "gmue";
-  const Path server{config_.ipsec ? SetId{1} : kClear, false};
-  return fmt::format("<sip:{}@{}{}>", user, link_.sent_by(server), config_.register_over_tcp ? ";transport=tcp" : "");
+  const bool tls = config_.tls != TlsUse::none;
+  const Path server = tls ? kTlsPath : Path{config_.ipsec ? SetId{1} : kClear, false};
+  return fmt::format("<sip:{}@{}{}>", user, link_.sent_by(server), tls ? ";transport=tls" : config_.register_over_tcp ? ";transport=tcp" : "");
 }
 
 nlohmann::json Phone::status() const {
@@ -49,11 +51,13 @@ nlohmann::json Phone::status() const {
     sets.push_back(std::move(entry));
   }
   out["sets"] = std::move(sets);
+  if (config_.tls != TlsUse::none) out["tls"] = link_.tls_protection();
   return out;
 }
 
 std::string Phone::registered_text() const {
   const nlohmann::json s = status();
+  if (config_.tls != TlsUse::none) return fmt::format("{} by tls, {}, {}, expires {}", config_.impu, link_.tls_protection(), config_.local.host(), granted_);
   if (!config_.ipsec) return fmt::format("{} without security, expires {}", config_.impu, granted_);
   return fmt::format("{} by ipsec-3gpp {}/{}, {}, {}:{},{} -> port_ps {} port_pc {}, expires {}", config_.impu, s.value("alg", "?"), s.value("ealg", "?"),
                      config_.register_over_tcp ? "TCP" : "UDP", config_.local.host(), s.value("port_uc", 0), s.value("port_us", 0), s.value("port_ps", 0), s.value("port_pc", 0), granted_);
@@ -92,10 +96,10 @@ void Phone::on_request(const Incoming& incoming) {
         {"method", request.method()},
         {"from", request.uri_of("From")},
         {"body", request.body},
-        {"transport", incoming.path.tcp ? "tcp" : "udp"},
+        {"transport", incoming.path.tls ? "tls" : incoming.path.tcp ? "tcp" : "udp"},
         {"local", incoming.local.to_string()},
         {"remote", incoming.remote.to_string()},
-        {"protected", incoming.path.set != kClear},
+        {"protected", incoming.path.is_protected()},
         {"call_id", request.call_id()}});
   transactions_.respond(incoming, SipMessage::response_to(request, known ? 200 : 405, "", random_token()));
 }
@@ -103,20 +107,27 @@ void Phone::on_request(const Incoming& incoming) {
 std::vector<std::string> Phone::route_set() const {
   std::vector<std::string> out;
   if (const SecuritySet* set = link_.find(current_)) out.push_back(fmt::format("<sip:{}:{};lr>", config_.gateway.host(), set->network.port_s));
+  else if (config_.tls != TlsUse::none) out.push_back(fmt::format("<sip:{}:{};transport=tls;lr>", config_.gateway.host(), config_.tls_port));
   else out.push_back(fmt::format("<sip:{};lr>", config_.gateway.to_string()));
   out.insert(out.end(), service_route_.begin(), service_route_.end());
   // Straight at a core its Service-Route is the next hop already.
-  if (!config_.ipsec && service_route_.size() == 1 && service_route_[0].find(config_.gateway.to_string()) != std::string::npos) out.erase(out.begin());
+  if (!config_.ipsec && config_.tls == TlsUse::none && service_route_.size() == 1 && service_route_[0].find(config_.gateway.to_string()) != std::string::npos) out.erase(out.begin());
   return out;
 }
 
 // RFC 3329 §2.3.1: every later request mirrors Security-Server; ACK and CANCEL never carry Require (requirements A-15a).
 void Phone::add_sec_agree(SipMessage& request) const {
-  const SecuritySet* set = link_.find(current_);
-  if (!set || !config_.security_verify) return;
+  const std::vector<std::string>* list = agreed_list();
+  if (!list || !config_.security_verify) return;
   request.add("Require", "sec-agree");
   request.add("Proxy-Require", "sec-agree");
-  request.add("Security-Verify", join(set->server_list, ", "));
+  request.add("Security-Verify", join(*list, ", "));
+}
+
+const std::vector<std::string>* Phone::agreed_list() const {
+  if (config_.tls == TlsUse::during_registration) return tls_server_list_.empty() ? nullptr : &tls_server_list_;
+  const SecuritySet* set = link_.find(current_);
+  return set ? &set->server_list : nullptr;
 }
 
 SipMessage Phone::out_of_dialog(std::string method, const std::string& uri) {

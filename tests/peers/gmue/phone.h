@@ -80,6 +80,9 @@ class Phone {
   [[nodiscard]] std::optional<Verdict> authenticate(Attempt& attempt);
   [[nodiscard]] std::optional<Verdict> agree(const SipMessage& response, Attempt& attempt);
   [[nodiscard]] std::string authorization(const Attempt& attempt, ByteView password, const std::string& auts, bool empty_response = false) const;
+  [[nodiscard]] std::optional<Verdict> agree_on_tls(const SipMessage& response);
+  [[nodiscard]] Path second_path(const Attempt& attempt) const;
+  void add_sec_agree_to_register(SipMessage& request, const Attempt& attempt, bool answering);
   void accept_200(RegisterKind kind, const SipMessage& response, const Attempt& attempt);
   void retire_old_sets(RegisterKind kind, bool new_set);
   void remove_set(SetId id, std::string_view why);
@@ -94,7 +97,10 @@ class Phone {
   [[nodiscard]] SipMessage out_of_dialog(std::string method, const std::string& uri);
   void add_sec_agree(SipMessage& request) const;
   [[nodiscard]] std::vector<std::string> route_set() const;
-  [[nodiscard]] Path path(bool tcp) const { return {current_, tcp}; }
+  [[nodiscard]] Path path(bool tcp) const { return config_.tls != TlsUse::none ? kTlsPath : Path{current_, tcp}; }
+  [[nodiscard]] bool uses_sec_agree() const { return config_.ipsec || config_.tls == TlsUse::during_registration; }
+  /// Security-Server of the association in use, for Security-Verify; nullptr when none was agreed on.
+  [[nodiscard]] const std::vector<std::string>* agreed_list() const;
   [[nodiscard]] std::string contact() const;
   void emit(nlohmann::json event) const;
 
@@ -108,6 +114,7 @@ class Phone {
   bool registered_ = false;
   SetId current_ = kClear;  ///< the set in use for sending
   SetId old_ = kClear;      ///< the set before it, kept until the new one was used by the network
+  std::vector<std::string> tls_server_list_;  ///< Security-Server that chose tls
   std::string call_id_;
   std::string from_tag_;
   std::uint32_t cseq_ = 0;

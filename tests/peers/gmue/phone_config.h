@@ -6,6 +6,7 @@
 #include "../common/endpoint.h"
 #include "../common/loop.h"
 #include "../common/sip_message.h"
+#include "../common/tls.h"
 
 #include <string>
 #include <vector>
@@ -32,6 +33,9 @@ struct CallBehaviour {
   int reject = 0;             ///< callee: this status in place of 200
 };
 
+/// Mechanism tls (TS 33.203 Annex O): not used, agreed on by sec-agree in a clear REGISTER, or set up before the first REGISTER.
+enum class TlsUse { none, during_registration, prior_to_registration };
+
 struct PhoneConfig {
   std::string impi;
   std::string impu;
@@ -44,9 +48,12 @@ struct PhoneConfig {
   bool register_over_tcp = false;
   bool message_over_tcp = false;
 
-  bool ipsec = true;  ///< false: no sec-agree, everything on the unprotected port
+  bool ipsec = true;  ///< false and no TLS: no sec-agree, everything on the unprotected port
+  TlsUse tls = TlsUse::none;
+  std::shared_ptr<const TlsContext> tls_context;  ///< shared by all phones of the process; set whenever tls is used
+  std::uint16_t tls_port = 5061;                  ///< of the gateway
   std::vector<AlgPair> offer;
-  std::uint16_t port_us = 0;     ///< 0: chosen
+  std::uint16_t port_us = 0;     ///< 0: chosen; with TLS only a name in Contact and Via, as nobody listens there
   std::uint16_t port_uc = 0;     ///< 0: the ports after port_us
   std::uint16_t port_block = 8;  ///< ports per phone: port_us and its client ports in turn
   std::uint32_t spi_uc = 0;      ///< 0: random

@@ -31,6 +31,11 @@ PhoneLink::~PhoneLink() {
 }
 
 Result<void> PhoneLink::open() {
+  if (config_.tls != TlsUse::none) {
+    const auto any = static_cast<std::uint16_t>(kFirstBlock + random_u32() % static_cast<std::uint32_t>(kLastBlock - kFirstBlock));
+    port_us_ = config_.port_us != 0 ? config_.port_us : any;
+    return {};
+  }
   if (!config_.ipsec) return open_clear();
   if (config_.port_us != 0) return open_server_port(config_.port_us);
   Result<void> last = fail("no free port");
@@ -60,10 +65,10 @@ Result<void> PhoneLink::open_clear() {
   auto udp = UdpPort::open(loop_, config_.local, [this](const std::string& text, const Endpoint& from) { deliver(text, {kClear, false}, 0, clear_udp_->local(), from); });
   if (!udp) return std::unexpected(udp.error());
   clear_udp_ = std::move(*udp);
-  if (config_.ipsec) return {};
+  if (config_.ipsec || config_.tls != TlsUse::none) return {};
   auto listener = TcpListener::open(loop_, clear_udp_->local(), [this](Fd fd, const Endpoint&) {
     const std::uint64_t id = next_connection_++;
-    if (auto tcp = TcpConnection::adopt(loop_, std::move(fd), events_for(id, kClear))) connections_[id] = {kClear, std::move(*tcp)};
+    if (auto tcp = TcpConnection::adopt(loop_, std::move(fd), events_for(id, {kClear, true}))) connections_[id] = {kClear, std::move(*tcp)};
   });
   if (!listener) return std::unexpected(listener.error());
   clear_listener_ = std::move(*listener);
@@ -138,7 +143,7 @@ std::vector<SetId> PhoneLink::sets() const {
 }
 
 std::string PhoneLink::sent_by(const Path& path) const {
-  const bool clear = path.set == kClear;
+  const bool clear = !path.is_protected();
   const std::uint16_t port = !clear ? port_us_ : clear_udp_ ? clear_udp_->local().port() : config_.local.port();
   return fmt::format("{}:{}", config_.local.host(), port);
 }
@@ -164,13 +169,14 @@ void PhoneLink::on_accept(Fd fd, const Endpoint& from) {
   const SetId set = set_of_port_pc(from);
   if (set == kClear) return drop("tcp-not-from-port-pc", from);
   const std::uint64_t id = next_connection_++;
-  if (auto tcp = TcpConnection::adopt(loop_, std::move(fd), events_for(id, set))) connections_[id] = {set, std::move(*tcp)};
+  if (auto tcp = TcpConnection::adopt(loop_, std::move(fd), events_for(id, {set, true}))) connections_[id] = {set, std::move(*tcp)};
 }
 
-TcpConnection::Events PhoneLink::events_for(std::uint64_t id, SetId set) {
-  return {[this, id, set](TcpConnection& c, const std::string& text) { deliver(text, {set, true}, id, c.local(), c.remote()); },
-          [this, id](TcpConnection& c, const std::string& reason) {
-            owner_.error(fmt::format("TCP {} -> {}: {}", c.local().to_string(), c.remote().to_string(), reason));
+TcpConnection::Events PhoneLink::events_for(std::uint64_t id, Path path) {
+  return {[this, id, path](TcpConnection& c, const std::string& text) { deliver(text, path, id, c.local(), c.remote()); },
+          [this, id, path](TcpConnection& c, const std::string& reason) {
+            owner_.error(fmt::format("{} {} -> {}: {}", path.tls ? "TLS" : "TCP", c.local().to_string(), c.remote().to_string(), reason));
+            if (path.tls) owner_.tls_lost(reason);
             dead_.push_back(id);
             sweep_ = loop_.after(Duration::zero(), [this] {
               for (const std::uint64_t dead : std::exchange(dead_, {})) connections_.erase(dead);
@@ -180,26 +186,37 @@ TcpConnection::Events PhoneLink::events_for(std::uint64_t id, SetId set) {
 
 void PhoneLink::deliver(const std::string& text, const Path& path, std::uint64_t connection, const Endpoint& local, const Endpoint& remote) {
   if (trim(text).empty()) return;
-  log_.message({true, path.tcp ? "tcp" : "udp", local, remote}, text);
+  log_.message({true, path.tls ? "tls" : path.tcp ? "tcp" : "udp", local, remote}, text);
   auto message = SipMessage::parse(text);
   if (!message) return drop("malformed: " + message.error().text, remote);
   owner_.receive(Incoming{std::move(*message), path, connection, local, remote});
 }
 
-void PhoneLink::transmit(TcpConnection& connection, const std::string& text) {
-  log_.message({false, "tcp", connection.local(), connection.remote()}, text);
+void PhoneLink::transmit(TcpConnection& connection, const Path& path, const std::string& text) {
+  log_.message({false, path.tls ? "tls" : "tcp", connection.local(), connection.remote()}, text);
   connection.send(text);
+}
+
+std::uint64_t& PhoneLink::slot_for(const Path& path) {
+  if (path.tls) return tls_connection_;
+  SecuritySet* set = find(path.set);
+  return set ? set->connection : clear_connection_;
+}
+
+std::string PhoneLink::tls_protection() const {
+  const auto it = connections_.find(tls_connection_);
+  return it == connections_.end() ? std::string() : it->second.tcp->protection();
 }
 
 Result<std::uint64_t> PhoneLink::connection_for(const Path& path) {
   SecuritySet* set = find(path.set);
-  std::uint64_t& slot = set ? set->connection : clear_connection_;
+  std::uint64_t& slot = slot_for(path);
   const auto known = connections_.find(slot);
   if (known != connections_.end() && known->second.tcp->is_open()) return slot;
   const Endpoint local = config_.local.with_port(set ? set->ue.port_c : 0);
-  const Endpoint remote = set ? config_.gateway.with_port(set->network.port_s) : config_.gateway;
+  const Endpoint remote = set ? config_.gateway.with_port(set->network.port_s) : path.tls ? config_.gateway.with_port(config_.tls_port) : config_.gateway;
   const std::uint64_t id = next_connection_++;
-  auto tcp = TcpConnection::connect(loop_, local, remote, events_for(id, path.set));
+  auto tcp = TcpConnection::connect(loop_, local, remote, events_for(id, path), path.tls ? config_.tls_context : nullptr);
   if (!tcp) return std::unexpected(tcp.error());
   connections_[id] = {path.set, std::move(*tcp)};
   slot = id;
@@ -212,7 +229,7 @@ Result<void> PhoneLink::send(const std::string& text, const Path& path) {
   if (path.tcp) {
     const auto id = connection_for(path);
     if (!id) return std::unexpected(id.error());
-    transmit(*connections_.at(*id).tcp, text);
+    transmit(*connections_.at(*id).tcp, path, text);
     return {};
   }
   if (!set)
@@ -227,10 +244,11 @@ Result<void> PhoneLink::reply(const std::string& text, const Incoming& request) 
   if (request.path.tcp) {
     const auto it = connections_.find(request.connection);
     if (it != connections_.end() && it->second.tcp->is_open()) {
-      transmit(*it->second.tcp, text);
+      transmit(*it->second.tcp, request.path, text);
       return {};
     }
   }
+  if (request.path.tls) return send(text, kTlsPath);
   if (request.path.set == kClear && clear_udp_) {
     log_.message({false, "udp", clear_udp_->local(), request.remote}, text);
     return clear_udp_->send(text, request.remote);

@@ -2,6 +2,7 @@
 //
 // UDP goes out from port_uc to port_ps and comes in from port_pc on port_us, requests and responses alike; what arrives elsewhere
 // is dropped and counted. TCP connections are opened from port_uc to port_ps and accepted from port_pc on port_us.
+// With mechanism tls there is one TLS connection, opened by the phone from any port, and everything goes over it in both directions.
 #pragma once
 
 #include "../common/message_log.h"
@@ -24,7 +25,10 @@ inline constexpr SetId kClear = 0;  ///< the unprotected port
 struct Path {
   SetId set = kClear;
   bool tcp = false;
+  bool tls = false;  ///< the TLS connection; tcp is set as well, the set is kClear
+  [[nodiscard]] bool is_protected() const { return set != kClear || tls; }
 };
+inline constexpr Path kTlsPath{kClear, true, true};
 
 struct Incoming {
   SipMessage message;
@@ -65,6 +69,7 @@ class PhoneLink {
     std::function<void(Incoming)> receive;
     std::function<void(std::string why, const Endpoint& from)> dropped;
     std::function<void(std::string text)> error;
+    std::function<void(std::string why)> tls_lost;
   };
   /// `sas` may be null when the phone uses no IPsec.
   PhoneLink(Loop& loop, SaProgrammer* sas, SpiPool& spis, MessageLog& log, const PhoneConfig& config, Owner owner);
@@ -84,6 +89,10 @@ class PhoneLink {
   /// Opens the unprotected port if need be. With IPsec it is closed again once registered.
   [[nodiscard]] Result<void> open_clear();
   void close_clear() { clear_udp_.reset(); }
+  /// Ends the TLS connection; the next message over it opens another.
+  void close_tls() { connections_.erase(std::exchange(tls_connection_, 0)); }
+  /// "TLSv1.3 TLS_AES_256_GCM_SHA384" of the TLS connection, empty when there is none.
+  [[nodiscard]] std::string tls_protection() const;
 
   [[nodiscard]] Result<void> send(const std::string& text, const Path& path);
   /// Answers on the path of the request: the same TCP connection, or from port_uc to port_ps (B-15).
@@ -100,10 +109,11 @@ class PhoneLink {
   void deliver(const std::string& text, const Path& path, std::uint64_t connection, const Endpoint& local, const Endpoint& remote);
   void drop(std::string why, const Endpoint& from);
   [[nodiscard]] SetId set_of_port_pc(const Endpoint& from) const;
-  [[nodiscard]] TcpConnection::Events events_for(std::uint64_t id, SetId set);
+  [[nodiscard]] TcpConnection::Events events_for(std::uint64_t id, Path path);
   [[nodiscard]] Result<std::uint64_t> connection_for(const Path& path);
-  void transmit(TcpConnection& connection, const std::string& text);
+  void transmit(TcpConnection& connection, const Path& path, const std::string& text);
   [[nodiscard]] Result<void> open_server_port(std::uint16_t port);
+  [[nodiscard]] std::uint64_t& slot_for(const Path& path);
 
   struct Connection {
     SetId set = kClear;
@@ -120,6 +130,7 @@ class PhoneLink {
   std::unique_ptr<UdpPort> clear_udp_;
   std::unique_ptr<TcpListener> clear_listener_;
   std::uint64_t clear_connection_ = 0;
+  std::uint64_t tls_connection_ = 0;
   std::unique_ptr<UdpPort> udp_us_;
   std::unique_ptr<TcpListener> listener_us_;
   std::map<SetId, SecuritySet> sets_;

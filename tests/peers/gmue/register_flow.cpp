@@ -101,7 +101,9 @@ Task<Verdict> Phone::run_register(RegisterKind kind, std::vector<Header> headers
     call_id_ = random_token(20) + '@' + config_.local.host();
     from_tag_ = random_token();
     last_authorization_.clear();
-    attempt.first = {kClear, config_.register_over_tcp};
+    attempt.first = config_.tls == TlsUse::prior_to_registration ? kTlsPath : Path{kClear, config_.register_over_tcp};
+    tls_server_list_.clear();
+    link_.close_tls();
   } else {
     if (!registered_) co_return failed("not-registered", "register first");
     attempt.first = path(config_.register_over_tcp);
@@ -125,7 +127,7 @@ Task<Verdict> Phone::run_register(RegisterKind kind, std::vector<Header> headers
     }
     if (answer.ok) {
       if (attempt.set != kClear) remove_set(attempt.set, "not-needed");
-      if (kind == RegisterKind::initial && config_.ipsec) co_return failed("not-challenged", "200 without a challenge: nothing protects this phone", 200);
+      if (kind == RegisterKind::initial && uses_sec_agree()) co_return failed("not-challenged", "200 without a challenge: nothing protects this phone", 200);
       attempt.set = kClear;
       accept_200(kind, *sm6.response, attempt);
       co_return answer;
@@ -139,14 +141,15 @@ Task<Verdict> Phone::run_register(RegisterKind kind, std::vector<Header> headers
     if (!problem) problem = authenticate(attempt);
     if (!problem && (attempt.resynchronise || attempt.mac_failed)) continue;
     if (!problem && config_.ipsec) problem = agree(*sm6.response, attempt);
+    if (!problem && config_.tls != TlsUse::none) problem = agree_on_tls(*sm6.response);
     if (problem) {
       if (attempt.set != kClear) remove_set(attempt.set, "failed");
       co_return std::move(*problem);
     }
     break;
   }
-  // SM7, over the new SAs; the answer can only arrive through them.
-  attempt.second = {attempt.set, attempt.first.tcp};
+  // SM7, over the new SAs or the TLS connection; the answer can only arrive through them.
+  attempt.second = second_path(attempt);
   SipMessage second = make_register(kind, attempt, true);
   const Reply sm12 = co_await transactions_.request(std::move(second), attempt.second, nullptr);
   Verdict answer = verdict_of(sm12);
@@ -173,29 +176,36 @@ SipMessage Phone::make_register(RegisterKind kind, const Attempt& attempt, bool 
   const std::string& known = attempt.authorization.empty() ? last_authorization_ : attempt.authorization;
   out.add("Authorization", !known.empty() ? known
                                           : fmt::format("Digest username=\"{}\",realm=\"{}\",nonce=\"\",uri=\"sip:{}\",response=\"\"", config_.impi, config_.realm, config_.realm));
-  out.add("Supported", config_.ipsec ? "path,sec-agree" : "path");
+  out.add("Supported", uses_sec_agree() ? "path,sec-agree" : "path");
   out.add("Allow", "INVITE,ACK,CANCEL,BYE,OPTIONS,MESSAGE,INFO,UPDATE,PRACK,NOTIFY");
   out.add("P-Access-Network-Info", "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=0010100010000101");
   out.add("User-Agent", "gmue/" GMGATE_VERSION);
-  if (config_.ipsec) {
-    out.add("Require", "sec-agree");
-    out.add("Proxy-Require", "sec-agree");
-    SecuritySet& set = *link_.find(attempt.set);
-    if (answering) {
-      const EchoedHeaders headers = echoed(set, config_);
-      out.add("Security-Client", headers.client);
-      out.add("Security-Verify", headers.verify);
-    } else {
-      out.add("Security-Client", set.client_text);
-      // The list of the last successful authentication (requirements C-27).
-      if (const SecuritySet* current = link_.find(attempt.first.set)) out.add("Security-Verify", join(current->server_list, ", "));
-    }
-  }
+  if (uses_sec_agree()) add_sec_agree_to_register(out, attempt, answering);
   for (const Header& header : config_.extra_register_headers) out.add(header.name, header.value);
   for (const Header& header : config_.extra_headers) out.add(header.name, header.value);
   if (!answering)
     for (const Header& header : attempt.headers) out.add(header.name, header.value);
   return out;
+}
+
+void Phone::add_sec_agree_to_register(SipMessage& out, const Attempt& attempt, bool answering) {
+  out.add("Require", "sec-agree");
+  out.add("Proxy-Require", "sec-agree");
+  if (!config_.ipsec) {  // TS 24.229 §5.1.1.5.4: the same Security-Client again, and Security-Verify once there is a list
+    out.add("Security-Client", config_.raw_security_client.empty() ? "tls" : config_.raw_security_client);
+    if (!tls_server_list_.empty()) out.add("Security-Verify", config_.raw_security_verify.empty() ? join(tls_server_list_, ", ") : config_.raw_security_verify);
+    return;
+  }
+  SecuritySet& set = *link_.find(attempt.set);
+  if (answering) {
+    const EchoedHeaders headers = echoed(set, config_);
+    out.add("Security-Client", headers.client);
+    out.add("Security-Verify", headers.verify);
+    return;
+  }
+  out.add("Security-Client", set.client_text);
+  // The list of the last successful authentication (requirements C-27).
+  if (const SecuritySet* current = link_.find(attempt.first.set)) out.add("Security-Verify", join(current->server_list, ", "));
 }
 
 std::optional<Verdict> Phone::read_challenge(const SipMessage& response, Attempt& attempt) {
@@ -316,11 +326,33 @@ std::optional<Verdict> Phone::agree(const SipMessage& response, Attempt& attempt
   return std::nullopt;
 }
 
+// Security-Server must choose tls where it was offered in clear; over TLS nothing is left to choose (feature text, both call flows).
+std::optional<Verdict> Phone::agree_on_tls(const SipMessage& response) {
+  const std::vector<std::string> list = response.list("Security-Server");
+  const bool first_time = config_.tls == TlsUse::during_registration && tls_server_list_.empty();
+  if (first_time && list.empty()) return failed("no-security-server", "the 401 has no Security-Server (TS 24.229 §5.1.1.5.1: give up)", 401);
+  if (config_.tls == TlsUse::prior_to_registration && !list.empty()) return failed("bad-security-server", "Security-Server without Security-Client", 401);
+  if (!list.empty()) {
+    if (!iequals(SecMechanism::parse(list.front()).name, "tls")) return failed("bad-security-server", "Security-Server is " + join(list, ", "), 401);
+    tls_server_list_ = list;
+  }
+  emit({{"event", "challenge"}, {"security_server", join(list, ", ")}});
+  if (config_.faults.no_esp) return failed("no-esp", "told not to answer the challenge", 401);
+  return std::nullopt;
+}
+
+Path Phone::second_path(const Attempt& attempt) const {
+  if (config_.tls == TlsUse::none || config_.faults.clear) return {attempt.set, attempt.first.tcp};
+  return kTlsPath;
+}
+
 void Phone::accept_200(RegisterKind kind, const SipMessage& response, const Attempt& attempt) {
   if (kind == RegisterKind::deregister) {
     registered_ = false;
     last_authorization_.clear();
     for (const SetId id : link_.sets()) remove_set(id, "deregistered");
+    tls_server_list_.clear();
+    link_.close_tls();
     current_ = old_ = kClear;
     return;
   }
@@ -331,7 +363,7 @@ void Phone::accept_200(RegisterKind kind, const SipMessage& response, const Atte
   for (const std::string& entry : response.list("Contact")) {
     const auto value = NameAddr::parse(entry);
     const std::string* expires = value ? value->parameters.find("expires") : nullptr;
-    if (expires && entry.find(link_.sent_by({attempt.set != kClear ? attempt.set : current_, false})) != std::string::npos)
+    if (expires && entry.find(link_.sent_by(attempt.set != kClear ? Path{attempt.set} : path(false))) != std::string::npos)
       granted_ = to_number<std::uint32_t>(*expires).value_or(granted_);
   }
   if (attempt.set != kClear) {
@@ -339,7 +371,7 @@ void Phone::accept_200(RegisterKind kind, const SipMessage& response, const Atte
     current_ = attempt.set;
     retire_old_sets(kind, true);
   }
-  if (config_.ipsec) link_.close_clear();
+  if (config_.ipsec || config_.tls != TlsUse::none) link_.close_clear();
 }
 
 // After an initial registration only the new set stays; after a re-registration the one before it stays until the network

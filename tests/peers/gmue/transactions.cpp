@@ -37,17 +37,17 @@ SipMessage ack_for(const SipMessage& invite, const SipMessage& response) {
 
 void Transactions::add_via(SipMessage& request, const Path& path) const {
   const std::string branch = "z9hG4bK" + random_token(20);
-  const bool rport = path.set == kClear || config_.rport;
-  request.add_front("Via", fmt::format("SIP/2.0/{} {};branch={}{}", path.tcp ? "TCP" : "UDP", link_.sent_by(path), branch, rport ? ";rport" : ""));
+  const bool rport = !path.is_protected() || config_.rport;
+  request.add_front("Via", fmt::format("SIP/2.0/{} {};branch={}{}", path.tls ? "TLS" : path.tcp ? "TCP" : "UDP", link_.sent_by(path), branch, rport ? ";rport" : ""));
 }
 
 Task<Reply> Transactions::request(SipMessage request, Path path, OnProvisional on_provisional) {
-  if (path.set == kClear)
+  if (!path.is_protected())
     if (auto ok = link_.open_clear(); !ok) co_return Reply{std::nullopt, ok.error().text, std::move(request)};
   if (!request.find("Via")) add_via(request, path);
   const bool invite = request.is("INVITE");
-  Mailbox<SipMessage> box(loop_);
-  const Entry entry(waiting_, key_of(request), Waiting{&box, path.set});
+  Mailbox<Outcome> box(loop_);
+  const Entry entry(waiting_, key_of(request), Waiting{&box, path});
   const std::string text = request.to_string();
   if (auto ok = link_.send(text, path); !ok) co_return Reply{std::nullopt, ok.error().text, std::move(request)};
   // An INVITE may ring for long once a provisional response came; everything else ends with the timeout.
@@ -57,7 +57,9 @@ Task<Reply> Transactions::request(SipMessage request, Path path, OnProvisional o
   for (;;) {
     const bool retransmits = !path.tcp && !(invite && proceeding);
     const auto wake = retransmits ? std::min(deadline, Clock::now() + interval) : deadline;
-    std::optional<SipMessage> response = co_await box.take(wake);
+    std::optional<Outcome> outcome = co_await box.take(wake);
+    if (outcome && !outcome->response) co_return Reply{std::nullopt, outcome->lost, std::move(request)};
+    std::optional<SipMessage> response = outcome ? std::move(outcome->response) : std::nullopt;
     if (!response) {
       if (Clock::now() >= deadline) co_return Reply{std::nullopt, "timeout", std::move(request)};
       (void)link_.send(text, path);
@@ -83,8 +85,13 @@ void Transactions::send_ack(SipMessage ack, Path path) {
 bool Transactions::on_response(const SipMessage& response) {
   const auto it = waiting_.find(key_of(response));
   if (it == waiting_.end()) return false;
-  it->second.box->put(response);
+  it->second.box->put({response, {}});
   return true;
+}
+
+void Transactions::on_tls_lost(const std::string& why) {
+  for (const auto& [key, waiting] : waiting_)
+    if (waiting.path.tls) waiting.box->put({std::nullopt, why});
 }
 
 bool Transactions::absorb(const Incoming& request) {
@@ -103,7 +110,7 @@ void Transactions::respond(const Incoming& request, const SipMessage& response) 
 }
 
 std::size_t Transactions::pending_on(SetId set) const {
-  return static_cast<std::size_t>(std::ranges::count_if(waiting_, [set](const auto& entry) { return entry.second.set == set; }));
+  return static_cast<std::size_t>(std::ranges::count_if(waiting_, [set](const auto& entry) { return entry.second.path.set == set && !entry.second.path.tls; }));
 }
 
 }  // namespace gmgate::peers

@@ -26,6 +26,8 @@ class Transactions {
   void send_ack(SipMessage ack, Path path);
   /// Gives a response to the transaction that waits for it; false when there is none.
   [[nodiscard]] bool on_response(const SipMessage& response);
+  /// The TLS connection ended or never stood: what waits for an answer over it has failed.
+  void on_tls_lost(const std::string& why);
   /// Answers a retransmitted request from memory; false when the request is new.
   [[nodiscard]] bool absorb(const Incoming& request);
   /// Sends a response and remembers it for retransmissions.
@@ -34,9 +36,13 @@ class Transactions {
   [[nodiscard]] std::size_t pending_on(SetId set) const;
 
  private:
+  struct Outcome {
+    std::optional<SipMessage> response;
+    std::string lost;  ///< why no response can come any more
+  };
   struct Waiting {
-    Mailbox<SipMessage>* box;
-    SetId set;
+    Mailbox<Outcome>* box;
+    Path path;
   };
   struct Answered {
     std::string text;

@@ -1,0 +1,59 @@
+#include "tests/integration/tls_lab.h"
+
+#include <fstream>
+#include <stdexcept>
+
+namespace gmgate::test {
+
+void make_certificate(const std::string& folder, const std::string& name, const std::string& key_type, int days, const std::string& host,
+                      const std::vector<std::string>& extra) {
+    std::vector<std::string> command{"openssl", "req", "-x509", "-newkey", key_type == "ec" ? "ec" : "rsa:2048", "-nodes", "-days", std::to_string(days),
+                                     "-subj", "/CN=" + host, "-addext", "subjectAltName=DNS:" + host, "-keyout", folder + "/" + name + ".key", "-out",
+                                     folder + "/" + name + ".pem"};
+    if (key_type == "ec") command.insert(command.end(), {"-pkeyopt", "ec_paramgen_curve:P-256"});
+    command.insert(command.end(), extra.begin(), extra.end());
+    run_program({.command = command});
+}
+
+TlsLab::TlsLab(TlsLabOptions wanted) {
+    make_certificate(folder, "ecdsa");
+    std::ofstream(folder + "/users.toml") << "realm = \"" << kHomeDomain << "\"\n[[user]]\nimpi = \"" << kDigestUser << "\"\npassword = \"" << kDigestPassword << "\"\n";
+    auto options = plain_lab();
+    options.sec_agree_pref = wanted.pref;
+    options.users = wanted.users;
+    options.core_arguments = {"--users-file", folder + "/users.toml"};
+    for (const auto address : {Network::kAccess4, Network::kAccess6})
+        options.more_sections += "[[sip-interface.sip-ports]]\naddress = \"" + std::string(address) + "\"\nport = 5061\ntransport-protocol = \"TLS\"\ntls-profile = \"test\"\n";
+    options.more_sections += "[[tls-profile]]\nname = \"test\"\nend-entity-cert = [\"" + folder + "/ecdsa.pem\"]\nprivate-key = [\"" + folder + "/ecdsa.key\"]\n" +
+                             wanted.profile_lines + wanted.more_sections;
+    lab = std::make_unique<Lab>(options);
+}
+
+TlsLab::~TlsLab() {
+    lab.reset();
+    run_program({.command = {"rm", "-rf", folder}});
+}
+
+std::unique_ptr<Program> TlsLab::connect(const Access& access, const std::string& version, const std::vector<std::string>& more) const {
+    std::vector<std::string> command{"openssl", "s_client", "-connect", access.gateway_port(5061), "-CAfile", folder + "/ecdsa.pem", "-verify_return_error",
+                                     "-verify_hostname", kTlsName, "-servername", kTlsName, "-quiet", version};
+    command.insert(command.end(), more.begin(), more.end());
+    return std::make_unique<Program>(ProgramOptions{.command = command, .name = "s_client", .network = &lab->network.ue});
+}
+
+std::vector<std::string> TlsLab::phone_arguments(const std::string& security, const std::string& version) const {
+    return {"--security", security, "--tls-version", version, "--tls-ca", folder + "/ecdsa.pem", "--tls-name", kTlsName};
+}
+
+long TlsLab::tls_stat(const std::string& name) const {
+    const auto text = lab->network.gw.run("cat /proc/net/tls_stat");
+    const auto at = text.find(name);
+    if (at == std::string::npos) throw std::runtime_error("no " + name + " in /proc/net/tls_stat: has this kernel TLS?");
+    return std::stol(text.substr(at + name.size()));
+}
+
+bool TlsLab::in_kernel(long connections) const {
+    return eventually([&] { return tls_stat("TlsCurrTxSw") == connections && tls_stat("TlsCurrRxSw") == connections; });
+}
+
+}  // namespace gmgate::test
