@@ -162,6 +162,9 @@ void read_tls_profile(Section& section, Config& config) {
     section.text("name", profile.name);
     section.texts("end-entity-cert", profile.end_entity_certs);
     section.texts("private-key", profile.private_keys);
+    auto days = static_cast<std::uint32_t>(profile.expiry_warning.count());
+    section.number("expiry-warning-days", days, 0, 3650);
+    profile.expiry_warning = std::chrono::days{days};
     if (profile.name.empty()) section.mistake("name", "every profile needs a name, which sip-ports refer to");
     else if (config.tls_profile(profile.name)) section.mistake("name", fmt::format("two profiles are called \"{}\"", profile.name));
     if (profile.end_entity_certs.empty()) section.mistake("end-entity-cert", "the PEM file with the server's certificate chain is needed");
@@ -169,13 +172,24 @@ void read_tls_profile(Section& section, Config& config) {
     config.tls_profiles.push_back(std::move(profile));
 }
 
+void read_core_tls(Section& section, Core& core) {
+    section.text("tls-name", core.tls_name);
+    section.text("tls-ca", core.tls_ca);
+    section.text("tls-profile", core.tls_profile);
+    const bool tls = core.transport == CoreTransport::tls;
+    if (tls && core.tls_name.empty()) section.mistake("tls-name", "transport = \"tls\" needs the SIP domain or host that the core's certificate must be for");
+    if (tls && core.tls_profile.empty())
+        section.mistake("tls-profile", "transport = \"tls\" needs the [[tls-profile]] with our own certificate: the core reaches us by TLS, too");
+}
+
 void read_core(Section& section, Config& config) {
     read_endpoint(section, "listen", config.core.listen);
     read_endpoint(section, "next-hop", config.core.next_hop);
-    section.word("transport", config.core.transport, {{"udp", CoreTransport::udp}, {"tcp", CoreTransport::tcp}});
+    section.word("transport", config.core.transport, {{"udp", CoreTransport::udp}, {"tcp", CoreTransport::tcp}, {"tls", CoreTransport::tls}});
     section.text("visited-network-id", config.core.visited_network_id);
     section.text("orig-ioi", config.core.orig_ioi);
     section.text("emergency-next-hop", config.core.emergency_next_hop);
+    read_core_tls(section, config.core);
     if (config.core.listen.port.value == 0) section.mistake("listen", "the gateway's own \"ADDRESS:PORT\" on the core side is needed");
     if (config.core.next_hop.port.value == 0) section.mistake("next-hop", "the \"ADDRESS:PORT\" of the I-CSCF, S-CSCF or P-CSCF is needed");
     if (config.core.listen.address.family() != config.core.next_hop.address.family())
@@ -194,6 +208,8 @@ void read_limits(Section& section, Limits& limits) {
     section.number("sets-per-address", limits.sets_per_address, 3, kMany);
     section.number("connections", limits.connections, 1, kMany);
     section.number("connections-per-address", limits.connections_per_address, 1, kMany);
+    section.number("tls-handshakes", limits.tls_handshakes, 1, kMany);
+    section.number("tls-handshakes-per-address", limits.tls_handshakes_per_address, 1, kMany);
     section.number("transactions", limits.transactions, 1, kMany);
     section.number("trace-records-per-ue", limits.trace_records_per_ue, 1, 1000);
     section.number("traced-ues", limits.traced_ues, 1, kMany);
@@ -204,6 +220,7 @@ void read_timers(Section& section, TimerConfig& timers) {
     read_seconds(section, "old-set", timers.old_set, 1, 3600);
     read_seconds(section, "lifetime-margin", timers.lifetime_margin, 0, kDay);
     read_seconds(section, "kernel-margin", timers.kernel_margin, 5, kDay);
+    read_seconds(section, "tls-handshake", timers.tls_handshake, 1, 600);
     read_seconds(section, "final-answer", timers.final_answer, 1, 3600);
 }
 
@@ -232,6 +249,8 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
         if (!fresh) mistakes.add(root.source(), fmt::format("{} is used by {} and by {}; give one of them another port", Endpoint{address, port}.to_string(), at->second, what));
     };
     if (config.core.listen.port.value != 0) claim(config.core.listen.address, config.core.listen.port, "[core] listen");
+    if (!config.core.tls_profile.empty() && !config.tls_profile(config.core.tls_profile))
+        mistakes.add(root.source(), fmt::format("[core] names tls-profile \"{}\", which is not defined", config.core.tls_profile));
     std::map<Address, std::string> profile_at;
     for (const auto& interface : config.sip_interfaces) {
         for (const auto& port : interface.sip_ports) {
@@ -272,6 +291,15 @@ std::string describe(const toml::parse_error& error, const std::string& name) {
 
 bool allows_ipsec(SecAgreePref pref) { return pref != SecAgreePref::tls; }
 bool allows_tls(SecAgreePref pref) { return pref != SecAgreePref::ipsec3gpp; }
+
+std::string_view uri_transport(CoreTransport transport) {
+    switch (transport) {
+        case CoreTransport::udp: return "";
+        case CoreTransport::tcp: return ";transport=tcp";
+        case CoreTransport::tls: return ";transport=tls";
+    }
+    return "";
+}
 
 std::string_view to_string(SecAgreePref pref) {
     switch (pref) {
@@ -327,6 +355,7 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     root.tables("ims-aka-profile", "ims-aka-profile", [&](Section& s) { read_profile(s, config); });
     root.tables("tls-profile", "tls-profile", [&](Section& s) { read_tls_profile(s, config); });
     root.word("ktls", config.ktls, {{"required", Ktls::required}, {"preferred", Ktls::preferred}, {"off", Ktls::off}});
+    root.boolean("tls-rekey", config.tls_rekey);
     root.tables("sip-interface", "sip-interface", [&](Section& s) { read_interface(s, config); });
     root.table("limits", [&](Section& s) { read_limits(s, config.limits); });
     root.table("timers", [&](Section& s) { read_timers(s, config.timers); });

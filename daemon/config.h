@@ -46,6 +46,7 @@ struct TlsProfile {
     std::string name;
     std::vector<std::string> end_entity_certs;  ///< PEM files, chain included; ECDSA and RSA may stand side by side
     std::vector<std::string> private_keys;      ///< PEM files, in the same order
+    std::chrono::days expiry_warning{30};       ///< how long before their end certificates are warned about
 };
 
 /// `ktls`: whether finished TLS sessions go to the kernel.
@@ -89,7 +90,9 @@ struct SipInterface {
     NoSecurityClient on_no_security_client() const;
 };
 
-enum class CoreTransport { udp, tcp };
+enum class CoreTransport { udp, tcp, tls };
+/// What it adds to a SIP URI of ours: "", ";transport=tcp", ";transport=tls".
+std::string_view uri_transport(CoreTransport transport);
 
 /// [core]
 struct Core {
@@ -99,6 +102,9 @@ struct Core {
     std::string visited_network_id;
     std::string orig_ioi;                 ///< type 1 IOI of the visited network; empty: visited_network_id
     std::string emergency_next_hop;       ///< E-CSCF "address:port"; empty: next_hop
+    std::string tls_name;                 ///< tls: SIP domain or host of the core's certificate (RFC 5922)
+    std::string tls_ca;                   ///< tls: PEM file of who may sign it; empty: the system's
+    std::string tls_profile;              ///< tls: our certificate, served on `listen` and shown to the core when it asks
 };
 
 /// [limits]
@@ -109,6 +115,8 @@ struct Limits {
     std::size_t sets_per_address = 256;              ///< the kernel's look-up is linear per address (kernel-facts §3a)
     std::size_t connections = 65536;
     std::size_t connections_per_address = 1024;
+    std::size_t tls_handshakes = 1024;               ///< under way at once, in total
+    std::size_t tls_handshakes_per_address = 256;
     std::size_t transactions = 65536;
     std::size_t trace_records_per_ue = 16;
     std::size_t traced_ues = 10000;
@@ -120,6 +128,7 @@ struct TimerConfig {
     std::chrono::seconds old_set{128};          ///< 64*T1 towards the UE (B-55)
     std::chrono::seconds lifetime_margin{30};   ///< "shortly after": expires + 30 s (B-51)
     std::chrono::seconds kernel_margin{30};     ///< the kernel's hard limit lies this much behind ours
+    std::chrono::seconds tls_handshake{10};     ///< time for a whole TLS handshake
     std::chrono::seconds final_answer{4};       ///< a set that ends with an answer lives this long after it, for a lost answer's retransmission
 };
 
@@ -143,6 +152,7 @@ struct Config {
     std::vector<ImsAkaProfile> ims_aka_profiles;
     std::vector<TlsProfile> tls_profiles;
     Ktls ktls = Ktls::preferred;
+    bool tls_rekey = false;                   ///< follow KeyUpdate in the kernel (6.14 and later), which keeps traffic secrets in this process
     Core core;
     Limits limits;
     TimerConfig timers;

@@ -53,7 +53,10 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       tls_agreements_(config.limits.challenges, clock),
       register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock, &keeper_}),
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_),
-      tls_(loop.get_executor(), config, transports_) {
+      tls_engine_(loop.get_executor(), config),
+      tls_connector_(loop.get_executor(), tls_engine_, transports_),
+      tls_(loop.get_executor(), config, tls_engine_, transports_, counters_) {
+    core_.use_tls(tls_connector_);
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
     transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
@@ -69,6 +72,7 @@ Task<Result<void>> Gateway::start() {
     if (auto ok = co_await install_guards(); !ok) co_return ok;
     if (auto ok = co_await take_up(); !ok) co_return ok;
     sip::spawn(loop_.get_executor(), expiry_.run(), "expiry");
+    sip::spawn(loop_.get_executor(), tls_engine_.certificates().watch(), "certificates");
     tell_what_phones_get();
     log::notice("gateway-ready", {{"version", GMGATE_VERSION}, {"core", config_.core.next_hop.to_string()}, {"accesses", accesses_.all().size()}});
     co_return Result<void>{};
@@ -125,7 +129,7 @@ Task<Result<void>> Gateway::take_up() {
 }
 
 Result<void> Gateway::open_sockets() {
-    if (auto ok = transports_.listen(config_.core.listen, {}); !ok) return ok;
+    if (auto ok = open_core_side(); !ok) return ok;
     std::set<Endpoint> open;
     for (const auto& access : accesses_.all()) {
         if (!access.profile) continue;
@@ -140,9 +144,17 @@ Result<void> Gateway::open_sockets() {
     return tls_.open();
 }
 
+// With transport = "tls" nothing goes to the core or comes from it in clear; the listener is one of tls_.
+Result<void> Gateway::open_core_side() {
+    const auto& core = config_.core;
+    if (core.transport != CoreTransport::tls) return transports_.listen(core.listen, {});
+    const auto& profile = *config_.tls_profile(core.tls_profile);
+    return tls_connector_.open({core.tls_ca, core.tls_name, certificate_files(profile), profile.expiry_warning});
+}
+
 // What phones will get from each interface, said once at start (issue: a feature that is off must not surprise).
 void Gateway::tell_what_phones_get() const {
-    if (const auto words = tls_.kernel_words(); !words.empty()) log::notice("tls-sessions", {{"carried", words}});
+    if (const auto words = tls_engine_.kernel_words(); !words.empty()) log::notice("tls-sessions", {{"carried", words}});
     for (const auto& access : accesses_.all()) {
         const auto policy = Policy::of(*access.interface, access.profile);
         std::string gets;
@@ -165,7 +177,15 @@ std::vector<Address> Gateway::access_addresses() const {
     return {addresses.begin(), addresses.end()};
 }
 
+void Gateway::reload_certificates() {
+    if (tls_engine_.certificates().empty()) return log::notice("certificates-reloaded", {{"why", "no TLS is configured, nothing to do"}});
+    if (const auto ok = tls_engine_.certificates().reload(); !ok)
+        return log::error("certificates-not-reloaded", {{"why", ok.error().text}, {"now", "the certificates from before stay in use"}});
+    log::notice("certificates-reloaded", {{"why", "for new connections; those that stand go on"}});
+}
+
 void Gateway::stop() {
+    tls_engine_.certificates().stop();
     tls_.close();
     transports_.shutdown();
     keeper_.write_now();

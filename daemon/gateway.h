@@ -16,6 +16,8 @@
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/store.h"
 #include "daemon/registrations/table.h"
+#include "daemon/tls_connector.h"
+#include "daemon/tls_engine.h"
 #include "daemon/tls_listener.h"
 #include "sip/transactions.h"
 #include "sip/transport.h"
@@ -34,6 +36,8 @@ public:
     Task<Result<void>> start();
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
     void stop();
+    /// SIGHUP: reads certificates and keys again, all or none; logs what came of it.
+    void reload_certificates();
 
     /// What the kernel's event sockets tell (xfrm::Monitor, xfrm::AddressWatch).
     KernelWatch& kernel_watch() { return kernel_watch_; }
@@ -48,6 +52,7 @@ private:
     Task<Result<void>> install_guards();
     Task<Result<void>> take_up();
     Result<void> open_sockets();
+    Result<void> open_core_side();
     void tell_what_phones_get() const;
 
     bool screen(const sip::Message& message, const sip::Flow& flow);
@@ -76,6 +81,8 @@ private:
     TlsAgreements tls_agreements_;
     RegisterFlow register_flow_;
     Router router_;
+    TlsEngine tls_engine_;
+    TlsConnector tls_connector_;
     TlsListeners tls_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 
 #include <CLI/CLI.hpp>
 #include <asio/co_spawn.hpp>
@@ -104,6 +105,15 @@ int run(const daemon::Config& config, bool only_remove_guards) {
         gateway.stop();
         loop.stop();
     });
+    asio::signal_set reload(loop, SIGHUP);
+    const std::function<void()> await_reload = [&] {
+        reload.async_wait([&](const asio::error_code& error, int) {
+            if (error) return;
+            gateway.reload_certificates();
+            await_reload();
+        });
+    };
+    await_reload();
     if (only_remove_guards) asio::co_spawn(loop, remove_guards(config, kernel), finish);
     else asio::co_spawn(loop, start(gateway, monitor, addresses), finish);
     loop.run();

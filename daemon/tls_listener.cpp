@@ -17,32 +17,8 @@
 namespace gmgate::daemon {
 namespace {
 
-constexpr std::chrono::milliseconds kHandshakeLimit{10000};
-constexpr std::size_t kHandshakesAtOnce = 1024;  // half handshakes held open; each costs a socket and an OpenSSL object
+constexpr unsigned kLinesPerSecond = 20;  // of what any stranger can cause
 constexpr int kBacklog = 1024;
-
-ktls::KernelTls mode_of(Ktls mode) {
-    switch (mode) {
-        case Ktls::required: return ktls::KernelTls::required;
-        case Ktls::preferred: return ktls::KernelTls::preferred;
-        case Ktls::off: return ktls::KernelTls::off;
-    }
-    return ktls::KernelTls::off;
-}
-
-/// A TLS connection as the SIP layer sees it.
-class TlsStream final : public sip::ByteStream {
-public:
-    explicit TlsStream(std::unique_ptr<ktls::Connection> connection) : connection_(std::move(connection)) {}
-    Task<Result<std::size_t>> read(std::string& out) override { return connection_->read(out); }
-    Task<Result<void>> write(std::string_view bytes) override { return connection_->write(bytes); }
-    std::size_t write_now(std::string_view bytes) override { return connection_->write_now(bytes); }
-    bool half_close() override { return connection_->half_close(); }
-    void close(bool reset) override { connection_->close(reset); }
-
-private:
-    std::unique_ptr<ktls::Connection> connection_;
-};
 
 Result<ktls::OwnedFd> listening_socket(const Endpoint& local) {
     ktls::OwnedFd socket(::socket(local.address.af(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -58,43 +34,53 @@ Result<ktls::OwnedFd> listening_socket(const Endpoint& local) {
 }  // namespace
 
 struct TlsListeners::Port {
-    Port(const asio::any_io_executor& executor, int fd, ktls::Context c, Endpoint e) : listener(executor, fd), context(std::move(c)), local(e) {}
+    Port(const asio::any_io_executor& executor, int fd, SharedContext c, Endpoint e) : listener(executor, fd), context(std::move(c)), local(e) {}
     asio::posix::stream_descriptor listener;
-    ktls::Context context;
+    SharedContext context;
     Endpoint local;
-    std::size_t handshakes = 0;
 };
 
-TlsListeners::TlsListeners(asio::any_io_executor executor, const Config& config, sip::Transports& transports)
-    : executor_(std::move(executor)), config_(config), transports_(transports) {}
+TlsListeners::TlsListeners(asio::any_io_executor executor, const Config& config, TlsEngine& engine, sip::Transports& transports, Counters& counters)
+    : executor_(std::move(executor)), config_(config), engine_(engine), transports_(transports), counters_(counters) {}
 
 TlsListeners::~TlsListeners() { close(); }
 
 Result<void> TlsListeners::open() {
     for (const auto& interface : config_.sip_interfaces)
         for (const auto& port : interface.sip_ports)
-            if (port.tls)
-                if (auto ok = open_port(port); !ok) return ok;
-    return {};
+            if (port.tls) {
+                auto context = access_context(*config_.tls_profile(port.tls_profile));
+                if (!context) return std::unexpected(context.error());
+                if (auto ok = open_port({port.address, port.port}, std::move(*context)); !ok) return ok;
+            }
+    const auto& core = config_.core;
+    if (core.transport != CoreTransport::tls) return {};
+    auto context = core_context(*config_.tls_profile(core.tls_profile));
+    if (!context) return std::unexpected(context.error());
+    return open_port(core.listen, std::move(*context));
 }
 
-Result<void> TlsListeners::open_port(const SipPort& port) {
-    if (!handshaker_) {
-        auto made = ktls::Handshaker::make(executor_, {.kernel = mode_of(config_.ktls), .threads = 2});
-        if (!made) return std::unexpected(made.error());
-        handshaker_ = std::make_unique<ktls::Handshaker>(std::move(*made));
-    }
-    const auto* profile = config_.tls_profile(port.tls_profile);
-    ktls::ServerOptions options;
-    for (std::size_t i = 0; i < profile->end_entity_certs.size(); ++i) options.certificates.push_back({profile->end_entity_certs[i], profile->private_keys[i]});
-    auto context = ktls::Context::server(std::move(options));
+// One for all ports of a profile: a session that began on one port can be resumed on another.
+Result<TlsListeners::SharedContext> TlsListeners::access_context(const TlsProfile& profile) {
+    if (const auto known = access_contexts_.find(profile.name); known != access_contexts_.end()) return known->second;
+    auto context = ktls::Context::server({.certificates = certificate_files(profile)});
     if (!context) return std::unexpected(context.error());
-    if (context->expires_within(std::chrono::days{30}))
-        log::warning("certificate-expires", {{"profile", profile->name}, {"why", "a certificate ends within 30 days; renew it"}});
-    const Endpoint local{port.address, port.port};
+    return access_contexts_[profile.name] = engine_.certificates().add("tls-profile " + profile.name, std::move(*context), profile.expiry_warning);
+}
+
+// Between servers both ends show certificates, and both are judged by RFC 5922.
+Result<TlsListeners::SharedContext> TlsListeners::core_context(const TlsProfile& profile) {
+    auto context = ktls::Context::server({.certificates = certificate_files(profile), .demand_client_certificate = true,
+                                          .client_ca_file = config_.core.tls_ca, .client_name = config_.core.tls_name});
+    if (!context) return std::unexpected(context.error());
+    return engine_.certificates().add("core listen", std::move(*context), profile.expiry_warning);
+}
+
+Result<void> TlsListeners::open_port(const Endpoint& local, SharedContext context) {
+    if (auto handshaker = engine_.handshaker(); !handshaker) return std::unexpected(handshaker.error());
     auto socket = listening_socket(local);
     if (!socket) return std::unexpected(socket.error());
-    ports_.push_back(std::make_shared<Port>(executor_, socket->release(), std::move(*context), local));
+    ports_.push_back(std::make_shared<Port>(executor_, socket->release(), std::move(context), local));
     sip::spawn(executor_, serve(ports_.back()), "tls-accept");
     return {};
 }
@@ -106,13 +92,6 @@ void TlsListeners::close() {
     }
     ports_.clear();
 }
-
-std::string TlsListeners::kernel_words() const {
-    if (!handshaker_) return {};
-    return handshaker_->uses_kernel() ? "in the kernel" : "in this process: " + handshaker_->no_kernel_reason();
-}
-
-const ktls::Counters* TlsListeners::counters() const { return handshaker_ ? &handshaker_->counters() : nullptr; }
 
 Task<void> TlsListeners::serve(std::shared_ptr<Port> port) {
     while (port->listener.is_open()) {
@@ -129,22 +108,53 @@ Task<void> TlsListeners::serve(std::shared_ptr<Port> port) {
             continue;
         }
         const auto remote = Endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address));
-        if (!remote || port->handshakes >= kHandshakesAtOnce || !transports_.has_room_for(remote->address)) continue;  // closes it
+        if (!remote || !admit(remote->address)) continue;  // closes it
         sip::spawn(executor_, welcome(port, std::move(socket), *remote), "tls-handshake");
     }
 }
 
+// Half handshakes held open cost a socket and an OpenSSL object each; carrier NAT puts many honest phones behind one address.
+bool TlsListeners::admit(const Address& remote) {
+    const auto& limits = config_.limits;
+    const auto from_there = under_way_.find(remote);
+    const char* reason = nullptr;
+    if (in_progress_ >= limits.tls_handshakes) reason = "tls-handshakes";
+    else if (from_there != under_way_.end() && from_there->second >= limits.tls_handshakes_per_address) reason = "tls-handshakes-per-address";
+    else if (!transports_.has_room_for(remote)) reason = "connections or connections-per-address";
+    if (!reason) {
+        ++in_progress_;
+        ++under_way_[remote];
+        return true;
+    }
+    counters_.add(Counter::tls_refused);
+    if (may_log()) log::notice("tls-refused", {{"peer", remote.to_string()}, {"limit", reason}, {"under-way", in_progress_}});
+    return false;
+}
+
+bool TlsListeners::may_log() {
+    const auto second = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch());
+    if (second != log_second_) {
+        if (lines_ > kLinesPerSecond) log::notice("tls-lines-left-out", {{"count", lines_ - kLinesPerSecond}});
+        log_second_ = second;
+        lines_ = 0;
+    }
+    return ++lines_ <= kLinesPerSecond;
+}
+
 Task<void> TlsListeners::welcome(std::shared_ptr<Port> port, ktls::OwnedFd socket, Endpoint remote) {
-    ++port->handshakes;
-    auto established = co_await handshaker_->accept(std::move(socket), port->context, kHandshakeLimit);
-    --port->handshakes;
+    auto handshaker = engine_.handshaker();
+    if (!handshaker) co_return;  // open_port() had one
+    auto handshake = (*handshaker)->accept(std::move(socket), *port->context, config_.timers.tls_handshake);
+    auto established = co_await std::move(handshake);
+    --in_progress_;
+    if (const auto from_there = under_way_.find(remote.address); --from_there->second == 0) under_way_.erase(from_there);
     if (!established) {
-        log::info("tls-handshake-failed", {{"peer", remote.to_string()}, {"local", port->local.to_string()}, {"reason", established.error().text}});
+        if (may_log()) log::info("tls-handshake-failed", {{"peer", remote.to_string()}, {"local", port->local.to_string()}, {"reason", established.error().text}});
         co_return;
     }
     log::debug("tls-established", {{"peer", remote.to_string()}, {"suite", established->suite}, {"kernel", established->connection->is_kernel() ? "yes" : "no"}});
     const sip::Flow flow{sip::Transport::tls, port->local, remote, {}, {}};
-    transports_.adopt(std::make_unique<TlsStream>(std::move(established->connection)), flow);
+    transports_.adopt(as_byte_stream(std::move(established->connection)), flow);
 }
 
 }  // namespace gmgate::daemon

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/secret.h"
+#include "ktls/kernel_keys.h"
 #include "ktls/record_io.h"
 #include "ktls/session.h"
 
@@ -79,6 +80,7 @@ protected:
 
     int fd() { return descriptor_.native_handle(); }
     bool is_open() const { return descriptor_.is_open(); }
+    bool has_ended_sending() const { return sending_ended_; }
     Counters& counters() { return *counters_; }
 
     Task<bool> ready(descriptor_base::wait_type what) {
@@ -111,7 +113,8 @@ private:
 
 class KernelConnection final : public SocketConnection {
 public:
-    using SocketConnection::SocketConnection;
+    KernelConnection(const asio::any_io_executor& executor, SessionInfo info, std::shared_ptr<Counters> counters, std::unique_ptr<TrafficSecrets> secrets)
+        : SocketConnection(executor, info, std::move(counters)), secrets_(std::move(secrets)) {}
     bool is_kernel() const override { return true; }
 
     Task<Result<std::size_t>> read(std::string& out) override {
@@ -134,7 +137,7 @@ public:
 
     std::size_t write_now(std::string_view bytes) override {
         std::size_t done = 0;
-        while (done < bytes.size() && is_open() && records_sent_ < kRecordLimit) {
+        while (done < bytes.size() && is_open() && may_send_data()) {
             const auto count = send_data(fd(), bytes.substr(done));
             if (count <= 0) break;  // full, or broken: write() finds out which
             done += static_cast<std::size_t>(count);
@@ -146,7 +149,12 @@ public:
     Task<Result<void>> write(std::string_view bytes) override {
         if (bytes.empty()) co_return Result<void>{};
         while (is_open()) {
-            if (records_sent_ >= kRecordLimit) {
+            if (!may_send_data()) {
+                if (!is_open()) break;
+                if (update_due_) {
+                    if (!co_await ready(descriptor_base::wait_write)) break;
+                    continue;
+                }
                 ++counters().record_limit;
                 end_sending();
                 co_return failure(Reaction::broken, "the TLS key has been used for as many records as it may (RFC 8446 §5.5)");
@@ -171,6 +179,28 @@ private:
         for (int i = 0; i < kDiscardedReads; ++i)
             if (receive_records(fd(), buffer).kind != RecordKind::data) break;
         wipe(buffer.data(), buffer.size());
+    }
+    /// RFC 8446 §4.6.3: a KeyUpdate that is due goes out before any further data. False: it could not yet, or the key is used up.
+    bool may_send_data() {
+        if (records_sent_ >= kRecordLimit && secrets_) update_due_ = true;
+        if (update_due_) return update_sending_keys();
+        return records_sent_ < kRecordLimit;
+    }
+    bool update_sending_keys() {
+        if (!send_key_update(fd())) return false;
+        update_due_ = false;
+        records_sent_ = 0;
+        if (rekey(fd(), Direction::send, info().cipher, secrets_->send)) return true;
+        close(true);  // the peer expects keys that the kernel does not have: nothing we send could be read
+        return false;
+    }
+    Result<void> follow(bool update_requested) {
+        if (auto done = rekey(fd(), Direction::receive, info().cipher, secrets_->receive); !done) return refuse(Alert::internal_error, "KeyUpdate: " + done.error().text);
+        ++counters().rekeyed;
+        if (!update_requested || has_ended_sending()) return {};
+        update_due_ = true;  // many requests before there was room for an answer get one answer
+        update_sending_keys();
+        return {};
     }
     std::unexpected<Error> refuse(Alert alert, std::string text) {
         send_alert(fd(), alert);
@@ -202,6 +232,10 @@ private:
                 send_alert(fd(), Alert::no_renegotiation);
                 return {};
             case RecordKind::key_update:
+                if (secrets_) {
+                    if (++idle_records_ <= kIdleRecords) return follow(received.update_requested);
+                    break;
+                }
                 // The kernel (before 6.14) has one key per direction for good. The peer learns of an orderly end and connects again.
                 ++counters().key_updates;
                 return refuse(Alert::close_notify, "the peer changed its TLS keys (KeyUpdate), which kernel TLS cannot follow");
@@ -231,6 +265,8 @@ private:
     unsigned idle_records_ = 0;
     bool renegotiation_refused_ = false;
     std::uint64_t records_sent_ = 0;
+    std::unique_ptr<TrafficSecrets> secrets_;  ///< with tls-rekey; null: keys are never changed
+    bool update_due_ = false;                  ///< our KeyUpdate has to go out before the next data
 };
 
 class UserConnection final : public SocketConnection {
@@ -313,8 +349,8 @@ private:
 }  // namespace
 
 Result<std::unique_ptr<Connection>> make_kernel_connection(const asio::any_io_executor& executor, OwnedFd socket, SessionInfo info,
-                                                           std::shared_ptr<Counters> counters) {
-    auto connection = std::make_unique<KernelConnection>(executor, info, std::move(counters));
+                                                           std::shared_ptr<Counters> counters, std::unique_ptr<TrafficSecrets> for_rekey) {
+    auto connection = std::make_unique<KernelConnection>(executor, info, std::move(counters), std::move(for_rekey));
     if (auto watched = connection->watch(std::move(socket)); !watched) return std::unexpected(std::move(watched.error()));
     return connection;
 }

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/task.h"
+#include "ktls/key_schedule.h"
 #include "ktls/types.h"
 
 namespace gmgate::ktls {
@@ -41,9 +42,10 @@ public:
 };
 
 /// A socket whose TLS is in the kernel in both directions, of this process or inherited from the one before. Counters are shared with
-/// the connections, which may outlive whoever made them.
+/// the connections, which may outlive whoever made them. With the secrets a KeyUpdate is followed, without them (after a restart) it ends the
+/// connection in order.
 Result<std::unique_ptr<Connection>> make_kernel_connection(const asio::any_io_executor& executor, OwnedFd socket, SessionInfo info,
-                                                           std::shared_ptr<Counters> counters);
+                                                           std::shared_ptr<Counters> counters, std::unique_ptr<TrafficSecrets> for_rekey = nullptr);
 /// A finished handshake that OpenSSL carries on.
 Result<std::unique_ptr<Connection>> make_user_connection(const asio::any_io_executor& executor, OwnedFd socket,
                                                          std::unique_ptr<Session> session, std::shared_ptr<Counters> counters);

@@ -158,11 +158,23 @@ Result<SslContextPtr> make_context(const SSL_METHOD* method, bool allow_tls12, b
     return context;
 }
 
+Result<void> trust(SSL_CTX* context, const std::string& ca_file) {
+    const bool trusted = ca_file.empty() ? SSL_CTX_set_default_verify_paths(context) == 1 : SSL_CTX_load_verify_locations(context, ca_file.c_str(), nullptr) == 1;
+    if (!trusted) return refuse("cannot load the trusted certificates " + ca_file + ": " + take_openssl_error() + "; it must be a readable PEM file");
+    return {};
+}
+
 Result<SslContextPtr> make_server_context(const ServerOptions& options) {
     auto context = make_context(TLS_server_method(), options.allow_tls12, options.allow_tls13);
     if (!context) return context;
     auto* const ctx = context->get();
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, nullptr);  // TS 33.203 §O.2.1: no client certificate is requested
+    if (!options.demand_client_certificate) {
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, nullptr);  // TS 33.203 §O.2.1: no client certificate is requested
+    } else {
+        if (auto trusted = trust(ctx, options.client_ca_file); !trusted) return std::unexpected(std::move(trusted.error()));
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+        SSL_CTX_set_session_id_context(ctx, reinterpret_cast<const unsigned char*>("core"), 4);  // resumption with certificates wants one
+    }
     SSL_CTX_set_max_early_data(ctx, 0);                 // RFC 8446 §8: a REGISTER can be replayed
     SSL_CTX_set_num_tickets(ctx, 1);
     SSL_CTX_set_timeout(ctx, options.session_lifetime.count());
@@ -194,6 +206,8 @@ Result<std::shared_ptr<const Context::State>> load_server(const ServerOptions& o
     auto state = std::make_shared<Context::State>();
     state->tickets = tickets;
     state->strict_server_name = options.strict_server_name;
+    state->verify = options.demand_client_certificate;
+    state->peer_name = options.client_name;
     for (const auto& files : options.certificates) {
         auto loaded = load(files);
         if (!loaded) return std::unexpected(std::move(loaded.error()));
@@ -217,6 +231,26 @@ Result<std::shared_ptr<const Context::State>> load_server(const ServerOptions& o
     return state;
 }
 
+Result<std::shared_ptr<const Context::State>> load_client(const ClientOptions& options) {
+    auto ssl = make_context(TLS_client_method(), options.allow_tls12, options.allow_tls13);
+    if (!ssl) return std::unexpected(std::move(ssl.error()));
+    if (options.verify)
+        if (auto trusted = trust(ssl->get(), options.ca_file); !trusted) return std::unexpected(std::move(trusted.error()));
+    SSL_CTX_set_verify(ssl->get(), options.verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
+    auto state = std::make_shared<Context::State>();
+    for (const auto& files : options.certificates) {
+        auto loaded = load(files);
+        if (!loaded) return std::unexpected(std::move(loaded.error()));
+        if (SSL_CTX_use_cert_and_key(ssl->get(), loaded->leaf.get(), loaded->key.get(), loaded->chain.get(), 0) != 1)
+            return refuse("the certificate " + files.chain + " cannot be used: " + take_openssl_error());
+        state->certificates.push_back(std::move(loaded->info));
+    }
+    state->verify = options.verify;
+    state->peer_name = options.server_name;
+    state->identities.push_back({{}, std::move(*ssl)});
+    return state;
+}
+
 }  // namespace
 
 void SslFree::operator()(ssl_st* ssl) const noexcept { SSL_free(ssl); }
@@ -231,33 +265,22 @@ std::string take_openssl_error() {
 
 Result<Context> Context::server(ServerOptions options) {
     Context context;
+    context.tickets_ = std::make_shared<TicketKeys>(options.session_lifetime);
     context.options_ = std::move(options);
-    context.tickets_ = std::make_shared<TicketKeys>(context.options_.session_lifetime);
-    auto state = load_server(context.options_, context.tickets_);
-    if (!state) return std::unexpected(std::move(state.error()));
-    context.state_ = std::move(*state);
+    if (auto loaded = context.reload(); !loaded) return std::unexpected(std::move(loaded.error()));
     return context;
 }
 
 Result<Context> Context::client(ClientOptions options) {
-    auto ssl = make_context(TLS_client_method(), options.allow_tls12, options.allow_tls13);
-    if (!ssl) return std::unexpected(std::move(ssl.error()));
-    const bool trusted = !options.verify || (options.ca_file.empty() ? SSL_CTX_set_default_verify_paths(ssl->get()) == 1
-                                                                     : SSL_CTX_load_verify_locations(ssl->get(), options.ca_file.c_str(), nullptr) == 1);
-    if (!trusted) return refuse("cannot load the trusted certificates " + options.ca_file + ": " + take_openssl_error());
-    SSL_CTX_set_verify(ssl->get(), options.verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
-    auto state = std::make_shared<State>();
-    state->verify = options.verify;
-    state->server_name = std::move(options.server_name);
-    state->identities.push_back({{}, std::move(*ssl)});
     Context context;
-    context.state_ = std::move(state);
+    context.options_ = std::move(options);
+    if (auto loaded = context.reload(); !loaded) return std::unexpected(std::move(loaded.error()));
     return context;
 }
 
 Result<void> Context::reload() {
-    if (!tickets_) return failure(Reaction::internal, "a client context has nothing to reload");
-    auto state = load_server(options_, tickets_);
+    const auto* const server = std::get_if<ServerOptions>(&options_);
+    auto state = server ? load_server(*server, tickets_) : load_client(std::get<ClientOptions>(options_));
     if (!state) return std::unexpected(std::move(state.error()));
     state_ = std::move(*state);
     return {};

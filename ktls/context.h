@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "base/error.h"
@@ -30,12 +31,18 @@ struct ServerOptions {
     /// How long a session can be resumed; ticket keys are replaced in the same rhythm. TS 33.203 §O.2.1: one hour, or at least
     /// longer than the time between registrations.
     std::chrono::seconds session_lifetime{3600};
+    /// Not on Gm (F-5): demand a certificate of the client, signed by one of `client_ca_file` (empty: the system's) and for the SIP domain
+    /// `client_name` (RFC 5922; empty: any).
+    bool demand_client_certificate = false;
+    std::string client_ca_file{};
+    std::string client_name{};
 };
 
 struct ClientOptions {
     std::string ca_file{};      ///< PEM; empty: the system's
     bool verify = true;         ///< chain and `server_name`; off only in tests
-    std::string server_name{};  ///< sent as SNI and compared with the certificate's DNS names; no wildcard (RFC 5922 §7.2)
+    std::string server_name{};  ///< sent as SNI; the SIP domain that the certificate must be for, by RFC 5922 (see sip_domain.h)
+    std::vector<CertificateFiles> certificates{};  ///< shown when the server asks for one
     bool allow_tls12 = true;
     bool allow_tls13 = true;
 };
@@ -55,9 +62,9 @@ public:
     static Result<Context> server(ServerOptions options);
     static Result<Context> client(ClientOptions options);
 
-    /// Reads the files again. On an error everything stays as it is. Ticket keys are kept: sessions can still be resumed.
+    /// Reads the files again. On an error everything stays as it is. A server's ticket keys are kept: sessions can still be resumed.
     Result<void> reload();
-    /// When the first of the certificates ends (time_point::max() for a client).
+    /// When the first of the certificates ends (time_point::max() for a client that shows none).
     std::chrono::system_clock::time_point expires() const;
     /// Whether one of the certificates ends within `ahead`: time to warn.
     bool expires_within(std::chrono::seconds ahead) const;
@@ -69,8 +76,8 @@ public:
 
 private:
     Context() = default;
-    ServerOptions options_;
-    std::shared_ptr<TicketKeys> tickets_;
+    std::variant<ServerOptions, ClientOptions> options_;
+    std::shared_ptr<TicketKeys> tickets_;  ///< of a server
     std::shared_ptr<const State> state_;
 };
 

@@ -28,12 +28,14 @@ struct Step {
     Session* session = nullptr;
     int fd = -1;
     bool try_kernel = false;
+    bool keep_secrets = false;
+    TrafficSecrets secrets;
     Progress progress = Progress::failed;
     Result<bool> in_kernel = false;
 
     void run() {
         progress = session->handshake();
-        if (progress == Progress::done && try_kernel) in_kernel = hand_off(*session, fd);
+        if (progress == Progress::done && try_kernel) in_kernel = hand_off(*session, fd, keep_secrets ? &secrets : nullptr);
     }
 };
 
@@ -85,6 +87,8 @@ struct Handshaker::Impl {
     bool use_kernel = false;
     std::chrono::milliseconds user_timeout{};
     std::string no_kernel_reason;
+    bool rekey = false;
+    std::string no_rekey_reason;
     std::size_t in_progress = 0;
     std::shared_ptr<Counters> counters = std::make_shared<Counters>();
     std::unique_ptr<asio::thread_pool> pool;
@@ -109,6 +113,11 @@ Result<Handshaker> Handshaker::make(asio::any_io_executor loop, HandshakerOption
     } else {
         impl->no_kernel_reason = std::move(available.error().text);
     }
+    if (options.rekey && impl->use_kernel) {
+        auto possible = rekey_available();
+        impl->rekey = possible.has_value();
+        if (!possible) impl->no_rekey_reason = std::move(possible.error().text);
+    }
     // OpenSSL writes with write(2): a peer that is gone would end the process.
     struct sigaction current {};
     if (::sigaction(SIGPIPE, nullptr, &current) == 0 && current.sa_handler == SIG_DFL) std::signal(SIGPIPE, SIG_IGN);
@@ -128,6 +137,8 @@ Handshaker::~Handshaker() {
 
 bool Handshaker::uses_kernel() const { return impl_->use_kernel; }
 const std::string& Handshaker::no_kernel_reason() const { return impl_->no_kernel_reason; }
+bool Handshaker::can_rekey() const { return impl_->rekey; }
+const std::string& Handshaker::no_rekey_reason() const { return impl_->no_rekey_reason; }
 std::size_t Handshaker::in_progress() const { return impl_->in_progress; }
 const Counters& Handshaker::counters() const { return *impl_->counters; }
 std::shared_ptr<Counters> Handshaker::shared_counters() const { return impl_->counters; }
@@ -175,6 +186,7 @@ Task<Result<Established>> Handshaker::run(std::shared_ptr<Impl> impl, OwnedFd so
     step.session = session.get();
     step.fd = fd;
     step.try_kernel = impl->use_kernel;
+    step.keep_secrets = impl->rekey;
     for (;;) {
         if (!impl->pool) co_return impl->fail(HandshakeFailure::internal, "TLS is shutting down");
         co_await async_run(*impl->pool, step, asio::use_awaitable);
@@ -195,7 +207,7 @@ Task<Result<Established>> Handshaker::run(std::shared_ptr<Impl> impl, OwnedFd so
     out.suite = session->suite();
     out.server_name = session->server_name();
     auto counters = impl->counters;
-    auto connection = *step.in_kernel ? make_kernel_connection(impl->loop, OwnedFd(descriptor.release()), out.info, counters)
+    auto connection = *step.in_kernel ? make_kernel_connection(impl->loop, OwnedFd(descriptor.release()), out.info, counters, step.secrets.send.empty() ? nullptr : std::make_unique<TrafficSecrets>(std::move(step.secrets)))
                                       : make_user_connection(impl->loop, OwnedFd(descriptor.release()), std::move(session), counters);
     if (!connection) co_return impl->fail(HandshakeFailure::internal, connection.error().text);
     out.connection = std::move(*connection);

@@ -19,6 +19,9 @@ namespace gmgate::ktls {
 struct HandshakerOptions {
     KernelTls kernel = KernelTls::preferred;
     unsigned threads = 2;
+    /// Follow KeyUpdate on kernel connections of TLS 1.3 where the kernel can (6.14 and later). Both traffic secrets of such a connection
+    /// then stay in this process, each in a Secret.
+    bool rekey = false;
     std::chrono::milliseconds user_timeout{10000};  ///< TCP_USER_TIMEOUT: how long a peer may be gone unnoticed
 };
 
@@ -47,6 +50,9 @@ public:
     /// Whether finished handshakes go to the kernel; when not, why: the mode is off, or what the kernel lacks.
     bool uses_kernel() const;
     const std::string& no_kernel_reason() const;
+    /// Whether KeyUpdate is followed; when not although it was asked for, why.
+    bool can_rekey() const;
+    const std::string& no_rekey_reason() const;
     /// Handshakes under way, for the caller's limits and metrics.
     std::size_t in_progress() const;
     const Counters& counters() const;

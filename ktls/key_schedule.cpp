@@ -72,13 +72,15 @@ void keep_traffic_secret(const ssl_st* ssl, const char* line) {
     const auto label_end = text.find(' ');
     const auto secret_at = text.rfind(' ');
     if (label_end == std::string_view::npos || secret_at == label_end) return;
-    if (text.substr(0, label_end) != (kept->role == Role::server ? "CLIENT_TRAFFIC_SECRET_0" : "SERVER_TRAFFIC_SECRET_0")) return;
+    const auto label = text.substr(0, label_end);
+    if (label != "CLIENT_TRAFFIC_SECRET_0" && label != "SERVER_TRAFFIC_SECRET_0") return;
+    auto& secret = (label[0] == 'C') == (kept->role == Role::server) ? kept->secrets.receive : kept->secrets.send;
     const auto hex = text.substr(secret_at + 1);
     if (hex.size() != 64 && hex.size() != 96) return;
-    auto bytes = kept->secret.expose_for_writing(hex.size() / 2);
+    auto bytes = secret.expose_for_writing(hex.size() / 2);
     for (std::size_t i = 0; i < bytes.size(); ++i) {
         const int high = nibble(hex[2 * i]), low = nibble(hex[2 * i + 1]);
-        if (high < 0 || low < 0) return kept->secret.clear();
+        if (high < 0 || low < 0) return secret.clear();
         bytes[i] = static_cast<std::uint8_t>(high * 16 + low);
     }
 }

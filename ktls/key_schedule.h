@@ -25,12 +25,17 @@ bool expand_label(const TrafficSecret& secret, std::string_view label, std::span
 /// Key and IV of one direction.
 Result<TrafficKeys> traffic_keys(const TrafficSecret& secret, Cipher cipher);
 
-/// Filled during the handshake with the secret of the direction that we receive.
+/// The secrets of both directions, as one end sees them.
+struct TrafficSecrets {
+    TrafficSecret send, receive;
+};
+
+/// Filled during the handshake.
 struct KeptSecret {
     Role role = Role::server;
-    TrafficSecret secret;
+    TrafficSecrets secrets;
 };
-/// OpenSSL's keylog callback: keeps the one secret we need in the KeptSecret that is the SSL's app data (none: nothing is kept), and
+/// OpenSSL's keylog callback: keeps the application traffic secrets in the KeptSecret that is the SSL's app data (none: nothing is kept), and
 /// lets everything else go.
 void keep_traffic_secret(const ssl_st* ssl, const char* line);
 

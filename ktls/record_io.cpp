@@ -38,24 +38,46 @@ Received judge_alert(std::span<const char> record) {
     return out;
 }
 
-// A record may hold several messages. One that goes on in the next record is none we wait for.
-RecordKind judge_handshake(std::span<const char> record) {
-    auto kind = RecordKind::unexpected;
+// A record may hold several messages. One that goes on in the next record is none we wait for, and nothing may follow a KeyUpdate, whose
+// successor is under other keys (RFC 8446 §5.1).
+Received judge_handshake(std::span<const char> record) {
+    Received out;
+    out.kind = RecordKind::unexpected;
     while (!record.empty()) {
-        if (record.size() < 4) return RecordKind::unexpected;
         const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(record[i])); };
-        const std::size_t length = 4 + (byte(1) << 16 | byte(2) << 8 | byte(3));
+        const std::size_t length = record.size() < 4 ? 0 : 4 + (byte(1) << 16 | byte(2) << 8 | byte(3));
+        if (length == 0) return {.kind = RecordKind::unexpected};
         switch (byte(0)) {
-            case kKeyUpdate: return RecordKind::key_update;
+            case kKeyUpdate:
+                if (length != 5 || record.size() != 5 || byte(4) > 1) return {.kind = RecordKind::unexpected};
+                out.kind = RecordKind::key_update;
+                out.update_requested = byte(4) == 1;
+                return out;
             case kHelloRequest:
-            case kClientHello: return RecordKind::renegotiation;
-            case kNewSessionTicket: kind = RecordKind::session_ticket; break;
-            default: return RecordKind::unexpected;
+            case kClientHello: return {.kind = RecordKind::renegotiation};
+            case kNewSessionTicket: out.kind = RecordKind::session_ticket; break;
+            default: return {.kind = RecordKind::unexpected};
         }
-        if (length > record.size()) return RecordKind::unexpected;
+        if (length > record.size()) return {.kind = RecordKind::unexpected};
         record = record.subspan(length);
     }
-    return kind;
+    return out;
+}
+
+bool send_control(int fd, unsigned char type, std::span<unsigned char> body) {
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(1)> control{};
+    iovec part{body.data(), body.size()};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_TLS;
+    header->cmsg_type = TLS_SET_RECORD_TYPE;
+    header->cmsg_len = CMSG_LEN(1);
+    *CMSG_DATA(header) = type;
+    return ::sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(body.size());
 }
 
 }  // namespace
@@ -99,7 +121,7 @@ Received receive_records(int fd, std::span<char> buffer) {
             out.size = size;
             return out;
         case kAlert: return judge_alert(buffer.first(size));
-        case kHandshake: out.kind = judge_handshake(buffer.first(size)); return out;
+        case kHandshake: return judge_handshake(buffer.first(size));
         default: out.kind = RecordKind::unexpected; return out;
     }
 }
@@ -115,19 +137,12 @@ ssize_t send_data(int fd, std::string_view bytes) {
 bool send_alert(int fd, Alert alert) {
     const bool warning = alert == Alert::close_notify || alert == Alert::no_renegotiation;
     std::array<unsigned char, 2> body{static_cast<unsigned char>(warning ? 1 : 2), static_cast<unsigned char>(alert)};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(1)> control{};
-    iovec part{body.data(), body.size()};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_TLS;
-    header->cmsg_type = TLS_SET_RECORD_TYPE;
-    header->cmsg_len = CMSG_LEN(1);
-    *CMSG_DATA(header) = kAlert;
-    return ::sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(body.size());
+    return send_control(fd, kAlert, body);
+}
+
+bool send_key_update(int fd) {
+    std::array<unsigned char, 5> message{kKeyUpdate, 0, 0, 1, 0};  // update_not_requested
+    return send_control(fd, kHandshake, message);
 }
 
 std::string_view alert_name(std::uint8_t description) {

@@ -21,7 +21,7 @@ enum class RecordKind : std::uint8_t {
     warning,         ///< an alert to be passed over
     alert,           ///< fatal: `alert` says which
     session_ticket,  ///< NewSessionTicket (RFC 8446 §4.6.1)
-    key_update,      ///< RFC 8446 §4.6.3: what follows is under a key that the kernel does not have
+    key_update,      ///< RFC 8446 §4.6.3: what follows is under a key that the kernel does not have yet
     renegotiation,   ///< TLS 1.2 ClientHello or HelloRequest
     unexpected,      ///< a record or handshake message that has no place after the handshake
     bad_tag,         ///< a record failed authentication
@@ -34,6 +34,7 @@ struct Received {
     RecordKind kind = RecordKind::nothing;
     std::size_t size = 0;
     std::uint8_t alert = 0;
+    bool update_requested = false;  ///< of a key_update: the peer wants new keys of us as well
     int error = 0;
 };
 
@@ -50,10 +51,14 @@ enum class Alert : std::uint8_t {
     bad_record_mac = 20,
     record_overflow = 22,
     protocol_version = 70,
+    internal_error = 80,
     no_renegotiation = 100,
 };
 std::string_view alert_name(std::uint8_t description);
 /// Sends an alert if the socket takes it now; close_notify and no_renegotiation are warnings, the others fatal.
 bool send_alert(int fd, Alert alert);
+/// Sends KeyUpdate without asking for one back, RFC 8446 §4.6.3; what is sent afterwards belongs under the next keys. False: not now (try
+/// again when the socket is writable), and nothing was sent.
+bool send_key_update(int fd);
 
 }  // namespace gmgate::ktls

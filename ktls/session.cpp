@@ -6,7 +6,9 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
+#include <openssl/x509.h>
+
+#include "ktls/sip_domain.h"
 
 namespace gmgate::ktls {
 namespace {
@@ -54,11 +56,8 @@ Result<std::unique_ptr<Session>> Session::make(std::shared_ptr<const Context::St
         ready = bio != nullptr;
         if (ready) SSL_set_bio(ssl, bio, bio);
     }
-    const auto& name = session->state_->server_name;
-    if (ready && role == Role::client && !name.empty()) {
-        SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-        ready = SSL_set_tlsext_host_name(ssl, name.c_str()) == 1 && (!session->state_->verify || SSL_set1_host(ssl, name.c_str()) == 1);
-    }
+    const auto& name = session->state_->peer_name;
+    if (ready && role == Role::client && !name.empty()) ready = SSL_set_tlsext_host_name(ssl, name.c_str()) == 1;
     if (!ready) return failure(Reaction::exhausted, "OpenSSL makes no connection: " + take_openssl_error());
     if (role == Role::server)
         SSL_set_accept_state(ssl);
@@ -100,7 +99,20 @@ Progress Session::judge(int result) {
 Progress Session::handshake() {
     ERR_clear_error();
     errno = 0;
-    return judge(SSL_do_handshake(ssl_.get()));
+    const auto progress = judge(SSL_do_handshake(ssl_.get()));
+    return progress == Progress::done && !peer_is_right() ? Progress::failed : progress;
+}
+
+// After the handshake and before anything is sent: OpenSSL has verified the chain; whose certificate it is are SIP's rules.
+bool Session::peer_is_right() {
+    if (!state_->verify || state_->peer_name.empty()) return true;
+    const X509* const certificate = SSL_get0_peer_certificate(ssl_.get());
+    if (certificate != nullptr && is_for_domain(certificate, state_->peer_name)) return true;
+    reason_ = HandshakeFailure::certificate;
+    text_ = "the peer's certificate is not for " + state_->peer_name + " (RFC 5922) but for";
+    if (certificate != nullptr)
+        for (const auto& name : sip_domains(certificate)) text_ += " " + name;
+    return false;
 }
 
 Progress Session::read(char* to, std::size_t size, std::size_t& count) {

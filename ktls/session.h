@@ -45,14 +45,15 @@ public:
     /// The suite's OpenSSL name, and the name the client asked for ("" without SNI).
     std::string suite() const;
     std::string server_name() const;
-    /// The secret of the received direction, TLS 1.3 only; taken out and gone from here.
-    TrafficSecret take_secret() { return std::move(kept_.secret); }
+    /// The traffic secrets, TLS 1.3 with the kernel only; taken out and gone from here.
+    TrafficSecrets take_secrets() { return std::move(kept_.secrets); }
     ssl_st* native() const { return ssl_.get(); }
     Role role() const { return kept_.role; }
 
 private:
     Progress judge(int result);
     void explain();
+    bool peer_is_right();
 
     std::shared_ptr<const Context::State> state_;
     SslPtr ssl_;

@@ -56,6 +56,7 @@ struct Counters {
     std::array<std::uint64_t, kHandshakeFailures> handshakes_failed{};  ///< by HandshakeFailure
     std::uint64_t handed_to_kernel = 0;   ///< of handshakes_ok
     std::uint64_t fallback = 0;           ///< wanted in the kernel and carried by OpenSSL instead
+    std::uint64_t rekeyed = 0;            ///< KeyUpdates of peers that were followed in the kernel
     std::uint64_t key_updates = 0;        ///< kernel connections closed because the peer changed its keys (RFC 8446 §4.6.3)
     std::uint64_t renegotiations_refused = 0;
     std::uint64_t decrypt_errors = 0;     ///< records that failed authentication

@@ -32,6 +32,8 @@ public:
     bool half_close() override;
     void close(bool reset) override;
     Endpoint local() const { return local_; }
+    /// Gives the connected socket away, to be carried by somebody else (TLS). Nothing may be pending.
+    FileDescriptor release() { return FileDescriptor(descriptor_.release()); }
 
     explicit TcpStream(const asio::any_io_executor& executor) : descriptor_(executor) {}
 

@@ -165,7 +165,7 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     rules.received = x.flow();
     rules.via_host = p_.core.via_host();
     rules.branch = sip::Transactions::new_branch();
-    rules.path_uri = fmt::format("sip:{}@{}{};lr", x.token, p_.config.core.listen.to_string(), p_.config.core.transport == CoreTransport::tcp ? ";transport=tcp" : "");
+    rules.path_uri = fmt::format("sip:{}@{}{};lr", x.token, p_.config.core.listen.to_string(), uri_transport(p_.config.core.transport));
     rules.visited_network_id = p_.config.core.visited_network_id;
     rules.orig_ioi = p_.config.core.orig_ioi;
     rules.own_hosts = own_hosts_;

@@ -34,6 +34,7 @@ namespace gmgate::daemon {
     X(offer_unusable, "Security-Client without a usable mechanism")                                            \
     X(port_collision, "UE address and port in use by another registration: other server port chosen")          \
     X(displaced, "registrations ended because another contact proved that their address and client port are its own") \
+    X(tls_refused, "TLS connections refused before the handshake: too many under way or too many connections")  \
     X(set_limit, "refused: too many sets or challenges")                                                       \
     X(ck_ik_missing, "401 from the core without ck and ik although ipsec-3gpp was chosen")                     \
     X(sa_add_failed, "sets of SAs that the kernel refused")                                                    \

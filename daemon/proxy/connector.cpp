@@ -5,6 +5,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include "base/log.h"
+#include "daemon/tls_connector.h"
 
 namespace gmgate::daemon {
 
@@ -12,7 +13,7 @@ namespace {
 constexpr std::chrono::milliseconds kConnectTimeout{4000};  // long enough for one lost SYN, short enough to try UDP in time
 }
 
-Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote) {
+Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote, sip::Transport transport) {
     const std::pair ends(local, remote);
     if (const auto under_way = attempts_.find(ends); under_way != attempts_.end()) {
         const std::shared_ptr<Attempt> attempt = under_way->second;
@@ -22,6 +23,18 @@ Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote) {
     }
     const auto attempt = std::make_shared<Attempt>(co_await asio::this_coro::executor);
     attempts_[ends] = attempt;
+    Result<sip::Flow> flow = co_await open(local, remote, transport);
+    attempts_.erase(ends);
+    attempt->outcome = flow;
+    attempt->done.cancel();
+    co_return flow;
+}
+
+Task<Result<sip::Flow>> Connector::open(Endpoint local, Endpoint remote, sip::Transport transport) {
+    if (transport == sip::Transport::tls) {
+        if (!tls_) co_return failure(Reaction::broken, "TLS is not set up");
+        co_return co_await tls_->connect(local, remote, kConnectTimeout);
+    }
     Result<sip::Flow> flow = co_await transports_.connect_tcp(local, remote, kConnectTimeout);
     if (flow) {
         transports_.keep_open(flow->connection, true);
@@ -30,9 +43,6 @@ Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote) {
                   {{"local", local.to_string()}, {"remote", remote.to_string()}, {"reason", flow.error().text}});
         flow.error().reaction = Reaction::broken;
     }
-    attempts_.erase(ends);
-    attempt->outcome = flow;
-    attempt->done.cancel();
     co_return flow;
 }
 

@@ -1,4 +1,4 @@
-// TCP connections opened on demand, one attempt at a time for each pair of ends: whoever asks meanwhile waits for the same outcome.
+// TCP and TLS connections opened on demand, one attempt at a time for each pair of ends: whoever asks meanwhile waits for the same outcome.
 // (A second connect between the same two protected ports would fail with EADDRNOTAVAIL.)
 #pragma once
 
@@ -15,12 +15,16 @@
 
 namespace gmgate::daemon {
 
+class TlsConnector;
+
 class Connector {
 public:
     explicit Connector(sip::Transports& transports) : transports_(transports) {}
+    /// How TLS connections are opened; none can be before.
+    void use_tls(TlsConnector& tls) { tls_ = &tls; }
 
     /// A new connection from exactly `local` (port 0: any) to `remote`, kept open while idle. Errors have Reaction::broken.
-    Task<Result<sip::Flow>> connect(Endpoint local, Endpoint remote);
+    Task<Result<sip::Flow>> connect(Endpoint local, Endpoint remote, sip::Transport transport = sip::Transport::tcp);
 
 private:
     struct Attempt {
@@ -28,7 +32,10 @@ private:
         asio::steady_timer done;  ///< never expires; cancelled when the attempt has ended
         std::optional<Result<sip::Flow>> outcome;
     };
+    Task<Result<sip::Flow>> open(Endpoint local, Endpoint remote, sip::Transport transport);
+
     sip::Transports& transports_;
+    TlsConnector* tls_ = nullptr;
     std::map<std::pair<Endpoint, Endpoint>, std::shared_ptr<Attempt>> attempts_;  ///< shared by the waiting coroutines
 };
 

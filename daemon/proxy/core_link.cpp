@@ -9,11 +9,12 @@ constexpr std::size_t kDatagramLimit = 1300;  // RFC 3261 §18.1.1: path MTU unk
 CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transactions& transactions)
     : core_(core), transports_(transports), transactions_(transactions), connector_(transports) {
     via_host_ = core.listen.to_string();
-    uri_host_ = core.transport == CoreTransport::tcp ? via_host_ + ";transport=tcp" : via_host_;
+    uri_host_ = via_host_ + std::string(uri_transport(core.transport));
     emergency_next_hop_ = Endpoint::parse(core.emergency_next_hop).value_or(core.next_hop);
 }
 
 sip::Transport CoreLink::transport_for(std::size_t octets) const {
+    if (core_.transport == CoreTransport::tls) return sip::Transport::tls;
     return core_.transport == CoreTransport::tcp || octets > kDatagramLimit ? sip::Transport::tcp : sip::Transport::udp;
 }
 
@@ -45,7 +46,7 @@ Task<Result<sip::Flow>> CoreLink::flow_to(Endpoint next_hop, sip::Transport tran
         connections_.erase(known);
     }
     const Endpoint from{core_.listen.address, Port{0}};
-    const Result<sip::Flow> opened = co_await connector_.connect(from, next_hop);
+    const Result<sip::Flow> opened = co_await connector_.connect(from, next_hop, transport);
     if (opened) connections_[next_hop] = *opened;
     co_return opened;
 }

@@ -1,4 +1,4 @@
-// The way to the core: one next hop over UDP or TCP (and one for emergency calls), and what our Via towards it says.
+// The way to the core: one next hop over UDP, TCP or TLS (and one for emergency calls), and what our Via towards it says.
 #pragma once
 
 #include <functional>
@@ -18,13 +18,15 @@ namespace gmgate::daemon {
 class CoreLink {
 public:
     CoreLink(const Core& core, sip::Transports& transports, sip::Transactions& transactions);
+    /// Needed before the first request when the transport is tls.
+    void use_tls(TlsConnector& tls) { connector_.use_tls(tls); }
 
     /// Transport for a request of that size: the configured one, TCP for what does not fit a datagram (RFC 3261 §18.1.1).
     sip::Transport transport_for(std::size_t octets) const;
     /// True when TCP was chosen for the size alone, so that UDP may be tried when it fails (RFC 3261 §18.1.1).
     bool may_fall_back(sip::Transport transport) const;
     const std::string& via_host() const { return via_host_; }
-    /// host:port of our URI as the core reaches it, in Path and Record-Route; with ;transport=tcp when the core is spoken to so.
+    /// host:port of our URI as the core reaches it, in Path and Record-Route; with ;transport=tcp or tls when the core is spoken to so.
     const std::string& uri_host() const { return uri_host_; }
     bool is_core_side(const sip::Flow& flow) const;  ///< received on the core-side socket or on a connection of ours to the core
     /// True for an address that we send requests to: only there may a response without transaction go.
@@ -52,7 +54,7 @@ private:
     sip::Transactions& transactions_;
     std::string via_host_, uri_host_;
     Endpoint emergency_next_hop_;
-    std::map<Endpoint, sip::Flow> connections_;                     ///< the live TCP connection to each next hop
+    std::map<Endpoint, sip::Flow> connections_;                     ///< the live TCP or TLS connection to each next hop
     Connector connector_;
 };
 

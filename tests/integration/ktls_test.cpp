@@ -165,6 +165,84 @@ TEST_CASE("KeyUpdate, asked back or not, closes cleanly and is counted; what cam
     CHECK(bench.handshaker.counters().decrypt_errors == 0);
 }
 
+// Kernels before 6.14 take no second key: GMGATE_EXPECT_REKEY=1 says that this one is expected to.
+TEST_CASE("tls-rekey: KeyUpdates, asked back or not, are followed without loss where the kernel can, and close in order where it cannot") {
+    Bench bench(KernelTls::required);
+    HandshakerOptions options;
+    options.kernel = KernelTls::required;
+    options.rekey = true;
+    auto rekeying = Handshaker::make(bench.io.get_executor(), options);
+    REQUIRE(rekeying.has_value());
+    const char* expected = std::getenv("GMGATE_EXPECT_REKEY");
+    if (expected != nullptr && *expected == '1') REQUIRE_MESSAGE(rekeying->can_rekey(), rekeying->no_rekey_reason());
+    MESSAGE("KeyUpdate is " << (rekeying->can_rekey() ? "followed" : "not followed: " + rekeying->no_rekey_reason()));
+    for (std::size_t i = 0; i < 3; ++i) {  // the three suites of TLS 1.3
+        CAPTURE(suites()[i].name);
+        const auto peer = bench.s_client(suites()[i]);
+        auto established = bench.get(rekeying->accept(bench.accept_socket(), bench.context, 20s));
+        REQUIRE(established.has_value());
+        auto& connection = *established->connection;
+        CHECK(connection.is_kernel());
+        if (!rekeying->can_rekey()) {
+            peer->write("k\n");
+            peer->wait_for_text("KEYUPDATE");
+            std::string out;
+            CHECK_FALSE(bench.get(connection.read(out)).has_value());
+            CHECK(rekeying->counters().key_updates == i + 1);
+            continue;
+        }
+        for (int round = 0; round < 3; ++round)
+            for (const char* command : {"k\n", "K\n"}) {
+                const auto word = "round-" + std::to_string(round) + command;
+                const auto updates = peer->line_count();
+                peer->write(command);
+                peer->wait_for_text("KEYUPDATE", updates);
+                peer->write(word);
+                CHECK(bench.read(connection, word.size()) == word);
+                // Large data back, under the new keys where the peer asked for them.
+                const auto lines = peer->line_count();
+                bench.write(connection, pattern(100000) + "end-of-" + word);
+                peer->wait_for_text("end-of-" + word.substr(0, word.size() - 1), lines);
+            }
+        CHECK(rekeying->counters().rekeyed == 6 * (i + 1));
+        CHECK_FALSE(peer->has_text("bad record mac"));
+        connection.close(false);
+        CHECK(peer->wait() == 0);
+    }
+    CHECK(rekeying->counters().decrypt_errors == 0);
+    if (rekeying->can_rekey()) CHECK(rekeying->counters().key_updates == 0);
+}
+
+TEST_CASE("tls-rekey: KeyUpdates one upon the other, then megabytes") {
+    Bench bench(KernelTls::required);
+    HandshakerOptions options;
+    options.kernel = KernelTls::required;
+    options.rekey = true;
+    auto rekeying = Handshaker::make(bench.io.get_executor(), options);
+    REQUIRE(rekeying.has_value());
+    if (!rekeying->can_rekey()) {
+        MESSAGE("not on this kernel: " << rekeying->no_rekey_reason());
+        return;
+    }
+    const auto peer = bench.s_client(suites()[1]);
+    auto established = bench.get(rekeying->accept(bench.accept_socket(), bench.context, 20s));
+    REQUIRE(established.has_value());
+    // KeyUpdates one upon the other, with nothing between them but a little data.
+    std::string expected;
+    for (int i = 0; i < 20; ++i) {
+        const auto updates = peer->line_count();
+        peer->write("K\n");
+        peer->wait_for_text("KEYUPDATE", updates);
+        peer->write("x\n");
+        expected += "x\n";
+    }
+    CHECK(bench.read(*established->connection, expected.size()) == expected);
+    CHECK(rekeying->counters().rekeyed == 20);
+    bench.write(*established->connection, pattern(2000000) + "end-of-everything\n");
+    peer->wait_for_text("end-of-everything");
+    CHECK_FALSE(peer->has_text("bad record mac"));
+}
+
 TEST_CASE("renegotiation of TLS 1.2 is refused with a warning") {
     Bench bench(KernelTls::required);
     const auto peer = bench.s_client(suites()[3]);

@@ -5,14 +5,25 @@
 
 namespace gmgate::test {
 
-void make_certificate(const std::string& folder, const std::string& name, const std::string& key_type, int days, const std::string& host,
-                      const std::vector<std::string>& extra) {
-    std::vector<std::string> command{"openssl", "req", "-x509", "-newkey", key_type == "ec" ? "ec" : "rsa:2048", "-nodes", "-days", std::to_string(days),
-                                     "-subj", "/CN=" + host, "-addext", "subjectAltName=DNS:" + host, "-keyout", folder + "/" + name + ".key", "-out",
-                                     folder + "/" + name + ".pem"};
-    if (key_type == "ec") command.insert(command.end(), {"-pkeyopt", "ec_paramgen_curve:P-256"});
-    command.insert(command.end(), extra.begin(), extra.end());
+void make_certificate(const std::string& folder, const std::string& name, const CertificateWish& wish) {
+    std::vector<std::string> command{"openssl", "req", "-x509", "-newkey", wish.rsa ? "rsa:2048" : "ec", "-nodes", "-days", std::to_string(wish.days), "-subj", "/CN=" + wish.host,
+                                     "-addext", "subjectAltName=" + (wish.alternative.empty() ? "DNS:" + wish.host : wish.alternative), "-keyout", folder + "/" + name + ".key",
+                                     "-out", folder + "/" + name + ".pem"};
+    if (!wish.rsa) command.insert(command.end(), {"-pkeyopt", "ec_paramgen_curve:P-256"});
     run_program({.command = command});
+}
+
+void make_expired_certificate(const std::string& folder, const std::string& name) {
+    make_certificate(folder, name);
+    // `openssl ca` is the only one of Debian 12's commands that takes dates of the past.
+    const std::string base = folder + "/" + name;
+    std::ofstream(base + ".cnf") << "[ca]\ndefault_ca=d\n[d]\ndatabase=" << base << ".index\nserial=" << base << ".serial\nnew_certs_dir=" << folder
+                                 << "\ndefault_md=sha256\npolicy=p\nx509_extensions=e\n[p]\ncommonName=supplied\n[e]\nsubjectAltName=DNS:" << kTlsName << "\n";
+    std::ofstream(base + ".index");
+    std::ofstream(base + ".serial") << "01\n";
+    run_program({.command = {"openssl", "req", "-new", "-key", base + ".key", "-subj", "/CN=" + std::string(kTlsName), "-out", base + ".csr"}});
+    run_program({.command = {"openssl", "ca", "-batch", "-selfsign", "-config", base + ".cnf", "-keyfile", base + ".key", "-in", base + ".csr", "-startdate",
+                             "20200101000000Z", "-enddate", "20200201000000Z", "-notext", "-out", base + ".pem"}});
 }
 
 TlsLab::TlsLab(TlsLabOptions wanted) {
@@ -21,6 +32,8 @@ TlsLab::TlsLab(TlsLabOptions wanted) {
     auto options = plain_lab();
     options.sec_agree_pref = wanted.pref;
     options.users = wanted.users;
+    options.top_lines = wanted.top_lines;
+    options.log_level = wanted.log_level;
     options.core_arguments = {"--users-file", folder + "/users.toml"};
     for (const auto address : {Network::kAccess4, Network::kAccess6})
         options.more_sections += "[[sip-interface.sip-ports]]\naddress = \"" + std::string(address) + "\"\nport = 5061\ntransport-protocol = \"TLS\"\ntls-profile = \"test\"\n";

@@ -17,12 +17,21 @@ struct TlsLabOptions {
     std::string pref = "tls-ipsec3gpp";
     std::string profile_lines{};      ///< more lines for [[tls-profile]]
     std::string more_sections{};      ///< appended to gmgate.toml: [limits] and so on
+    std::string top_lines{};          ///< top-level keys of gmgate.toml
+    std::string log_level = "debug";
     std::size_t users = 8;            ///< generated AKA subscribers besides the digest user
 };
 
-/// A key and a certificate signed by itself: FOLDER/NAME.key and FOLDER/NAME.pem. `key_type`: "ec" or "rsa". `extra`: more options of `openssl req`.
-void make_certificate(const std::string& folder, const std::string& name, const std::string& key_type = "ec", int days = 90,
-                      const std::string& host = kTlsName, const std::vector<std::string>& extra = {});
+struct CertificateWish {
+    std::string host = kTlsName;    ///< Common Name, and DNS name unless `alternative` says otherwise
+    std::string alternative{};      ///< subjectAltName: "URI:sip:core.example,DNS:host.core.example"
+    bool rsa = false;
+    int days = 90;
+};
+/// A key and a certificate signed by itself: FOLDER/NAME.key and FOLDER/NAME.pem.
+void make_certificate(const std::string& folder, const std::string& name, const CertificateWish& wish = {});
+/// The same, expired since yesterday.
+void make_expired_certificate(const std::string& folder, const std::string& name);
 
 struct TlsLab {
     explicit TlsLab(TlsLabOptions options = {});

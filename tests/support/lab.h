@@ -22,6 +22,9 @@ struct LabOptions {
     std::size_t users = 8;                         ///< generated AKA subscribers
     std::vector<std::string> core_arguments{};     ///< for gmcore
     std::string core_transport = "udp";            ///< between gateway and core
+    std::string top_lines{};                       ///< top-level keys of gmgate.toml
+    std::string log_level = "debug";
+    std::string core_lines{};                      ///< more lines for [core]
     std::string sec_agree_pref = "ipsec3gpp";
     std::string profile_lines{};                   ///< more lines for [[ims-aka-profile]]
     std::string interface_lines{};                 ///< more lines for [[sip-interface]]

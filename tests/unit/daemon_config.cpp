@@ -88,6 +88,11 @@ TEST_CASE("The commented sample in packaging/ is a configuration that parses, an
     REQUIRE_MESSAGE(all.has_value(), all.error().text);
     CHECK(all->xfrm.reqid == 21321);
     CHECK(all->tls_profiles.size() == 1);
+    CHECK(all->tls_profiles.front().expiry_warning == std::chrono::days{30});
+    const auto over_tls = parse_config(with(with(bare, "sec-agree-pref = \"ipsec3gpp\"", "sec-agree-pref = \"ipsec3gpp-tls\""), "transport = \"udp\"", "transport = \"tls\""), "bare.toml");
+    REQUIRE_MESSAGE(over_tls.has_value(), over_tls.error().text);
+    CHECK(over_tls->core.transport == CoreTransport::tls);
+    CHECK(over_tls->core.tls_name == "icscf.ims.example");
     CHECK(all->sip_interfaces.front().sip_ports.size() == 2);
 }
 
@@ -104,6 +109,11 @@ TEST_CASE("Mistakes are told with line, column and the fix") {
     CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"ipsec\"")).find("is not one of \"ipsec3gpp\", \"tls\"") != std::string::npos);
     CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"tls-ipsec3gpp\"")).find("has no sip-port with transport-protocol = \"TLS\"") != std::string::npos);
     CHECK(mistake(with(kGood, "address = \"10.1.0.1\"", "address = \"10.1.0.1\"\nport = 6100")).find("give one of them another port") != std::string::npos);
+    const auto tls_core = with(kGood, "[core]\n", "[core]\ntransport = \"tls\"\n");
+    CHECK(mistake(tls_core).find("needs the SIP domain or host that the core's certificate must be for") != std::string::npos);
+    CHECK(mistake(tls_core).find("needs the [[tls-profile]] with our own certificate") != std::string::npos);
+    CHECK(mistake(with(tls_core, "[core]\n", "[core]\ntls-name = \"c.example\"\ntls-profile = \"none\"\n")).find("[core] names tls-profile \"none\", which is not defined") !=
+          std::string::npos);
     CHECK(mistake(with(kGood, "[core]", "[coar]")).find("the section [core] is missing") != std::string::npos);
     CHECK(mistake(with(kGood, "[[ims-aka-profile]]", "[[ims-aka-profile]]\npreference = [\"null/null\"]")).find("is no valid") != std::string::npos);
     CHECK(mistake("[core\n").starts_with("test.toml:1:"));

@@ -1,0 +1,210 @@
+// What an operator does to TLS, and what strangers try: certificates renewed under load, limits reached, connections dropped by the thousand.
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include <doctest/doctest.h>
+
+#include "tests/integration/tls_lab.h"
+#include "tests/support/tls_client.h"
+
+using namespace gmgate::test;
+
+namespace {
+
+PhoneOptions tls_phone(const TlsLab& tls, std::size_t user, const std::string& version = "1.3") {
+    return {.user = user, .arguments = tls.phone_arguments("tls-prior", version)};
+}
+
+void hang_up(Lab& lab) { ::kill(lab.gateway().pid(), SIGHUP); }
+
+std::size_t descriptors(pid_t process) {
+    const auto folder = std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/fd");
+    return static_cast<std::size_t>(std::distance(begin(folder), end(folder)));
+}
+
+long resident_kib(pid_t process) {
+    std::ifstream file("/proc/" + std::to_string(process) + "/status");
+    for (std::string line; std::getline(file, line);)
+        if (line.starts_with("VmRSS:")) return std::stol(line.substr(6));
+    return 0;
+}
+
+long from_environment(const char* name, long otherwise) {
+    const char* text = std::getenv(name);
+    return text ? std::atol(text) : otherwise;
+}
+
+/// The certificate that a TLS handshake with the gateway shows: its serial number, in hexadecimal.
+std::string serial_shown(const TlsLab& tls) {
+    const auto shown = run_program({.command = {"sh", "-c", "openssl s_client -connect 10.1.0.1:5061 </dev/null 2>/dev/null | openssl x509 -noout -serial"},
+                                    .name = "s_client", .network = &tls.lab->network.ue});
+    return shown;
+}
+
+std::string serial_of(const std::string& file) { return run_program({.command = {"openssl", "x509", "-noout", "-serial", "-in", file}}); }
+
+}  // namespace
+
+TEST_SUITE("tls-operate") {
+    TEST_CASE("SIGHUP reads certificates again: new handshakes get the new one, a live phone notices nothing; what is wrong changes nothing") {
+        TlsLab tls;
+        auto& lab = *tls.lab;
+        Phone phone(lab, tls_phone(tls, 0));
+        phone.demand_registered();
+        const auto first = serial_shown(tls);
+        CHECK(first == serial_of(tls.folder + "/ecdsa.pem"));
+
+        // A key of another pair, an expired certificate, no file at all: the reason is said, the old one goes on.
+        const auto refuse = [&](const std::string& reason) {
+            CAPTURE(reason);
+            const auto mark = lab.gateway().line_count();
+            hang_up(lab);
+            const auto line = lab.gateway().wait_for_text("certificates-not-reloaded", mark).text;
+            CHECK_MESSAGE(line.find(reason) != std::string::npos, line);
+            CHECK(serial_shown(tls) == first);
+        };
+        make_certificate(tls.folder, "other");
+        std::filesystem::copy(tls.folder + "/ecdsa.key", tls.folder + "/kept.key");
+        std::filesystem::copy(tls.folder + "/ecdsa.pem", tls.folder + "/kept.pem");
+        std::filesystem::copy(tls.folder + "/other.key", tls.folder + "/ecdsa.key", std::filesystem::copy_options::overwrite_existing);
+        refuse("does not belong to the certificate");
+        make_expired_certificate(tls.folder, "ecdsa");
+        refuse("expired on 2020-02-01");
+        std::filesystem::remove(tls.folder + "/ecdsa.pem");
+        refuse("No such file");
+
+        make_certificate(tls.folder, "ecdsa", {.days = 5});
+        auto mark = lab.gateway().line_count();
+        hang_up(lab);
+        lab.gateway().wait_for_text("certificates-reloaded", mark);
+        const auto warning = lab.gateway().wait_for_text("certificate-expires", mark).text;  // 5 days are less than 30
+        CHECK(warning.find("days=4") != std::string::npos);
+        CHECK(serial_shown(tls) == serial_of(tls.folder + "/ecdsa.pem"));
+        CHECK(serial_shown(tls) != first);
+
+        phone.reregister(true);
+        const auto text = unique_word("still-there-");
+        CHECK(phone.message(phone.impu(), text) == 200);
+        phone.await_message(text);
+        CHECK(phone.program().has_text("\"event\":\"transport\"") == false);
+    }
+
+    TEST_CASE("At start a certificate that has expired, or a key that does not fit, is an error with the reason and the fix") {
+        TlsLab tls;
+        auto& lab = *tls.lab;
+        CHECK(lab.stop_gateway() == 0);
+        const auto start = [&] {
+            Program gateway({.command = {lab.programs().gmgated, "--config", lab.config_path()}, .name = "gmgated", .network = &lab.network.gw});
+            CHECK(gateway.wait() == 1);
+            return gateway.output();
+        };
+        make_certificate(tls.folder, "other");
+        std::filesystem::copy(tls.folder + "/other.key", tls.folder + "/ecdsa.key", std::filesystem::copy_options::overwrite_existing);
+        CHECK(start().find("does not belong to the certificate") != std::string::npos);
+        make_expired_certificate(tls.folder, "ecdsa");
+        CHECK(start().find("renew it") != std::string::npos);
+        make_certificate(tls.folder, "ecdsa");
+        lab.start_gateway();
+    }
+
+    TEST_CASE("Slow loris: half handshakes held open reach the limit per address and harm nobody else; they end by themselves") {
+        TlsLab tls({.more_sections = "[limits]\ntls-handshakes = 12\ntls-handshakes-per-address = 8\n[timers]\ntls-handshake = 3\n"});
+        auto& lab = *tls.lab;
+        Phone live(lab, tls_phone(tls, 0));
+        live.demand_registered();
+        std::vector<std::unique_ptr<RawPeer>> held;
+        const Access v4{.is_v6 = false}, v6{.is_v6 = true};
+        const auto hold = [&](const Access& access, int port) {
+            held.push_back(std::make_unique<RawPeer>(lab.network.ue, RawPeer::Kind::tcp, access.ue_port(port), access.gateway_port(5061)));
+            if (held.back()->connects(kPatience)) held.back()->send(std::string("\x16\x03\x01\x02", 4));  // the head of a ClientHello, and no more
+        };
+        for (int i = 0; i < 9; ++i) hold(v4, 42000 + i);
+        CHECK(lab.gateway().wait_for_text("tls-refused").text.find("tls-handshakes-per-address") != std::string::npos);
+        for (int i = 0; i < 5; ++i) hold(v6, 42100 + i);
+        lab.gateway().wait_for_line([](const std::string& line) { return line.find("tls-refused") != std::string::npos && line.find("limit=tls-handshakes ") != std::string::npos; },
+                                    "the limit in total");
+        const auto text = unique_word("unharmed-");
+        CHECK(live.message(live.impu(), text) == 200);
+        live.await_message(text);
+        lab.gateway().wait_for_text("timed-out: no handshake within 3000 ms");
+        held.clear();
+        CHECK(eventually([&] {  // and then there is room again
+            try {
+                serial_shown(tls);
+                return true;
+            } catch (const std::exception&) {
+                return false;
+            }
+        }));
+    }
+
+    TEST_CASE("Wrong SNI gets the first certificate; noise, and a record after close_notify, end their connection only") {
+        TlsLab tls;
+        auto& lab = *tls.lab;
+        const Access access{};
+        Phone live(lab, tls_phone(tls, 0));
+        live.demand_registered();
+        const auto shown = run_program({.command = {"sh", "-c", "openssl s_client -servername nobody.example -connect 10.1.0.1:5061 </dev/null 2>&1"}, .name = "s_client", .network = &lab.network.ue});
+        CHECK(shown.find(std::string("CN = ") + kTlsName) != std::string::npos);
+        for (const int version : {0x0303, 0x0304}) {
+            TlsClient client(version);
+            const auto connection = client.connect(lab.network.ue, access.gateway_port(5061));
+            REQUIRE(connection->handshake());
+            CHECK(tls.in_kernel(2));
+            connection->close_notify();
+            connection->write_after_close_notify("OPTIONS sip:x SIP/2.0\r\n\r\n");
+            CHECK(connection->is_ended_by_peer());
+            const auto noise = client.connect(lab.network.ue, access.gateway_port(5061));
+            REQUIRE(noise->handshake());
+            noise->write_raw(std::string("\x17\x03\x03\x00\x20", 5) + std::string(32, 'x'));  // a record under no key
+            CHECK(noise->is_ended_by_peer());
+            CHECK(tls.in_kernel(1));
+        }
+        const auto text = unique_word("unharmed-");
+        CHECK(live.message(live.impu(), text) == 200);
+        live.await_message(text);
+    }
+
+    // GMGATE_DROPS=10000 is the full size.
+    TEST_CASE("Thousands of connects and drops, at every stage of the handshake: descriptors and memory come back, live phones are unharmed") {
+        TlsLab tls({.more_sections = "[timers]\ntls-handshake = 3\n"});
+        auto& lab = *tls.lab;
+        const auto drops = from_environment("GMGATE_DROPS", 600);
+        Phone live(lab, tls_phone(tls, 0));
+        live.demand_registered();
+        const auto pid = lab.gateway().pid();
+        TlsClient v12(0x0303), v13(0x0304);
+        const std::string gateway = Access{}.gateway_port(5061);
+        const auto come_and_go = [&](long count) {
+            for (long i = 0; i < count; ++i) {
+                const auto connection = (i % 2 == 0 ? v13 : v12).connect(lab.network.ue, gateway);
+                switch (i / 2 % 6) {
+                    case 0: break;                                                                     // connected, and gone
+                    case 1: connection->write_raw(std::string("\x16\x03\x01\x02\x00\x01", 6)); break;  // within the ClientHello
+                    case 2: connection->write_raw("REGISTER sip:x SIP/2.0\r\n"); break;                 // no TLS
+                    case 3: REQUIRE(connection->handshake()); connection->abort(); break;
+                    case 4: REQUIRE(connection->handshake()); connection->write("REGISTER sip:x SI"); break;
+                    default: REQUIRE(connection->handshake()); connection->close_notify(); break;
+                }
+            }
+        };
+        come_and_go(200);  // first use of pools and caches
+        CHECK(tls.in_kernel(1));
+        std::size_t fds = 0;
+        CHECK(eventually([&] { return std::exchange(fds, descriptors(pid)) == descriptors(pid) && fds < 40; }));
+        const auto rss = resident_kib(pid);
+        come_and_go(drops);
+        CHECK(tls.in_kernel(1));
+        CHECK(eventually([&] { return descriptors(pid) <= fds; }));
+        const auto grown = resident_kib(pid) - rss;
+        MESSAGE(drops << " connects and drops: RSS grew by " << grown << " KiB from " << rss << " KiB, descriptors " << fds);
+        CHECK(grown < 1024 + drops / 10);  // what a leak of 100 octets a connection would take
+        const auto text = unique_word("unharmed-");
+        CHECK(live.message(live.impu(), text) == 200);
+        live.await_message(text);
+        CHECK(lab.gateway().is_running());
+    }
+}
