@@ -168,6 +168,47 @@ TEST_SUITE("tls-operate") {
         live.await_message(text);
     }
 
+    TEST_CASE("SIP is framed across records: an octet each, and two requests in one") {
+        TlsLab tls;
+        TlsClient client(0x0304);
+        const auto connection = client.connect(tls.lab->network.ue, Access{}.gateway_port(5061));
+        REQUIRE(connection->handshake());
+        const auto request = [](int number) {
+            const auto n = std::to_string(number);
+            return "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TLS 10.1.0.2:40000;branch=z9hG4bKframe" + n + "\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\nCall-ID: frame" +
+                   n + "\r\nCSeq: 1 MESSAGE\r\nContent-Length: 2\r\n\r\nhi";
+        };
+        const auto first = request(1);
+        for (const char octet : first) connection->write(std::string(1, octet));
+        CHECK(connection->read_until("\r\n\r\n").starts_with("SIP/2.0 403"));  // unbound: REGISTER only
+        connection->write(request(2) + request(3));
+        const auto answers = connection->read_until("\r\n\r\n", 2);
+        CHECK(answers.find("frame2") != std::string::npos);
+        CHECK(answers.find("frame3") != std::string::npos);
+    }
+
+    TEST_CASE("A phone that stops reading is cut off when its write queue is full; the others go on") {
+        TlsLab tls;
+        auto& lab = *tls.lab;
+        lab.network.gw.set_sysctl("net/ipv4/tcp_wmem", "4096 16384 32768");
+        lab.network.ue.set_sysctl("net/ipv4/tcp_rmem", "4096 16384 32768");
+        Phone slow(lab, tls_phone(tls, 0)), sender(lab, {.user = 1, .is_tcp = true});
+        slow.demand_registered();
+        sender.demand_registered();
+        CHECK(tls.in_kernel(1));
+        ::kill(slow.program().pid(), SIGSTOP);
+        const std::string text(15000, 'x');
+        for (int i = 0; i < 60 && !lab.gateway().has_text("registration-ended"); ++i) sender.start_message(slow.impu(), text);
+        lab.gateway().wait_for_text("registration-ended");
+        CHECK(tls.in_kernel(0));
+        ::kill(slow.program().pid(), SIGCONT);
+        Phone other(lab, tls_phone(tls, 2));
+        other.demand_registered();
+        const auto word = unique_word("unharmed-");
+        CHECK(sender.message(other.impu(), word) == 200);
+        other.await_message(word);
+    }
+
     // GMGATE_DROPS=10000 is the full size.
     TEST_CASE("Thousands of connects and drops, at every stage of the handshake: descriptors and memory come back, live phones are unharmed") {
         TlsLab tls({.more_sections = "[timers]\ntls-handshake = 3\n"});

@@ -46,6 +46,24 @@ bool TlsClient::Connection::handshake() { return SSL_connect(ssl_) == 1; }
 
 void TlsClient::Connection::write(std::string_view bytes) { SSL_write(ssl_, bytes.data(), static_cast<int>(bytes.size())); }
 
+std::string TlsClient::Connection::read_until(std::string_view text, std::size_t count) {
+    std::string all;
+    char buffer[4096];
+    const auto seen = [&] {
+        std::size_t found = 0;
+        for (auto at = all.find(text); at != std::string::npos; at = all.find(text, at + text.size())) ++found;
+        return found;
+    };
+    while (seen() < count) {
+        pollfd ready{fd_, POLLIN, 0};
+        if (SSL_pending(ssl_) == 0 && poll(&ready, 1, 60000) <= 0) break;
+        const int size = SSL_read(ssl_, buffer, sizeof buffer);
+        if (size <= 0) break;
+        all.append(buffer, static_cast<std::size_t>(size));
+    }
+    return all;
+}
+
 void TlsClient::Connection::write_raw(std::string_view bytes) { (void)!::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
 
 void TlsClient::Connection::close_notify() { SSL_shutdown(ssl_); }

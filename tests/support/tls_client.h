@@ -30,6 +30,8 @@ public:
         /// Whole handshake, waiting for it; false when the other side ends it.
         bool handshake();
         void write(std::string_view bytes);
+        /// Reads until `text` has come `count` times; what has come when the other side ends or says nothing for a minute.
+        std::string read_until(std::string_view text, std::size_t count = 1);
         /// Bytes beneath TLS, as they are.
         void write_raw(std::string_view bytes);
         /// close_notify, and writing goes on being possible beneath (see write_after_close_notify).
