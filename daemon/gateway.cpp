@@ -177,11 +177,12 @@ std::vector<Address> Gateway::access_addresses() const {
     return {addresses.begin(), addresses.end()};
 }
 
-void Gateway::reload_certificates() {
-    if (tls_engine_.certificates().empty()) return log::notice("certificates-reloaded", {{"why", "no TLS is configured, nothing to do"}});
-    if (const auto ok = tls_engine_.certificates().reload(); !ok)
-        return log::error("certificates-not-reloaded", {{"why", ok.error().text}, {"now", "the certificates from before stay in use"}});
-    log::notice("certificates-reloaded", {{"why", "for new connections; those that stand go on"}});
+Result<void> Gateway::reload_certificates() {
+    if (tls_engine_.certificates().empty()) return {};
+    auto done = tls_engine_.certificates().reload();
+    if (done) log::notice("certificates-reloaded", {{"why", "for new connections; those that stand go on"}});
+    else log::error("certificates-not-reloaded", {{"why", done.error().text}, {"now", "the certificates from before stay in use"}});
+    return done;
 }
 
 void Gateway::stop() {

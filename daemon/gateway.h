@@ -36,8 +36,8 @@ public:
     Task<Result<void>> start();
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
     void stop();
-    /// SIGHUP: reads certificates and keys again, all or none; logs what came of it.
-    void reload_certificates();
+    /// SIGHUP: reads certificates and keys again, all or none, and logs what came of it. The Error says what is wrong with which file.
+    Result<void> reload_certificates();
 
     /// What the kernel's event sockets tell (xfrm::Monitor, xfrm::AddressWatch).
     KernelWatch& kernel_watch() { return kernel_watch_; }

@@ -109,7 +109,7 @@ int run(const daemon::Config& config, bool only_remove_guards) {
     const std::function<void()> await_reload = [&] {
         reload.async_wait([&](const asio::error_code& error, int) {
             if (error) return;
-            gateway.reload_certificates();
+            (void)gateway.reload_certificates();  // says itself what came of it
             await_reload();
         });
     };
