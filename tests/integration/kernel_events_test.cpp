@@ -58,7 +58,7 @@ std::vector<KernelSa> sas_of_four(const Two& two) { return gateway_sas(two.lab, 
 
 }  // namespace
 
-TEST_SUITE("kernel-events") {
+TEST_SUITE("essentials") {
     TEST_CASE("an SA that somebody else deletes ends its registration; the other phone is unharmed, requests get 480, registering again helps") {
         Two two;
         two.talk();
@@ -72,7 +72,9 @@ TEST_SUITE("kernel-events") {
         two.talk();
         two.check_link();
     }
+}
 
+TEST_SUITE("kernel-events") {
     TEST_CASE("a flush of all SAs is noticed: both registrations end with the reason, and both phones come back") {
         Two two;
         two.talk();
