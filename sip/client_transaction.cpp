@@ -35,7 +35,7 @@ ClientFlow::ClientFlow(const std::shared_ptr<TransactionCore>& core, std::string
       flow_(flow),
       timers_(core->timers_for(flow)) {}
 
-void ClientFlow::start() {
+void ClientFlow::start(std::chrono::milliseconds patience) {
     if (auto sent = transmit(); !sent) {
         fail({Reaction::broken, sent.error().code, std::move(sent.error().text)});
         return;
@@ -46,7 +46,7 @@ void ClientFlow::start() {
     } else if (const auto core = core_.lock()) {
         core->clients_of[flow_.connection].insert(this);
     }
-    end_in(64 * timers_.t1);  // Timer B, F
+    end_in(patience.count() > 0 ? std::min(patience, 64 * timers_.t1) : 64 * timers_.t1);  // Timer B, F
 }
 
 Result<void> ClientFlow::transmit() {
