@@ -4,6 +4,8 @@
 #include <csignal>
 #include <fstream>
 
+#include <fmt/format.h>
+
 #include "tests/integration/scene.h"
 
 using namespace gmgate::test;
@@ -64,6 +66,28 @@ TEST_SUITE("core-side") {
         CHECK(lab.gateway_log().find("reg-event-bad-notify") == std::string::npos);
         Phone again(lab, {.user = 1});
         again.demand_registered();
+    }
+
+    TEST_CASE("C-80, C-83: the table of transactions is full of a stranger's requests: an emergency call still reaches the core") {
+        auto options = plain_lab();
+        options.interface_lines = "anonymous-emergency = true\n";
+        options.more_sections = "[limits]\ntransactions = 40\nemergency-reserve = 50\n";
+        Lab lab(options);
+        RawPeer stranger(lab.network.ue, RawPeer::Kind::udp, std::string(Network::kUe4) + ":5070", std::string(Network::kAccess4) + ":5060");
+        const auto ask = [&](std::string_view method, std::string_view uri, int number) {
+            stranger.send(fmt::format("{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2}:5070;branch=z9hG4bKx{3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=a{3}\r\nTo: <{1}>\r\n"
+                                      "Call-ID: full-{3}\r\nCSeq: 1 {0}\r\nContact: <sip:{2}:5070>\r\nContent-Length: 0\r\n\r\n", method, uri, Network::kUe4, number));
+        };
+        int refused = 0;
+        for (int i = 0; i < 30 && refused == 0; ++i) {  // each is answered 403, and stays until Timer J
+            ask("OPTIONS", "sip:x@y", i);
+            refused += stranger.receive().value_or("").starts_with("SIP/2.0 503");
+        }
+        CHECK(refused == 1);
+        const auto mark = lab.core_mark();
+        ask("INVITE", "urn:service:sos", 100);
+        CHECK(eventually([&] { return lab.core_received(mark, "INVITE").size() >= 1; }));
+        stranger.receive_until("SIP/2.0 404");  // gmcore knows no emergency centre
     }
 
     TEST_CASE("a core that is gone: every request of a phone gets 504, and memory comes back to where it was") {
