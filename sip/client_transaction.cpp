@@ -1,6 +1,7 @@
 #include "sip/client_transaction.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
@@ -196,7 +197,7 @@ void ClientFlow::on_retransmit() {
 void ClientFlow::on_end() {
     if (state_ == State::calling || state_ == State::proceeding) {
         if (const auto core = core_.lock()) ++core->counters.timeouts;
-        deliver(failure(Reaction::retry, "timeout"));
+        deliver(failure(Reaction::retry, "timeout", state_ == State::proceeding ? EINPROGRESS : 0));
     }
     terminate();
 }

@@ -44,7 +44,8 @@ class ClientTransaction {
 public:
     virtual ~ClientTransaction() = default;
     /// The next response: provisional ones (except 100) in order, then the final one; for INVITE further 2xx of forks may follow the
-    /// first. Errors: Reaction::retry with "timeout" (timer B/F), Reaction::broken for a transport failure. After an error or a final
+    /// first. Errors: Reaction::retry with "timeout" (timer B/F; code EINPROGRESS when a
+    /// provisional response had come, 100 included: the peer lives), Reaction::broken for a transport failure. After an error or a final
     /// response of a non-INVITE transaction it must not be called again. ACK to a non-2xx final is sent by the layer.
     virtual Task<Result<OwnedMessage>> next() = 0;
     /// Sends CANCEL when a provisional response has come (or as soon as one comes). INVITE only.

@@ -1,6 +1,7 @@
 #include "daemon/proxy/core_link.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
@@ -125,6 +126,11 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
                 co_return hops;
             }
         }
+        if (!core_.emergency_next_hops.empty()) {  // an emergency call goes on at its E-CSCF
+            Result<std::vector<Target>> urgent = co_await emergency_next_hops();
+            if (urgent) std::erase_if(*urgent, [&](const Target& t) { return t.endpoint != endpoint; });
+            if (urgent && !urgent->empty()) co_return urgent;
+        }
         const bool may_follow = core_.follow_route && address->family() == core_.listen.address.family() && (is_trusted || is_core_address(*address));
         if (!may_follow) co_return hops;
         note_core_address(*address);
@@ -189,7 +195,8 @@ Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
         options.is_urgent = is_urgent_;
         // The last one's silence is waited for to the end; another's only so long that a living one would have sent 100. Not for other
         // methods: they get no 100 early (RFC 4320), and to deliver a MESSAGE twice is worse than late.
-        if (!left_.empty() && text.starts_with("INVITE ")) options.patience = link_->core_.next_hop_answer;
+        is_invite_ = text.starts_with("INVITE ");
+        if (!left_.empty() && is_invite_) options.patience = link_->core_.next_hop_answer;
         co_return link_->transactions_.send(std::move(text), way->flow, options);
     }
     co_return std::unexpected(std::move(last));
@@ -201,12 +208,17 @@ bool CoreAttempts::should_try_again(const Result<sip::OwnedMessage>& outcome) {
         link_->answered(*current_);
         return false;
     }
+    if (!outcome && outcome.error().code == EINPROGRESS) {  // it has the request, and no final answer
+        link_->answered(*current_);
+        return false;
+    }
     if (!outcome && outcome.error().reaction == Reaction::broken && used_old_connection_) {  // the element may have started anew
         left_.insert(left_.begin(), *current_);
         return true;
     }
     if (!outcome && outcome.error().reaction != Reaction::broken && outcome.error().reaction != Reaction::retry) return false;  // our own limit
-    link_->failed(*current_, outcome ? "503" : outcome.error().text);
+    if (!outcome && outcome.error().reaction == Reaction::retry && !is_invite_) link_->doubt(*current_, outcome.error().text);
+    else link_->failed(*current_, outcome ? "503" : outcome.error().text);
     return !left_.empty();
 }
 
@@ -241,6 +253,11 @@ void CoreLink::failed(const Target& target, std::string_view why) {
     if (health_.failed(target.endpoint)) log::warning("next-hop-down", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}, {"reason", why}});
 }
 
+void CoreLink::doubt(const Target& target, std::string_view why) {
+    if (pinging_on_ && !health_.is_down(target.endpoint)) sip::spawn(*pinging_on_, ping(target), "ping");
+    else failed(target, why);
+}
+
 Task<void> CoreLink::ping(Target target) {
     const std::string to = fmt::format("sip:{}", target.endpoint.to_string());
     const auto build = [&](sip::Transport transport) {
@@ -264,6 +281,7 @@ Task<void> CoreLink::watch_next_hops() {
     if (core_.ping_interval.count() == 0) co_return;
     const auto executor = co_await asio::this_coro::executor;
     asio::steady_timer timer(executor);
+    pinging_on_ = executor;
     for (;;) {
         std::vector<NextHop> hops = core_.next_hops;
         hops.insert(hops.end(), core_.emergency_next_hops.begin(), core_.emergency_next_hops.end());

@@ -46,7 +46,7 @@ private:
     Build build_;
     bool is_urgent_;
     std::optional<Target> current_;
-    bool used_old_connection_ = false;
+    bool used_old_connection_ = false, is_invite_ = false;
 };
 
 class CoreLink {
@@ -93,6 +93,8 @@ private:
     Task<void> ping(Target target);
     void answered(const Target& target);
     void failed(const Target& target, std::string_view why);
+    /// No answer to a request that may rightly stay without one (RFC 4320): an OPTIONS tells more, when pings are on.
+    void doubt(const Target& target, std::string_view why);
     Target at(const Endpoint& endpoint, CoreTransport transport) const;
 
     const Core& core_;
@@ -105,6 +107,7 @@ private:
     std::set<Address> core_addresses_;                                     ///< bounded; configured ones and those learnt
     Connector connector_;
     Health health_;
+    std::optional<asio::any_io_executor> pinging_on_;                      ///< while watch_next_hops() runs
     std::unique_ptr<Resolver> resolver_;                                   ///< made when the first name is met
 };
 

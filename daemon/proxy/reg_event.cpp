@@ -25,6 +25,7 @@ namespace {
 constexpr seconds kAsked{600000};       // TS 24.229 §5.2.3: longer than any registration
 constexpr seconds kRetry{60};           // after a failure, doubled up to
 constexpr seconds kLongestRetry{1800};
+constexpr seconds kLook{3600};
 constexpr std::string_view kContactUser = "reg-event";
 
 bool is_same_contact(const RegInfoContact& contact, std::string_view uri, std::string_view instance) {
@@ -99,7 +100,13 @@ RegEvents::Subscription* RegEvents::find(const std::string& call_id) {
 }
 
 void RegEvents::schedule(Subscription& subscription, seconds after) {
-    subscription.due = clock_.now() + after;
+    subscription.refresh_at = clock_.now() + after;
+    look_again(subscription);
+}
+
+// At the latest every hour: a subscription may last a week, its user may have left.
+void RegEvents::look_again(Subscription& subscription) {
+    subscription.due = std::min(subscription.refresh_at, clock_.now() + kLook);
     due_.push({subscription.due, subscription.call_id});
 }
 
@@ -132,6 +139,10 @@ void RegEvents::sweep() {
             forget(due.call_id);
             continue;
         }
+        if (is_wanted && subscription->refresh_at > clock_.now()) {
+            look_again(*subscription);
+            continue;
+        }
         sip::spawn(executor_, subscribe(due.call_id, is_wanted ? kAsked : seconds{0}), "reg-event");
     }
 }
@@ -157,13 +168,20 @@ Task<void> RegEvents::subscribe(std::string call_id, seconds expires) {
 
     Result<sip::OwnedMessage> response = failure(Reaction::broken, "no element of the core is known");
     std::string first = first_route_uri(asked.route);
-    Result<std::vector<Target>> targets = co_await core_.targets_for(std::move(first), {});
+    std::vector<std::string> no_service_route;
+    Result<std::vector<Target>> targets = co_await core_.targets_for(std::move(first), std::move(no_service_route));
     if (targets) {
         CoreAttempts attempts(core_, std::move(*targets), [&](sip::Transport transport) { return subscribe_text(asked, expires, transport); });
-        for (auto sent = co_await attempts.next(); sent; sent = co_await attempts.next()) {
+        bool try_again = true;
+        while (try_again) {
+            auto sent = co_await attempts.next();
+            if (!sent) {
+                response = std::unexpected(sent.error());
+                break;
+            }
             do response = co_await (*sent)->next();
             while (response && (*response)->status() < 200);
-            if (!attempts.should_try_again(response)) break;
+            try_again = attempts.should_try_again(response);
         }
     } else {
         response = std::unexpected(targets.error());

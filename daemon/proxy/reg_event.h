@@ -60,7 +60,8 @@ private:
         std::vector<std::string> route;   ///< route set of the dialog, as Route has it
         std::uint32_t cseq = 0;
         std::optional<std::uint32_t> version;   ///< of the last document
-        TimePoint due{};
+        TimePoint due{};                  ///< to be looked at
+        TimePoint refresh_at{};           ///< and asked again
         bool under_way = false;           ///< a SUBSCRIBE waits for its answer
         unsigned failures = 0;
     };
@@ -72,6 +73,7 @@ private:
     Subscription* find(const std::string& call_id);
     void start(const Impi& impi, const std::string& impu);
     void schedule(Subscription& subscription, seconds after);
+    void look_again(Subscription& subscription);
     void forget(const std::string& call_id);
     std::string subscribe_text(const Subscription& subscription, seconds expires, sip::Transport transport) const;
     Task<void> subscribe(std::string call_id, seconds expires);

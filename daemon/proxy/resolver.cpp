@@ -318,7 +318,8 @@ Task<Found> Resolver::Impl::look_up(NextHop hop, CoreTransport otherwise) {
         found = co_await look_up_service(std::string(srv_prefix(other)) + hop.host, other, hop.host);
         if (!found.targets.empty()) co_return found;
     }
-    co_return co_await look_up_host(hop.host, Port{first == CoreTransport::tls ? kSipsPort : kSipPort}, first, hop.host);
+    const Port port = first == CoreTransport::tls ? Port{kSipsPort} : Port{kSipPort};
+    co_return co_await look_up_host(hop.host, port, first, hop.host);
 }
 
 Task<Found> Resolver::Impl::look_up_service(std::string service, CoreTransport transport, std::string host) {

@@ -161,6 +161,24 @@ TEST_CASE("B-15: to a phone that registered over TCP a request goes from port_pc
     }
 }
 
+TEST_CASE("B-15: a phone that registered over TCP and sends by UDP is answered by UDP at port_us; a long request reaches a UDP phone over TCP") {
+    Network net;
+    net.table.find(net.key)->transport = sip::Transport::tcp;
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
+    net.core_peer.send(response_text(net.core_peer.receive(), 200), net.core_side);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 200 Text");
+
+    net.table.find(net.key)->transport = sip::Transport::udp;
+    auto listener = sip::open_listening_socket(net.ue_server.endpoint());
+    REQUIRE(listener.has_value());
+    net.core_peer.send(net.from_core("MESSAGE", net.our_route() + "X-Long: " + std::string(1400, 'x') + "\n", "z9hG4bKlong"), net.core_side);
+    Peer phone = Peer::accept(net.loop, *listener);
+    std::string got = phone.receive();
+    CHECK(header(got, "Via").starts_with("SIP/2.0/TCP " + net.ps.to_string()));
+    net.core_peer.send(net.from_core("MESSAGE", net.our_route(), "z9hG4bKshort"), net.core_side);
+    CHECK(header(net.ue_server.receive(), "Via").starts_with("SIP/2.0/UDP "));  // what fits a datagram still goes by UDP
+}
+
 TEST_CASE("B-15: a request on the phone's own connection is answered there") {
     Network net;
     auto set = net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
