@@ -215,8 +215,8 @@ std::optional<NextHop> parse_next_hop(std::string_view text) {
     return hop;
 }
 
-// One text for the simple case, [[core.next-hop]] for several with priority, weight and transport.
-void read_next_hops(Section& section, std::string_view key, const Core& core, std::vector<NextHop>& out) {
+// `key` is one text, the simple case; `tables` are [[core.next-hops]], several with priority, weight and transport.
+void read_next_hops(Section& section, std::string_view key, std::string_view tables, const Core& core, std::vector<NextHop>& out) {
     const auto add = [&](Section& where, std::string_view at, const std::string& text, NextHop more) {
         const auto hop = parse_next_hop(text);
         if (!hop) return where.mistake(at, fmt::format("\"{}\" is neither \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\") nor a host name", text));
@@ -226,12 +226,11 @@ void read_next_hops(Section& section, std::string_view key, const Core& core, st
             where.mistake(at, fmt::format("listen and {} must be of one address family", key));
         out.push_back(std::move(more));
     };
-    if (section.is_text(key)) {
-        std::string text;
-        section.text(key, text);
-        return add(section, key, text, {});
-    }
-    section.tables(key, fmt::format("core.{}", key), [&](Section& s) {
+    std::string one;
+    section.text(key, one);
+    if (!one.empty()) add(section, key, one, {});
+    if (!one.empty() && section.has(tables)) section.mistake(tables, fmt::format("stands beside {}; give one of them", key));
+    section.tables(tables, fmt::format("core.{}", tables), [&](Section& s) {
         NextHop hop;
         std::string text;
         s.text("host", text);
@@ -244,16 +243,16 @@ void read_next_hops(Section& section, std::string_view key, const Core& core, st
         s.number("weight", hop.weight, 1, 65535);
         add(s, "host", text, std::move(hop));
     });
-    if (out.size() > 64) section.mistake(key, "more than 64 next hops; name them by DNS SRV instead");
+    if (out.size() > 64) section.mistake(tables, "more than 64 next hops; name them by DNS SRV instead");
 }
 
 void read_core(Section& section, Config& config) {
     read_endpoint(section, "listen", config.core.listen);
-    read_next_hops(section, "next-hop", config.core, config.core.next_hops);
+    read_next_hops(section, "next-hop", "next-hops", config.core, config.core.next_hops);
     read_transport(section, config.core.transport);
     section.text("visited-network-id", config.core.visited_network_id);
     section.text("orig-ioi", config.core.orig_ioi);
-    read_next_hops(section, "emergency-next-hop", config.core, config.core.emergency_next_hops);
+    read_next_hops(section, "emergency-next-hop", "emergency-next-hops", config.core, config.core.emergency_next_hops);
     section.boolean("follow-route", config.core.follow_route);
     section.boolean("reg-event", config.core.reg_event);
     read_seconds(section, "ping-interval", config.core.ping_interval, 0, 3600);
@@ -267,7 +266,7 @@ void read_core(Section& section, Config& config) {
     }
     read_core_tls(section, config.core);
     if (config.core.listen.port.value == 0) section.mistake("listen", "the gateway's own \"ADDRESS:PORT\" on the core side is needed");
-    if (!section.has("next-hop")) section.mistake("next-hop", "the \"ADDRESS:PORT\" or name of the I-CSCF, S-CSCF or P-CSCF is needed");
+    if (!section.has("next-hop") && !section.has("next-hops")) section.mistake("next-hop", "the \"ADDRESS:PORT\" or name of the I-CSCF, S-CSCF or P-CSCF is needed");
     if (config.core.visited_network_id.empty()) section.mistake("visited-network-id", "the name of this network is needed for P-Visited-Network-ID");
     if (config.core.orig_ioi.empty()) config.core.orig_ioi = config.core.visited_network_id;
 }

@@ -46,7 +46,6 @@ public:
     void mistake(std::string_view key, std::string_view text) { mistakes_.add(where(key), fmt::format("{}: {}: {}", title_, key, text)); }
     /// Asking for a key makes it a known one.
     bool has(std::string_view key) { return take(key) != nullptr; }
-    bool is_text(std::string_view key) const { return table_.get(key) != nullptr && table_.get(key)->is_string(); }
 
     void text(std::string_view key, std::string& out) {
         if (const auto* node = take(key)) {

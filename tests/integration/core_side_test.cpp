@@ -29,7 +29,7 @@ TEST_SUITE("core-side") {
     TEST_CASE("RFC 3263 §4.3: the core dies; phones register at the next one, and those that were registered get their answer from it") {
         auto options = plain_lab();
         options.core_lines = "ping-interval = 1\nnext-hop-answer = 1\n";
-        options.next_hops = "[[core.next-hop]]\nhost = \"" + std::string(Network::kCore4) + ":5060\"\npriority = 1\n[[core.next-hop]]\nhost = \"" + std::string(Network::kCore4) + ":5062\"\npriority = 2\n";
+        options.next_hops = "[[core.next-hops]]\nhost = \"" + std::string(Network::kCore4) + ":5060\"\npriority = 1\n[[core.next-hops]]\nhost = \"" + std::string(Network::kCore4) + ":5062\"\npriority = 2\n";
         Lab lab(options);
         Program second({.command = {options.programs.gmcore, "--listen", std::string(Network::kCore4) + ":5062", "--users", "8", "--print-ready", "--steer"}, .name = "gmcore 2", .network = &lab.network.core});
         second.wait_for_text("gmcore ready");

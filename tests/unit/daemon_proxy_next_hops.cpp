@@ -106,9 +106,9 @@ TEST_CASE("[core] next-hop: a text for one, tables for several") {
     CHECK(config->core.next_hops.at(0).to_string() == "icscf.home.example");
     CHECK(config->core.next_hops.at(0).endpoint.port.value == 0);
     config = parse_config(config_text("name-servers = [\"10.2.0.53\", \"10.2.0.54:5353\"]\n"
-                                      "[[core.next-hop]]\nhost = \"10.2.0.2:5062\"\npriority = 1\n"
-                                      "[[core.next-hop]]\nhost = \"backup.example:5070\"\npriority = 2\nweight = 7\ntransport = \"tcp\"\n"
-                                      "[[core.emergency-next-hop]]\nhost = \"10.2.0.9\"\n"), "t.toml");
+                                      "[[core.next-hops]]\nhost = \"10.2.0.2:5062\"\npriority = 1\n"
+                                      "[[core.next-hops]]\nhost = \"backup.example:5070\"\npriority = 2\nweight = 7\ntransport = \"tcp\"\n"
+                                      "[[core.emergency-next-hops]]\nhost = \"10.2.0.9\"\n"), "t.toml");
     REQUIRE_MESSAGE(config.has_value(), config.error().text);
     REQUIRE(config->core.next_hops.size() == 2);
     CHECK(config->core.next_hops[1].host == "backup.example");
@@ -124,9 +124,10 @@ TEST_CASE("[core] next-hop: every mistake is told with its place") {
     CHECK(mistake("next-hop = \"10.2.0.2:x\"").find("t.toml:4:12: [core]: next-hop: \"10.2.0.2:x\" is neither") != std::string::npos);
     CHECK(mistake("next-hop = \"user@host\"").find("is neither") != std::string::npos);
     CHECK(mistake("next-hop = \"[fd02::2]:5060\"").find("one address family") != std::string::npos);
-    CHECK(mistake("next-hop = 5").find("must be written [[core.next-hop]]") != std::string::npos);
-    CHECK(mistake("[[core.next-hop]]\nhost = \"10.2.0.2\"\nweight = 0").find("weight: must be a whole number from 1 to 65535") != std::string::npos);
-    CHECK(mistake("[[core.next-hop]]\nhost = \"10.2.0.2\"\nwieght = 1").find("unknown key \"wieght\"") != std::string::npos);
+    CHECK(mistake("next-hops = 5").find("must be written [[core.next-hops]]") != std::string::npos);
+    CHECK(mistake("next-hop = \"10.2.0.2\"\n[[core.next-hops]]\nhost = \"10.2.0.3\"").find("stands beside next-hop") != std::string::npos);
+    CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nweight = 0").find("weight: must be a whole number from 1 to 65535") != std::string::npos);
+    CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nwieght = 1").find("unknown key \"wieght\"") != std::string::npos);
     CHECK(mistake("next-hop = \"10.2.0.2\"\nname-servers = \"dns.example\"").find("name-servers: \"dns.example\" is no") != std::string::npos);
     CHECK(mistake("next-hop = \"10.2.0.2\"\ntransport = \"sctp\"").find("is not one of \"udp\", \"tcp\", \"tls\"") != std::string::npos);
 }
