@@ -215,7 +215,7 @@ std::optional<NextHop> parse_next_hop(std::string_view text) {
     return hop;
 }
 
-// `key` is one text, the simple case; `tables` are [[core.next-hops]], several with priority, weight and transport.
+// `key` is one text, the simple case, with priority 0; `tables` are [[core.next-hops]], several with priority, weight and transport.
 void read_next_hops(Section& section, std::string_view key, std::string_view tables, const Core& core, std::vector<NextHop>& out) {
     const auto add = [&](Section& where, std::string_view at, const std::string& text, NextHop more) {
         const auto hop = parse_next_hop(text);
@@ -229,7 +229,6 @@ void read_next_hops(Section& section, std::string_view key, std::string_view tab
     std::string one;
     section.text(key, one);
     if (!one.empty()) add(section, key, one, {});
-    if (!one.empty() && section.has(tables)) section.mistake(tables, fmt::format("stands beside {}; give one of them", key));
     section.tables(tables, fmt::format("core.{}", tables), [&](Section& s) {
         NextHop hop;
         std::string text;

@@ -94,7 +94,7 @@ enum class CoreTransport { udp, tcp, tls };
 /// What it adds to a SIP URI of ours: "", ";transport=tcp", ";transport=tls".
 std::string_view uri_transport(CoreTransport transport);
 
-/// [core] next-hop or [[core.next-hops]]: one element of the core that requests may go to.
+/// [core] next-hop (priority 0) or one of [[core.next-hops]]: one element of the core that requests may go to.
 struct NextHop {
     std::string host{};                         ///< name to look up by RFC 3263; empty: `endpoint` says it all
     Endpoint endpoint{};                        ///< address and port; with a name only the port counts, 0: SRV tells it

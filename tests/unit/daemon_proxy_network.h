@@ -42,8 +42,8 @@ struct Network {
     Endpoint ps = sip::test::free_endpoint(Family::v4), pc = sip::test::free_endpoint(Family::v4), core_side = sip::test::free_endpoint(Family::v4);
     Config config = make_config();
     sip::Transports transports{loop.io.get_executor(), {}};
-    sip::Timers timers = sip::kCoreTimers;
-    sip::Transactions transactions{loop.io.get_executor(), transports, {}, [this](const sip::Flow&) { return timers; }};
+    sip::Timers timers = sip::kCoreTimers, ue_timers = sip::kCoreTimers;
+    sip::Transactions transactions{loop.io.get_executor(), transports, {}, [this](const sip::Flow& flow) { return flow.local == core_side ? timers : ue_timers; }};
     Table table;
     Counters counters;
     CoreLink link{config.core, transports, transactions};

@@ -125,7 +125,6 @@ TEST_CASE("[core] next-hop: every mistake is told with its place") {
     CHECK(mistake("next-hop = \"user@host\"").find("is neither") != std::string::npos);
     CHECK(mistake("next-hop = \"[fd02::2]:5060\"").find("one address family") != std::string::npos);
     CHECK(mistake("next-hops = 5").find("must be written [[core.next-hops]]") != std::string::npos);
-    CHECK(mistake("next-hop = \"10.2.0.2\"\n[[core.next-hops]]\nhost = \"10.2.0.3\"").find("stands beside next-hop") != std::string::npos);
     CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nweight = 0").find("weight: must be a whole number from 1 to 65535") != std::string::npos);
     CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nwieght = 1").find("unknown key \"wieght\"") != std::string::npos);
     CHECK(mistake("next-hop = \"10.2.0.2\"\nname-servers = \"dns.example\"").find("name-servers: \"dns.example\" is no") != std::string::npos);

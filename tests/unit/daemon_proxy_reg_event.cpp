@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "daemon/proxy/reg_event.h"
+#include "sip/edit.h"
 #include "sip/spawn.h"
 #include "tests/support/fake_kernel.h"
 #include "tests/unit/daemon_proxy_support.h"
