@@ -3,12 +3,14 @@
 #include <ifaddrs.h>
 
 #include <algorithm>
+#include <cctype>
 #include <fstream>
 #include <map>
 #include <set>
 #include <sstream>
 
 #include "daemon/config_toml.h"
+#include "sip/headers.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -177,26 +179,94 @@ void read_core_tls(Section& section, Core& core) {
     section.text("tls-ca", core.tls_ca);
     section.text("tls-profile", core.tls_profile);
     const bool tls = core.transport == CoreTransport::tls;
+    for (const auto* hops : {&core.next_hops, &core.emergency_next_hops})
+        for (const NextHop& hop : *hops)
+            if (hop.transport && (*hop.transport == CoreTransport::tls) != tls)
+                section.mistake("next-hop", "transport of a next hop: [core] transport = \"tls\" and no other, or \"udp\" and \"tcp\" with [core] transport likewise");
     if (tls && core.tls_name.empty()) section.mistake("tls-name", "transport = \"tls\" needs the SIP domain or host that the core's certificate must be for");
     if (tls && core.tls_profile.empty())
         section.mistake("tls-profile", "transport = \"tls\" needs the [[tls-profile]] with our own certificate: the core reaches us by TLS, too");
 }
 
+void read_transport(Section& section, CoreTransport& out) {
+    section.word("transport", out, {{"udp", CoreTransport::udp}, {"tcp", CoreTransport::tcp}, {"tls", CoreTransport::tls}});
+}
+
+// "ADDRESS:PORT", "ADDRESS", "NAME" or "NAME:PORT".
+std::optional<NextHop> parse_next_hop(std::string_view text) {
+    NextHop hop;
+    if (const auto endpoint = Endpoint::parse(text)) {
+        hop.endpoint = *endpoint;
+    } else if (const auto address = Address::parse(text)) {
+        hop.endpoint.address = *address;
+    } else {
+        const std::string as_uri = "sip:" + std::string(text);
+        const auto uri = sip::Uri::parse(as_uri);
+        const bool is_name = uri && uri->user.empty() && uri->parameters.empty() && uri->host.size() <= 253 && !uri->host.empty() &&
+                             std::ranges::all_of(uri->host, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.' || c == '_'; }) &&
+                             std::ranges::any_of(uri->host, [](char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; });
+        if (!is_name) return std::nullopt;
+        hop.host = std::string(uri->host);
+        hop.endpoint.port = uri->port;
+        return hop;
+    }
+    if (hop.endpoint.address.is_any()) return std::nullopt;
+    if (hop.endpoint.port.value == 0) hop.endpoint.port = Port{5060};
+    return hop;
+}
+
+// `key` is one text, the simple case, with priority 0; `tables` are [[core.next-hops]], several with priority, weight and transport.
+void read_next_hops(Section& section, std::string_view key, std::string_view tables, const Core& core, std::vector<NextHop>& out) {
+    const auto add = [&](Section& where, std::string_view at, const std::string& text, NextHop more) {
+        const auto hop = parse_next_hop(text);
+        if (!hop) return where.mistake(at, fmt::format("\"{}\" is neither \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\") nor a host name", text));
+        more.host = hop->host;
+        more.endpoint = hop->endpoint;
+        if (more.host.empty() && more.endpoint.address.family() != core.listen.address.family())
+            where.mistake(at, fmt::format("listen and {} must be of one address family", key));
+        out.push_back(std::move(more));
+    };
+    std::string one;
+    section.text(key, one);
+    if (!one.empty()) add(section, key, one, {});
+    section.tables(tables, fmt::format("core.{}", tables), [&](Section& s) {
+        NextHop hop;
+        std::string text;
+        s.text("host", text);
+        if (s.has("transport")) {
+            auto transport = CoreTransport::udp;
+            read_transport(s, transport);
+            hop.transport = transport;
+        }
+        s.number("priority", hop.priority, 0, 65535);
+        s.number("weight", hop.weight, 1, 65535);
+        add(s, "host", text, std::move(hop));
+    });
+    if (out.size() > 64) section.mistake(tables, "more than 64 next hops; name them by DNS SRV instead");
+}
+
 void read_core(Section& section, Config& config) {
     read_endpoint(section, "listen", config.core.listen);
-    read_endpoint(section, "next-hop", config.core.next_hop);
-    section.word("transport", config.core.transport, {{"udp", CoreTransport::udp}, {"tcp", CoreTransport::tcp}, {"tls", CoreTransport::tls}});
+    read_next_hops(section, "next-hop", "next-hops", config.core, config.core.next_hops);
+    read_transport(section, config.core.transport);
     section.text("visited-network-id", config.core.visited_network_id);
     section.text("orig-ioi", config.core.orig_ioi);
-    section.text("emergency-next-hop", config.core.emergency_next_hop);
+    read_next_hops(section, "emergency-next-hop", "emergency-next-hops", config.core, config.core.emergency_next_hops);
+    section.boolean("follow-route", config.core.follow_route);
+    section.boolean("reg-event", config.core.reg_event);
+    read_seconds(section, "ping-interval", config.core.ping_interval, 0, 3600);
+    read_seconds(section, "next-hop-answer", config.core.next_hop_answer, 1, 32);
+    std::vector<std::string> servers;
+    section.texts("name-servers", servers);
+    for (const auto& server : servers) {
+        if (const auto endpoint = Endpoint::parse(server)) config.core.name_servers.push_back(*endpoint);
+        else if (const auto address = Address::parse(server)) config.core.name_servers.push_back({*address, Port{53}});
+        else section.mistake("name-servers", fmt::format("\"{}\" is no \"ADDRESS\" or \"ADDRESS:PORT\"", server));
+    }
     read_core_tls(section, config.core);
     if (config.core.listen.port.value == 0) section.mistake("listen", "the gateway's own \"ADDRESS:PORT\" on the core side is needed");
-    if (config.core.next_hop.port.value == 0) section.mistake("next-hop", "the \"ADDRESS:PORT\" of the I-CSCF, S-CSCF or P-CSCF is needed");
-    if (config.core.listen.address.family() != config.core.next_hop.address.family())
-        section.mistake("next-hop", "listen and next-hop must be of one address family");
+    if (!section.has("next-hop") && !section.has("next-hops")) section.mistake("next-hop", "the \"ADDRESS:PORT\" or name of the I-CSCF, S-CSCF or P-CSCF is needed");
     if (config.core.visited_network_id.empty()) section.mistake("visited-network-id", "the name of this network is needed for P-Visited-Network-ID");
-    if (!config.core.emergency_next_hop.empty() && !Endpoint::parse(config.core.emergency_next_hop))
-        section.mistake("emergency-next-hop", "must be \"ADDRESS:PORT\"");
     if (config.core.orig_ioi.empty()) config.core.orig_ioi = config.core.visited_network_id;
 }
 
@@ -211,6 +281,10 @@ void read_limits(Section& section, Limits& limits) {
     section.number("tls-handshakes", limits.tls_handshakes, 1, kMany);
     section.number("tls-handshakes-per-address", limits.tls_handshakes_per_address, 1, kMany);
     section.number("transactions", limits.transactions, 1, kMany);
+    section.number("emergency-reserve", limits.emergency_reserve, 0, 50);
+    std::int64_t loop_lag = limits.loop_lag.count();
+    section.number("loop-lag", loop_lag, 50, 60000);
+    limits.loop_lag = std::chrono::milliseconds{loop_lag};
     section.number("trace-records-per-ue", limits.trace_records_per_ue, 1, 1000);
     section.number("traced-ues", limits.traced_ues, 1, kMany);
 }
@@ -309,6 +383,11 @@ std::string_view to_string(SecAgreePref pref) {
         case SecAgreePref::tls_ipsec3gpp: return "tls-ipsec3gpp";
     }
     return "?";
+}
+
+std::string NextHop::to_string() const {
+    if (host.empty()) return endpoint.to_string();
+    return endpoint.port.value == 0 ? host : fmt::format("{}:{}", host, endpoint.port.value);
 }
 
 std::vector<Port> ImsAkaProfile::client_ports() const {

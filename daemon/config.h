@@ -94,14 +94,30 @@ enum class CoreTransport { udp, tcp, tls };
 /// What it adds to a SIP URI of ours: "", ";transport=tcp", ";transport=tls".
 std::string_view uri_transport(CoreTransport transport);
 
+/// [core] next-hop (priority 0) or one of [[core.next-hops]]: one element of the core that requests may go to.
+struct NextHop {
+    std::string host{};                         ///< name to look up by RFC 3263; empty: `endpoint` says it all
+    Endpoint endpoint{};                        ///< address and port; with a name only the port counts, 0: SRV tells it
+    std::optional<CoreTransport> transport{};   ///< unset: [core] transport; for a name NAPTR decides
+    std::uint16_t priority = 0;                 ///< lower is tried first
+    std::uint16_t weight = 1;                   ///< share of the load among equals of one priority
+
+    std::string to_string() const;              ///< "10.2.0.2:5060" or "icscf.home.example"
+};
+
 /// [core]
 struct Core {
     Endpoint listen;                      ///< our address on the core side
-    Endpoint next_hop;                    ///< I-CSCF, S-CSCF or P-CSCF
+    std::vector<NextHop> next_hops;       ///< I-CSCF, S-CSCF or P-CSCF; at least one
     CoreTransport transport = CoreTransport::udp;
     std::string visited_network_id;
     std::string orig_ioi;                 ///< type 1 IOI of the visited network; empty: visited_network_id
-    std::string emergency_next_hop;       ///< E-CSCF "address:port"; empty: next_hop
+    std::vector<NextHop> emergency_next_hops;  ///< E-CSCF; empty: next_hops
+    bool follow_route = false;            ///< requests of registered phones go where Service-Route and Route say, not through next-hop
+    std::vector<Endpoint> name_servers;   ///< empty: those of /etc/resolv.conf
+    std::chrono::seconds ping_interval{30};    ///< OPTIONS to each next hop; 0: none
+    std::chrono::seconds next_hop_answer{8};   ///< an INVITE without any answer for so long goes to the next one, if there is one
+    bool reg_event = false;               ///< subscribe to reg at the S-CSCF for each user (C-51)
     std::string tls_name;                 ///< tls: SIP domain or host of the core's certificate (RFC 5922)
     std::string tls_ca;                   ///< tls: PEM file of who may sign it; empty: the system's
     std::string tls_profile;              ///< tls: our certificate, served on `listen` and shown to the core when it asks
@@ -118,6 +134,8 @@ struct Limits {
     std::size_t tls_handshakes = 1024;               ///< under way at once, in total
     std::size_t tls_handshakes_per_address = 256;
     std::size_t transactions = 65536;
+    std::size_t emergency_reserve = 5;               ///< percent of the transactions that only emergency requests may take
+    std::chrono::milliseconds loop_lag{1000};        ///< the loop is this late: new requests get 503, except emergency
     std::size_t trace_records_per_ue = 16;
     std::size_t traced_ues = 10000;
 };

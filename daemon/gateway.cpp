@@ -39,10 +39,11 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       kernel_(kernel),
       clock_(clock),
       trace_(config.limits.trace_records_per_ue, config.limits.traced_ues),
+      loop_watch_(clock, config.limits.loop_lag),
       accesses_(config),
       spis_(config.xfrm.spi_start, config.xfrm.spi_end),
       transports_(loop.get_executor(), transport_limits(config.limits)),
-      transactions_(loop.get_executor(), transports_, {config.limits.transactions, config.limits.transactions},
+      transactions_(loop.get_executor(), transports_, {config.limits.transactions, config.limits.transactions, config.limits.transactions * config.limits.emergency_reserve / 100},
                     [this](const sip::Flow& flow) { return accesses_.find(flow.local) ? sip::kUeTimers : sip::kCoreTimers; }),
       core_(config.core, transports_, transactions_),
       store_(loop.get_executor(), config.store, counters_),
@@ -53,6 +54,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       tls_agreements_(config.limits.challenges, clock),
       register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock, &keeper_}),
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_),
+      reg_events_(loop.get_executor(), config, table_, expiry_, core_, counters_, clock),
       tls_engine_(loop.get_executor(), config),
       tls_connector_(loop.get_executor(), tls_engine_, transports_),
       tls_(loop.get_executor(), config, tls_engine_, transports_, counters_),
@@ -60,6 +62,8 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
     core_.use_tls(tls_connector_);
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
+    transactions_.set_urgent([this](const sip::Message& message, const sip::Flow&) { return is_urgent(message); });
+    transactions_.set_shed([this](const sip::Message& message, const sip::Flow&) { return must_shed(message); });
     transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
     transports_.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
     transactions_.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
@@ -75,9 +79,16 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     if (auto ok = co_await take_up(); !ok) co_return ok;
     sip::spawn(loop_.get_executor(), expiry_.run(), "expiry");
     sip::spawn(loop_.get_executor(), tls_engine_.certificates().watch(), "certificates");
+    sip::spawn(loop_.get_executor(), core_.watch_next_hops(), "ping");
+    sip::spawn(loop_.get_executor(), loop_watch_.run(), "loop-watch");
+    if (config_.core.reg_event) {
+        register_flow_.on_registered([this](const Registration& registration) { reg_events_.registered(registration); });
+        table_.for_each([this](Registration& registration) { reg_events_.registered(registration); });  // adopted from an earlier run
+        sip::spawn(loop_.get_executor(), reg_events_.run(), "reg-event");
+    }
     tell_what_phones_get();
     if (auto ok = handover_.serve(std::move(left)); !ok) co_return ok;
-    log::notice("gateway-ready", {{"version", GMGATE_VERSION}, {"core", config_.core.next_hop.to_string()}, {"accesses", accesses_.all().size()}});
+    log::notice("gateway-ready", {{"version", GMGATE_VERSION}, {"core", config_.core.next_hops.front().to_string()}, {"accesses", accesses_.all().size()}});
     co_return Result<void>{};
 }
 
@@ -230,6 +241,19 @@ bool Gateway::may_leave(const sip::Flow& flow) {
     return false;
 }
 
+// C-83: what may take the reserve of the transaction table: emergency calls, and what belongs to one from an unprotected port.
+bool Gateway::is_urgent(const sip::Message& request) const {
+    const auto asks = [&](const SipInterface& interface) { return is_emergency(request.request_uri(), interface.emergency_numbers); };
+    return std::ranges::any_of(config_.sip_interfaces, asks) || router_.emergency_dialogs().covers(request);
+}
+
+// Overload: nothing new is begun. What belongs to a dialog goes on, for it ends work; emergency calls always do.
+bool Gateway::must_shed(const sip::Message& request) {
+    if (!loop_watch_.is_overloaded() || !sip::tag_of(request, sip::HeaderId::to).empty() || is_urgent(request)) return false;
+    counters_.add(Counter::overload_refused);
+    return true;
+}
+
 // Where answers go that the SIP layer makes by itself (400, 503): on a protected port over the set's own outbound SA, or nowhere.
 std::optional<sip::Flow> Gateway::way_back(const sip::Flow& flow) {
     if (flow.transport != sip::Transport::udp || !accesses_.is_protected(flow.local)) return flow;
@@ -253,6 +277,7 @@ void Gateway::dispatch(std::shared_ptr<sip::ServerTransaction> transaction) {
     const auto executor = loop_.get_executor();
     const auto& flow = transaction->flow();
     const auto* access = accesses_.find(flow.local);
+    if (!access && reg_events_.is_ours(transaction->request())) return sip::spawn(executor, reg_events_.notify(std::move(transaction)), "notify");
     if (!access) return sip::spawn(executor, router_.from_core(std::move(transaction)), "from_core");
     if (transaction->request().method() == sip::Method::register_) return sip::spawn(executor, register_flow_.handle(std::move(transaction)), "register");
     if (accesses_.is_protected(flow.local) || table_.owner_of(flow).registration) return sip::spawn(executor, router_.from_ue(std::move(transaction)), "from_ue");

@@ -8,7 +8,9 @@
 #include "daemon/access.h"
 #include "daemon/agreement/register_flow.h"
 #include "daemon/config.h"
+#include "daemon/overload.h"
 #include "daemon/proxy/core_link.h"
+#include "daemon/proxy/reg_event.h"
 #include "daemon/proxy/router.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/keeper.h"
@@ -60,6 +62,8 @@ private:
 
     bool screen(const sip::Message& message, const sip::Flow& flow);
     bool may_leave(const sip::Flow& flow);
+    bool is_urgent(const sip::Message& request) const;
+    bool must_shed(const sip::Message& request);
     std::optional<sip::Flow> way_back(const sip::Flow& flow);
     void connection_ended(const sip::Flow& flow);
     void dispatch(std::shared_ptr<sip::ServerTransaction> transaction);
@@ -70,6 +74,7 @@ private:
     const Clock& clock_;
     Counters counters_;
     Trace trace_;
+    LoopWatch loop_watch_;
     AccessMap accesses_;
     Table table_;
     xfrm::SpiPool spis_;
@@ -84,6 +89,7 @@ private:
     TlsAgreements tls_agreements_;
     RegisterFlow register_flow_;
     Router router_;
+    RegEvents reg_events_;
     TlsEngine tls_engine_;
     TlsConnector tls_connector_;
     TlsListeners tls_;

@@ -1,6 +1,7 @@
 #include "sip/client_transaction.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
@@ -35,7 +36,7 @@ ClientFlow::ClientFlow(const std::shared_ptr<TransactionCore>& core, std::string
       flow_(flow),
       timers_(core->timers_for(flow)) {}
 
-void ClientFlow::start() {
+void ClientFlow::start(std::chrono::milliseconds patience) {
     if (auto sent = transmit(); !sent) {
         fail({Reaction::broken, sent.error().code, std::move(sent.error().text)});
         return;
@@ -46,7 +47,7 @@ void ClientFlow::start() {
     } else if (const auto core = core_.lock()) {
         core->clients_of[flow_.connection].insert(this);
     }
-    end_in(64 * timers_.t1);  // Timer B, F
+    end_in(patience.count() > 0 ? std::min(patience, 64 * timers_.t1) : 64 * timers_.t1);  // Timer B, F
 }
 
 Result<void> ClientFlow::transmit() {
@@ -196,7 +197,7 @@ void ClientFlow::on_retransmit() {
 void ClientFlow::on_end() {
     if (state_ == State::calling || state_ == State::proceeding) {
         if (const auto core = core_.lock()) ++core->counters.timeouts;
-        deliver(failure(Reaction::retry, "timeout"));
+        deliver(failure(Reaction::retry, "timeout", state_ == State::proceeding ? EINPROGRESS : 0));
     }
     terminate();
 }

@@ -14,7 +14,8 @@ public:
     /// `request` has been parsed by the caller and lives in the transaction from now on.
     ClientFlow(const std::shared_ptr<TransactionCore>& core, std::string key, OwnedMessage request, const Flow& flow);
     /// Sends the request and arms the timers; on failure next() reports it.
-    void start();
+    /// `patience` replaces Timer B or F when it is shorter; 0: it does not.
+    void start(std::chrono::milliseconds patience = {});
 
     static Task<Result<OwnedMessage>> next(std::shared_ptr<ClientFlow> self);
     void cancel();

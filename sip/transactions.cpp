@@ -157,12 +157,13 @@ struct Transactions::Impl : TransactionCore, std::enable_shared_from_this<Transa
     void stray(OwnedMessage message, const Flow& flow);
     std::shared_ptr<ServerFlow> find_server(const Message& request, const Flow& flow, std::string_view method) const;
     void connection_lost(const Flow& flow);
-    std::unique_ptr<ClientTransaction> send(std::string_view request, const Flow& flow);
+    std::unique_ptr<ClientTransaction> send(std::string_view request, const Flow& flow, SendOptions options);
+    bool has_room(const Message& request, const Flow& flow);
     void stop();
 
     RequestHandler request_handler;
     StrayHandler stray_handler;
-    std::function<bool(const Message&, const Flow&)> screen;
+    std::function<bool(const Message&, const Flow&)> screen, is_urgent, must_shed;
     /// To tag of 503s given without a transaction: their ACKs are known by it and absorbed.
     std::string refusal_tag = random_hex(8);
 };
@@ -221,7 +222,11 @@ void Transactions::Impl::receive_request(OwnedMessage request, const Flow& flow)
     if (const auto found = servers.find(*key); found != servers.end()) {
         const auto server = found->second;
         server->receive_retransmission();
-    } else if (servers.size() >= limits.server_transactions) {
+    } else if (!has_room(*request, flow)) {
+        ++counters.refused_limit;
+        refuse(*request, flow);
+    } else if (must_shed && must_shed(*request, flow)) {
+        ++counters.shed;
         refuse(*request, flow);
     } else {
         begin(std::move(*key), std::move(request), flow);
@@ -237,9 +242,14 @@ void Transactions::Impl::begin(std::string key, OwnedMessage request, const Flow
         (void)server->respond(make_response(server->request(), 500, "Server Internal Error", random_hex(8)));
 }
 
+bool Transactions::Impl::has_room(const Message& request, const Flow& flow) {
+    const std::size_t in_use = servers.size();
+    if (in_use + limits.urgent_reserve < limits.server_transactions) return true;
+    return in_use < limits.server_transactions && is_urgent && is_urgent(request, flow);
+}
+
 /// Without a transaction, for there is no room for one: a retransmission gets another 503.
 void Transactions::Impl::refuse(const Message& request, const Flow& flow) {
-    ++counters.refused_limit;
     const auto route = transports.reply_route(flow);
     if (!route) return;
     const std::vector<std::string> extra{"Retry-After: " + std::to_string(kRetryAfterSeconds)};
@@ -258,9 +268,9 @@ void Transactions::Impl::connection_lost(const Flow& flow) {
     for (const auto& client : held) client->connection_lost();
 }
 
-std::unique_ptr<ClientTransaction> Transactions::Impl::send(std::string_view request, const Flow& flow) {
+std::unique_ptr<ClientTransaction> Transactions::Impl::send(std::string_view request, const Flow& flow, SendOptions options) {
     const auto failed = [](Reaction reaction, std::string text) { return std::make_unique<FailedClient>(Error{reaction, 0, std::move(text)}); };
-    if (clients.size() >= limits.client_transactions) {
+    if (clients.size() + (options.is_urgent ? 0 : limits.urgent_reserve) >= limits.client_transactions) {
         ++counters.refused_limit;
         return failed(Reaction::exhausted, "the limit of client transactions is reached");
     }
@@ -273,14 +283,14 @@ std::unique_ptr<ClientTransaction> Transactions::Impl::send(std::string_view req
     const auto client = std::make_shared<ClientFlow>(shared_from_this(), key, std::move(*message), flow);
     if (!clients.emplace(std::move(key), client).second) return failed(Reaction::internal, "the branch of a request of our own is in use");
     auto handle = std::make_unique<ClientHandle>(client);
-    client->start();
+    client->start(options.patience);
     return handle;
 }
 
 void Transactions::Impl::stop() {
     request_handler = nullptr;
     stray_handler = nullptr;
-    screen = nullptr;
+    screen = is_urgent = must_shed = nullptr;
     for (const auto& [key, server] : std::exchange(servers, {})) server->terminate();
     for (const auto& [key, client] : std::exchange(clients, {}))
         client->fail({Reaction::broken, 0, "the transaction layer is shut down"});
@@ -311,7 +321,12 @@ void Transactions::on_request(RequestHandler handler) { impl_->request_handler =
 void Transactions::on_stray(StrayHandler handler) { impl_->stray_handler = std::move(handler); }
 void Transactions::set_screen(std::function<bool(const Message&, const Flow&)> screen) { impl_->screen = std::move(screen); }
 
-std::unique_ptr<ClientTransaction> Transactions::send(std::string request, const Flow& flow) { return impl_->send(request, flow); }
+void Transactions::set_urgent(std::function<bool(const Message&, const Flow&)> is_urgent) { impl_->is_urgent = std::move(is_urgent); }
+void Transactions::set_shed(std::function<bool(const Message&, const Flow&)> must_shed) { impl_->must_shed = std::move(must_shed); }
+
+std::unique_ptr<ClientTransaction> Transactions::send(std::string request, const Flow& flow, SendOptions options) {
+    return impl_->send(request, flow, options);
+}
 Result<void> Transactions::send_stateless(std::string bytes, const Flow& flow) { return impl_->transports.send(flow, std::move(bytes)); }
 
 std::string Transactions::new_branch() { return std::string(kMagicCookie) + random_hex(16); }

@@ -44,7 +44,8 @@ class ClientTransaction {
 public:
     virtual ~ClientTransaction() = default;
     /// The next response: provisional ones (except 100) in order, then the final one; for INVITE further 2xx of forks may follow the
-    /// first. Errors: Reaction::retry with "timeout" (timer B/F), Reaction::broken for a transport failure. After an error or a final
+    /// first. Errors: Reaction::retry with "timeout" (timer B/F; code EINPROGRESS when a
+    /// provisional response had come, 100 included: the peer lives), Reaction::broken for a transport failure. After an error or a final
     /// response of a non-INVITE transaction it must not be called again. ACK to a non-2xx final is sent by the layer.
     virtual Task<Result<OwnedMessage>> next() = 0;
     /// Sends CANCEL when a provisional response has come (or as soon as one comes). INVITE only.
@@ -54,10 +55,17 @@ public:
 struct TransactionLimits {
     std::size_t server_transactions = 65536;
     std::size_t client_transactions = 65536;
+    std::size_t urgent_reserve = 0;  ///< how many of each only urgent requests may take (set_urgent)
+};
+
+/// How a request of ours is sent.
+struct SendOptions {
+    bool is_urgent = false;                 ///< may take the reserve of the table
+    std::chrono::milliseconds patience{0};  ///< "timeout" after this instead of Timer B or F, when nothing has come by then; 0: the timers'
 };
 
 struct TransactionCounters {
-    std::uint64_t retransmissions_in = 0, retransmissions_out = 0, stray_responses = 0, refused_limit = 0, timeouts = 0;
+    std::uint64_t retransmissions_in = 0, retransmissions_out = 0, stray_responses = 0, refused_limit = 0, shed = 0, timeouts = 0;
 };
 
 /// Matches messages to transactions. `timers_for(flow)` tells which timers hold on a leg.
@@ -78,8 +86,13 @@ public:
     /// Looks at every message before it is matched; false = drop it (wrong SA, C-45). Called on each retransmission, too.
     void set_screen(std::function<bool(const Message&, const Flow&)> screen);
 
+    /// Which requests may take the reserve when the table is nearly full (emergency); asked only then. Default: none.
+    void set_urgent(std::function<bool(const Message&, const Flow&)> is_urgent);
+    /// Which new requests are refused now with 503 and Retry-After, whatever room there is (overload). Default: none.
+    void set_shed(std::function<bool(const Message&, const Flow&)> must_shed);
+
     /// Sends `request` (its topmost Via must carry a branch of new_branch()) and starts the transaction.
-    std::unique_ptr<ClientTransaction> send(std::string request, const Flow& flow);
+    std::unique_ptr<ClientTransaction> send(std::string request, const Flow& flow, SendOptions options = {});
     /// Sends bytes outside any transaction (ACK to 2xx, forwarded stray responses).
     Result<void> send_stateless(std::string bytes, const Flow& flow);
     /// A fresh branch with the magic cookie, unpredictable.

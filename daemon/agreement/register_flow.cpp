@@ -14,8 +14,6 @@
 namespace gmgate::daemon {
 namespace {
 
-constexpr std::size_t kTokenOctets = 16;
-
 std::string_view reason_phrase(int status) {
     switch (status) {
         case 400: return "Bad Request";
@@ -159,12 +157,11 @@ Task<void> RegisterFlow::drop_failed_challenge(const Exchange& x) {
 Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     if (const auto* known = p_.table.find(x.contact)) x.token = known->token;
     else if (const auto* waiting = p_.table.find_challenge(x.impi, x.flow().remote.address)) x.token = waiting->token;
-    else x.token = random_hex(kTokenOctets);
+    else x.token = p_.core.marks().new_token();
 
     RegisterToCore rules;
     rules.received = x.flow();
     rules.via_host = p_.core.via_host();
-    rules.branch = sip::Transactions::new_branch();
     rules.path_uri = fmt::format("sip:{}@{}{};lr", x.token, p_.config.core.listen.to_string(), uri_transport(p_.config.core.transport));
     rules.visited_network_id = p_.config.core.visited_network_id;
     rules.orig_ioi = p_.config.core.orig_ioi;
@@ -176,14 +173,25 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     if (!register_to_core(x.request(), rules)) co_return failure(Reaction::reject, "Max-Forwards is used up");
     const std::function<std::string(sip::Transport)> build = [&](sip::Transport transport) {
         rules.transport = transport;
+        rules.branch = sip::Transactions::new_branch();
         return register_to_core(x.request(), rules).value_or(std::string{});
     };
-    auto sent = co_await p_.core.send_fitting(build, p_.core.next_hop());
+    auto targets = co_await p_.core.next_hops();
+    if (!targets) co_return std::unexpected(targets.error());
+    CoreAttempts attempts(p_.core, std::move(*targets), build);
+    auto sent = co_await attempts.next();
     if (!sent) co_return std::unexpected(sent.error());
     for (;;) {
         auto response = co_await (*sent)->next();
+        if (response && (*response)->status() < 200) continue;
+        if (attempts.should_try_again(response)) {
+            auto another = co_await attempts.next();
+            if (another) {
+                sent = std::move(another);
+                continue;
+            }
+        }
         if (!response) co_return std::unexpected(response.error());
-        if ((*response)->status() < 200) continue;
         x.record.core_status = (*response)->status();
         co_return std::move(*response);
     }
@@ -266,6 +274,7 @@ void RegisterFlow::learn(Registration& registration, const Exchange& x, const si
     registration.expires = p_.clock.now() + expires;
     registration.ended = false;
     ++registration.generation;
+    if (registered_) registered_(registration);
 }
 
 // The row is in the store before the 200 leaves: a phone that was told that it is registered stays so, whatever happens to this process.

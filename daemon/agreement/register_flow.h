@@ -5,6 +5,7 @@
 // register_tls.cpp what the two mechanisms do with the core's answer.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,6 +50,9 @@ struct RegisterParts {
 class RegisterFlow {
 public:
     explicit RegisterFlow(RegisterParts parts) : p_(parts), own_hosts_(own_hosts(parts.config)) {}
+
+    /// Told of each contact that a 200 has made or kept registered.
+    void on_registered(std::function<void(const Registration&)> handler) { registered_ = std::move(handler); }
 
     /// Handles one REGISTER from the access side to its final answer. Never throws.
     Task<void> handle(std::shared_ptr<sip::ServerTransaction> transaction);
@@ -121,6 +125,7 @@ private:
 
     RegisterParts p_;
     std::vector<std::string> own_hosts_;
+    std::function<void(const Registration&)> registered_;
     KeyedLock<Address> address_lock_;
     KeyedLock<Impi> impi_lock_;
 };

@@ -53,8 +53,12 @@ namespace gmgate::daemon {
     X(no_sa, "messages not sent from a protected port because their set of SAs has ended")                     \
     X(no_set, "requests towards a UE refused because it has no set of SAs")                                    \
     X(not_registered, "requests towards a token that is not registered")                                       \
+    X(overload_refused, "requests outside dialogs refused with 503 because the loop was late")                  \
     X(emergency_refused, "emergency requests refused because too many emergency dialogs are open")             \
     X(route_replaced, "requests of UEs whose Route was not the Service-Route and was replaced by it")          \
+    X(reg_event_subscribed, "subscriptions to the reg event package that the S-CSCF accepted")                 \
+    X(reg_event_failed, "SUBSCRIBEs for the reg event package that got no 2xx")                                \
+    X(network_deregistered, "contacts that the network de-registered, told by the reg event package")          \
     X(requests_from_ue, "requests forwarded from UEs to the core")                                             \
     X(requests_to_ue, "requests forwarded from the core to UEs")                                               \
     X(store_written, "rows of registrations written to the store")                                             \

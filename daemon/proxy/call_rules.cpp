@@ -49,13 +49,14 @@ std::string request_to_core(const sip::Message& request, const ToCore& rules, si
     const bool initial = is_initial(request) && request.method() != Method::ack;
     (void)decrement_max_forwards(edit, request);
     mark_received(edit, request, rules.received);                                             // C-19
-    push_via(edit, transport, rules.via_host, sip::Transactions::new_branch());
+    push_via(edit, transport, rules.via_host, sip::Transactions::new_branch() + rules.loop_mark);
     if (rules.route) {                                                                        // C-60
         if (!rules.route->empty()) edit.insert_before(HeaderId::from, fmt::format("Route: {}", fmt::join(*rules.route, ", ")));
         edit.remove_all(HeaderId::route);
     } else {
         pop_own_route(edit, request, rules.own_hosts);
     }
+    // C-65: the Request-URI stays as it is.
     if (needs_record_route(request))                                                          // C-63; the core meets its side first
         edit.insert_before(HeaderId::record_route, fmt::format("Record-Route: <{}>, <{}>", rules.core_uri, rules.ue_uri));
     strip_untrusted(edit, request);                                                           // H-2, C-3, C-4
@@ -76,7 +77,7 @@ std::string request_to_ue(const sip::Message& request, const ToUe& rules) {
     sip::Edit edit(request);
     (void)decrement_max_forwards(edit, request);
     mark_received(edit, request, rules.received);
-    push_via(edit, rules.transport, rules.via_host, sip::Transactions::new_branch());
+    push_via(edit, rules.transport, rules.via_host, sip::Transactions::new_branch() + rules.loop_mark);
     pop_own_route(edit, request, rules.own_hosts);
     if (needs_record_route(request))                                                          // the phone meets its side first
         edit.insert_before(HeaderId::record_route, fmt::format("Record-Route: <{}>, <{}>", rules.ue_uri, rules.core_uri));

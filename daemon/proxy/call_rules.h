@@ -16,6 +16,7 @@ struct ToCore {
     sip::Flow received;
     std::string via_host;
     std::string core_uri, ue_uri;                        ///< our Record-Route pair, as the core and as the UE reach us
+    std::string loop_mark;                               ///< follows our branch (OwnMarks)
     std::string orig_ioi;
     std::vector<std::string> own_hosts;
     std::vector<Impu> registered;                        ///< to assert one of them (C-61)
@@ -29,6 +30,7 @@ struct ToUe {
     sip::Transport transport = sip::Transport::udp;
     std::string via_host;                                ///< our protected server port
     std::string core_uri, ue_uri;
+    std::string loop_mark;
     std::vector<std::string> own_hosts;
 };
 /// A request from the core as the phone gets it: C-70, C-72. The Request-URI stays as it is.

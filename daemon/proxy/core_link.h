@@ -1,19 +1,53 @@
-// The way to the core: one next hop over UDP, TCP or TLS (and one for emergency calls), and what our Via towards it says.
+// The way to the core: to which element a request goes (next_hops, resolver, health), over UDP, TCP or TLS, and what our Via towards it says.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <vector>
 
+#include "base/clock.h"
 #include "base/task.h"
 #include "daemon/config.h"
 #include "daemon/proxy/connector.h"
+#include "daemon/proxy/health.h"
+#include "daemon/proxy/next_hops.h"
+#include "daemon/proxy/own_marks.h"
+#include "daemon/proxy/resolver.h"
 #include "sip/headers.h"
 #include "sip/transactions.h"
 
 namespace gmgate::daemon {
+
+class CoreLink;
+
+/// One request on its way to the core: tries one target after the other, each with a branch of its own (RFC 3263 §4.3, RFC 3261 §16.6).
+/// Tells the core link which targets answered. Must not outlive it.
+class CoreAttempts {
+public:
+    /// The request as it goes out over that transport, with a fresh branch each time it is called.
+    using Build = std::function<std::string(sip::Transport)>;
+    CoreAttempts(CoreLink& link, std::vector<Target> targets, Build build, bool is_urgent = false)
+        : link_(&link), left_(std::move(targets)), build_(std::move(build)), is_urgent_(is_urgent) {}
+
+    /// Sends to the next target that can be sent to. Errors: Reaction::broken with the last reason when none is left, exhausted.
+    Task<Result<std::unique_ptr<sip::ClientTransaction>>> next();
+    /// What came of the last try. True when another target may be tried: nothing came (time-out, broken connection), or 503, and there is
+    /// another target, or the connection was an old one and the same target deserves a new one.
+    bool should_try_again(const Result<sip::OwnedMessage>& outcome);
+
+private:
+    CoreLink* link_;
+    std::vector<Target> left_;
+    Build build_;
+    bool is_urgent_;
+    std::optional<Target> current_;
+    bool used_old_connection_ = false, is_invite_ = false;
+};
 
 class CoreLink {
 public:
@@ -21,41 +55,63 @@ public:
     /// Needed before the first request when the transport is tls.
     void use_tls(TlsConnector& tls) { connector_.use_tls(tls); }
 
-    /// Transport for a request of that size: the configured one, TCP for what does not fit a datagram (RFC 3261 §18.1.1).
-    sip::Transport transport_for(std::size_t octets) const;
-    /// True when TCP was chosen for the size alone, so that UDP may be tried when it fails (RFC 3261 §18.1.1).
-    bool may_fall_back(sip::Transport transport) const;
+    /// What tells our own tokens and loops from those of others.
+    const OwnMarks& marks() const { return marks_; }
     const std::string& via_host() const { return via_host_; }
     /// host:port of our URI as the core reaches it, in Path and Record-Route; with ;transport=tcp or tls when the core is spoken to so.
     const std::string& uri_host() const { return uri_host_; }
     bool is_core_side(const sip::Flow& flow) const;  ///< received on the core-side socket or on a connection of ours to the core
-    /// True for an address that we send requests to: only there may a response without transaction go.
+    /// True for an address that we send requests to or that requests came from: only there may a response without transaction go.
     bool is_core_address(const Address& address) const;
-    /// The E-CSCF (C-83), else the ordinary next hop.
-    const Endpoint& next_hop() const { return core_.next_hop; }
-    const Endpoint& emergency_next_hop() const { return emergency_next_hop_; }
+    /// A request came from there, so its answers may go there.
+    void note_core_address(const Address& address);
 
-    /// Starts a client transaction towards the next hop, opening the TCP connection when there is none. `request` carries our Via
-    /// with `transport`. Errors: Reaction::broken with the reason.
-    Task<Result<std::unique_ptr<sip::ClientTransaction>>> send(std::string request, sip::Transport transport);
-    /// The same towards another element (an E-CSCF).
-    Task<Result<std::unique_ptr<sip::ClientTransaction>>> send(std::string request, sip::Transport transport, Endpoint next_hop);
-    /// The same for a request that is built for its transport: TCP when it is too long for a datagram, UDP again when TCP then fails.
-    Task<Result<std::unique_ptr<sip::ClientTransaction>>> send_fitting(std::function<std::string(sip::Transport)> build, Endpoint next_hop);
-    /// ACK to 2xx and other requests outside transactions.
-    Task<Result<void>> send_stateless(std::string bytes, sip::Transport transport);
-    Task<Result<void>> send_stateless(std::string bytes, sip::Transport transport, Endpoint next_hop);
+    /// Where requests outside of dialogs go: [core] next-hop, best first. Errors: Reaction::retry, no name could be resolved.
+    Task<Result<std::vector<Target>>> next_hops();
+    /// Emergency requests: [core] emergency-next-hop (C-83), else next_hops().
+    Task<Result<std::vector<Target>>> emergency_next_hops();
+    /// Where a request with `route_uri` on top of its Route goes. A phone's Route is believed only as far as it names an element that we
+    /// know: a next hop, an address that requests came from, or a host of `service_route` (looked up only with follow-route).
+    Task<Result<std::vector<Target>>> targets_for(std::string route_uri, std::vector<std::string> service_route);
+
+    /// ACK to 2xx, late responses: outside transactions, to the first of `targets`; TCP for what is too long for a datagram.
+    Task<Result<void>> send_stateless(CoreAttempts::Build build, std::vector<Target> targets);
+    Task<Result<void>> send_stateless(std::string bytes, sip::Transport transport, Endpoint to);
+
+    /// OPTIONS to every next hop, again and again; ends with the loop. Answers bring an element back, silence takes it out.
+    Task<void> watch_next_hops();
+    const Health& health() const { return health_; }
 
 private:
-    Task<Result<sip::Flow>> flow_to(Endpoint next_hop, sip::Transport transport);
+    friend class CoreAttempts;
+    struct Way {
+        sip::Flow flow;
+        bool is_old = false;  ///< a connection that was open already
+    };
+    Task<Result<std::vector<Target>>> resolve(std::vector<NextHop> hops);
+    Task<Result<Way>> way_to(Endpoint to, CoreTransport transport);
+    Task<void> ping(Target target);
+    void answered(const Target& target);
+    void failed(const Target& target, std::string_view why);
+    /// No answer to a request that may rightly stay without one (RFC 4320): an OPTIONS tells more, when pings are on.
+    void doubt(const Target& target, std::string_view why);
+    Target at(const Endpoint& endpoint, CoreTransport transport) const;
 
     const Core& core_;
     sip::Transports& transports_;
     sip::Transactions& transactions_;
+    Clock clock_;
+    OwnMarks marks_;
     std::string via_host_, uri_host_;
-    Endpoint emergency_next_hop_;
-    std::map<Endpoint, sip::Flow> connections_;                     ///< the live TCP or TLS connection to each next hop
+    std::map<std::pair<Endpoint, CoreTransport>, sip::Flow> connections_;  ///< the live TCP or TLS connection to each element
+    std::set<Address> core_addresses_;                                     ///< bounded; configured ones and those learnt
     Connector connector_;
+    Health health_;
+    std::optional<asio::any_io_executor> pinging_on_;                      ///< while watch_next_hops() runs
+    std::unique_ptr<Resolver> resolver_;                                   ///< made when the first name is met
 };
+
+/// The transport of a request of that size towards `wanted`: TCP for what does not fit a datagram (RFC 3261 §18.1.1).
+CoreTransport transport_for(std::size_t octets, CoreTransport wanted);
 
 }  // namespace gmgate::daemon

@@ -70,6 +70,11 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     }
     const std::string token = dialog->token;
     emergency_.moved(token, flow);
+    const std::string loop_mark = core_.marks().loop_mark(request, "core " + token);
+    if (auto objection = check_loop(request, loop_mark)) {
+        Answer refusal = std::move(*objection);
+        co_return co_await answer(transaction, std::move(refusal));
+    }
     counters_.add(Counter::emergency_passed);
     log::notice("emergency-passed", {{"method", request.method_name()},
                                      {"peer", flow.remote.to_string()},
@@ -82,14 +87,17 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     rules.via_host = core_.via_host();
     rules.core_uri = token_uri(token, core_.uri_host());
     rules.ue_uri = token_uri(token, flow.local.to_string());
+    rules.loop_mark = loop_mark;
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;  // C-83: nobody is asserted
     if (initial) rules.route.emplace();  // an unknown phone does not choose its way through the network
-    auto client = co_await core_.send_fitting([&](sip::Transport transport) { return request_to_core(request, rules, transport); },
-                                        core_.emergency_next_hop());
+    const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
+    Result<std::vector<Target>> targets = co_await core_.emergency_next_hops();
+    const auto attempts = std::make_shared<CoreAttempts>(core_, targets ? std::move(*targets) : std::vector<Target>{}, build, true);
+    auto client = co_await attempts->next();
     if (!client) {
         if (initial) emergency_.close(token);
-        Answer refusal = no_answer(client.error(), true);
+        Answer refusal = no_answer(targets ? client.error() : targets.error(), true, watch->is_cancelled);
         co_return co_await answer(transaction, std::move(refusal));
     }
 
@@ -103,6 +111,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
         return response_to_ue(response);
     };
     leg.towards_core = true;
+    leg.again = next_target(attempts);
     co_await relay(std::move(leg));
     const bool is_established = final_status >= 200 && final_status < 300;
     if ((initial && !(request.method() == sip::Method::invite && is_established)) || request.method() == sip::Method::bye)
@@ -131,7 +140,7 @@ Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> t
 
     Relay leg;
     leg.transaction = transaction;
-    leg.client = transactions_.send(request_to_ue(request, rules), flow);
+    leg.client = transactions_.send(request_to_ue(request, rules), flow, {.is_urgent = true});
     leg.watch = watch;
     leg.edit = [](const sip::Message& response) { return response_to_core(response, {}); };
     const bool is_bye = request.method() == sip::Method::bye;
@@ -146,10 +155,10 @@ Task<void> Router::stray_emergency(sip::OwnedMessage message, sip::Flow flow) {
     rules.received = flow;
     rules.via_host = core_.via_host();
     rules.own_hosts = own_hosts_;
-    std::string text = request_to_core(*message, rules, sip::Transport::udp);
-    const sip::Transport transport = core_.transport_for(text.size());
-    if (transport != sip::Transport::udp) text = request_to_core(*message, rules, transport);
-    (void)co_await core_.send_stateless(std::move(text), transport, core_.emergency_next_hop());
+    Result<std::vector<Target>> targets = co_await core_.emergency_next_hops();
+    if (!targets) co_return;
+    CoreAttempts::Build build = [&](sip::Transport transport) { return request_to_core(*message, rules, transport); };
+    (void)co_await core_.send_stateless(std::move(build), std::move(*targets));
 }
 
 }  // namespace gmgate::daemon

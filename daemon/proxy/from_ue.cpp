@@ -1,4 +1,4 @@
-// A request from a phone over its SAs, to the core (TS 24.229 §5.2.6.3, requirements C.9).
+// A request from a phone over its SAs, to the core (TS 24.229 §5.2.6.3, requirements C.9; C-53: SUBSCRIBE for reg like any other).
 #include <algorithm>
 
 #include <fmt/format.h>
@@ -36,7 +36,9 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     if (sip::is_reliable(transaction->flow().transport)) transports_.keep_open(transaction->flow().connection, true);
 
     // May it go on?
+    const std::string loop_mark = core_.marks().loop_mark(request, "core " + token);
     auto objection = check_proxyable(request, interface != nullptr && interface->refuse_mediasec);
+    if (!objection) objection = check_loop(request, loop_mark);
     if (!objection)
         objection = check_security_verify(request, owner.set, registration, interface != nullptr && interface->ignore_q);  // C-64
     if (objection) {
@@ -49,12 +51,21 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     rules.received = transaction->flow();
     rules.via_host = core_.via_host();
     rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration.realm_id, owner.set ? owner.set->gateway_server() : transaction->flow().local));
+    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration.realm_id, owner.set ? owner.set->gateway_server() : transaction->flow().local, registration.transport));
+    rules.loop_mark = loop_mark;
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;
     rules.registered = registration.impus;
-    if (is_initial(request)) {
-        const std::vector<std::string> remaining = remaining_route(request, own_hosts_);
+    const std::vector<std::string> remaining = remaining_route(request, own_hosts_);
+    const bool is_urgent = is_initial(request) && interface != nullptr && is_emergency(request.request_uri(), interface->emergency_numbers);
+    if (is_urgent) {
+        rules.route.emplace();  // C-83: to the E-CSCF, whatever Service-Route says
+        counters_.add(Counter::emergency_passed);
+    } else if (is_initial(request)) {
+        if (is_emergency_contact(registration.key)) {  // C-82
+            Answer refusal = make_answer(403, "Forbidden", "an emergency registration serves emergency requests only");
+            co_return co_await answer(transaction, std::move(refusal), aim);
+        }
         if (compare_route(remaining, registration.service_route) == RouteVerdict::differs) {  // C-60: replaced by the stored one
             rules.route = registration.service_route;
             counters_.add(Counter::route_replaced);
@@ -64,15 +75,27 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
         }
     }
 
+    const std::vector<std::string> service_route = registration.service_route;
+    const std::string top_route = first_route_uri(rules.route ? *rules.route : remaining);
+
     // Before anything can answer: the transaction's own late 100 (RFC 4320 §4.1) has to come to port_us as well (B-15).
     const bool is_reachable = co_await aim();
     if (is_reachable && request.method() == sip::Method::invite)  // RFC 3261 §17.2.1: at once
         (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
+    // Where to? Then the first element of the core that can be sent to; the others wait in `attempts`.
+    Result<std::vector<Target>> targets = failure(Reaction::internal, {});
+    if (is_urgent) targets = co_await core_.emergency_next_hops();
+    else targets = co_await core_.targets_for(top_route, service_route);
+    if (!targets) {
+        Answer refusal = no_answer(targets.error(), true);
+        co_return co_await answer(transaction, std::move(refusal), aim);
+    }
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
-    auto client = co_await core_.send_fitting(build, core_.next_hop());
+    const auto attempts = std::make_shared<CoreAttempts>(core_, std::move(*targets), build, is_urgent);
+    auto client = co_await attempts->next();
     if (!client) {
-        Answer refusal = no_answer(client.error(), true);
+        Answer refusal = no_answer(client.error(), true, watch->is_cancelled);
         co_return co_await answer(transaction, std::move(refusal), aim);
     }
     counters_.add(Counter::requests_from_ue);
@@ -83,10 +106,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     leg.watch = watch;
     leg.edit = response_to_ue;
     leg.aim = aim;
-    leg.again = [this, &build]() -> Task<std::unique_ptr<sip::ClientTransaction>> {  // the core's connection was stale
-        auto second = co_await core_.send_fitting(build, core_.next_hop());
-        co_return second ? std::move(*second) : nullptr;
-    };
+    leg.again = next_target(attempts);
     leg.towards_core = true;
     co_await relay(std::move(leg));
 }

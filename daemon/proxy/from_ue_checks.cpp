@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "daemon/proxy/header_rules.h"
+#include "daemon/proxy/own_marks.h"
 #include "daemon/proxy/request_syntax.h"
 #include "sip/headers.h"
 #include "sip/sec_agree.h"
@@ -52,6 +53,11 @@ std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_m
                   .why = fmt::format("Proxy-Require: {}", unknown), .counter = {}};
 }
 
+std::optional<Answer> check_loop(const sip::Message& request, std::string_view mark) {
+    if (!OwnMarks::has_looped(request, mark)) return std::nullopt;
+    return make_answer(482, "Loop Detected", "the request has passed here before, unchanged");
+}
+
 std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by, const Registration& registration,
                                             bool ignore_q) {
     if (request.method() == sip::Method::ack || request.method() == sip::Method::cancel) return std::nullopt;
@@ -96,6 +102,13 @@ RouteVerdict compare_route(const std::vector<std::string>& remaining, const std:
     };
     return std::ranges::equal(remaining, service_route, same_uri) ? RouteVerdict::same : RouteVerdict::differs;
 }
+
+std::string first_route_uri(const std::vector<std::string>& route) {
+    const auto first = route.empty() ? std::nullopt : sip::NameAddr::parse(route.front());
+    return first ? std::string(first->uri) : std::string();
+}
+
+bool is_emergency_contact(const ContactKey& key) { return key.reg_id.starts_with("sos:"); }
 
 bool is_initial(const sip::Message& request) { return sip::tag_of(request, HeaderId::to).empty(); }
 

@@ -27,6 +27,9 @@ Answer make_answer(int status, std::string phrase, std::string why, std::optiona
 /// RFC 3261 §16.3 for a proxy: syntax and URI scheme (request_syntax.h: 400, 416), Max-Forwards (483), Proxy-Require (420). nullopt: all is well.
 std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec);
 
+/// RFC 3261 §16.3 step 4: 482 for a request that has passed here before on the same way, `mark` being OwnMarks::loop_mark.
+std::optional<Answer> check_loop(const sip::Message& request, std::string_view mark);
+
 /// C-64, A-16, A-17: a Security-Verify must equal the Security-Server of the set (null: the one of the TLS association) or of another live set of the registration; absent is
 /// accepted, and ACK and CANCEL are never asked (A-15a).
 std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by, const Registration& registration,
@@ -38,6 +41,12 @@ enum class RouteVerdict { same, differs };
 RouteVerdict compare_route(const std::vector<std::string>& remaining, const std::vector<std::string>& service_route);
 /// The Route values that remain when those on top that are ours are gone.
 std::vector<std::string> remaining_route(const sip::Message& request, const std::vector<std::string>& own_hosts);
+
+/// URI text of the first of these name-addr values; "" when there is none.
+std::string first_route_uri(const std::vector<std::string>& route);
+
+/// C-81, C-82: a contact that registered with the URI parameter `sos`.
+bool is_emergency_contact(const ContactKey& key);
 
 /// True for a request outside a dialog: no To tag.
 bool is_initial(const sip::Message& request);

@@ -40,10 +40,11 @@ std::string token_uri(std::string_view token, std::string_view host_and_port) {
     return fmt::format("sip:{}@{};lr", token, host_and_port);
 }
 
-std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours) {
+std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours, sip::Transport transport) {
+    const std::string_view suffix = transport == sip::Transport::tls ? ";transport=tls" : transport == sip::Transport::tcp ? ";transport=tcp" : "";
     const auto interface = std::ranges::find(config.sip_interfaces, realm_id, &SipInterface::realm_id);
-    if (interface == config.sip_interfaces.end() || interface->host.empty()) return ours.to_string();
-    return fmt::format("{}:{}", interface->host, ours.port.value);
+    if (interface == config.sip_interfaces.end() || interface->host.empty()) return fmt::format("{}{}", ours.to_string(), suffix);
+    return fmt::format("{}:{}{}", interface->host, ours.port.value, suffix);
 }
 
 std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts) {

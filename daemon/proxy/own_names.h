@@ -21,8 +21,9 @@ std::vector<std::string> own_hosts(const Config& config);
 
 /// "sip:TOKEN@host:port;lr": what Path says, and Record-Route.
 std::string token_uri(std::string_view token, std::string_view host_and_port);
-/// host:port of our URI as a UE reaches it at `ours` (Registration::reached_at): the interface's `host`, else the address, and the port.
-std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours);
+/// host:port of our URI as a UE reaches it at `ours` (Registration::reached_at): the interface's `host`, else the address, and the port;
+/// with ;transport= for a UE that registered over TCP or TLS (RFC 5658 §4: each of the pair tells the transport of its side).
+std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours, sip::Transport transport);
 
 /// The token of the first URI of ours that carries one, among the Route values on top, else in the Request-URI (C-70). nullopt when
 /// neither names us. An empty token: the request is for the gateway itself.

@@ -89,10 +89,17 @@ Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, A
     co_await answer(std::move(transaction), std::move(refusal), as_it_came);
 }
 
-Answer Router::no_answer(const Error& error, bool towards_core) {
+Answer Router::no_answer(const Error& error, bool towards_core, bool is_cancelled) {
     Answer answer;
     answer.why = error.text;
-    if (towards_core) {  // C-66
+    if (error.reaction == Reaction::exhausted) {  // our own table is full
+        answer.status = 503;
+        answer.phrase = "Service Unavailable";
+        answer.extra.emplace_back("Retry-After: 10");
+    } else if (is_cancelled) {  // RFC 3261 §16.10: timer C, or a CANCEL that the other side never answered
+        answer.status = 487;
+        answer.phrase = "Request Terminated";
+    } else if (towards_core) {  // C-66
         answer.status = 504;
         answer.phrase = "Server Time-out";
         answer.counter = Counter::core_unreachable;
@@ -104,6 +111,14 @@ Answer Router::no_answer(const Error& error, bool towards_core) {
         answer.phrase = "Request Timeout";
     }
     return answer;
+}
+
+std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> Router::next_target(std::shared_ptr<CoreAttempts> attempts) {
+    return [attempts](const Result<sip::OwnedMessage>& outcome) -> Task<std::unique_ptr<sip::ClientTransaction>> {
+        if (!attempts->should_try_again(outcome)) co_return nullptr;
+        auto another = co_await attempts->next();
+        co_return another ? std::move(*another) : nullptr;
+    };
 }
 
 Task<void> Router::relay(Relay leg) {
@@ -122,24 +137,26 @@ Task<void> Router::relay(Relay leg) {
     if (is_invite) start_timer_c();
 
     bool is_answered = false;
-    bool may_try_again = static_cast<bool>(leg.again);
+    bool is_first = true;  // outcome of this try
     for (;;) {
         const Result<sip::OwnedMessage> response = co_await leg.client->next();
-        if (!response && response.error().reaction == Reaction::broken && std::exchange(may_try_again, false)) {
+        if (leg.again && !leg.watch->is_cancelled && std::exchange(is_first, false)) {
             leg.watch->client = nullptr;
-            auto second = co_await leg.again();
-            if (second != nullptr) {
-                leg.client = std::move(second);
+            auto another = co_await leg.again(response);
+            if (another != nullptr) {
+                leg.client = std::move(another);
                 leg.watch->client = leg.client.get();
                 if (leg.watch->is_cancelled) leg.client->cancel();
+                is_first = true;
+                if (is_invite) start_timer_c();
                 continue;
             }
             leg.watch->client = leg.client.get();
+            if (leg.watch->is_cancelled) leg.client->cancel();
         }
-        may_try_again = false;
         if (!response) {
             if (!is_answered) {
-                Answer refusal = no_answer(response.error(), leg.towards_core);
+                Answer refusal = no_answer(response.error(), leg.towards_core, leg.watch->is_cancelled);
                 co_await answer(leg.transaction, std::move(refusal), leg.aim);
             }
             break;

@@ -48,6 +48,7 @@ public:
     void stray(sip::OwnedMessage message, sip::Flow flow);
 
     EmergencyDialogs& emergency_dialogs() { return emergency_; }
+    const EmergencyDialogs& emergency_dialogs() const { return emergency_; }
 
 private:
     /// What a CANCEL acts upon; shared by the coroutine and the server transaction's handler.
@@ -74,13 +75,16 @@ private:
         std::shared_ptr<CancelWatch> watch;
         ResponseEdit edit;
         Aim aim;
-        /// A second try when the way broke before any response; empty, or nullptr as its result: none.
-        std::function<Task<std::unique_ptr<sip::ClientTransaction>>()> again;
+        /// Told the first outcome of a try (a response, or why there is none). Gives another try, within the same server transaction,
+        /// or nullptr: the outcome stands. Not asked any more when the request has been cancelled.
+        std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> again;
         bool towards_core = false;  ///< the request went to the core
     };
     Task<void> relay(Relay relay);
     /// What the other side gets when this leg gave no answer.
-    static Answer no_answer(const Error& error, bool towards_core);
+    static Answer no_answer(const Error& error, bool towards_core, bool is_cancelled = false);
+    /// The relay's `again` for a request to the core: the next target when the last one gave nothing.
+    static std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> next_target(std::shared_ptr<CoreAttempts> attempts);
 
     // ---- from_ue.cpp
     Task<void> handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction);

@@ -55,10 +55,14 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     if (const auto via = sip::top_via(*ack)) {  // leave the phone's Via as it is: an ACK gets no response
         rules.received.remote.address = via->sent_by_address().value_or(Address{});
     }
-    std::string text = request_to_core(*ack, rules, sip::Transport::udp);
-    const sip::Transport transport = core_.transport_for(text.size());
-    if (transport != sip::Transport::udp) text = request_to_core(*ack, rules, transport);
-    const auto sent = co_await core_.send_stateless(std::move(text), transport);
+    const std::string top_route = first_route_uri(remaining_route(*ack, own_hosts_));  // the way of the dialog's other requests
+    const Registration* registration = table_.find_by_token(token);
+    const std::vector<std::string> service_route = registration != nullptr ? registration->service_route : std::vector<std::string>{};
+    Result<std::vector<Target>> targets = co_await core_.targets_for(top_route, service_route);
+    CoreAttempts::Build build = [&](sip::Transport transport) { return request_to_core(*ack, rules, transport); };
+    Result<void> sent = failure(Reaction::broken, {});
+    if (targets) sent = co_await core_.send_stateless(std::move(build), std::move(*targets));
+    else sent = std::unexpected(targets.error());
     if (!sent) log::info("proxy-stray-not-sent", {{"what", "ACK"}, {"token", token}, {"reason", sent.error().text}});
 }
 

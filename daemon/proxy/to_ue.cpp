@@ -17,6 +17,7 @@ constexpr std::size_t kOurOctets = 350;  // what Via and Record-Route add to a r
 
 Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> transaction) {
     const sip::Message& request = transaction->request();
+    core_.note_core_address(transaction->flow().remote.address);
     if (auto objection = check_proxyable(request, false)) {
         Answer refusal = std::move(*objection);
         co_return co_await answer(transaction, std::move(refusal));
@@ -33,6 +34,10 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
         Answer refusal = make_answer(404, "Not Found", "neither Route nor Request-URI names us", Counter::not_registered);
         co_return co_await answer(transaction, std::move(refusal));
     }
+    if (table_.find_by_token(*token) == nullptr && core_.marks().judge(*token) == TokenVerdict::tampered) {  // RFC 5626 §5.3.1
+        Answer refusal = make_answer(403, "Forbidden", "the token was tampered with", Counter::not_registered);
+        co_return co_await answer(transaction, std::move(refusal));
+    }
     // A token that we gave out once: the registration has ended here before it did in the core (expired, its SAs deleted, a reboot).
     if (table_.find_by_token(*token) == nullptr) {
         Answer refusal = make_answer(480, "Temporarily Unavailable", "no registration with this token: the phone must register again", Counter::not_registered);
@@ -44,6 +49,11 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
 Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token) {
     const sip::Message& request = transaction->request();
     const auto watch = watch_cancel(*transaction);
+    const std::string loop_mark = core_.marks().loop_mark(request, "ue " + token);
+    if (auto objection = check_loop(request, loop_mark)) {
+        Answer refusal = std::move(*objection);
+        co_return co_await answer(transaction, std::move(refusal));
+    }
     if (request.method() == sip::Method::invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
     // How is it reached? Over the set in use, or not at all (C-71, H-8).
@@ -64,7 +74,8 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     rules.transport = path->flow.transport;
     rules.via_host = path->via_host;
     rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration->realm_id, *ours));
+    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration->realm_id, *ours, registration->transport));
+    rules.loop_mark = loop_mark;
     rules.own_hosts = own_hosts_;
     ResponseToCore back;
     back.registered = registration->impus;
@@ -75,7 +86,9 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     leg.transaction = transaction;
     leg.client = transactions_.send(request_to_ue(request, rules), path->flow);
     // The phone lost its connection, or the set ended before it answered: by UDP over the set in use now, in the same transaction.
-    leg.again = [&]() -> Task<std::unique_ptr<sip::ClientTransaction>> {
+    bool was_tried = false;
+    leg.again = [&](const Result<sip::OwnedMessage>& outcome) -> Task<std::unique_ptr<sip::ClientTransaction>> {
+        if (outcome || outcome.error().reaction != Reaction::broken || std::exchange(was_tried, true)) co_return nullptr;
         const Result<UePath> datagram = co_await path_to_ue(token, 0, true);
         if (!datagram || datagram->flow == path->flow) co_return nullptr;
         rules.transport = datagram->flow.transport;

@@ -81,7 +81,7 @@ RegisterWorld::RegisterWorld(daemon::Config made, std::chrono::milliseconds t1) 
     const auto loopback = asio::ip::make_address("127.0.0.1");
     core_.open(asio::ip::udp::v4());
     core_.bind({loopback, 0});
-    config.core.next_hop = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}};
+    config.core.next_hops = {daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
     {
         asio::ip::udp::socket probe(loop, {loopback, 0});
         config.core.listen = {*Address::parse("127.0.0.1"), Port{probe.local_endpoint().port()}};

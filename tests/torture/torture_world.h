@@ -78,7 +78,7 @@ private:
     Config make_config() const {
         Config c;
         c.core.listen = core_side;
-        c.core.next_hop = core.endpoint();
+        c.core.next_hops = {NextHop{.endpoint = core.endpoint()}};
         c.core.visited_network_id = "visited.example";
         SipInterface interface;
         interface.realm_id = "access";

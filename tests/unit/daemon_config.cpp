@@ -47,7 +47,7 @@ std::string mistake(const std::string& text) {
 TEST_CASE("A small configuration is read, with the defaults of the design") {
     const auto config = parse_config(kGood, "test.toml");
     REQUIRE_MESSAGE(config.has_value(), config.error().text);
-    CHECK(config->core.next_hop.to_string() == "10.2.0.2:5060");
+    CHECK(config->core.next_hops.at(0).to_string() == "10.2.0.2:5060");
     const auto& profile = config->ims_aka_profiles.front();
     CHECK(profile.preference == std::vector<AlgorithmPair>(kDefaultPreference.begin(), kDefaultPreference.end()));
     CHECK(profile.all_ports().size() == 6);
@@ -105,7 +105,7 @@ TEST_CASE("Mistakes are told with line, column and the fix") {
     CHECK(mistake(with(kGood, "[6100, 6101]", "[6200, 6101]")).find("used twice") != std::string::npos);
     CHECK(mistake(with(kGood, "ims-aka-profile = \"volte\"\n", "ims-aka-profile = \"vol\"\n")).find("is not defined") != std::string::npos);
     CHECK(mistake(with(kGood, "\"10.1.0.1\"", "\"10.1.0\"")).find("is no IPv4 or IPv6 address") != std::string::npos);
-    CHECK(mistake(with(kGood, "\"10.2.0.2:5060\"", "\"core.example:5060\"")).find("names are not looked up") != std::string::npos);
+    CHECK(mistake(with(kGood, "\"10.2.0.1:5060\"", "\"core.example:5060\"")).find("names are not looked up") != std::string::npos);
     CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"ipsec\"")).find("is not one of \"ipsec3gpp\", \"tls\"") != std::string::npos);
     CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"tls-ipsec3gpp\"")).find("has no sip-port with transport-protocol = \"TLS\"") != std::string::npos);
     CHECK(mistake(with(kGood, "address = \"10.1.0.1\"", "address = \"10.1.0.1\"\nport = 6100")).find("give one of them another port") != std::string::npos);

@@ -1,148 +1,11 @@
-// The router on real sockets of the loopback: a phone with one set of SAs (the mark that the kernel would report is put on by the test),
-// the gateway's transports and transactions, and a core. No kernel SAs: who owns a flow is all that the router knows of them.
-#include <memory>
-
-#include <fmt/format.h>
-
-#include "daemon/proxy/router.h"
-#include "sip/spawn.h"
-#include "tests/unit/daemon_proxy_support.h"
-#include "tests/unit/sip_net_support.h"
+// The router on real sockets of the loopback: requests in both directions, calls, fail-over, emergency.
+#include "tests/unit/daemon_proxy_network.h"
 
 using namespace gmgate;
 using namespace gmgate::daemon;
 using namespace gmgate::daemon::test;
-using gmgate::sip::test::Loop;
-using gmgate::sip::test::Peer;
-using gmgate::sip::test::response_text;
 
-namespace {
-
-/// A server transaction whose flow has the mark of an inbound SA.
-class Marked : public sip::ServerTransaction {
-public:
-    Marked(std::shared_ptr<sip::ServerTransaction> inner, Mark mark) : inner_(std::move(inner)), flow_(inner_->flow()) { flow_.mark = mark; }
-    const sip::Message& request() const override { return inner_->request(); }
-    const sip::Flow& flow() const override { return flow_; }
-    void set_reply_flow(const sip::Flow& flow) override { inner_->set_reply_flow(flow); }
-    const sip::Flow& reply_flow() const override { return inner_->reply_flow(); }
-    Result<void> respond(std::string response) override { return inner_->respond(std::move(response)); }
-    bool is_completed() const override { return inner_->is_completed(); }
-    void on_cancel(std::function<void()> handler) override { inner_->on_cancel(std::move(handler)); }
-
-private:
-    std::shared_ptr<sip::ServerTransaction> inner_;
-    sip::Flow flow_;
-};
-
-constexpr std::uint32_t kSet = 77;
-
-struct Network {
-    Loop loop;
-    Peer ue_client = Peer::udp(loop, Family::v4), ue_server = Peer::udp(loop, Family::v4), core_peer = Peer::udp(loop, Family::v4);
-    Endpoint ps = sip::test::free_endpoint(Family::v4), pc = sip::test::free_endpoint(Family::v4), core_side = sip::test::free_endpoint(Family::v4);
-    Config config = make_config();
-    sip::Transports transports{loop.io.get_executor(), {}};
-    sip::Transactions transactions{loop.io.get_executor(), transports, {}, [](const sip::Flow&) { return sip::kCoreTimers; }};
-    Table table;
-    Counters counters;
-    CoreLink link{config.core, transports, transactions};
-    Router router{loop.io.get_executor(), config, table, link, transports, transactions, counters};
-    ContactKey key{Impi("alice_private@home.example"), "", ""};
-    std::uint32_t mark = kSet;
-
-    Network() {
-        for (const Endpoint& local : {ps, pc, core_side}) REQUIRE(transports.listen(local, {}).has_value());
-        transactions.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) {
-            const bool from_core = transaction->flow().local == core_side;
-            auto marked = std::make_shared<Marked>(std::move(transaction), Mark{from_core ? 0 : mark});
-            sip::spawn(loop.io.get_executor(), from_core ? router.from_core(marked) : router.from_ue(marked), "test");
-        });
-        transactions.on_stray([this](sip::OwnedMessage message, sip::Flow flow) {
-            if (flow.local != core_side) flow.mark = Mark{mark};
-            router.stray(std::move(message), flow);
-        });
-        auto set = std::make_unique<SaSet>();
-        set->number = SetNumber{kSet};
-        set->state = SetState::established;
-        set->in_use = true;
-        set->parameters.ue = set->parameters.gateway = sip::test::loopback(Family::v4);
-        set->parameters.port_uc = ue_client.endpoint().port;
-        set->parameters.port_us = ue_server.endpoint().port;
-        set->parameters.port_pc = pc.port;
-        set->parameters.port_ps = ps.port;
-        auto registration = std::make_unique<Registration>();
-        registration->key = key;
-        registration->token = "tok1";
-        registration->impus = {Impu("sip:alice@home.example")};
-        registration->service_route = {"<sip:orig@scscf.home.example;lr>"};
-        registration->realm_id = "access";
-        registration->sets.push_back(std::move(set));
-        table.add(std::move(registration));
-    }
-    ~Network() { transports.shutdown(); }
-
-    Config make_config() const {
-        Config c;
-        c.core.listen = core_side;
-        c.core.next_hop = core_peer.endpoint();
-        c.core.visited_network_id = "visited.example";
-        SipInterface interface;
-        interface.realm_id = "access";
-        SipPort port;
-        port.address = ps.address;
-        port.ims_aka_profile = "p";
-        interface.sip_ports.push_back(port);
-        c.sip_interfaces.push_back(interface);
-        ImsAkaProfile profile;
-        profile.name = "p";
-        profile.protected_server_ports = {ps.port};
-        profile.start_protected_client_port = profile.end_protected_client_port = pc.port;
-        c.ims_aka_profiles.push_back(profile);
-        return c;
-    }
-
-    std::string from_ue(std::string_view method, std::string_view uri, std::string_view lines = "", std::string_view branch = "z9hG4bKue1") const {
-        return request(method, uri, lines, branch, ue_server.endpoint());
-    }
-    std::string from_core(std::string_view method, std::string_view lines, std::string_view branch = "z9hG4bKcore1") const {
-        return request(method, "sip:alice@192.0.2.7:1357", lines, branch, core_peer.endpoint());
-    }
-    static std::string request(std::string_view method, std::string_view uri, std::string_view lines, std::string_view branch, const Endpoint& sent_by) {
-        const bool in_dialog = lines.find("X-In-Dialog") != std::string_view::npos;
-        return crlf(fmt::format("{0} {1} SIP/2.0\nVia: SIP/2.0/UDP {2};branch={3}\nMax-Forwards: 70\nFrom: <sip:a@home.example>;tag=a1\n"
-                                "To: <sip:b@home.example>{4}\nCall-ID: c1\nCSeq: 7 {0}\n{5}Content-Length: 0\n\n",
-                                method, uri, sent_by.to_string(), branch, in_dialog ? ";tag=b1" : "", lines));
-    }
-    std::string our_route() const { return "Route: <sip:tok1@" + core_side.to_string() + ";lr>\n"; }
-    /// Skips a 100 Trying.
-    static std::string final_of(Peer& peer) {
-        for (;;) {
-            std::string text = peer.receive();
-            if (text.empty() || !text.starts_with("SIP/2.0 100")) return text;
-        }
-    }
-};
-
-std::optional<Endpoint> peer_of(int fd) {
-    sockaddr_storage address{};
-    socklen_t length = sizeof address;
-    REQUIRE(::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0);
-    return Endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address));
-}
-
-std::string first_line(const std::string& text) { return text.substr(0, text.find("\r\n")); }
-
-std::string header(const std::string& text, std::string_view name) {
-    const std::size_t at = text.find("\r\n" + std::string(name) + ": ");
-    if (at == std::string::npos) return {};
-    const std::size_t begin = at + name.size() + 4;
-    return text.substr(begin, text.find("\r\n", begin) - begin);
-}
-
-}  // namespace
-
-TEST_CASE("B-15, C-60…C-63: a MESSAGE over the SAs reaches the core, and the answer goes from port_pc to port_us") {
+TEST_CASE("B-15, C-60…C-63, C-65: a MESSAGE over the SAs reaches the core, its Request-URI as it was, and the answer goes from port_pc to port_us") {
     Network net;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example",
                                    "Route: <sip:" + net.ps.to_string() + ";lr>, <sip:orig@scscf.home.example;lr>\nProxy-Require: sec-agree\n"), net.ps);
@@ -169,7 +32,7 @@ TEST_CASE("C-60: a Route that is not the Service-Route is replaced and counted")
     CHECK(net.counters.get(Counter::route_replaced) == 1);
 }
 
-TEST_CASE("B-23: a request over no set of a registration is dropped, not answered") {
+TEST_CASE("B-23, C-62: a request over no set of a registration is dropped, not answered") {
     Network net;
     net.mark = 0;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
@@ -298,6 +161,24 @@ TEST_CASE("B-15: to a phone that registered over TCP a request goes from port_pc
     }
 }
 
+TEST_CASE("B-15: a phone that registered over TCP and sends by UDP is answered by UDP at port_us; a long request reaches a UDP phone over TCP") {
+    Network net;
+    net.table.find(net.key)->transport = sip::Transport::tcp;
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
+    net.core_peer.send(response_text(net.core_peer.receive(), 200), net.core_side);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 200 Text");
+
+    net.table.find(net.key)->transport = sip::Transport::udp;
+    auto listener = sip::open_listening_socket(net.ue_server.endpoint());
+    REQUIRE(listener.has_value());
+    net.core_peer.send(net.from_core("MESSAGE", net.our_route() + "X-Long: " + std::string(1400, 'x') + "\n", "z9hG4bKlong"), net.core_side);
+    Peer phone = Peer::accept(net.loop, *listener);
+    std::string got = phone.receive();
+    CHECK(header(got, "Via").starts_with("SIP/2.0/TCP " + net.ps.to_string()));
+    net.core_peer.send(net.from_core("MESSAGE", net.our_route(), "z9hG4bKshort"), net.core_side);
+    CHECK(header(net.ue_server.receive(), "Via").starts_with("SIP/2.0/UDP "));  // what fits a datagram still goes by UDP
+}
+
 TEST_CASE("B-15: a request on the phone's own connection is answered there") {
     Network net;
     auto set = net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
@@ -376,6 +257,166 @@ TEST_CASE("a phone's connection that breaks before any answer is replaced by UDP
     CHECK(header(again, "Via").starts_with("SIP/2.0/UDP " + net.ps.to_string()));
     net.ue_client.send(response_text(again, 200), net.ps);
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 200 Text");
+}
+
+TEST_CASE("RFC 3261 §16.3: a request that comes round unchanged gets 482, a spiral passes") {
+    Network net;
+    net.core_peer.send(net.from_core("MESSAGE", net.our_route()), net.core_side);
+    const std::string first = net.ue_server.receive();
+    const std::string looped = first.substr(first.find("\r\nVia: ") + 2, first.find("\r\n", first.find("Via: ")) - first.find("Via: ")) + "\n";
+    // The core sends it again with our Via below its own: the same way, the same Route.
+    net.core_peer.send(net.from_core("MESSAGE", looped + net.our_route(), "z9hG4bKround"), net.core_side);
+    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 482 Loop Detected");
+    std::string elsewhere = net.from_core("MESSAGE", looped + net.our_route(), "z9hG4bKspiral");
+    elsewhere.replace(elsewhere.find("sip:alice@192.0.2.7:1357"), 24, "sip:alice@192.0.2.7:1358");
+    net.core_peer.send(elsewhere, net.core_side);
+    CHECK(first_line(net.ue_server.receive()) == "MESSAGE sip:alice@192.0.2.7:1358 SIP/2.0");
+}
+
+TEST_CASE("C-71: a token that was tampered with gets 403") {
+    Network net;
+    std::string token = net.link.marks().new_token();
+    CHECK(net.link.marks().judge(token) == TokenVerdict::genuine);
+    net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:" + token + "@" + net.core_side.to_string() + ";lr>\n"), net.core_side);
+    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 480 Temporarily Unavailable");  // genuine, but not registered any more
+    token[20] = token[20] == '0' ? '1' : '0';
+    CHECK(net.link.marks().judge(token) == TokenVerdict::tampered);
+    net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:" + token + "@" + net.core_side.to_string() + ";lr>\n", "z9hG4bKcore2"), net.core_side);
+    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 403 Forbidden");
+    CHECK(net.link.marks().judge(OwnMarks().new_token()) == TokenVerdict::foreign);  // another process, an earlier run
+}
+
+TEST_CASE("RFC 5658: Record-Route tells the transport of each side") {
+    Network net;
+    net.table.find(net.key)->transport = sip::Transport::tcp;
+    net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
+    CHECK(header(net.core_peer.receive(), "Record-Route") ==
+          "<sip:tok1@" + net.core_side.to_string() + ";lr>, <sip:tok1@" + net.ps.to_string() + ";transport=tcp;lr>");
+}
+
+TEST_CASE("C-53: a phone's own SUBSCRIBE for reg is proxied to the core like any request") {
+    Network net;
+    net.ue_client.send(net.from_ue("SUBSCRIBE", "sip:alice@home.example", "Event: reg\n"), net.ps);
+    const std::string got = net.core_peer.receive();
+    CHECK(first_line(got) == "SUBSCRIBE sip:alice@home.example SIP/2.0");
+    CHECK(header(got, "Event") == "reg");
+    CHECK(header(got, "Route") == "<sip:orig@scscf.home.example;lr>");
+    CHECK(header(got, "P-Asserted-Identity") == "<sip:alice@home.example>");
+}
+
+TEST_CASE("RFC 3263 §4.3: 503 of the first next hop, and a refused connection, send the request to the next one within the transaction") {
+    Network net;
+    Peer second = Peer::udp(net.loop, Family::v4);
+    NextHop other;
+    other.endpoint = second.endpoint();
+    other.priority = 1;
+    net.config.core.next_hops.push_back(other);
+    SUBCASE("503") {
+        net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
+        const std::string first = net.core_peer.receive();
+        net.core_peer.send(response_text(first, 503), net.core_side);
+        const std::string again = second.receive();
+        CHECK(first_line(again) == "MESSAGE sip:bob@home.example SIP/2.0");
+        CHECK(header(again, "Via") != header(first, "Via"));  // a branch of its own
+        second.send(response_text(again, 202), net.core_side);
+        CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 202 Text");
+    }
+    SUBCASE("a refused connection") {
+        net.config.core.next_hops[0].transport = CoreTransport::tcp;  // nobody listens there
+        net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
+        second.send(response_text(second.receive(), 200), net.core_side);
+        CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 200 Text");
+    }
+    SUBCASE("an INVITE that gets no answer at all") {
+        net.config.core.next_hop_answer = seconds{1};
+        net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
+        CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 100 Trying");
+        const std::string again = second.receive();
+        CHECK(first_line(again).starts_with("INVITE "));
+        second.send(response_text(again, 486), net.core_side);
+        CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 486 Text");
+    }
+    CHECK(net.link.health().is_down(net.core_peer.endpoint()));
+    // What is down is passed over by the next request, at once.
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKnext"), net.ps);
+    for (std::string got = second.receive(); !contains(got, "MESSAGE "); got = second.receive()) {}
+}
+
+TEST_CASE("RFC 3261 §16.7: 503 of the last next hop, and any other final response, go to the phone") {
+    Network net;
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
+    net.core_peer.send(response_text(net.core_peer.receive(), 503), net.core_side);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 503 Text");
+}
+
+TEST_CASE("no fail-over once the first next hop rings, and none after a CANCEL") {
+    Network net;
+    Peer second = Peer::udp(net.loop, Family::v4);
+    NextHop other;
+    other.endpoint = second.endpoint();
+    other.priority = 1;
+    net.config.core.next_hops.push_back(other);
+    net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 100 Trying");
+    const std::string invite = net.core_peer.receive();
+    net.core_peer.send(response_text(invite, 180), net.core_side);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 180 Text");
+    net.core_peer.send(response_text(invite, 503), net.core_side);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 503 Text");
+    CHECK_FALSE(second.try_receive().has_value());
+}
+
+TEST_CASE("a dialog stays with the next hop that its Route names") {
+    Network net;
+    Peer second = Peer::udp(net.loop, Family::v4);
+    NextHop other;
+    other.endpoint = second.endpoint();
+    other.priority = 1;
+    net.config.core.next_hops.push_back(other);
+    const std::string lines = "X-In-Dialog: 1\nRoute: <sip:tok1@" + net.ps.to_string() + ";lr>, <sip:" + second.endpoint().to_string() + ";lr>\n";
+    net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9", lines), net.ps);
+    CHECK(first_line(second.receive()) == "BYE sip:bob@10.0.0.9 SIP/2.0");
+    net.ue_client.send(net.from_ue("ACK", "sip:bob@10.0.0.9", lines, "z9hG4bKack"), net.ps);
+    CHECK(first_line(second.receive()) == "ACK sip:bob@10.0.0.9 SIP/2.0");
+}
+
+TEST_CASE("follow-route: requests go where Service-Route says; a Route that names a stranger goes to the next hop") {
+    Network net;
+    Peer scscf = Peer::udp(net.loop, Family::v4);
+    net.config.core.follow_route = true;
+    net.table.find(net.key)->service_route = {"<sip:orig@" + scscf.endpoint().to_string() + ";lr>"};
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
+    CHECK(header(scscf.receive(), "Route") == "<sip:orig@" + scscf.endpoint().to_string() + ";lr>");
+    Peer stranger = Peer::udp(net.loop, Family::v4);
+    std::string evil = stranger.endpoint().to_string();
+    evil.replace(0, evil.find(':'), "127.0.0.9");
+    net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9", "X-In-Dialog: 1\nRoute: <sip:" + evil + ";lr>\n", "z9hG4bKevil"), net.ps);
+    CHECK(first_line(net.core_peer.receive()) == "BYE sip:bob@10.0.0.9 SIP/2.0");
+}
+
+TEST_CASE("C-83: an emergency request over the SAs goes to the E-CSCF without Service-Route, and asserts the user; C-81, C-82: nothing else over an emergency registration") {
+    Network net;
+    Peer ecscf = Peer::udp(net.loop, Family::v4);
+    NextHop hop;
+    hop.endpoint = ecscf.endpoint();
+    net.config.core.emergency_next_hops.push_back(hop);
+    net.ue_client.send(net.from_ue("INVITE", "urn:service:sos.fire", "Route: <sip:orig@scscf.home.example;lr>\n"), net.ps);
+    const std::string invite = ecscf.receive();
+    CHECK(first_line(invite) == "INVITE urn:service:sos.fire SIP/2.0");
+    CHECK(header(invite, "Route").empty());
+    CHECK(header(invite, "P-Asserted-Identity") == "<sip:alice@home.example>");
+    CHECK_FALSE(net.core_peer.try_receive().has_value());
+
+    auto registration = net.table.take(net.key);
+    net.key.reg_id = "sos:1";
+    registration->key = net.key;
+    net.table.add(std::move(registration));
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKother"), net.ps);
+    for (std::string got = net.ue_server.receive();; got = net.ue_server.receive()) {
+        if (first_line(got) == "SIP/2.0 100 Trying") continue;
+        CHECK(first_line(got) == "SIP/2.0 403 Forbidden");
+        break;
+    }
 }
 
 TEST_CASE("C-80, C-84: an emergency call from an unprotected port reaches the core, asserts nobody, and its dialog passes both ways") {

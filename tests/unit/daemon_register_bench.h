@@ -96,7 +96,7 @@ public:
     explicit RegisterBench(const std::function<void(daemon::Config&)>& change = {}) {
         core_.open(asio::ip::udp::v4());
         core_.bind({asio::ip::make_address("127.0.0.1"), 0});
-        config.core.next_hop = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}};
+        config.core.next_hops = {daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
         config.core.listen = {*Address::parse("127.0.0.1"), free_port()};
         config.core.visited_network_id = "visited.example";
         config.core.orig_ioi = "visited.example";

@@ -53,6 +53,7 @@ constexpr const char* kExamples =
     "      ten generated AKA users, the first of which is gmue's default user\n"
     "  gmcore --listen 10.0.1.2:5060 --listen '[fd00::2]:5060' --users-file users.toml --log core.jsonl\n"
     "  gmcore --listen 10.0.1.2 --users 1 --challenge-refresh\n\n"
+    "SIGUSR1 de-registers every user, as a network does, and tells who subscribed to reg.\n\n"
     "EXIT STATUS\n  0 ended by SIGTERM or SIGINT; 2 could not start.";
 
 void add_options(CLI::App& app, Options& o) {
@@ -131,6 +132,8 @@ class Core {
     return {};
   }
 
+  void deregister_all() { proxy_.notifier().deregister_all(); }
+
  private:
   void on_message(SipMessage message, const Origin& origin) {
     if (!message.is_request()) return proxy_.handle_response(std::move(message));
@@ -192,7 +195,10 @@ int run(int argc, char** argv) {
   Loop loop;
   Core core(loop, options, users, log);
   if (auto ok = core.start(); !ok) return give_up(ok.error());
-  loop.on_signals({SIGTERM, SIGINT}, [&](int) { loop.stop(); });
+  loop.on_signals({SIGTERM, SIGINT, SIGUSR1}, [&](int signal) {
+    if (signal == SIGUSR1) core.deregister_all();
+    else loop.stop();
+  });
   log.write({{"event", "ready"}, {"users", users.size()}});
   if (options.print_ready) {
     fmt::print("gmcore ready: {} users, listening on {}\n", users.size(), join(options.listen, " "));

@@ -89,9 +89,10 @@ void Proxy::handle_request(SipMessage request, const Origin& origin) {
   strip_own_routes(request);
   if (request.list("Route").empty()) {
     const auto uri = SipUri::parse(request.uri());
+    if (uri && uri->user == RegNotifier::kUser && is_own_uri(request.uri()) && request.is("SUBSCRIBE")) return notifier_.subscribe(request, origin);
     const bool to_core = uri && uri->user.empty() && (is_own_uri(request.uri()) || iequals(uri->host, users_.realm()));
     if (to_core) return refuse(request, request.is("OPTIONS") ? 200 : 405, origin);
-    if (request.is("SUBSCRIBE") && iequals(trim(std::string_view(request.get("Event")).substr(0, 3)), "reg")) return refuse(request, 489, origin);
+    if (request.is("SUBSCRIBE") && iequals(trim(std::string_view(request.get("Event")).substr(0, 3)), "reg")) return notifier_.subscribe(request, origin);
     if (const int status = resolve_target(request); status != 0) return refuse(request, status, origin);
   }
   const bool initial = request.tag("To").empty();

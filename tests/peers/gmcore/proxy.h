@@ -3,13 +3,15 @@
 #pragma once
 
 #include "core_link.h"
+#include "reg_notifier.h"
 #include "users.h"
 
 namespace gmgate::peers {
 
 class Proxy {
  public:
-  Proxy(UserStore& users, CoreLink& link, MessageLog& log) : users_(users), link_(link), log_(log) {}
+  Proxy(UserStore& users, CoreLink& link, MessageLog& log) : users_(users), link_(link), log_(log), notifier_(users, link, log) {}
+  RegNotifier& notifier() { return notifier_; }
   void handle_request(SipMessage request, const Origin& origin);
   void handle_response(SipMessage response);
 
@@ -25,6 +27,7 @@ class Proxy {
   UserStore& users_;
   CoreLink& link_;
   MessageLog& log_;
+  RegNotifier notifier_;
 };
 
 /// Completes the topmost Via of a request with received and rport (RFC 3261 §18.2.1, RFC 3581 §4).

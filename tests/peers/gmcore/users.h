@@ -6,6 +6,7 @@
 #include "../common/loop.h"
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -66,6 +67,9 @@ class UserStore {
   void add_range(const UserRange& range, std::string_view qop, DigestAlgorithm algorithm);
   [[nodiscard]] User* by_impi(std::string_view impi);
   [[nodiscard]] User* by_aor(std::string_view uri);
+  void for_each(const std::function<void(User&)>& f) {
+    for (auto& [impi, user] : users_) f(*user);
+  }
   [[nodiscard]] const std::string& realm() const { return realm_; }
   [[nodiscard]] std::size_t size() const { return users_.size(); }
 

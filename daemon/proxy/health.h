@@ -1,0 +1,33 @@
+// Which elements of the core answer: learnt from every request and from OPTIONS.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/endpoint.h"
+
+namespace gmgate::daemon {
+
+/// Bounded: beyond `limit` elements no new one is remembered as down (it is then simply tried).
+class Health {
+public:
+    /// `rest`: how long an element that failed is left alone before ordinary requests try it again; an answer ends it at once.
+    explicit Health(const Clock& clock, seconds rest = seconds{60}, std::size_t limit = 1024) : clock_(&clock), rest_(rest), limit_(limit) {}
+
+    bool is_down(const Endpoint& element) const;
+    /// No answer, no connection, or 503. True when it was up before.
+    bool failed(const Endpoint& element);
+    /// Any other answer. True when it was down before.
+    bool answered(const Endpoint& element);
+    std::size_t size() const { return down_until_.size(); }
+
+private:
+    const Clock* clock_;
+    seconds rest_;
+    std::size_t limit_;
+    std::map<Endpoint, TimePoint> down_until_;
+};
+
+}  // namespace gmgate::daemon
