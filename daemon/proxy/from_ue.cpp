@@ -49,7 +49,8 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     rules.received = transaction->flow();
     rules.via_host = core_.via_host();
     rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration.realm_id, owner.set ? owner.set->gateway_server() : transaction->flow().local));
+    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration.realm_id, owner.set ? owner.set->gateway_server() : transaction->flow().local),
+                             transaction->flow().transport == sip::Transport::tls);
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;
     rules.registered = registration.impus;

@@ -36,8 +36,8 @@ std::vector<std::string> own_hosts(const Config& config) {
     return hosts;
 }
 
-std::string token_uri(std::string_view token, std::string_view host_and_port) {
-    return fmt::format("sip:{}@{};lr", token, host_and_port);
+std::string token_uri(std::string_view token, std::string_view host_and_port, bool over_tls) {
+    return fmt::format("sip:{}@{}{};lr", token, host_and_port, over_tls ? ";transport=tls" : "");
 }
 
 std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours) {

@@ -20,7 +20,8 @@ namespace gmgate::daemon {
 std::vector<std::string> own_hosts(const Config& config);
 
 /// "sip:TOKEN@host:port;lr": what Path says, and Record-Route.
-std::string token_uri(std::string_view token, std::string_view host_and_port);
+/// `over_tls`: names the transport, for a phone that takes the URI from Record-Route would send the next request by UDP in clear otherwise.
+std::string token_uri(std::string_view token, std::string_view host_and_port, bool over_tls = false);
 /// host:port of our URI as a UE reaches it at `ours` (Registration::reached_at): the interface's `host`, else the address, and the port.
 std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours);
 

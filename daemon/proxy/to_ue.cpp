@@ -64,7 +64,7 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     rules.transport = path->flow.transport;
     rules.via_host = path->via_host;
     rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration->realm_id, *ours));
+    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration->realm_id, *ours), path->flow.transport == sip::Transport::tls);
     rules.own_hosts = own_hosts_;
     ResponseToCore back;
     back.registered = registration->impus;
