@@ -86,7 +86,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     rules.received = flow;
     rules.via_host = core_.via_host();
     rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, flow.local.to_string());
+    rules.ue_uri = token_uri(token, reached_over(flow.local.to_string(), flow.transport));
     rules.loop_mark = loop_mark;
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;  // C-83: nobody is asserted
@@ -135,7 +135,7 @@ Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> t
     rules.transport = flow.transport;
     rules.via_host = flow.local.to_string();
     rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, flow.local.to_string());
+    rules.ue_uri = token_uri(token, reached_over(flow.local.to_string(), flow.transport));
     rules.own_hosts = own_hosts_;
 
     Relay leg;

@@ -36,15 +36,21 @@ std::vector<std::string> own_hosts(const Config& config) {
     return hosts;
 }
 
-std::string token_uri(std::string_view token, std::string_view host_and_port) {
-    return fmt::format("sip:{}@{};lr", token, host_and_port);
+std::string token_uri(std::string_view token, std::string_view host_and_port) { return fmt::format("sip:{}@{};lr", token, host_and_port); }
+
+std::string reached_over(std::string host_and_port, sip::Transport transport) {
+    switch (transport) {
+        case sip::Transport::udp: break;
+        case sip::Transport::tcp: return host_and_port + ";transport=tcp";
+        case sip::Transport::tls: return host_and_port + ";transport=tls";
+    }
+    return host_and_port;
 }
 
 std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours, sip::Transport transport) {
-    const std::string_view suffix = transport == sip::Transport::tls ? ";transport=tls" : transport == sip::Transport::tcp ? ";transport=tcp" : "";
     const auto interface = std::ranges::find(config.sip_interfaces, realm_id, &SipInterface::realm_id);
-    if (interface == config.sip_interfaces.end() || interface->host.empty()) return fmt::format("{}{}", ours.to_string(), suffix);
-    return fmt::format("{}:{}{}", interface->host, ours.port.value, suffix);
+    const bool named = interface != config.sip_interfaces.end() && !interface->host.empty();
+    return reached_over(named ? fmt::format("{}:{}", interface->host, ours.port.value) : ours.to_string(), transport);
 }
 
 std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts) {

@@ -21,6 +21,9 @@ std::vector<std::string> own_hosts(const Config& config);
 
 /// "sip:TOKEN@host:port;lr": what Path says, and Record-Route.
 std::string token_uri(std::string_view token, std::string_view host_and_port);
+/// host:port with ;transport= unless it is UDP: a phone that takes our URI from Record-Route would send the next request by UDP, in clear to
+/// a TLS port, otherwise.
+std::string reached_over(std::string host_and_port, sip::Transport transport);
 /// host:port of our URI as a UE reaches it at `ours` (Registration::reached_at): the interface's `host`, else the address, and the port;
 /// with ;transport= for a UE that registered over TCP or TLS (RFC 5658 §4: each of the pair tells the transport of its side).
 std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours, sip::Transport transport);

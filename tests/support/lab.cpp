@@ -18,7 +18,8 @@ Lab::Lab(LabOptions options) : options_(std::move(options)), folder_(make_tempor
     config_ = folder_ + "/gmgate.toml";
     core_log_ = folder_ + "/core.jsonl";
     write_config();
-    std::vector<std::string> command{options_.programs.gmcore, "--listen", std::string(Network::kCore4) + ":5060", "--users",
+    if (options_.prepare) options_.prepare(network);
+    std::vector<std::string> command{options_.programs.gmcore, "--listen", options_.core_listen, "--users",
                                      std::to_string(options_.users), "--log", core_log_, "--print-ready", "--steer"};
     command.insert(command.end(), options_.core_arguments.begin(), options_.core_arguments.end());
     core_ = std::make_unique<Program>(ProgramOptions{.command = command, .name = "gmcore", .network = &network.core});

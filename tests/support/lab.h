@@ -1,6 +1,7 @@
 // A whole deployment for one test: three namespaces, the core (gmcore) and the gateway (gmgated), with every log at hand.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,6 +32,8 @@ struct LabOptions {
     std::string interface_lines{};                 ///< more lines for [[sip-interface]]
     std::string store_lines{};                     ///< more lines for [store]
     std::string more_sections{};                   ///< appended to gmgate.toml
+    std::string core_listen = std::string(Network::kCore4) + ":5060";  ///< of gmcore; the gateway's next hop stays kCore4
+    std::function<void(const Network&)> prepare{}; ///< called before anything starts: another core between gateway and gmcore
 };
 
 class Lab {
