@@ -361,6 +361,7 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     root.table("timers", [&](Section& s) { read_timers(s, config.timers); });
     root.table("xfrm", [&](Section& s) { read_xfrm(s, config.xfrm); });
     root.table("store", [&](Section& s) { read_store(s, config.store); });
+    root.table("restart", [&](Section& s) { s.text("take-over-socket", config.restart.take_over_socket); });
     root.finish();
     if (mistakes.none()) check_together(document, config, mistakes);
     if (!mistakes.none()) return failure(Reaction::reject, mistakes.text());

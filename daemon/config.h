@@ -146,6 +146,11 @@ struct StoreConfig {
     std::size_t queue = 20000;                ///< contacts that may wait for the disk
 };
 
+/// [restart]
+struct RestartConfig {
+    std::string take_over_socket = "/run/gmgate/take-over.sock";  ///< where `gmgated --take-over` asks; empty: nowhere
+};
+
 struct Config {
     std::string path;                         ///< file it came from
     std::vector<SipInterface> sip_interfaces;
@@ -158,6 +163,7 @@ struct Config {
     TimerConfig timers;
     XfrmConfig xfrm;
     StoreConfig store;
+    RestartConfig restart;
     std::string log_level = "info";
     std::string control_socket;               ///< empty: none
 

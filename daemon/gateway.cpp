@@ -55,7 +55,8 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_),
       tls_engine_(loop.get_executor(), config),
       tls_connector_(loop.get_executor(), tls_engine_, transports_),
-      tls_(loop.get_executor(), config, tls_engine_, transports_, counters_) {
+      tls_(loop.get_executor(), config, tls_engine_, transports_, counters_),
+      handover_(loop.get_executor(), {config, accesses_, table_, store_, keeper_, transports_, tls_, counters_}) {
     core_.use_tls(tls_connector_);
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
@@ -67,13 +68,15 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
 
 // ------------------------------------------------------------------------------------------------------------------------ start
 
-Task<Result<void>> Gateway::start() {
+Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     if (auto ok = co_await check_kernel(); !ok) co_return ok;
     if (auto ok = co_await install_guards(); !ok) co_return ok;
+    if (auto ok = handover_.receive(take_over); !ok) co_return ok;
     if (auto ok = co_await take_up(); !ok) co_return ok;
     sip::spawn(loop_.get_executor(), expiry_.run(), "expiry");
     sip::spawn(loop_.get_executor(), tls_engine_.certificates().watch(), "certificates");
     tell_what_phones_get();
+    if (auto ok = handover_.serve(std::move(left)); !ok) co_return ok;
     log::notice("gateway-ready", {{"version", GMGATE_VERSION}, {"core", config_.core.next_hop.to_string()}, {"accesses", accesses_.all().size()}});
     co_return Result<void>{};
 }
@@ -111,12 +114,14 @@ Task<Result<void>> Gateway::install_guards() {
 // What the process before left: rows and SAs that belong together live on, everything else is removed before a socket opens.
 Task<Result<void>> Gateway::take_up() {
     const auto begun = clock_.now();
-    if (auto ok = store_.open(boot_id_of_this_machine()); !ok) co_return ok;
+    if (auto ok = store_.open(boot_id_of_this_machine(), handover_.take_lock()); !ok) co_return ok;
     Adoption adoption({config_, accesses_, table_, sets_, expiry_, spis_, kernel_, counters_, clock_});
     if (auto ok = store_.load([&](StoredRegistration row) { adoption.add(std::move(row)); }); !ok) co_return ok;
     if (auto ok = co_await adoption.match_kernel(); !ok) co_return ok;
     if (auto ok = open_sockets(); !ok) co_return ok;
-    adoption.commit([](sip::ConnectionId) { return std::optional<sip::Flow>{}; });
+    handover_.resume();
+    adoption.commit([this](sip::ConnectionId connection) { return handover_.flow_of(connection); });
+    handover_.settle();
     for (const auto& key : adoption.dropped()) store_.erase(key);
     store_.on_gap([this] { sip::spawn(loop_.get_executor(), keeper_.save_all(), "save-all"); });
     const auto& summary = adoption.summary();
@@ -188,7 +193,7 @@ Result<void> Gateway::reload_certificates() {
 void Gateway::stop() {
     tls_engine_.certificates().stop();
     tls_.close();
-    transports_.shutdown();
+    if (!handover_.leave()) transports_.shutdown();
     keeper_.write_now();
     if (!store_.flush(kStorePatience)) log::warning("store-not-flushed", {{"queued", store_.queued()}, {"why", "the disk does not take the rows; these registrations are lost"}});
     store_.close();
@@ -235,6 +240,7 @@ std::optional<sip::Flow> Gateway::way_back(const sip::Flow& flow) {
 
 // with its TLS connection a registration ends; the phone negotiates anew.
 void Gateway::connection_ended(const sip::Flow& flow) {
+    handover_.closed(flow);
     if (flow.transport != sip::Transport::tls) return;
     for (auto* registration : table_.bound_to(flow.connection)) {
         log::info("registration-ended", {{"impi", registration->key.impi.value}, {"connection", flow.connection.value}, {"why", "its TLS connection ended"}});

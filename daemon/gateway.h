@@ -16,6 +16,7 @@
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/store.h"
 #include "daemon/registrations/table.h"
+#include "daemon/restart/handover.h"
 #include "daemon/tls_connector.h"
 #include "daemon/tls_engine.h"
 #include "daemon/tls_listener.h"
@@ -33,7 +34,9 @@ public:
     /// Probes the kernel, installs the guard policies, matches the store with the kernel's SAs (adopts or removes), and only then opens the
     /// sockets (B-13).
     /// Every failure is an Error with the reason and the fix.
-    Task<Result<void>> start();
+    /// `take_over`: from the running gmgated, with its sockets and connections. `left` is called when another one has taken over from us:
+    /// the loop is to end, without stop().
+    Task<Result<void>> start(bool take_over, std::function<void()> left);
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
     void stop();
     /// SIGHUP: reads certificates and keys again, all or none, and logs what came of it. The Error says what is wrong with which file.
@@ -84,6 +87,7 @@ private:
     TlsEngine tls_engine_;
     TlsConnector tls_connector_;
     TlsListeners tls_;
+    Handover handover_;
 };
 
 }  // namespace gmgate::daemon

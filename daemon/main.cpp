@@ -27,6 +27,7 @@ struct Options {
     std::string config = "/etc/gmgate/gmgate.toml";
     bool check_config = false;
     bool remove_guards = false;
+    bool take_over = false;
 };
 
 enum Exit { kOk = 0, kFailed = 1, kBadConfig = 2 };
@@ -73,13 +74,13 @@ Task<Result<void>> remove_guards(const daemon::Config& config, xfrm::Kernel& ker
 }
 
 // The event sockets first: from here on nothing that happens in the kernel is missed.
-Task<Result<void>> start(daemon::Gateway& gateway, xfrm::Monitor& monitor, xfrm::AddressWatch& addresses) {
+Task<Result<void>> start(daemon::Gateway& gateway, xfrm::Monitor& monitor, xfrm::AddressWatch& addresses, bool take_over, std::function<void()> left) {
     if (auto ok = monitor.start(); !ok) co_return ok;
     if (auto ok = addresses.start(); !ok) co_return ok;
-    co_return co_await gateway.start();
+    co_return co_await gateway.start(take_over, std::move(left));
 }
 
-int run(const daemon::Config& config, bool only_remove_guards) {
+int run(const daemon::Config& config, bool only_remove_guards, bool take_over) {
     const Clock clock;
     asio::io_context loop(1);
     xfrm::NetlinkKernel kernel(loop.get_executor(), clock, netlink_settings(config.xfrm));
@@ -115,7 +116,7 @@ int run(const daemon::Config& config, bool only_remove_guards) {
     };
     await_reload();
     if (only_remove_guards) asio::co_spawn(loop, remove_guards(config, kernel), finish);
-    else asio::co_spawn(loop, start(gateway, monitor, addresses), finish);
+    else asio::co_spawn(loop, start(gateway, monitor, addresses, take_over, [&loop] { loop.stop(); }), finish);
     loop.run();
     return status;
 }
@@ -128,6 +129,7 @@ int main(int argc, char** argv) {
     app.add_option("-c,--config", options.config, "configuration file")->capture_default_str();
     app.add_flag("--check-config", options.check_config, "read and check the configuration, say what is wrong with line and column, and end");
     app.add_flag("--remove-guards", options.remove_guards, "remove the guard policies and all SAs of this gateway from the kernel, and end");
+    app.add_flag("--take-over", options.take_over, "take sockets, connections and registrations over from the running gmgated, which then ends: an upgrade that no phone notices");
     app.set_version_flag("--version", GMGATE_VERSION);
     CLI11_PARSE(app, argc, argv);
 
@@ -146,5 +148,5 @@ int main(int argc, char** argv) {
     log::start(std::getenv("JOURNAL_STREAM") != nullptr);
     log::set_level(level_of(config->log_level));
     harden();
-    return run(*config, options.remove_guards);
+    return run(*config, options.remove_guards, options.take_over);
 }

@@ -22,6 +22,8 @@ public:
     std::size_t write_now(std::string_view bytes) override { return connection_->write_now(bytes); }
     bool half_close() override { return connection_->half_close(); }
     void close(bool reset) override { connection_->close(reset); }
+    int native_handle() const override { return connection_->is_kernel() ? connection_->native_handle() : -1; }
+    void set_step_mark(StepMark mark) override { connection_->set_step_mark(mark); }
 
 private:
     std::unique_ptr<ktls::Connection> connection_;

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include <asio/posix/stream_descriptor.hpp>
@@ -78,7 +79,8 @@ Result<TlsListeners::SharedContext> TlsListeners::core_context(const TlsProfile&
 
 Result<void> TlsListeners::open_port(const Endpoint& local, SharedContext context) {
     if (auto handshaker = engine_.handshaker(); !handshaker) return std::unexpected(handshaker.error());
-    auto socket = listening_socket(local);
+    Result<ktls::OwnedFd> socket = ktls::OwnedFd(take_inherited(local));
+    if (!socket->is_open()) socket = listening_socket(local);
     if (!socket) return std::unexpected(socket.error());
     ports_.push_back(std::make_shared<Port>(executor_, socket->release(), std::move(context), local));
     sip::spawn(executor_, serve(ports_.back()), "tls-accept");
@@ -91,6 +93,28 @@ void TlsListeners::close() {
         port->listener.close(ignored);
     }
     ports_.clear();
+}
+
+int TlsListeners::take_inherited(const Endpoint& local) {
+    const auto found = std::ranges::find_if(inherited_, [&](const sip::FileDescriptor& socket) { return sip::local_endpoint_of(socket.get()) == local; });
+    if (found == inherited_.end()) return -1;
+    const int fd = found->release();
+    inherited_.erase(found);
+    return fd;
+}
+
+void TlsListeners::for_each_socket(const std::function<void(const Endpoint&, int)>& f) const {
+    for (const auto& port : ports_) f(port->local, port->listener.native_handle());
+}
+
+Result<sip::Flow> TlsListeners::resume(sip::FileDescriptor socket, sip::ConnectionId id, const ktls::SessionInfo& info) {
+    const auto remote = sip::remote_endpoint_of(socket.get());
+    if (!remote) return failure(Reaction::broken, "the connection ended meanwhile");
+    const sip::Flow flow{sip::Transport::tls, sip::local_endpoint_of(socket.get()), *remote, id, {}};
+    auto connection = ktls::make_kernel_connection(executor_, ktls::OwnedFd(socket.release()), info, resumed_counters_);
+    if (!connection) return std::unexpected(connection.error());
+    session_info_ = info;
+    return transports_.resume(as_byte_stream(std::move(*connection)), flow);
 }
 
 Task<void> TlsListeners::serve(std::shared_ptr<Port> port) {
@@ -152,6 +176,7 @@ Task<void> TlsListeners::welcome(std::shared_ptr<Port> port, ktls::OwnedFd socke
         if (may_log()) log::info("tls-handshake-failed", {{"peer", remote.to_string()}, {"local", port->local.to_string()}, {"reason", established.error().text}});
         co_return;
     }
+    session_info_ = established->connection->info();
     log::debug("tls-established", {{"peer", remote.to_string()}, {"suite", established->suite}, {"kernel", established->connection->is_kernel() ? "yes" : "no"}});
     const sip::Flow flow{sip::Transport::tls, port->local, remote, {}, {}};
     transports_.adopt(as_byte_stream(std::move(established->connection)), flow);

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <asio/any_io_executor.hpp>
@@ -29,6 +31,16 @@ public:
     Result<void> open();
     void close();
 
+    // ---- from process to process
+    /// A listening socket of the process before, for open().
+    void inherit(sip::FileDescriptor socket) { inherited_.push_back(std::move(socket)); }
+    std::vector<sip::FileDescriptor> take_unused() { return std::exchange(inherited_, {}); }
+    void for_each_socket(const std::function<void(const Endpoint&, int)>& f) const;
+    /// A connection of the process before whose TLS is in the kernel, back under its old id.
+    Result<sip::Flow> resume(sip::FileDescriptor socket, sip::ConnectionId id, const ktls::SessionInfo& info);
+    /// Of the connection that is being given to the transports at this moment (Transports::on_opened).
+    const ktls::SessionInfo& session_info() const { return session_info_; }
+
 private:
     struct Port;
     using SharedContext = std::shared_ptr<const ktls::Context>;  // shared with TlsCertificates, which reloads it
@@ -39,6 +51,8 @@ private:
     Task<void> welcome(std::shared_ptr<Port> port, ktls::OwnedFd socket, Endpoint remote);
     bool admit(const Address& remote);
     bool may_log();
+
+    int take_inherited(const Endpoint& local);
 
     asio::any_io_executor executor_;
     const Config& config_;
@@ -51,6 +65,9 @@ private:
     std::map<Address, std::size_t> under_way_;  ///< the same by address; never more entries than handshakes
     std::chrono::seconds log_second_{};
     unsigned lines_ = 0;
+    std::vector<sip::FileDescriptor> inherited_;
+    ktls::SessionInfo session_info_;
+    std::shared_ptr<ktls::Counters> resumed_counters_ = std::make_shared<ktls::Counters>();  // of connections whose handshake another process did
 };
 
 }  // namespace gmgate::daemon

@@ -116,13 +116,19 @@ public:
     KernelConnection(const asio::any_io_executor& executor, SessionInfo info, std::shared_ptr<Counters> counters, std::unique_ptr<TrafficSecrets> secrets)
         : SocketConnection(executor, info, std::move(counters)), secrets_(std::move(secrets)) {}
     bool is_kernel() const override { return true; }
+    void set_step_mark(StepMark mark) override { mark_ = mark; }
 
     Task<Result<std::size_t>> read(std::string& out) override {
         while (is_open() && !peer_ended_) {
             if (!co_await ready(descriptor_base::wait_read)) co_return closed();
             auto& buffer = scratch();
+            const bool was_set = mark_.is_set();
+            mark_.set();
             const auto received = receive_records(fd(), buffer);
-            if (received.kind == RecordKind::nothing) continue;
+            if (received.kind == RecordKind::nothing) {  // half a record, if any, is the kernel's
+                if (!was_set) mark_.clear();
+                continue;
+            }
             if (received.kind == RecordKind::data) {
                 out.append(buffer.data(), received.size);
                 wipe(buffer.data(), received.size);
@@ -130,6 +136,7 @@ public:
                 co_return received.size;
             }
             if (auto handled = take_control(received); !handled) co_return std::unexpected(std::move(handled.error()));
+            if (!was_set && !peer_ended_) mark_.clear();
         }
         if (!is_open()) co_return closed();
         co_return std::size_t{0};
@@ -267,6 +274,7 @@ private:
     std::uint64_t records_sent_ = 0;
     std::unique_ptr<TrafficSecrets> secrets_;  ///< with tls-rekey; null: keys are never changed
     bool update_due_ = false;                  ///< our KeyUpdate has to go out before the next data
+    StepMark mark_;
 };
 
 class UserConnection final : public SocketConnection {

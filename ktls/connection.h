@@ -9,6 +9,7 @@
 #include <asio/any_io_executor.hpp>
 
 #include "base/error.h"
+#include "base/step_mark.h"
 #include "base/task.h"
 #include "ktls/key_schedule.h"
 #include "ktls/types.h"
@@ -39,6 +40,8 @@ public:
     virtual SessionInfo info() const = 0;
     /// To look at (SO_MARK, tls_info) or to hand to the next process; stays the connection's.
     virtual int native_handle() const = 0;
+    /// Set before bytes are taken from the socket; only for a connection in the kernel, which is the only kind that can be handed over.
+    virtual void set_step_mark(StepMark) {}
 };
 
 /// A socket whose TLS is in the kernel in both directions, of this process or inherited from the one before. Counters are shared with

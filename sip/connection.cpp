@@ -25,6 +25,7 @@ Task<> Transports::Impl::read_loop(std::shared_ptr<Impl> self, std::shared_ptr<C
         if (*count == 0) break;
         if (!connection->closing) self->receive_stream(connection, bytes);
         wipe(bytes.data(), bytes.size());
+        connection->settle();
     }
     // The peer may have closed only its sending side: what is queued for it still goes out.
     connection->reader_done = true;
@@ -49,7 +50,10 @@ Task<> Transports::Impl::write_loop(std::shared_ptr<Impl> self, std::shared_ptr<
         }
     }
     connection->writing = false;
-    if (!connection->closing) co_return;
+    if (!connection->closing) {
+        connection->settle();
+        co_return;
+    }
     self->end_writing(connection);
     if (connection->reader_done) self->finish(connection);
 }
@@ -68,10 +72,12 @@ Result<void> Transports::Impl::queue_octets(const std::shared_ptr<Connection>& c
 
 void Transports::Impl::flush(const std::shared_ptr<Connection>& connection) {
     if (connection->writing || connection->queue.empty()) return;
+    connection->mark.set();
     const std::size_t written = connection->stream->write_now(connection->queue);
     connection->queue.erase(0, written);
     if (connection->queue.empty()) {
         connection->queue.shrink_to_fit();
+        connection->settle();
         if (connection->closing) end_writing(connection);
         return;
     }
@@ -81,6 +87,7 @@ void Transports::Impl::flush(const std::shared_ptr<Connection>& connection) {
 
 void Transports::Impl::begin_close(const std::shared_ptr<Connection>& connection, bool reset) {
     if (!std::exchange(connection->closing, true)) {
+        connection->mark.set();
         connection->close_by = std::chrono::steady_clock::now() + limits.user_timeout;
         const auto found = by_endpoints.find({connection->flow.local, connection->flow.remote});
         if (found != by_endpoints.end() && found->second == connection->flow.connection) by_endpoints.erase(found);

@@ -135,4 +135,29 @@ Endpoint local_endpoint_of(int fd) {
     return Endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address)).value_or(Endpoint{});
 }
 
+std::optional<Endpoint> remote_endpoint_of(int fd) {
+    sockaddr_storage address{};
+    socklen_t length = sizeof address;
+    if (::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return std::nullopt;
+    return Endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address));
+}
+
+namespace {
+
+int option_of(int fd, int name) {
+    int value = 0;
+    socklen_t length = sizeof value;
+    return ::getsockopt(fd, SOL_SOCKET, name, &value, &length) == 0 ? value : -1;
+}
+
+}  // namespace
+
+bool is_udp_socket(int fd) { return option_of(fd, SO_TYPE) == SOCK_DGRAM; }
+bool is_listening(int fd) { return option_of(fd, SO_ACCEPTCONN) == 1; }
+
+void disconnect(int fd) {
+    const sockaddr nobody{.sa_family = AF_UNSPEC, .sa_data = {}};
+    ::connect(fd, &nobody, sizeof nobody);
+}
+
 }  // namespace gmgate::sip

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "base/endpoint.h"
@@ -59,5 +60,11 @@ void close_by_reset(int fd);
 /// SO_MARK: of an accepted connection it is the SYN's mark when net.ipv4.tcp_fwmark_accept is set (kernel-defined, v4 and v6).
 Mark mark_of_socket(int fd);
 Endpoint local_endpoint_of(int fd);
+/// Of a connected socket; nullopt when it is not connected any more.
+std::optional<Endpoint> remote_endpoint_of(int fd);
+bool is_udp_socket(int fd);
+bool is_listening(int fd);
+/// Ends a TCP connection now, with RST, whoever else holds the socket (kernel: tcp_disconnect).
+void disconnect(int fd);
 
 }  // namespace gmgate::sip

@@ -85,6 +85,8 @@ Task<Result<std::size_t>> TcpStream::read(std::string& out) {
         co_await descriptor_.async_wait(asio::posix::descriptor_base::wait_read, asio::redirect_error(asio::use_awaitable, error));
         if (error || !descriptor_.is_open()) break;
         auto& buffer = scratch();
+        const bool was_set = mark_.is_set();
+        mark_.set();
         const ssize_t count = ::recv(descriptor_.native_handle(), buffer.data(), buffer.size(), MSG_DONTWAIT);
         if (count >= 0) {
             const auto size = static_cast<std::size_t>(count);
@@ -94,6 +96,7 @@ Task<Result<std::size_t>> TcpStream::read(std::string& out) {
         }
         if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
             co_return system_failure(Reaction::broken, "the connection failed", errno);
+        if (!was_set) mark_.clear();  // nothing was taken
     }
     co_return closed();
 }
@@ -131,16 +134,21 @@ bool TcpStream::half_close() { return descriptor_.is_open() && ::shutdown(descri
 
 void TcpStream::close(bool reset) {
     if (!descriptor_.is_open()) return;
-    if (reset)
+    // The service manager may hold the socket, too: then the end must be told before, for our close() tells nobody.
+    if (reset) {
         close_by_reset(descriptor_.native_handle());
-    else
+        disconnect(descriptor_.native_handle());
+    } else {
         discard_input(descriptor_.native_handle());
+        ::shutdown(descriptor_.native_handle(), SHUT_RDWR);
+    }
     asio::error_code ignored;
     descriptor_.close(ignored);
 }
 
-Result<std::shared_ptr<TcpListener>> TcpListener::open(const asio::any_io_executor& executor, const Endpoint& local) {
-    auto socket = open_listening_socket(local);
+Result<std::shared_ptr<TcpListener>> TcpListener::open(const asio::any_io_executor& executor, const Endpoint& local, FileDescriptor inherited) {
+    Result<FileDescriptor> socket = std::move(inherited);
+    if (!socket->is_open()) socket = open_listening_socket(local);
     if (!socket) return std::unexpected(std::move(socket.error()));
     auto listener = std::make_shared<TcpListener>(executor);
     asio::error_code error;

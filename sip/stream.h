@@ -31,6 +31,8 @@ public:
     std::size_t write_now(std::string_view bytes) override;
     bool half_close() override;
     void close(bool reset) override;
+    int native_handle() const override { return const_cast<asio::posix::stream_descriptor&>(descriptor_).native_handle(); }
+    void set_step_mark(StepMark mark) override { mark_ = mark; }
     Endpoint local() const { return local_; }
     /// Gives the connected socket away, to be carried by somebody else (TLS). Nothing may be pending.
     FileDescriptor release() { return FileDescriptor(descriptor_.release()); }
@@ -40,6 +42,7 @@ public:
 private:
     asio::posix::stream_descriptor descriptor_;
     Endpoint local_;
+    StepMark mark_;
 };
 
 /// A listening socket. shared_ptr because a wait in flight must find it after everyone else let go of it.
@@ -48,11 +51,13 @@ public:
     /// `mark` is the mark of the SYN (tcp_fwmark_accept), 0 without.
     using AcceptHandler = std::function<void(FileDescriptor socket, const Endpoint& remote, Mark mark)>;
 
-    static Result<std::shared_ptr<TcpListener>> open(const asio::any_io_executor& executor, const Endpoint& local);
+    /// `inherited`: a listening socket at `local` of the process before; not open: a new one is made.
+    static Result<std::shared_ptr<TcpListener>> open(const asio::any_io_executor& executor, const Endpoint& local, FileDescriptor inherited = {});
     /// Begins to accept; sockets are handed over non-blocking and close-on-exec.
     void start(AcceptHandler handler);
     void close();
     const Endpoint& local() const { return local_; }
+    int native_handle() { return descriptor_.native_handle(); }
 
     explicit TcpListener(const asio::any_io_executor& executor) : descriptor_(executor), pause_(executor) {}
 

@@ -35,12 +35,12 @@ Result<void> Transports::Impl::listen(const Endpoint& local, ListenOptions optio
     if (listeners.contains(local)) return failure(Reaction::internal, local.to_string() + " is open already");
     Listener listener;
     if (options.udp) {
-        auto socket = UdpSocket::open(executor, local, options.report_mark, buffers, counters);
+        auto socket = UdpSocket::open(executor, local, options.report_mark, buffers, counters, take_inherited(local, true));
         if (!socket) return std::unexpected(std::move(socket.error()));
         listener.udp = std::move(*socket);
     }
     if (options.tcp) {
-        auto socket = TcpListener::open(executor, local);
+        auto socket = TcpListener::open(executor, local, take_inherited(local, false));
         if (!socket) {
             if (listener.udp) listener.udp->close();
             return std::unexpected(std::move(socket.error()));
@@ -85,13 +85,17 @@ bool Transports::Impl::has_room_for(const Address& remote) const {
 
 Flow Transports::Impl::add(std::unique_ptr<ByteStream> stream, Flow flow) {
     auto connection = std::make_shared<Connection>();
-    flow.connection = ConnectionId(++last_id);
+    if (flow.connection.value == 0) flow.connection = ConnectionId(++last_id);
     connection->flow = flow;
     connection->stream = std::move(stream);
     connection->last_message = std::chrono::steady_clock::now();
     connections.emplace(flow.connection, connection);
     by_endpoints.insert_or_assign(EndpointPair{flow.local, flow.remote}, flow.connection);
     ++per_address[flow.remote.address];
+    if (opened_handler) {
+        connection->mark = opened_handler(flow, connection->stream->native_handle());
+        connection->stream->set_step_mark(connection->mark);
+    }
     spawn(executor, read_loop(shared_from_this(), connection), "stream reader");
     sweep_later();
     return flow;
@@ -220,6 +224,24 @@ void Transports::Impl::shutdown() {
     }
 }
 
+void Transports::Impl::leave() {
+    if (stopped) return;
+    flush_all();
+    stopped = true;  // the descriptors are closed with the process
+    sweeper.cancel();
+}
+
+// Told apart by what the kernel says of them: no name that came along is trusted.
+FileDescriptor Transports::Impl::take_inherited(const Endpoint& local, bool is_udp) {
+    const auto found = std::ranges::find_if(inherited, [&](const FileDescriptor& socket) {
+        return local_endpoint_of(socket.get()) == local && is_udp_socket(socket.get()) == is_udp && (is_udp || is_listening(socket.get()));
+    });
+    if (found == inherited.end()) return {};
+    auto socket = std::move(*found);
+    inherited.erase(found);
+    return socket;
+}
+
 // --- the public face
 
 Transports::Transports(asio::any_io_executor executor, TransportLimits limits)
@@ -232,6 +254,7 @@ Transports::~Transports() {
     impl_->closed_watcher = nullptr;
     impl_->reply_route = nullptr;
     impl_->may_leave = nullptr;
+    impl_->opened_handler = nullptr;
 }
 
 Result<void> Transports::listen(const Endpoint& local, ListenOptions options) { return impl_->listen(local, options); }
@@ -297,6 +320,32 @@ void Transports::close(ConnectionId connection, bool reset) {
 }
 
 void Transports::shutdown() { impl_->shutdown(); }
+void Transports::leave() { impl_->leave(); }
+void Transports::inherit(FileDescriptor socket) { impl_->inherited.push_back(std::move(socket)); }
+std::vector<FileDescriptor> Transports::take_unused() { return std::exchange(impl_->inherited, {}); }
+void Transports::on_opened(std::function<StepMark(const Flow&, int)> handler) { impl_->opened_handler = std::move(handler); }
+void Transports::continue_ids_after(ConnectionId id) { impl_->last_id = std::max(impl_->last_id, id.value); }
+
+Flow Transports::resume(std::unique_ptr<ByteStream> stream, Flow flow) {
+    continue_ids_after(flow.connection);
+    return impl_->add(std::move(stream), flow);
+}
+
+Result<Flow> Transports::resume_tcp(FileDescriptor socket, ConnectionId id) {
+    const auto remote = remote_endpoint_of(socket.get());
+    if (!remote) return failure(Reaction::broken, "the connection ended meanwhile");
+    const Flow flow{.transport = Transport::tcp, .local = local_endpoint_of(socket.get()), .remote = *remote, .connection = id, .mark = mark_of_socket(socket.get())};
+    auto stream = TcpStream::make(impl_->executor, std::move(socket));
+    if (!stream) return std::unexpected(std::move(stream.error()));
+    return resume(std::move(*stream), flow);
+}
+
+void Transports::for_each_socket(const std::function<void(const Endpoint&, bool, int)>& f) const {
+    for (const auto& [local, listener] : impl_->listeners) {
+        if (listener.udp) f(local, true, listener.udp->native_handle());
+        if (listener.tcp) f(local, false, listener.tcp->native_handle());
+    }
+}
 const TransportCounters& Transports::counters() const { return *impl_->counters; }
 std::size_t Transports::connection_count() const { return impl_->connections.size(); }
 

@@ -8,13 +8,16 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <asio/any_io_executor.hpp>
 
 #include "base/endpoint.h"
 #include "base/error.h"
+#include "base/step_mark.h"
 #include "base/task.h"
 #include "sip/message.h"
+#include "sip/socket.h"
 
 namespace gmgate::sip {
 
@@ -50,6 +53,10 @@ public:
     virtual bool half_close();
     /// Ends pending reads and writes with an error, which they see in a later turn of the loop. `reset`: RST instead of FIN (linger 0), so that a port pair is free at once.
     virtual void close(bool reset) = 0;
+    /// A socket that another process could go on with, as the stream's; -1: this stream cannot be handed over. Stays the stream's.
+    virtual int native_handle() const { return -1; }
+    /// To be set before bytes are taken from the socket; set again by the stream itself only. See StepMark.
+    virtual void set_step_mark(StepMark) {}
 };
 
 struct TransportLimits {
@@ -126,6 +133,27 @@ public:
     void close(ConnectionId connection, bool reset);
     /// Closes everything; pending sends are flushed as far as the sockets take them.
     void shutdown();
+
+    // ---- from process to process
+    /// A UDP or listening socket of the process before. The next listen() at its endpoint takes it instead of opening one; what waited in
+    /// it is not lost. Those that nobody wanted come back by take_unused().
+    void inherit(FileDescriptor socket);
+    std::vector<FileDescriptor> take_unused();
+    /// Puts a stream of the process before into the table under its old id; it is read from the next turn of the loop on. No limit holds
+    /// here: it was counted there.
+    Flow resume(std::unique_ptr<ByteStream> stream, Flow flow);
+    /// The same for a connected TCP socket. Reaction::broken: it is no connection any more.
+    Result<Flow> resume_tcp(FileDescriptor socket, ConnectionId id);
+    /// Ids up to this one were given out by the process before.
+    void continue_ids_after(ConnectionId id);
+    /// Called once for each connection when it is opened, accepted, adopted or resumed, with its native_handle(). The mark that comes back
+    /// is kept true: set while a part of a message is held here or is being read or written.
+    void on_opened(std::function<StepMark(const Flow&, int)> handler);
+    /// Every UDP and listening socket that is open.
+    void for_each_socket(const std::function<void(const Endpoint&, bool is_udp, int descriptor)>& f) const;
+    /// Gives the queues to the kernel and stops, without a word to the peers: the sockets live on in another process. What is still queued
+    /// then is lost, and its connection marked.
+    void leave();
 
     const TransportCounters& counters() const;
     std::size_t connection_count() const;

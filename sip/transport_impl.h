@@ -18,6 +18,7 @@ namespace gmgate::sip {
 struct Connection {
     Flow flow;
     std::unique_ptr<ByteStream> stream;
+    StepMark mark;              // says whether another process could go on here
     Framer framer;
     std::string queue;          // octets the stream has not been given yet
     std::size_t in_flight = 0;  // octets the writer is busy with
@@ -31,6 +32,10 @@ struct Connection {
     TimePoint close_by;         // valid while closing
 
     std::size_t queued() const { return queue.size() + in_flight; }
+    /// Clears the mark when nothing is held on either side. A connection that is closing is never gone on with.
+    void settle() const {
+        if (!closing && framer.is_empty() && queued() == 0) mark.clear();
+    }
 };
 
 struct EndpointPair {
@@ -77,6 +82,8 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     void sweep_later();
     void sweep();
     void shutdown();
+    void leave();
+    FileDescriptor take_inherited(const Endpoint& local, bool is_udp);
 
     // connection.cpp: one stream
     static Task<> read_loop(std::shared_ptr<Impl> self, std::shared_ptr<Connection> connection);
@@ -115,6 +122,8 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     ClosedHandler closed_handler, closed_watcher;
     std::function<std::optional<Flow>(const Flow&)> reply_route;
     std::function<bool(const Flow&)> may_leave;
+    std::function<StepMark(const Flow&, int)> opened_handler;
+    std::vector<FileDescriptor> inherited;
     std::unordered_map<Endpoint, Listener> listeners;
     std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections;
     std::unordered_map<EndpointPair, ConnectionId, EndpointPairHash> by_endpoints;

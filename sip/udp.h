@@ -53,7 +53,7 @@ public:
     /// `counters` and `buffers` must live as long as the socket. Receiving begins with start().
     static Result<std::shared_ptr<UdpSocket>> open(const asio::any_io_executor& executor, const Endpoint& local, bool report_mark,
                                                    std::shared_ptr<ReceiveBuffers> buffers,
-                                                   std::shared_ptr<TransportCounters> counters);
+                                                   std::shared_ptr<TransportCounters> counters, FileDescriptor inherited = {});
     void start(DatagramHandler handler);
     /// Queues a datagram; flush() gives it to the kernel. exhausted: queue full; refused: larger than a datagram.
     Result<void> queue(const Endpoint& remote, std::string bytes);
@@ -61,6 +61,7 @@ public:
     /// counted and dropped: SIP retransmits.
     void flush();
     void close();
+    int native_handle() { return descriptor_.native_handle(); }
     bool has_queued() const { return !queue_.empty(); }
 
     UdpSocket(const asio::any_io_executor& executor, const Endpoint& local, std::shared_ptr<ReceiveBuffers> buffers,

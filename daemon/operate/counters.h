@@ -64,7 +64,9 @@ namespace gmgate::daemon {
     X(registrations_lost_by_reboot, "registrations in the store whose SAs went with a reboot")                 \
     X(registrations_adopted, "registrations that lived on after a restart of the gateway")                     \
     X(registrations_not_adopted, "registrations of the store whose SAs or connection were gone at start")      \
-    X(stale_sas_removed, "SAs found at start that no registration needs, removed")
+    X(stale_sas_removed, "SAs found at start that no registration needs, removed")                             \
+    X(connections_resumed, "connections of the process before that went on")                                   \
+    X(connections_out_of_step, "connections of the process before that were closed because it ended amid a message")
 
 enum class Counter {
 #define GMGATE_X(name, help) name,

@@ -47,7 +47,8 @@ void Lab::write_config() const {
     for (const char* address : {Network::kAccess4, Network::kAccess6})
         file << "[[sip-interface.sip-ports]]\naddress = \"" << address
              << "\"\nport = 5060\ntransport-protocol = [\"UDP\", \"TCP\"]\nims-aka-profile = \"volte\"\n";
-    file << "[store]\nfile = \"" << folder_ << "/registrations.db\"\n" << options_.store_lines;
+    file << "[store]\nfile = \"" << folder_ << "/registrations.db\"\n" << options_.store_lines
+         << "[restart]\ntake-over-socket = \"" << folder_ << "/take-over.sock\"\n";
     file << options_.more_sections;
     if (!file.flush()) throw std::runtime_error("cannot write " + config_);
 }
@@ -67,6 +68,15 @@ void Lab::kill_gateway() {
     gateway().kill();
     earlier_gateway_log_ += gateway_->output();
     gateway_.reset();
+}
+
+void Lab::take_over() {
+    auto next = std::make_unique<Program>(ProgramOptions{.command = {options_.programs.gmgated, "--config", config_, "--take-over"}, .name = "gmgated", .network = &network.gw});
+    next->wait_for_text("gateway-ready");
+    const int status = gateway().wait();
+    earlier_gateway_log_ += gateway_->output();
+    gateway_ = std::move(next);
+    if (status != 0) throw std::runtime_error("the gateway that handed over ended with status " + std::to_string(status));
 }
 
 int Lab::stop_gateway() {

@@ -55,6 +55,8 @@ public:
     void start_gateway();
     /// kill -9: the kernel keeps what it has.
     void kill_gateway();
+    /// gmgated --take-over: returns when the new one serves and the old one has ended.
+    void take_over();
     /// SIGTERM; returns the exit status.
     int stop_gateway();
     /// Everything that gmgated has printed, also before it was restarted.
