@@ -5,16 +5,18 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <sstream>
 
-#include "tests/integration/scene.h"
+#include "tests/integration/tls_lab.h"
 
 using namespace gmgate::test;
 
 namespace {
 
-enum class End { sigterm, kill_9 };
+enum class End { sigterm, kill_9, take_over };
 
 void restart(Lab& lab, End end) {
+    if (end == End::take_over) return lab.take_over();
     if (end == End::sigterm) CHECK(lab.stop_gateway() == 0);
     else lab.kill_gateway();
     lab.start_gateway();
@@ -24,6 +26,22 @@ std::set<std::uint32_t> spis_of(const Lab& lab) {
     std::set<std::uint32_t> spis;
     for (const auto& sa : list_sas(lab.network.gw)) spis.insert(sa.spi);
     return spis;
+}
+
+/// The protected stream connections of the phones, as the kernel tells them: "10.1.0.2:40000 10.1.0.1:6100".
+std::set<std::string> connections_of(const Lab& lab) {
+    std::set<std::string> found;
+    std::istringstream lines(lab.network.ue.run("ss -Htn state established"));
+    std::string received, sent, local, peer;
+    while (lines >> received >> sent >> local >> peer)
+        if (!peer.ends_with(":5060")) found.insert(local + " " + peer);
+    return found;
+}
+
+std::string show(const std::set<std::string>& words) {
+    std::string all;
+    for (const auto& word : words) all += word + "\n";
+    return all;
 }
 
 /// A MESSAGE each way between two phones arrives.
@@ -69,6 +87,97 @@ void check_restart(End end, const Access& first, const Access& second) {
 }  // namespace
 
 TEST_SUITE("restart") {
+    TEST_CASE("--take-over: UDP phones over IPv4 and IPv6 notice nothing") { check_restart(End::take_over, {false, false}, {true, false}); }
+    TEST_CASE("--take-over: the TCP connections of phones over IPv4 and IPv6 live on") {
+        Lab lab(plain_lab());
+        Phone a(lab, {.user = 0, .is_tcp = true}), b(lab, {.user = 1, .is_v6 = true, .is_tcp = true});
+        a.demand_registered();
+        b.demand_registered();
+        talk(a, b);
+        const auto connections = connections_of(lab);
+        REQUIRE(connections.size() >= 2);
+        const auto spis = spis_of(lab);
+        for (int round = 0; round < 3; ++round) {
+            const auto mark = lab.core_mark();
+            lab.take_over();
+            CHECK(lab.gateway().has_text("connections-resumed"));
+            CHECK(lab.gateway().has_text("closed=0"));
+            talk(a, b);
+            CHECK(show(connections_of(lab)) == show(connections));
+            CHECK(spis_of(lab) == spis);
+            CHECK(lab.core_received(mark, "REGISTER").empty());
+        }
+        a.reregister(true);
+        talk(a, b);
+        a.deregister();
+        b.deregister();
+        CHECK(eventually([&] { return count_sas(lab.network.gw) == 0; }));
+    }
+
+    TEST_CASE("--take-over: TLS connections that the kernel carries live on, TLS 1.3 over IPv4 and TLS 1.2 over IPv6") {
+        TlsLab tls;
+        auto& lab = *tls.lab;
+        Phone a(lab, {.user = 0, .arguments = tls.phone_arguments("tls", "1.3")});
+        Phone b(lab, {.user = 1, .is_v6 = true, .arguments = tls.phone_arguments("tls", "1.2")});
+        a.demand_registered();
+        b.demand_registered();
+        talk(a, b);
+        REQUIRE(tls.in_kernel(2));
+        const auto connections = connections_of(lab);
+        for (int round = 0; round < 3; ++round) {
+            const auto mark = lab.core_mark();
+            lab.take_over();
+            CHECK(lab.gateway().has_text("connections-resumed resumed=2 closed=0"));
+            talk(a, b);
+            CHECK(show(connections_of(lab)) == show(connections));
+            CHECK(tls.in_kernel(2));
+            CHECK(lab.core_received(mark, "REGISTER").empty());
+        }
+        a.reregister(false);
+        a.deregister();
+        b.deregister();
+        CHECK(tls.in_kernel(0));
+    }
+
+    TEST_CASE("--take-over with half a message read: that connection is closed, never resumed out of step") {
+        TlsLab tls;
+        auto& lab = *tls.lab;
+        Phone bound(lab, {.user = 0, .arguments = tls.phone_arguments("tls", "1.3")}), other(lab, {.user = 1});
+        bound.demand_registered();
+        const auto half = tls.connect({false, false}, "-tls1_3");
+        // One record with a whole request and half of another: once the whole one is answered, the half is held.
+        const std::string request = "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TLS 10.1.0.2:40000;branch=z9hG4bKhalf\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n"
+                                    "To: <sip:a@b>\r\nCall-ID: half\r\nCSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n";
+        half->write(request + request.substr(0, request.size() / 2));
+        half->wait_for_text("SIP/2.0 403");
+        lab.take_over();
+        CHECK(lab.gateway().has_text("connection-out-of-step"));
+        CHECK(lab.gateway().has_text("connections-resumed resumed=1 closed=1"));
+        half->wait();
+        talk(bound, other);
+    }
+
+    TEST_CASE("--take-over that fails: the running gateway goes on as if nothing had been") {
+        Lab lab(plain_lab());
+        Phone a(lab, {.user = 0, .is_tcp = true}), b(lab, {.user = 1, .is_v6 = true});
+        a.demand_registered();
+        b.demand_registered();
+        talk(a, b);
+        const auto connections = connections_of(lab);
+        // A taker that goes as soon as it has everything, and one that says nothing.
+        const auto taker = lab.folder() + "/taker.py";
+        std::ofstream(taker) << "import socket, sys\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\ns.connect(sys.argv[1])\n"
+                                "s.send(sys.argv[2].encode())\nn = 0\nwhile True:\n  data = s.recv(256)\n  n += 1\n  if not data or data == b'end': break\nprint('got', n)\n";
+        const auto socket = lab.folder() + "/take-over.sock";
+        CHECK(run_program({.command = {"python3", taker, socket, "gmgate take-over 1"}}).find("got") != std::string::npos);
+        lab.gateway().wait_for_text("take-over-failed");
+        run_program({.command = {"python3", taker, socket, "something else"}});
+        talk(a, b);
+        CHECK(show(connections_of(lab)) == show(connections));
+        lab.take_over();
+        talk(a, b);
+    }
+
     TEST_CASE("SIGTERM and start: UDP phones over IPv4 and IPv6 go on with the next message") { check_restart(End::sigterm, {false, false}, {true, false}); }
     TEST_CASE("kill -9 and start: UDP phones over IPv4 and IPv6 go on with the next message") { check_restart(End::kill_9, {false, false}, {true, false}); }
     TEST_CASE("kill -9 and start: phones over TCP connect again and go on, their SAs untouched") { check_restart(End::kill_9, {false, true}, {true, true}); }
