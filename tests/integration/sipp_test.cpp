@@ -134,6 +134,12 @@ struct Sipp {
         all.insert(all.end(), more.begin(), more.end());
         return all;
     }
+    /// The beginning of what it complained about.
+    std::string complaints() const {
+        std::ifstream file(errors);
+        return std::string(std::istreambuf_iterator<char>(file), {}).substr(0, 3000);
+    }
+
     std::string statistics, errors;
     Program program;
 };
@@ -169,6 +175,7 @@ void check_calls(const Access& access) {
              {"-s", "service", "-m", std::to_string(calls), "-r", std::to_string(rate), "-l", "500", "-timeout", std::to_string(patience.count()) + "s", "-timeout_error", access.gateway_port(caller.ps)});
     const int status = uac.program.wait(patience + kPatience);
     INFO(uac.program.tail());
+    INFO("SIPp as UAC: ", uac.complaints(), "\nas UAS: ", uas.complaints());
     INFO(without_routine(lab.gateway_log()));
     CHECK(status == 0);  // SIPp: every call was successful
     auto seen = last_statistics(uac.statistics);
