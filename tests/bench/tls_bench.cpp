@@ -49,7 +49,7 @@ Idle measure(const std::string& ktls, long phones) {
     auto& lab = *tls.lab;
     const auto command = [&](long count, long first, const char* hold) {
         std::vector<std::string> words{lab.programs().gmue, "register", "--gateway", std::string(Network::kAccess4), "--index", std::to_string(first), "--count",
-                                       std::to_string(count), "--rate", "150", "--hold", hold, "--quiet", "--timeout", "120"};
+                                       std::to_string(count), "--rate", "150", "--hold", hold, "--json", "--timeout", "120"};
         for (auto& argument : tls.phone_arguments("tls-prior", "1.3")) words.push_back(argument);
         return words;
     };
@@ -59,16 +59,8 @@ Idle measure(const std::string& ktls, long phones) {
     const auto before = Memory::now(pid);
     const long in_kernel_before = tls.tls_stat("TlsCurrTxSw");
     Program gmue({.command = command(phones, 0, "100000"), .name = "gmue", .network = &lab.network.ue});
-    const auto registered = [&] {
-        long count = 0;
-        for (const auto& event : lab.core_registers()) count += event.value("outcome", "") == "registered" && event.value("expires", 0L) != 0;
-        return count;
-    };
-    const long wanted = phones + std::min(phones, 200L);
-    long count = 0;
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120 + phones / 10);
-    while ((count = registered()) < wanted && gmue.is_running() && std::chrono::steady_clock::now() < deadline) ::sleep(5);  // looking costs time as well
-    CHECK(count >= wanted);
+    const auto summary = gmue.wait_for_text("load_summary", 0, std::chrono::seconds(120 + phones / 5)).text;
+    CHECK_MESSAGE(summary.find("\"failed\":0,") != std::string::npos, summary);
     const long in_kernel = tls.tls_stat("TlsCurrTxSw") - in_kernel_before;
     CHECK(in_kernel == (ktls == "off" ? 0 : phones));
     const auto after = Memory::now(pid);

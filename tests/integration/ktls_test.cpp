@@ -227,16 +227,13 @@ TEST_CASE("tls-rekey: KeyUpdates one upon the other, then megabytes") {
     const auto peer = bench.s_client(suites()[1]);
     auto established = bench.get(rekeying->accept(bench.accept_socket(), bench.context, 20s));
     REQUIRE(established.has_value());
-    // KeyUpdates one upon the other, with nothing between them but a little data.
-    std::string expected;
     for (int i = 0; i < 20; ++i) {
         const auto updates = peer->line_count();
         peer->write("K\n");
         peer->wait_for_text("KEYUPDATE", updates);
-        peer->write("x\n");
-        expected += "x\n";
+        peer->write("x\n");  // s_client takes a K for a command only when it is the first octet that it reads
+        CHECK(bench.read(*established->connection, 2) == "x\n");
     }
-    CHECK(bench.read(*established->connection, expected.size()) == expected);
     CHECK(rekeying->counters().rekeyed == 20);
     bench.write(*established->connection, pattern(2000000) + "end-of-everything\n");
     peer->wait_for_text("end-of-everything");
