@@ -63,7 +63,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
     transactions_.set_urgent([this](const sip::Message& message, const sip::Flow&) { return is_urgent(message); });
-    transactions_.set_shed([this](const sip::Message& message, const sip::Flow&) { return must_shed(message); });
+    transactions_.set_shed([this](const sip::Message& message, const sip::Flow& flow) { return must_shed(message, flow); });
     transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
     transports_.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
     transactions_.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
@@ -247,9 +247,11 @@ bool Gateway::is_urgent(const sip::Message& request) const {
     return std::ranges::any_of(config_.sip_interfaces, asks) || router_.emergency_dialogs().covers(request);
 }
 
-// Overload: nothing new is begun. What belongs to a dialog goes on, for it ends work; emergency calls always do.
-bool Gateway::must_shed(const sip::Message& request) {
+// Overload: nothing new is begun. What belongs to a dialog goes on, for it ends work; so does the answer to a challenge, whose SAs are there
+// already, and a refresh; emergency calls always do.
+bool Gateway::must_shed(const sip::Message& request, const sip::Flow& flow) {
     if (!loop_watch_.is_overloaded() || !sip::tag_of(request, sip::HeaderId::to).empty() || is_urgent(request)) return false;
+    if (request.method() == sip::Method::register_ && accesses_.is_protected(flow.local)) return false;
     counters_.add(Counter::overload_refused);
     return true;
 }

@@ -63,7 +63,7 @@ private:
     bool screen(const sip::Message& message, const sip::Flow& flow);
     bool may_leave(const sip::Flow& flow);
     bool is_urgent(const sip::Message& request) const;
-    bool must_shed(const sip::Message& request);
+    bool must_shed(const sip::Message& request, const sip::Flow& flow);
     std::optional<sip::Flow> way_back(const sip::Flow& flow);
     void connection_ended(const sip::Flow& flow);
     void dispatch(std::shared_ptr<sip::ServerTransaction> transaction);
