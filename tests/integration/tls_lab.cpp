@@ -32,6 +32,7 @@ TlsLab::TlsLab(TlsLabOptions wanted) {
     auto options = plain_lab();
     options.sec_agree_pref = wanted.pref;
     options.users = wanted.users;
+    options.is_gateway_started = wanted.is_gateway_started;
     options.top_lines = wanted.top_lines;
     options.log_level = wanted.log_level;
     options.core_arguments = {"--users-file", folder + "/users.toml"};

@@ -20,6 +20,7 @@ struct TlsLabOptions {
     std::string top_lines{};          ///< top-level keys of gmgate.toml
     std::string log_level = "debug";
     std::size_t users = 8;            ///< generated AKA subscribers besides the digest user
+    bool is_gateway_started = true;
 };
 
 struct CertificateWish {

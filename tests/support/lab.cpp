@@ -23,7 +23,7 @@ Lab::Lab(LabOptions options) : options_(std::move(options)), folder_(make_tempor
                                      std::to_string(options_.users), "--log", core_log_, "--print-ready", "--steer"};
     command.insert(command.end(), options_.core_arguments.begin(), options_.core_arguments.end());
     core_ = std::make_unique<Program>(ProgramOptions{.command = command, .name = "gmcore", .network = &network.core});
-    start_gateway();
+    if (options_.is_gateway_started) start_gateway();
     core_->wait_for_text("gmcore ready");
 }
 

@@ -20,6 +20,7 @@ struct Programs {
 
 struct LabOptions {
     Programs programs;
+    bool is_gateway_started = true;                ///< false: the test starts it in its own way
     std::size_t users = 8;                         ///< generated AKA subscribers
     std::vector<std::string> core_arguments{};     ///< for gmcore
     std::string core_transport = "udp";            ///< between gateway and core
