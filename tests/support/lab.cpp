@@ -37,7 +37,7 @@ Lab::~Lab() {
 
 void Lab::write_config() const {
     std::ofstream file(config_);
-    file << "log-level = \"" << options_.log_level << "\"\n" << options_.top_lines << "[core]\nlisten = \"" << Network::kGwCore4 << ":5060\"\n"
+    file << "log-level = \"" << options_.log_level << "\"\ncontrol-socket = \"" << control_socket() << "\"\n" << options_.top_lines << "[core]\nlisten = \"" << Network::kGwCore4 << ":5060\"\n"
          << (options_.next_hops.empty() ? "next-hop = \"" + std::string(Network::kCore4) + ":5060\"\n" : "") << "transport = \"" << options_.core_transport
          << "\"\nvisited-network-id = \"visited.example\"\n" << options_.core_lines << options_.next_hops
          << "[[ims-aka-profile]]\nname = \"volte\"\nprotected-server-port = [" << kProtectedServerPorts[0] << ", "
