@@ -41,6 +41,15 @@ LevelName name_of(Level level) {
 
 }  // namespace
 
+std::optional<Level> parse_level(std::string_view word) {
+    if (word == "debug") return Level::debug;
+    if (word == "info") return Level::info;
+    if (word == "notice") return Level::notice;
+    if (word == "warning") return Level::warning;
+    if (word == "error") return Level::error;
+    return std::nullopt;
+}
+
 void set_level(Level level) { g_level = level; }
 
 void start(bool journald_prefixes) {

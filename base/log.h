@@ -2,6 +2,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,8 @@ struct Field {
 
 inline constexpr std::size_t kValueLimit = 256;
 
+/// "debug", "info", "notice", "warning", "error"; nullopt for any other word.
+std::optional<Level> parse_level(std::string_view word);
 /// Below this level nothing is written; default info.
 void set_level(Level level);
 /// `stderr` with priority prefixes that journald understands (<3>…), or plain with a time stamp when stderr is a terminal or file.

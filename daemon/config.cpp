@@ -429,6 +429,11 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     Section root(document, "top level", mistakes);
     root.word("log-level", config.log_level, {{"debug", "debug"}, {"info", "info"}, {"notice", "notice"}, {"warning", "warning"}, {"error", "error"}});
     root.text("control-socket", config.control_socket);
+    root.text("control-group", config.control_group);
+    root.boolean("packet-tap", config.packet_tap);
+    read_endpoint(root, "metrics-listen", config.metrics_listen);
+    read_endpoint(root, "hep-collector", config.hep_collector);
+    root.number("hep-id", config.hep_id, 1, 0xffffffff);
     if (!root.has("core")) root.mistake("core", "the section [core] is missing: where does clear SIP go?");
     root.table("core", [&](Section& s) { read_core(s, config); });
     root.tables("ims-aka-profile", "ims-aka-profile", [&](Section& s) { read_profile(s, config); });
@@ -442,6 +447,7 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     root.table("store", [&](Section& s) { read_store(s, config.store); });
     root.table("restart", [&](Section& s) { s.text("take-over-socket", config.restart.take_over_socket); });
     root.finish();
+    flatten(document, {}, config.settings);
     if (mistakes.none()) check_together(document, config, mistakes);
     if (!mistakes.none()) return failure(Reaction::reject, mistakes.text());
     return config;

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -184,6 +185,12 @@ struct Config {
     RestartConfig restart;
     std::string log_level = "info";
     std::string control_socket;               ///< empty: none
+    Endpoint metrics_listen;                  ///< where /metrics, /healthz and /readyz are; port 0: nowhere
+    Endpoint hep_collector;                   ///< Homer's address and port for HEPv3; port 0: none
+    std::uint32_t hep_id = 1;                 ///< capture id in HEP
+    bool packet_tap = true;                   ///< look for ESP with unknown SPIs and clear packets to protected ports (CAP_NET_RAW)
+    std::string control_group;                ///< its members may read at the control socket; empty: only root and the own user
+    std::map<std::string, std::string> settings; ///< every key of the file as it stands there, "sip-interface[0].realm-id": what a reload compares
 
     const ImsAkaProfile* profile(std::string_view name) const;
     const TlsProfile* tls_profile(std::string_view name) const;

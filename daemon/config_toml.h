@@ -5,7 +5,9 @@
 #include <toml++/toml.h>
 
 #include <functional>
+#include <map>
 #include <set>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -165,5 +167,18 @@ private:
     Mistakes& mistakes_;
     std::set<std::string> read_;
 };
+
+/// Every leaf of a document by its path, with its value as text: "limits.registrations" → "100000", "sip-interface[0].realm-id" → "'access'".
+inline void flatten(const toml::node& node, const std::string& path, std::map<std::string, std::string>& out) {
+    if (const auto* table = node.as_table()) {
+        for (const auto& [key, inner] : *table) flatten(inner, path.empty() ? std::string(key.str()) : path + '.' + std::string(key.str()), out);
+    } else if (const auto* list = node.as_array(); list && !list->empty() && list->is_homogeneous<toml::table>()) {
+        for (std::size_t i = 0; i < list->size(); ++i) flatten((*list)[i], fmt::format("{}[{}]", path, i), out);
+    } else {
+        std::ostringstream text;
+        node.visit([&](const auto& value) { text << value; });
+        out[path] = text.str();
+    }
+}
 
 }  // namespace gmgate::daemon

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "daemon/operate/metrics.h"
 #include "daemon/registrations/adopt.h"
 #include "sip/spawn.h"
 
@@ -52,18 +53,25 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       expiry_(config, table_, sets_, transports_, counters_, clock),
       kernel_watch_(loop.get_executor(), accesses_, table_, sets_, kernel, counters_),
       tls_agreements_(config.limits.challenges, clock),
-      register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock, &keeper_}),
+      register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock, &keeper_, &operating_}),
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_),
       reg_events_(loop.get_executor(), config, table_, expiry_, core_, counters_, clock),
       tls_engine_(loop.get_executor(), config),
       tls_connector_(loop.get_executor(), tls_engine_, transports_),
       tls_(loop.get_executor(), config, tls_engine_, transports_, counters_),
-      handover_(loop.get_executor(), {config, accesses_, table_, store_, keeper_, transports_, tls_, counters_}) {
+      handover_(loop.get_executor(), {config, accesses_, table_, store_, keeper_, transports_, tls_, counters_}),
+      tap_(loop.get_executor(), clock, tap_settings(), [this](Spi spi) { return spis_.holds(spi); }),
+      messages_(clock, {}),
+      operations_({loop.get_executor(), config, accesses_, table_, sets_, kernel_watch_, kernel, transports_, transactions_, trace_, counters_, clock, operating_, tap_, messages_,
+                   [this] { return tls_engine_.counters(); }}) {
     core_.use_tls(tls_connector_);
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
     transactions_.set_urgent([this](const sip::Message& message, const sip::Flow&) { return is_urgent(message); });
     transactions_.set_shed([this](const sip::Message& message, const sip::Flow& flow) { return must_shed(message, flow); });
+    transports_.on_traffic([this](bool outward, const sip::Flow& flow, std::string_view bytes) {
+        if (messages_.is_on()) see(outward, flow, bytes);
+    });
     transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
     transports_.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
     transactions_.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
@@ -87,6 +95,12 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
         sip::spawn(loop_.get_executor(), reg_events_.run(), "reg-event");
     }
     tell_what_phones_get();
+    sets_.on_unanswered([this](const SaSet& set, std::vector<xfrm::SaReport> sas) { trace_.add(UnansweredSet{set.number, clock_.wall(), set.parameters, std::move(sas)}); });
+    if (config_.packet_tap)
+        if (const auto ok = tap_.open(); !ok) log::warning("packet-tap-off", {{"why", ok.error().text}, {"now", "gmctl why cannot tell who sends to unknown SPIs or in clear"}});
+    if (auto ok = operations_.open(take_over); !ok) co_return ok;
+    if (auto ok = open_monitoring(); !ok) co_return ok;
+    if (auto ok = open_hep(); !ok) co_return ok;
     if (auto ok = handover_.serve(std::move(left)); !ok) co_return ok;
     log::notice("gateway-ready", {{"version", GMGATE_VERSION}, {"core", config_.core.next_hops.front().to_string()}, {"accesses", accesses_.all().size()}});
     co_return Result<void>{};
@@ -193,6 +207,56 @@ std::vector<Address> Gateway::access_addresses() const {
     return {addresses.begin(), addresses.end()};
 }
 
+// Whose message it is and how it is protected, for an operator who traces that user.
+void Gateway::see(bool outward, const sip::Flow& flow, std::string_view bytes) {
+    MessageTrace::Context context;
+    context.core_side = !accesses_.find(flow.local);
+    context.protection = "clear";
+    auto by_ends = flow;  // what we send over UDP carries no mark: as for a stream, the two ends tell whose SA it takes
+    if (outward && flow.transport == sip::Transport::udp) by_ends.transport = sip::Transport::tcp;
+    const auto owner = table_.owner_of(by_ends);
+    if (owner.set) context.protection = fmt::format("ESP set {}", owner.set->number.value);
+    else if (flow.transport == sip::Transport::tls) context.protection = fmt::format("TLS connection {}", flow.connection.value);
+    if (owner.challenge) context.owner = owner.challenge->impi;
+    else if (owner.registration) context.owner = owner.registration->key.impi;
+    messages_.see(outward, flow, bytes, context);
+}
+
+Result<void> Gateway::open_hep() {
+    if (config_.hep_collector.port.value == 0) return {};
+    auto sender = HepSender::open(config_.hep_collector, config_.hep_id);
+    if (!sender) return std::unexpected(sender.error());
+    hep_.emplace(std::move(*sender));
+    messages_.set_sink([this](const TracedMessage& message) { hep_->send(message); });
+    return {};
+}
+
+// /healthz: the loop answers. /readyz: phones may be sent here.
+Result<void> Gateway::open_monitoring() {
+    if (config_.metrics_listen.port.value == 0) return {};
+    monitoring_ = std::make_unique<HttpResponder>(loop_.get_executor(), HttpSettings{config_.metrics_listen});
+    monitoring_->add("/metrics", [this] {
+        const MetricSources sources{config_, table_, counters_, kernel_, transports_, transactions_, tap_, [this] { return tls_engine_.counters(); },
+                                    [this] { return kernel_watch_.guards_stand(); }, [this] { return operating_.draining; }};
+        return HttpAnswer{200, "text/plain; version=0.0.4; charset=utf-8", metrics_text(sources)};
+    });
+    monitoring_->add("/healthz", [] { return HttpAnswer{.body = "ok\n"}; });
+    monitoring_->add("/readyz", [this] {
+        if (operating_.draining) return HttpAnswer{.status = 503, .body = "draining\n"};
+        if (!kernel_watch_.guards_stand()) return HttpAnswer{.status = 503, .body = "a guard policy is missing\n"};
+        return HttpAnswer{.body = "ready\n"};
+    });
+    return monitoring_->open();
+}
+
+TapSettings Gateway::tap_settings() const {
+    TapSettings settings;
+    for (const auto& access : accesses_.all())
+        if (access.profile)
+            for (const auto port : access.profile->all_ports()) settings.protected_ports.push_back({access.address, port});
+    return settings;
+}
+
 Result<void> Gateway::reload_certificates() {
     if (tls_engine_.certificates().empty()) return {};
     auto done = tls_engine_.certificates().reload();
@@ -202,6 +266,9 @@ Result<void> Gateway::reload_certificates() {
 }
 
 void Gateway::stop() {
+    operations_.close();
+    if (monitoring_) monitoring_->close();
+    tap_.close();
     tls_engine_.certificates().stop();
     tls_.close();
     if (!handover_.leave()) transports_.shutdown();

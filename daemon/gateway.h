@@ -8,6 +8,9 @@
 #include "daemon/access.h"
 #include "daemon/agreement/register_flow.h"
 #include "daemon/config.h"
+#include "daemon/operate/hep.h"
+#include "daemon/operate/http_responder.h"
+#include "daemon/operate/operations.h"
 #include "daemon/overload.h"
 #include "daemon/proxy/core_link.h"
 #include "daemon/proxy/reg_event.h"
@@ -48,6 +51,9 @@ public:
     KernelWatch& kernel_watch() { return kernel_watch_; }
     std::vector<Address> access_addresses() const;
 
+    /// The control socket and what stands behind it.
+    Operations& operations() { return operations_; }
+
     const Counters& counters() const { return counters_; }
     const Table& table() const { return table_; }
     const Trace& trace() const { return trace_; }
@@ -60,6 +66,10 @@ private:
     Result<void> open_core_side();
     void tell_what_phones_get() const;
 
+    Result<void> open_monitoring();
+    Result<void> open_hep();
+    void see(bool outward, const sip::Flow& flow, std::string_view bytes);
+    TapSettings tap_settings() const;
     bool screen(const sip::Message& message, const sip::Flow& flow);
     bool may_leave(const sip::Flow& flow);
     bool is_urgent(const sip::Message& request) const;
@@ -73,6 +83,7 @@ private:
     xfrm::Kernel& kernel_;
     const Clock& clock_;
     Counters counters_;
+    Operating operating_;
     Trace trace_;
     LoopWatch loop_watch_;
     AccessMap accesses_;
@@ -94,6 +105,11 @@ private:
     TlsConnector tls_connector_;
     TlsListeners tls_;
     Handover handover_;
+    PacketTap tap_;
+    MessageTrace messages_;
+    std::optional<HepSender> hep_;
+    Operations operations_;
+    std::unique_ptr<HttpResponder> monitoring_;
 };
 
 }  // namespace gmgate::daemon

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "daemon/gateway.h"
+#include "daemon/operate/reload.h"
 #include "xfrm/address_watch.h"
 #include "xfrm/codec.h"
 #include "xfrm/monitor.h"
@@ -31,14 +32,6 @@ struct Options {
 };
 
 enum Exit { kOk = 0, kFailed = 1, kBadConfig = 2 };
-
-log::Level level_of(const std::string& word) {
-    if (word == "debug") return log::Level::debug;
-    if (word == "notice") return log::Level::notice;
-    if (word == "warning") return log::Level::warning;
-    if (word == "error") return log::Level::error;
-    return log::Level::info;
-}
 
 // Keys pass through this process: no core dumps, no ptrace by others.
 void harden() {
@@ -80,7 +73,21 @@ Task<Result<void>> start(daemon::Gateway& gateway, xfrm::Monitor& monitor, xfrm:
     co_return co_await gateway.start(take_over, std::move(left));
 }
 
-int run(const daemon::Config& config, bool only_remove_guards, bool take_over) {
+// SIGHUP and `gmctl reload`: one path.
+Result<nlohmann::json> reload(daemon::Config& config) {
+    const auto fresh = daemon::load_config(config.path);
+    if (!fresh) {
+        log::error("reload-refused", {{"why", fresh.error().text}, {"now", "everything stays as it was"}});
+        return std::unexpected(fresh.error());
+    }
+    const auto report = daemon::apply_reload(config, *fresh);
+    for (const auto& change : report.applied) log::notice("reload-applied", {{"key", change.key}, {"before", change.before}, {"now", change.now}});
+    for (const auto& change : report.refused) log::warning("reload-not-applied", {{"key", change.key}, {"in-force", change.before}, {"in-file", change.now}, {"why", change.why}});
+    log::notice("reloaded", {{"applied", report.applied.size()}, {"not-applied", report.refused.size()}});
+    return report.json();
+}
+
+int run(daemon::Config& config, bool only_remove_guards, bool take_over) {
     const Clock clock;
     asio::io_context loop(1);
     xfrm::NetlinkKernel kernel(loop.get_executor(), clock, netlink_settings(config.xfrm));
@@ -99,6 +106,25 @@ int run(const daemon::Config& config, bool only_remove_guards, bool take_over) {
             loop.stop();
         }
     };
+    const auto reload_all = [&]() -> Result<nlohmann::json> {
+        const auto level_before = config.log_level;
+        auto report = reload(config);
+        if (report && config.log_level != level_before) gateway.operations().set_log_level(config.log_level);
+        // A file with mistakes does not keep new certificates from being taken: they are told apart.
+        const auto certificates = gateway.reload_certificates();
+        if (report) (*report)["notes"].push_back(certificates ? "Certificates and keys were read again." : "Certificates stay as they were: " + certificates.error().text);
+        return report;
+    };
+    gateway.operations().set_reload(reload_all);
+    asio::signal_set hang_up(loop, SIGHUP);
+    const std::function<void()> await_reload = [&] {
+        hang_up.async_wait([&](const asio::error_code& error, int) {
+            if (error) return;
+            static_cast<void>(reload_all());  // it has logged what came of it
+            await_reload();
+        });
+    };
+    await_reload();
     asio::signal_set signals(loop, SIGINT, SIGTERM);
     signals.async_wait([&](const asio::error_code& error, int signal) {
         if (error) return;
@@ -106,15 +132,6 @@ int run(const daemon::Config& config, bool only_remove_guards, bool take_over) {
         gateway.stop();
         loop.stop();
     });
-    asio::signal_set reload(loop, SIGHUP);
-    const std::function<void()> await_reload = [&] {
-        reload.async_wait([&](const asio::error_code& error, int) {
-            if (error) return;
-            (void)gateway.reload_certificates();  // says itself what came of it
-            await_reload();
-        });
-    };
-    await_reload();
     if (only_remove_guards) asio::co_spawn(loop, remove_guards(config, kernel), finish);
     else asio::co_spawn(loop, start(gateway, monitor, addresses, take_over, [&loop] { loop.stop(); }), finish);
     loop.run();
@@ -133,7 +150,7 @@ int main(int argc, char** argv) {
     app.set_version_flag("--version", GMGATE_VERSION);
     CLI11_PARSE(app, argc, argv);
 
-    const auto config = daemon::load_config(options.config);
+    auto config = daemon::load_config(options.config);
     if (!config) {
         std::fprintf(stderr, "%s\n", config.error().text.c_str());
         return kBadConfig;
@@ -146,7 +163,7 @@ int main(int argc, char** argv) {
         return kOk;
     }
     log::start(std::getenv("JOURNAL_STREAM") != nullptr);
-    log::set_level(level_of(config->log_level));
+    log::set_level(log::parse_level(config->log_level).value_or(log::Level::info));
     harden();
     return run(*config, options.remove_guards, options.take_over);
 }

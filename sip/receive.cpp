@@ -79,6 +79,7 @@ void Transports::Impl::receive_message(std::string_view bytes, const Flow& flow)
         return;
     }
     ++counters->messages_in;
+    if (traffic_watcher) guarded("traffic watcher", [&] { traffic_watcher(false, flow, bytes); });
     if (message_handler) guarded("message handler", [&] { message_handler(std::move(*message), flow); });
 }
 

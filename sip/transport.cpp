@@ -174,6 +174,7 @@ Result<void> Transports::Impl::send(const Flow& flow, std::string bytes) {
         ++counters->messages_not_sent;
         return failure(Reaction::broken, "no SA covers " + flow.local.to_string() + " to " + flow.remote.to_string());
     }
+    if (traffic_watcher) guarded("traffic watcher", [&] { traffic_watcher(true, flow, bytes); });
     if (flow.transport != Transport::udp) {
         const auto connection = find(flow.connection);
         if (!connection)
@@ -274,6 +275,7 @@ void Transports::close_listener(const Endpoint& local) {
 void Transports::on_message(MessageHandler handler) { impl_->message_handler = std::move(handler); }
 void Transports::on_closed(ClosedHandler handler) { impl_->closed_handler = std::move(handler); }
 void Transports::watch_closed(ClosedHandler watcher) { impl_->closed_watcher = std::move(watcher); }
+void Transports::on_traffic(std::function<void(bool, const Flow&, std::string_view)> watcher) { impl_->traffic_watcher = std::move(watcher); }
 void Transports::set_gate(std::function<bool(const Flow&)> may_leave) { impl_->may_leave = std::move(may_leave); }
 void Transports::set_reply_route(std::function<std::optional<Flow>(const Flow&)> route) { impl_->reply_route = std::move(route); }
 std::optional<Flow> Transports::reply_route(const Flow& received_on) const { return impl_->route_reply(received_on); }

@@ -109,6 +109,9 @@ public:
     /// Asked before each message leaves; false: it is not sent, counted as messages_not_sent, and send() fails with Reaction::broken.
     /// On a protected port the kernel swallows a datagram without an SA and reports success, so only the gateway can know. Default: all.
     void set_gate(std::function<bool(const Flow&)> may_leave);
+    /// Shows every message as it is received (whole, and SIP) or queued for sending. `outward`: towards flow.remote. For an operator's trace;
+    /// it must not send. Empty: none, which costs nothing.
+    void on_traffic(std::function<void(bool outward, const Flow&, std::string_view bytes)> watcher);
 
     /// Queues a message. UDP: on the socket bound to flow.local; stream: on flow.connection. Errors: no such socket or connection
     /// (Reaction::broken), queue full (exhausted). UDP success means "given to the kernel queue", not "sent under ESP".

@@ -124,6 +124,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     std::function<bool(const Flow&)> may_leave;
     std::function<StepMark(const Flow&, int)> opened_handler;
     std::vector<FileDescriptor> inherited;
+    std::function<void(bool, const Flow&, std::string_view)> traffic_watcher;
     std::unordered_map<Endpoint, Listener> listeners;
     std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections;
     std::unordered_map<EndpointPair, ConnectionId, EndpointPairHash> by_endpoints;

@@ -53,6 +53,8 @@ public:
     virtual Task<Result<void>> dump_each(std::function<void(SaReport)> each, std::function<void()> again) = 0;
     /// The same as one list.
     Task<Result<std::vector<SaReport>>> dump();
+    /// What the kernel tells of a set's SAs, packet and failure counters included; an SA that is gone (or another's) is left out.
+    virtual Task<Result<std::vector<SaReport>>> report_set(SetParameters parameters) = 0;
     /// Deletes SAs by id (stale ones found by dump()); those that are gone already are no error.
     virtual Task<Result<void>> remove_sas(std::vector<SaId> ids) = 0;
     /// Looks for ESP in both families and every allowed algorithm by adding and deleting a dummy SA, which also loads the

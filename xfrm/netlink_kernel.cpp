@@ -280,4 +280,22 @@ Task<Result<std::vector<SaReport>>> Kernel::dump() {
     co_return reports;
 }
 
+Task<Result<std::vector<SaReport>>> NetlinkKernel::report_set(SetParameters parameters) {
+    const auto sas = four_sas(parameters);
+    const auto answer = co_await exchange_twice([this, &sas] {
+        auto messages = buffer(sas.size());
+        for (const auto& sa : sas) static_cast<void>(append_get_sa(messages, sa.id));
+        return messages;
+    });
+    if (!answer) co_return std::unexpected(answer.error());
+    std::vector<SaReport> reports;
+    for (std::size_t i = 0; i < sas.size(); ++i) {
+        const auto& told = answer->outcomes[i].sa;
+        if (!told || told->reqid != settings_.owner.reqid || told->report.sa.source != sas[i].source || told->report.sa.destination != sas[i].destination) continue;
+        reports.push_back(told->report);
+        reports.back().sa.direction = sas[i].direction;
+    }
+    co_return reports;
+}
+
 }  // namespace gmgate::xfrm

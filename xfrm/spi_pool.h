@@ -30,6 +30,7 @@ public:
     /// Marks a pair found in the kernel or the store as in use; false when one of them is taken already.
     bool adopt(SpiPair pair);
     void release(SpiPair pair);
+    bool holds(Spi spi) const { return in_use_.contains(spi); }
     std::size_t in_use() const { return in_use_.size(); }
 
 private:

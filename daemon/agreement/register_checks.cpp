@@ -106,6 +106,8 @@ std::optional<Objection> RegisterFlow::check_protected(Exchange& x) {
 }
 
 std::optional<Objection> RegisterFlow::check_limits(const Exchange& x) const {
+    const bool is_new = x.over == Over::unprotected || (x.over == Over::tls && !x.is_bound && !x.has_response);
+    if (is_new && p_.operating && p_.operating->draining) return Objection{503, "draining", "the gateway is being drained: no new registrations here"};
     if (x.over != Over::unprotected || x.choice.mechanism != MechanismKind::ipsec_3gpp) return std::nullopt;
     const auto& limits = p_.config.limits;
     const auto& ue = x.flow().remote.address;

@@ -17,6 +17,7 @@
 #include "daemon/agreement/checks.h"
 #include "daemon/agreement/mechanism.h"
 #include "daemon/operate/counters.h"
+#include "daemon/operate/operating.h"
 #include "daemon/operate/trace.h"
 #include "daemon/proxy/core_link.h"
 #include "daemon/proxy/own_names.h"
@@ -43,6 +44,7 @@ struct RegisterParts {
     Counters& counters;
     const Clock& clock;
     Keeper* keeper = nullptr;  ///< null: registrations live in memory only
+    const Operating* operating = nullptr;  ///< null: nothing is drained
 };
 
 /// One coroutine per REGISTER. Two REGISTERs of one phone may interleave at every co_await: what is committed afterwards is looked up

@@ -74,6 +74,8 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     const OwnParameters own{parameters.spi_pc, parameters.spi_ps, parameters.port_pc, parameters.port_ps};
     fresh.security_server = security_server(x.choice, x.policy, *x.access->interface, own);
     x.record.security_associations = describe(parameters);
+    x.record.set = fresh.number;
+    x.record.parameters = parameters;
     const auto server = fresh.security_server;
     p_.expiry.watch(fresh.number, fresh.expires);
     p_.table.put_challenge(std::move(challenge));

@@ -3,13 +3,18 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <list>
+#include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "base/endpoint.h"
 #include "base/types.h"
+#include "daemon/registrations/registration.h"
+#include "xfrm/sa.h"
 
 namespace gmgate::daemon {
 
@@ -35,28 +40,56 @@ struct DecisionRecord {
     std::string integrity_protected;  ///< value sent to the core, "absent"
     int core_status = 0;        ///< final response of the core, 0: none was asked or none came
     std::string security_associations;  ///< SPIs and ports of the set
+    SetNumber set;                      ///< the set that the 401 came with, 0: none
+    std::optional<xfrm::SetParameters> parameters;  ///< of that set
     int answer = 0;             ///< status sent to the UE, 0: nothing was sent
     std::string why;            ///< sentence about the answer
 };
 
+/// A set that was removed before its phone had answered, with the kernel's counters of that moment.
+struct UnansweredSet {
+    SetNumber number;
+    std::chrono::system_clock::time_point ended;
+    xfrm::SetParameters parameters;
+    std::vector<xfrm::SaReport> sas;
+};
+
 class Trace {
 public:
+    using RecordHandler = std::function<void(const DecisionRecord&)>;
+    /// Destroying it ends the subscription.
+    using Subscription = std::shared_ptr<RecordHandler>;
+
     Trace(std::size_t records_per_ue, std::size_t ues) : records_per_ue_(records_per_ue), ues_(ues) {}
 
     /// Keeps the record and writes one log line; the least recently heard UE gives way when the table is full.
     void add(DecisionRecord record);
     /// Oldest first; empty for an unknown IMPI.
     std::vector<DecisionRecord> of(const Impi& impi) const;
+    /// Kept with the records of the phone whose 401 came with that set; nothing happens when they are gone.
+    void add(UnansweredSet set);
+    /// All whose records are kept, the most recently heard first.
+    const std::list<Impi>& impis() const { return recency_; }
+    /// Whose set had this SPI of ours, as far as records tell.
+    std::optional<Impi> whose_spi(Spi spi) const;
+    std::vector<UnansweredSet> unanswered(const Impi& impi) const;
+    /// Calls `handler` for each record from now on, until the subscription is destroyed.
+    Subscription on_record(RecordHandler handler);
     std::size_t ue_count() const { return rings_.size(); }
 
 private:
     struct Ring {
         std::deque<DecisionRecord> records;
+        std::deque<UnansweredSet> unanswered;
         std::list<Impi>::iterator recency;
     };
     std::size_t records_per_ue_, ues_;
     std::unordered_map<Impi, Ring> rings_;
+    void forget_set(const DecisionRecord& record);
+    std::unordered_map<SetNumber, Impi> challenged_;  ///< whose records name a set: never more than there are records
+    std::unordered_map<Spi, Impi> spis_;              ///< of ours, of those sets
     std::list<Impi> recency_;  ///< most recently heard first
+    std::vector<std::weak_ptr<RecordHandler>> handlers_;  // owned by the subscribers
 };
 
 }  // namespace gmgate::daemon

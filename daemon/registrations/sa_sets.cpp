@@ -74,6 +74,10 @@ Task<Result<void>> SaSets::extend(xfrm::SetParameters parameters, TimePoint expi
 Task<void> SaSets::remove(std::unique_ptr<SaSet> set) {
     for (const auto& [local, remote] : {std::pair{set->gateway_server(), set->ue_client()}, std::pair{set->gateway_client(), set->ue_server()}})
         if (const auto flow = transports_.find_connection(local, remote)) transports_.close(flow->connection, true);
+    if (on_unanswered_ && set->state == SetState::temporary) {
+        auto reports = co_await kernel_.report_set(set->parameters);
+        if (reports) on_unanswered_(*set, std::move(*reports));
+    }
     transports_.flush();  // what was said over it last leaves before its SAs go
     const auto removed = co_await kernel_.remove_set(set->parameters);
     if (!removed) {

@@ -2,6 +2,7 @@
 // and removed with everything that hangs on it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -43,6 +44,8 @@ public:
     /// Closes its connections, deletes the SAs, gives SPIs back. The set is out of the table already. What the kernel does not delete
     /// keeps its SPIs and is tried again by remove_leftovers().
     Task<void> remove(std::unique_ptr<SaSet> set);
+    /// Gets the kernel's last counters of each temporary set that ends, before its SAs go.
+    void on_unanswered(std::function<void(const SaSet&, std::vector<xfrm::SaReport>)> handler) { on_unanswered_ = std::move(handler); }
     /// Deletes what an earlier remove() could not; called once a second.
     Task<void> remove_leftovers();
     std::size_t leftovers() const { return leftovers_.size(); }
@@ -51,6 +54,7 @@ public:
     static sip::Flow udp_flow(const SaSet& set);
 
 private:
+    std::function<void(const SaSet&, std::vector<xfrm::SaReport>)> on_unanswered_;
     std::optional<Port> choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const;
     std::optional<Port> choose_client_port(const SetWish& wish, const ImsAkaProfile& profile) const;
     xfrm::SetRequest request_for(const SaSet& set, xfrm::EspKeys keys) const;

@@ -11,9 +11,9 @@ namespace gmgate::test {
 Programs programs() {
     if (const char* folder = std::getenv("GMGATE_TEST_PROGRAMS")) {
         const std::string prefix = std::string(folder) + "/";
-        return {.gmgated = prefix + "gmgated", .gmue = prefix + "gmue", .gmcore = prefix + "gmcore"};
+        return {.gmgated = prefix + "gmgated", .gmue = prefix + "gmue", .gmcore = prefix + "gmcore", .gmctl = prefix + "gmctl"};
     }
-    return {.gmgated = GMGATED, .gmue = GMUE, .gmcore = GMCORE};
+    return {.gmgated = GMGATED, .gmue = GMUE, .gmcore = GMCORE, .gmctl = GMCTL};
 }
 
 LabOptions plain_lab() {

@@ -218,6 +218,15 @@ void FakeKernel::add_sa(const xfrm::Sa& sa, Mark mark, AlgorithmPair algorithms,
     reports_[sa.id] = report;
 }
 
+Task<Result<std::vector<xfrm::SaReport>>> FakeKernel::report_set(xfrm::SetParameters parameters) {
+    calls_.push_back({"report_set", parameters, {}, {}});
+    std::vector<xfrm::SaReport> reports;
+    for (const auto& sa : xfrm::four_sas(parameters))
+        if (sas_.contains(sa.id)) reports.push_back(reports_[sa.id]);
+    co_await answer();
+    co_return reports;
+}
+
 Task<Result<std::vector<xfrm::ProbeFinding>>> FakeKernel::probe(std::vector<AlgorithmPair> allowed) {
     calls_.push_back({"probe", {}, {}, {}});
     std::vector<xfrm::ProbeFinding> findings;

@@ -46,6 +46,7 @@ public:
     Task<Result<void>> install_guards(xfrm::GuardRequest request) override;
     Task<Result<void>> remove_guards(xfrm::GuardRequest request) override;
     Task<Result<void>> dump_each(std::function<void(xfrm::SaReport)> each, std::function<void()> again) override;
+    Task<Result<std::vector<xfrm::SaReport>>> report_set(xfrm::SetParameters parameters) override;
     Task<Result<void>> remove_sas(std::vector<xfrm::SaId> ids) override;
     Task<Result<std::vector<xfrm::ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) override;
     const xfrm::KernelCounters& counters() const override { return counters_; }

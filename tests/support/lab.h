@@ -15,7 +15,7 @@ namespace gmgate::test {
 
 /// Where the programs under test are.
 struct Programs {
-    std::string gmgated, gmue, gmcore;
+    std::string gmgated, gmue, gmcore, gmctl{};
 };
 
 struct LabOptions {
@@ -53,6 +53,7 @@ public:
     const Programs& programs() const { return options_.programs; }
     const std::string& folder() const { return folder_; }
     const std::string& config_path() const { return config_; }
+    std::string control_socket() const { return folder_ + "/control.sock"; }
 
     /// Throws when it is not running at the moment.
     Program& gateway();

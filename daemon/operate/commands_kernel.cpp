@@ -1,0 +1,64 @@
+// kernel: guard policies, SAs, and the kernel's own counters with what each one means. rates: what `top` looks at.
+#include "daemon/operate/kernel_statistics.h"
+#include "daemon/operate/operations.h"
+
+namespace gmgate::daemon {
+namespace {
+
+nlohmann::json statistics_json(const std::vector<KernelStatistic>& statistics) {
+    auto list = nlohmann::json::array();
+    for (const auto& one : statistics) list.push_back({{"name", one.name}, {"value", one.value}, {"means", one.means}});
+    return list;
+}
+
+}  // namespace
+
+void Operations::add_kernel_commands() {
+    server_.add("kernel", {Rights::read, "guard policies, SAs and the kernel's counters", [this](const Json& arguments, ControlClient&) { return kernel(arguments); }});
+    server_.add("rates", {Rights::read, "counters and gauges at this moment, for live rates", [this](const Json&, ControlClient&) -> Task<Result<Json>> { co_return rates(); }});
+}
+
+Task<Result<nlohmann::json>> Operations::kernel(const Json& arguments) {
+    const auto audit = flag_argument(arguments, "audit");
+    if (!audit) co_return std::unexpected(audit.error());
+    auto guards = Json::array();
+    for (const auto& access : p_.accesses.all()) {
+        if (!access.profile) continue;
+        for (const auto& policy : xfrm::guard_policies({access.address, access.profile->all_ports()}))
+            guards.push_back({{"direction", policy.direction == xfrm::Direction::in ? "in" : "out"}, {"gateway", policy.gateway.to_string()}});
+    }
+    const auto& counters = p_.kernel.counters();
+    Json result{{"guards", std::move(guards)}, {"guards_stand", p_.kernel_watch.guards_stand()}, {"reqid", p_.config.xfrm.reqid},
+                {"sas_expected", p_.table.set_count() * 4}, {"sets_waiting_for_deletion", p_.sets.leftovers()},
+                {"netlink", {{"requests", counters.requests}, {"system_calls", counters.system_calls}, {"sets_installed", counters.sets_installed},
+                             {"sets_refused", counters.sets_refused}, {"sets_removed", counters.sets_removed}, {"rollbacks", counters.rollbacks}}},
+                {"xfrm_stat", statistics_json(xfrm_statistics())}, {"tls_stat", statistics_json(tls_statistics())}};
+    if (*audit) {  // lists every SA: not for free with many phones
+        const auto found = co_await p_.kernel.dump();
+        if (!found) co_return std::unexpected(found.error());
+        std::uint64_t packets = 0, failures = 0, replays = 0, unused = 0;
+        for (const auto& sa : *found) {
+            packets += sa.packets;
+            failures += sa.integrity_failures;
+            replays += sa.replay_drops + sa.replay_window_drops;
+            unused += sa.packets == 0;
+        }
+        result["audit"] = {{"sas", found->size()}, {"packets", packets}, {"integrity_failures", failures}, {"replays", replays}, {"without_a_packet", unused}};
+    }
+    co_return result;
+}
+
+nlohmann::json Operations::rates() const {
+    auto counters = Json::object();
+    for (std::size_t i = 0; i < kCounterInfo.size(); ++i) counters[std::string(kCounterInfo[i].name)] = p_.counters.at(i);
+    const auto& transport = p_.transports.counters();
+    for (const auto& one : xfrm_statistics()) counters[one.name] = one.value;
+    counters["datagrams_in"] = transport.datagrams_in;
+    counters["datagrams_out"] = transport.datagrams_out;
+    counters["messages_in"] = transport.messages_in;
+    return Json{{"time", utc_text(p_.clock.wall())}, {"registrations", p_.table.registration_count()}, {"challenges", p_.table.challenge_count()},
+                {"sets", p_.table.set_count()}, {"connections", p_.transports.connection_count()}, {"transactions", p_.transactions.server_count()},
+                {"counters", std::move(counters)}};
+}
+
+}  // namespace gmgate::daemon

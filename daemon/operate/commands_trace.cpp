@@ -1,0 +1,76 @@
+// trace: switches the keeping of a user's messages on, tells what was kept, and follows.
+#include <algorithm>
+#include <deque>
+
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/use_awaitable.hpp>
+
+#include "daemon/operate/operations.h"
+
+namespace gmgate::daemon {
+namespace {
+
+constexpr std::size_t kBacklog = 2000;  // messages that a follower may lag behind
+
+nlohmann::json message_json(const TracedMessage& message) {
+    const auto microseconds = std::chrono::duration_cast<std::chrono::microseconds>(message.time.time_since_epoch()).count();
+    return {{"number", message.number}, {"time", utc_text(message.time)}, {"microseconds", microseconds}, {"impi", message.impi.value}, {"outward", message.outward}, {"core_side", message.core_side},
+            {"transport", sip::to_string(message.transport)}, {"source", message.source.to_string()}, {"destination", message.destination.to_string()}, {"protection", message.protection}, {"bytes", message.bytes}};
+}
+
+}  // namespace
+
+// Admin: what users say is in it.
+void Operations::add_trace_command() {
+    server_.add("trace", {Rights::admin, "keeps and tells the decrypted SIP of one user", [this](const Json& arguments, ControlClient& client) { return trace(arguments, client); }});
+}
+
+Task<Result<nlohmann::json>> Operations::trace(const Json& arguments, ControlClient& client) {
+    const auto of = text_argument(arguments, "of");
+    const auto off = flag_argument(arguments, "off");
+    const auto follow = flag_argument(arguments, "follow");
+    if (!of) co_return std::unexpected(of.error());
+    if (!off) co_return std::unexpected(off.error());
+    if (!follow) co_return std::unexpected(follow.error());
+    if (of->empty()) {
+        auto users = Json::array();
+        for (const auto& user : p_.messages.users()) users.push_back(user.value);
+        co_return Json{{"users", std::move(users)}};
+    }
+    const auto impi = impi_named(*of);
+    if (*off) {
+        p_.messages.stop(impi);
+        co_return Json{{"impi", impi.value}, {"state", "off"}};
+    }
+    const auto users = p_.messages.users();
+    const bool was_on = std::ranges::find(users, impi) != users.end();
+    if (!p_.messages.start(impi)) co_return failure(Reaction::exhausted, "too many users are traced; end one with gmctl trace IMPI --off");
+    std::deque<TracedMessage> waiting;
+    for (auto& message : p_.messages.of(impi)) waiting.push_back(std::move(message));
+    if (!*follow) {
+        auto messages = Json::array();
+        for (const auto& message : waiting) messages.push_back(message_json(message));
+        co_return Json{{"impi", impi.value}, {"state", was_on ? "on" : "switched on now"}, {"messages", std::move(messages)}};
+    }
+    std::uint64_t dropped = 0;
+    asio::steady_timer wake(p_.executor);
+    const auto subscription = p_.messages.on_message([&](const TracedMessage& message) {
+        if (message.impi != impi) return;
+        if (waiting.size() >= kBacklog) ++dropped;
+        else waiting.push_back(message);
+        wake.cancel();
+    });
+    while (!client.is_gone()) {
+        while (!waiting.empty()) {
+            if (!client.send_event(message_json(waiting.front()))) co_return Json{{"dropped", dropped}};
+            waiting.pop_front();
+        }
+        wake.expires_after(std::chrono::seconds{1});
+        asio::error_code ignored;
+        co_await wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+    }
+    co_return Json{{"dropped", dropped}};
+}
+
+}  // namespace gmgate::daemon

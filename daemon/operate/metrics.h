@@ -1,0 +1,37 @@
+// Everything that is counted, in Prometheus' text format. Counters keep the names of counters.h (gmgate_NAME_total); the kernel's own
+// counters stand under gmgate_xfrm_total and gmgate_tls_kernel…, told apart by the label `name`.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "daemon/config.h"
+#include "daemon/operate/control_server.h"
+#include "daemon/operate/counters.h"
+#include "daemon/operate/packet_tap.h"
+#include "daemon/registrations/table.h"
+#include "ktls/types.h"
+#include "sip/transactions.h"
+#include "sip/transport.h"
+#include "xfrm/kernel.h"
+
+namespace gmgate::daemon {
+
+/// What the metrics are read from, at the moment of the scrape; all outlive it.
+struct MetricSources {
+    const Config& config;
+    Table& table;
+    const Counters& counters;
+    const xfrm::Kernel& kernel;
+    const sip::Transports& transports;
+    const sip::Transactions& transactions;
+    const PacketTap& tap;
+    std::function<const ktls::Counters*()> tls_counters;  ///< null result: no TLS is configured
+    std::function<bool()> guards_stand;
+    std::function<bool()> is_draining;
+};
+
+/// The whole page of /metrics.
+std::string metrics_text(const MetricSources& sources);
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,49 @@
+#include "daemon/operate/operations.h"
+
+#include <fmt/chrono.h>
+
+#include "base/log.h"
+
+namespace gmgate::daemon {
+
+Operations::Operations(OperateParts parts)
+    : p_(std::move(parts)),
+      server_(p_.executor, {.path = p_.config.control_socket, .group = p_.config.control_group}),
+      started_(p_.clock.wall()) {
+    p_.operating.log_level = p_.config.log_level;
+    add_state_commands();
+    add_admin_commands();
+    add_kernel_commands();
+    add_why_command();
+    add_trace_command();
+}
+
+Result<void> Operations::open(bool replace) { return server_.open(replace); }
+
+void Operations::set_log_level(const std::string& level) {
+    if (const auto known = log::parse_level(level)) {
+        log::set_level(*known);
+        p_.operating.log_level = level;
+    }
+}
+
+std::int64_t Operations::seconds_left(TimePoint until) const { return std::chrono::duration_cast<std::chrono::seconds>(until - p_.clock.now()).count(); }
+
+std::string utc_text(std::chrono::system_clock::time_point time) {
+    const auto whole = std::chrono::floor<std::chrono::seconds>(time);
+    const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(time - whole).count();
+    return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(std::chrono::system_clock::to_time_t(whole)), milliseconds);
+}
+
+bool names(const Registration& registration, std::string_view of) {
+    if (registration.key.impi.value == of) return true;
+    for (const auto& impu : registration.impus)
+        if (impu.value == of) return true;
+    const auto is_at = [&](const Endpoint& end) { return end.address.to_string() == of || end.to_string() == of; };
+    if (registration.tls && is_at(registration.tls->flow.remote)) return true;
+    for (const auto& set : registration.sets)
+        if (is_at(set->ue_client()) || is_at(set->ue_server())) return true;
+    return false;
+}
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,110 @@
+// What an operator can ask and order over the control socket: each command reads the parts of the running gateway and answers with JSON.
+// gmctl shows it. The commands stand in commands_*.cpp by subject.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include <asio/any_io_executor.hpp>
+
+#include "base/clock.h"
+#include "daemon/access.h"
+#include "daemon/config.h"
+#include "daemon/operate/control_server.h"
+#include "daemon/operate/counters.h"
+#include "daemon/operate/evidence.h"
+#include "daemon/operate/message_trace.h"
+#include "daemon/operate/operating.h"
+#include "daemon/operate/packet_tap.h"
+#include "daemon/operate/trace.h"
+#include "daemon/registrations/kernel_watch.h"
+#include "daemon/registrations/sa_sets.h"
+#include "daemon/registrations/table.h"
+#include "ktls/types.h"
+#include "sip/transactions.h"
+#include "sip/transport.h"
+#include "xfrm/kernel.h"
+
+namespace gmgate::daemon {
+
+/// What the commands work with; all outlive it.
+struct OperateParts {
+    asio::any_io_executor executor;
+    const Config& config;
+    const AccessMap& accesses;
+    Table& table;
+    SaSets& sets;
+    KernelWatch& kernel_watch;
+    xfrm::Kernel& kernel;
+    sip::Transports& transports;
+    sip::Transactions& transactions;
+    Trace& trace;
+    Counters& counters;
+    const Clock& clock;
+    Operating& operating;
+    const PacketTap& tap;
+    MessageTrace& messages;
+    std::function<const ktls::Counters*()> tls_counters;  ///< null result: no TLS is configured
+};
+
+class Operations {
+public:
+    explicit Operations(OperateParts parts);
+
+    /// Opens the control socket; nothing happens when none is configured.
+    Result<void> open(bool replace = false);
+    void close() { server_.close(); }
+    /// One of the five words; in force from now on.
+    void set_log_level(const std::string& level);
+    /// What `reload` does; main owns the configuration and says.
+    void set_reload(std::function<Result<nlohmann::json>()> reload) { reload_ = std::move(reload); }
+
+private:
+    using Json = nlohmann::json;
+
+    // ---- commands_state.cpp
+    void add_state_commands();
+    Task<Result<Json>> status() const;
+    Result<Json> registrations(const Json& arguments);
+    Task<Result<Json>> follow(const Json& arguments, ControlClient& client);
+    Task<Result<Json>> show(Json arguments);
+    Json row_of(const Registration& registration) const;
+    Task<Json> details_of(ContactKey key);
+    Task<Json> set_details(SetNumber number);
+
+    // ---- commands_admin.cpp
+    void add_admin_commands();
+    Task<Result<Json>> deregister(Json arguments);
+    Result<Json> drain(const Json& arguments);
+    Result<Json> log_level(const Json& arguments);
+
+    // ---- commands_kernel.cpp
+    void add_kernel_commands();
+    Task<Result<Json>> kernel(const Json& arguments);
+    Json rates() const;
+
+    // ---- commands_why.cpp
+    void add_why_command();
+    Task<Result<Json>> why(Json arguments);
+    Task<Evidence> gather(Impi impi);
+    Impi impi_named(const std::string& of);
+    std::string refused_algorithms(const std::string& realm) const;
+
+    // ---- commands_trace.cpp
+    void add_trace_command();
+    Task<Result<Json>> trace(const Json& arguments, ControlClient& client);
+
+    std::int64_t seconds_left(TimePoint until) const;
+
+    OperateParts p_;
+    ControlServer server_;
+    std::function<Result<nlohmann::json>()> reload_;
+    std::chrono::system_clock::time_point started_;
+};
+
+/// "2026-11-25T21:52:04.120Z"
+std::string utc_text(std::chrono::system_clock::time_point time);
+/// True when `registration` is the one that `of` names: its IMPI, one of its IMPUs, or the UE's address (with or without port).
+bool names(const Registration& registration, std::string_view of);
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,142 @@
+#include "daemon/operate/reload.h"
+
+#include <algorithm>
+#include <functional>
+#include <set>
+
+#include <fmt/format.h>
+
+namespace gmgate::daemon {
+namespace {
+
+using Apply = std::function<void(Config& live, const Config& fresh, std::size_t index)>;
+
+struct Live {
+    std::string_view key;  ///< without "[index]"
+    Apply apply;
+};
+
+#define GMGATE_TOP(name, member) Live{name, [](Config& live, const Config& fresh, std::size_t) { live.member = fresh.member; }}
+#define GMGATE_INTERFACE(name, member) \
+    Live{"sip-interface." name, [](Config& live, const Config& fresh, std::size_t i) { live.sip_interfaces[i].member = fresh.sip_interfaces[i].member; }}
+
+const std::vector<Live>& live_settings() {
+    static const std::vector<Live> settings{
+        GMGATE_TOP("log-level", log_level),
+        GMGATE_TOP("limits.registrations", limits.registrations),
+        GMGATE_TOP("limits.challenges", limits.challenges),
+        GMGATE_TOP("limits.challenges-per-address", limits.challenges_per_address),
+        GMGATE_TOP("limits.sets-per-address", limits.sets_per_address),
+        GMGATE_TOP("timers.reg-await-auth", timers.reg_await_auth),
+        GMGATE_TOP("timers.old-set", timers.old_set),
+        GMGATE_TOP("timers.lifetime-margin", timers.lifetime_margin),
+        GMGATE_TOP("timers.kernel-margin", timers.kernel_margin),
+        GMGATE_TOP("timers.final-answer", timers.final_answer),
+        GMGATE_INTERFACE("confidentiality", confidentiality),
+        GMGATE_INTERFACE("no-security-client", no_security_client),
+        GMGATE_INTERFACE("security-server", security_server),
+        GMGATE_INTERFACE("security-server-q", security_server_q),
+        GMGATE_INTERFACE("require-both", require_both),
+        GMGATE_INTERFACE("strict-refresh", strict_refresh),
+        GMGATE_INTERFACE("ignore-q", ignore_q),
+        GMGATE_INTERFACE("bare-integrity-protected", bare_integrity_protected),
+        GMGATE_INTERFACE("refuse-mediasec", refuse_mediasec),
+        GMGATE_INTERFACE("server-initiated", server_initiated),
+        GMGATE_INTERFACE("strict-collision", strict_collision),
+        GMGATE_INTERFACE("aka-over-tls", reject_akav1_over_tls),
+        GMGATE_INTERFACE("tls-connected", tls_connected),
+        GMGATE_INTERFACE("anonymous-emergency", anonymous_emergency),
+        GMGATE_INTERFACE("emergency-numbers", emergency_numbers),
+    };
+    return settings;
+}
+#undef GMGATE_TOP
+#undef GMGATE_INTERFACE
+
+// Why the rest waits for a restart; the longest prefix that fits counts.
+constexpr std::pair<std::string_view, std::string_view> kReasons[] = {
+    {"", "read at start only; restart gmgated"},
+    {"metrics-", "the port stays as it was opened; restart gmgated"},
+    {"hep-", "the socket stays as it was opened; restart gmgated"},
+    {"packet-tap", "the tap stays as it was opened; restart gmgated"},
+    {"control-", "the control socket stays as it was opened; restart gmgated"},
+    {"core.", "open transactions and Path headers that the core holds name the old address; drain, then restart gmgated"},
+    {"sip-interface.", "registered phones depend on it: drain, then restart gmgated"},
+    {"sip-interface.sip-ports.", "sockets and guard policies would have to change under registered phones: drain, then restart gmgated"},
+    {"ims-aka-profile.", "ports, guard policies and algorithms were fixed and probed at start: drain, then restart gmgated"},
+    {"tls-profile.", "which files a profile reads is fixed at start; put the new certificate into the same file, or restart gmgated"},
+    {"ktls", "sessions that stand are in the kernel or not; restart gmgated"},
+    {"xfrm.", "every SA in the kernel carries the old value: drain, then restart gmgated"},
+    {"limits.", "the table was made for the old size; restart gmgated"},
+};
+
+std::string_view reason_for(const std::string& key) {
+    std::string_view best_prefix, best = kReasons[0].second;
+    for (const auto& [prefix, why] : kReasons)
+        if (key.starts_with(prefix) && prefix.size() >= best_prefix.size()) {
+            best_prefix = prefix;
+            best = why;
+        }
+    return best;
+}
+
+/// "sip-interface[1].ignore-q" → ("sip-interface.ignore-q", 1)
+std::pair<std::string, std::size_t> split_index(const std::string& key) {
+    std::string plain;
+    std::size_t index = 0, at = 0;
+    bool first = true;
+    for (auto open = key.find('['); open != std::string::npos; open = key.find('[', at)) {
+        const auto close = key.find(']', open);
+        plain += key.substr(at, open - at);
+        if (first) index = std::stoul(key.substr(open + 1, close - open - 1));
+        first = false;
+        at = close + 1;
+    }
+    return {plain + key.substr(at), index};
+}
+
+// Settings of an interface may be carried over only to the same interface.
+bool same_interfaces(const Config& live, const Config& fresh) {
+    return std::ranges::equal(live.sip_interfaces, fresh.sip_interfaces, {}, &SipInterface::realm_id, &SipInterface::realm_id);
+}
+
+nlohmann::json list_of(const std::vector<SettingChange>& changes) {
+    auto list = nlohmann::json::array();
+    for (const auto& change : changes) list.push_back({{"key", change.key}, {"before", change.before}, {"now", change.now}, {"why", change.why}});
+    return list;
+}
+
+}  // namespace
+
+nlohmann::json ReloadReport::json() const { return {{"applied", list_of(applied)}, {"refused", list_of(refused)}, {"notes", notes}}; }
+
+ReloadReport apply_reload(Config& live, const Config& fresh) {
+    std::set<std::string> keys;
+    for (const auto& [key, value] : live.settings) keys.insert(key);
+    for (const auto& [key, value] : fresh.settings) keys.insert(key);
+    const auto text = [](const Config& config, const std::string& key) {
+        const auto at = config.settings.find(key);
+        return at == config.settings.end() ? std::string{} : at->second;
+    };
+    ReloadReport report;
+    const bool interfaces_match = same_interfaces(live, fresh);
+    for (const auto& key : keys) {
+        SettingChange change{key, text(live, key), text(fresh, key), {}};
+        if (change.before == change.now) continue;
+        const auto [plain, index] = split_index(key);
+        const auto known = std::ranges::find(live_settings(), plain, &Live::key);
+        if (known == live_settings().end()) change.why = reason_for(plain);
+        else if (plain.starts_with("sip-interface.") && !interfaces_match) change.why = "the list of interfaces itself has changed; drain, then restart gmgated";
+        if (!change.why.empty()) {
+            report.refused.push_back(std::move(change));
+            continue;
+        }
+        known->apply(live, fresh, index);
+        if (change.now.empty()) live.settings.erase(key);
+        else live.settings[key] = change.now;
+        report.applied.push_back(std::move(change));
+    }
+    return report;
+}
+
+}  // namespace gmgate::daemon
