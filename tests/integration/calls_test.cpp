@@ -1,11 +1,12 @@
 // Calls between two phones, each behind its own SAs, through the gateway and the core: what RFC 3261 (and 3262, 3264, 3311) demands of
 // them on the core's side and at the phones, and that nothing of it crosses the access link in clear.
 #include <algorithm>
+#include <memory>
 #include <set>
 
 #include <doctest/doctest.h>
 
-#include "tests/integration/scene.h"
+#include "tests/integration/tls_lab.h"
 
 using namespace gmgate::test;
 
@@ -17,14 +18,11 @@ auto named(const std::string& name) {
     return [name](const Event& event) { return event.value("event", "") == name; };
 }
 
-PhoneOptions phone_options(std::size_t user, const Access& access, std::vector<std::string> arguments) {
-    PhoneOptions options;
-    options.user = user;
-    options.is_v6 = access.is_v6;
-    options.is_tcp = access.is_tcp;
-    options.arguments = std::move(arguments);
-    return options;
-}
+/// How a phone is protected: ipsec-3gpp unless `tls` names gmue's mechanism, "tls" or "tls-prior".
+struct End {
+    Access access{};
+    std::string tls{};
+};
 
 std::vector<std::string> lines_of(const std::string& raw, const std::string& name) {
     std::vector<std::string> found;
@@ -38,11 +36,26 @@ std::vector<std::string> lines_of(const std::string& raw, const std::string& nam
 /// Two registered phones, the caller and the callee, and a capture of the access link.
 struct Scene {
     Scene(const Access& from, const Access& to, std::vector<std::string> caller_arguments = {}, std::vector<std::string> callee_arguments = {})
-        : lab(plain_lab()), link(lab.network.ue, Network::kUeLink), caller(lab, phone_options(0, from, std::move(caller_arguments))),
-          callee(lab, phone_options(1, to, std::move(callee_arguments))) {
+        : Scene(End{from, {}}, End{to, {}}, std::move(caller_arguments), std::move(callee_arguments)) {}
+    Scene(const End& from, const End& to, std::vector<std::string> caller_arguments = {}, std::vector<std::string> callee_arguments = {})
+        : tls(from.tls.empty() && to.tls.empty() ? nullptr : std::make_unique<TlsLab>()), own(tls ? nullptr : std::make_unique<Lab>(plain_lab())),
+          lab(tls ? *tls->lab : *own), link(lab.network.ue, Network::kUeLink), caller(lab, phone_options(0, from, std::move(caller_arguments))),
+          callee(lab, phone_options(1, to, std::move(callee_arguments))), sas(4u * (from.tls.empty() + to.tls.empty())) {
         caller.demand_registered();
         callee.demand_registered();
         start = lab.core_mark();
+    }
+
+    PhoneOptions phone_options(std::size_t user, const End& end, std::vector<std::string> arguments) const {
+        PhoneOptions options;
+        options.user = user;
+        options.is_v6 = end.access.is_v6;
+        options.is_tcp = end.access.is_tcp;
+        options.arguments = std::move(arguments);
+        if (end.tls.empty()) return options;
+        const auto more = tls->phone_arguments(end.tls, "1.3");
+        options.arguments.insert(options.arguments.end(), more.begin(), more.end());
+        return options;
     }
 
     /// Starts a call that stands until someone hangs up.
@@ -73,7 +86,8 @@ struct Scene {
             INFO(word);
             CHECK(link.find(word).empty());
         }
-        CHECK(count_sas(lab.network.gw) == 8);
+        CHECK(count_sas(lab.network.gw) == sas);
+        if (tls) CHECK(tls->in_kernel(1));
         for (Phone* phone : {&caller, &callee}) CHECK_FALSE(phone->program().has_text("\"event\":\"dropped\""));  // B-15: nothing on a wrong port
     }
 
@@ -98,9 +112,12 @@ struct Scene {
             }
     }
 
-    Lab lab;
+    std::unique_ptr<TlsLab> tls;  ///< null: nobody speaks TLS, and the lab is `own`
+    std::unique_ptr<Lab> own;
+    Lab& lab;
     Capture link;
     Phone caller, callee;
+    std::size_t sas;  ///< in the gateway's kernel while both are registered
     std::size_t start = 0;
 };
 
@@ -116,7 +133,7 @@ void check_call(const Access& from, const Access& to) {
 }
 
 /// Everything that a VoLTE call does: reliable ringing, UPDATE before and in the call, hold and resume, from both sides.
-void check_whole_call(const Access& from, const Access& to) {
+void check_whole_call(const End& from, const End& to) {
     Scene scene(from, to, {"--100rel", "--early-update"}, {"--100rel", "--answer-after", "1"});
     INFO(scene.lab.gateway_log());
     scene.dial();
@@ -197,12 +214,23 @@ TEST_SUITE("calls") {
     TEST_CASE("a phone over IPv4 and TCP calls one over IPv6 and UDP") { check_call({false, true}, {true, false}); }
     TEST_CASE("a phone over IPv6 and UDP calls one over IPv6 and TCP") { check_call({true, false}, {true, true}); }
 
-    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, IPv4 and UDP") { check_whole_call({false, false}, {false, false}); }
-    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, TCP and IPv4 to UDP and IPv6") { check_whole_call({false, true}, {true, false}); }
-    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, UDP and IPv6 to TCP and IPv4") { check_whole_call({true, false}, {false, true}); }
+    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, IPv4 and UDP") { check_whole_call({{false, false}, {}}, {{false, false}, {}}); }
+    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, TCP and IPv4 to UDP and IPv6") { check_whole_call({{false, true}, {}}, {{true, false}, {}}); }
+    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, UDP and IPv6 to TCP and IPv4") { check_whole_call({{true, false}, {}}, {{false, true}, {}}); }
+
+    TEST_CASE("RFC 3262, 3311, 3264: the same from a phone with SAs over UDP to one on TLS") { check_whole_call({{false, false}, {}}, {{false, false}, "tls-prior"}); }
+    TEST_CASE("RFC 3262, 3311, 3264: the same from a phone on TLS over IPv6 to one with SAs over TCP") { check_whole_call({{true, false}, "tls"}, {{false, true}, {}}); }
+
+    TEST_CASE("a phone on TLS calls one with SAs, which hangs up") {
+        Scene scene(End{{}, "tls"}, End{});
+        scene.establish();
+        scene.hang_up(scene.callee, scene.caller);
+        scene.check_requests_at_core();
+        scene.check_protected();
+    }
 
     TEST_CASE("the callee hangs up") {
-        Scene scene({}, {true, false});
+        Scene scene(Access{}, Access{true, false});
         scene.establish();
         scene.hang_up(scene.callee, scene.caller);
         scene.check_requests_at_core();
@@ -210,7 +238,7 @@ TEST_SUITE("calls") {
     }
 
     TEST_CASE("RFC 3261 §16.10: the caller gives up; CANCEL, 487 and its ACK, hop by hop") {
-        Scene scene({}, {true, true}, {}, {"--answer-after", "600"});
+        Scene scene(Access{}, Access{true, true}, {}, {"--answer-after", "600"});
         scene.dial();
         scene.await(scene.caller, "call_ringing");
         CHECK(scene.tell(scene.caller, "cancel", "cancel_sent").value("status", 0) == 200);
@@ -221,7 +249,7 @@ TEST_SUITE("calls") {
     }
 
     TEST_CASE("the callee is busy: 486, and its ACK comes from the gateway") {
-        Scene scene({}, {}, {}, {"--reject", "486", "--answer-after", "0", "--no-ring"});
+        Scene scene(Access{}, Access{}, {}, {"--reject", "486", "--answer-after", "0", "--no-ring"});
         scene.dial();
         CHECK(scene.await(scene.caller, "call_failed").value("status", 0) == 486);
         scene.await(scene.callee, "failure_acknowledged");
@@ -229,7 +257,7 @@ TEST_SUITE("calls") {
     }
 
     TEST_CASE("nobody answers: the callee ends the ringing with 480") {
-        Scene scene({false, true}, {false, false}, {}, {"--reject", "480", "--answer-after", "1"});
+        Scene scene(Access{false, true}, Access{}, {}, {"--reject", "480", "--answer-after", "1"});
         scene.dial();
         CHECK(scene.await(scene.caller, "call_ringing").value("status", 0) == 180);
         CHECK(scene.await(scene.caller, "call_failed").value("status", 0) == 480);
@@ -238,7 +266,7 @@ TEST_SUITE("calls") {
     }
 
     TEST_CASE("RFC 3261 §13.2.2.4: three early dialogs, each with reliable ringing and UPDATE; the last one answers") {
-        Scene scene({}, {true, false}, {"--100rel", "--early-update"}, {"--100rel", "--early-dialogs", "3", "--answer-after", "1"});
+        Scene scene(Access{}, Access{true, false}, {"--100rel", "--early-update"}, {"--100rel", "--early-dialogs", "3", "--answer-after", "1"});
         scene.dial();
         const auto established = scene.await(scene.caller, "call_established");
         scene.await(scene.callee, "call_established");

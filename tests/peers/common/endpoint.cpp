@@ -67,13 +67,16 @@ Endpoint Endpoint::with_port(std::uint16_t port) const {
 
 Endpoint Endpoint::advanced(std::uint32_t offset) const {
   Endpoint out = *this;
-  auto* octets = static_cast<std::uint8_t*>(const_cast<void*>(out.raw_address()));
+  std::array<std::uint8_t, 16> octets{};  // a copy of known size: g++ 12 -O3 warns of the loop over the address itself
+  const auto size = raw_address_size();
+  std::memcpy(octets.data(), raw_address(), size);
   std::uint64_t carry = offset;
-  for (std::size_t i = out.raw_address_size(); i-- > 0 && carry != 0;) {
+  for (std::size_t i = size; i-- > 0 && carry != 0;) {
     carry += octets[i];
     octets[i] = static_cast<std::uint8_t>(carry & 0xff);
     carry >>= 8;
   }
+  std::memcpy(const_cast<void*>(out.raw_address()), octets.data(), size);
   return out;
 }
 
