@@ -42,14 +42,14 @@ struct Idle {
 /// Registers phones over TLS, leaves them idle, and tells what each costs.
 Idle measure(const std::string& ktls, long phones) {
     TlsLab tls({.pref = "tls-ipsec3gpp",
-                .more_sections = "[limits]\nconnections-per-address = 20000\ntls-handshakes-per-address = 1024\n",
+                .more_sections = "[limits]\nconnections-per-address = 20000\ntls-handshakes-per-address = 1024\nloop-lag = 60000\n",
                 .top_lines = "ktls = \"" + ktls + "\"\n",
                 .log_level = "notice",
                 .users = static_cast<std::size_t>(phones) + 200});
     auto& lab = *tls.lab;
     const auto command = [&](long count, long first, const char* hold) {
         std::vector<std::string> words{lab.programs().gmue, "register", "--gateway", std::string(Network::kAccess4), "--index", std::to_string(first), "--count",
-                                       std::to_string(count), "--rate", "150", "--hold", hold, "--json", "--timeout", "120"};
+                                       std::to_string(count), "--rate", "100", "--hold", hold, "--json", "--timeout", "120"};
         for (auto& argument : tls.phone_arguments("tls-prior", "1.3")) words.push_back(argument);
         return words;
     };
@@ -114,7 +114,7 @@ TEST_SUITE("tls-bench") {
 
     TEST_CASE("handshakes beside openssl s_server with the same certificate") {
         const long seconds = from_environment("GMGATE_TLS_SECONDS", 1);
-        TlsLab tls({.more_sections = "[limits]\nconnections-per-address = 60000\n", .log_level = "notice"});
+        TlsLab tls({.more_sections = "[limits]\nconnections-per-address = 60000\nloop-lag = 60000\n", .log_level = "notice"});
         Program s_server({.command = {"openssl", "s_server", "-accept", "10.1.0.1:5071", "-cert", tls.folder + "/ecdsa.pem", "-key", tls.folder + "/ecdsa.key", "-quiet",
                                       "-num_tickets", "1", "-no_ign_eof"},
                           .name = "s_server", .network = &tls.lab->network.gw});
