@@ -162,7 +162,7 @@ TEST_SUITE("operate") {
     TEST_CASE("a core that is gone is the verdict, not the phone") {
         Lab lab(plain_lab());
         lab.core().kill();
-        const auto phone = start_phone(lab, 0, {"--timeout", "50"});
+        const auto phone = start_phone(lab, 0, {});
         check_verdict(lab, 0, "core-unreachable", "the core does not answer", std::chrono::seconds(180));
     }
 
