@@ -133,6 +133,7 @@ Result<PhoneConfig> make_config(const Options& o, std::size_t number) {
   if (!headers || !register_headers) return std::unexpected(headers ? register_headers.error() : headers.error());
   config.extra_headers = std::move(*headers);
   config.extra_register_headers = std::move(*register_headers);
+  config.copies = o.copies;
   config.calls = o.calls;
   config.faults = o.faults;
   return config;
@@ -202,6 +203,7 @@ void add_fault_options(CLI::App& app, Options& o) {
   app.add_flag("--no-esp", o.faults.no_esp, "take the challenge and never answer it")->group(faults);
   app.add_flag("--lose-200", o.faults.lose_200, "never see the 200 of a REGISTER")->group(faults);
   app.add_flag("--clear", o.faults.clear, "send the second REGISTER without ESP to the protected port")->group(faults);
+  app.add_option("--copies", o.copies, "send every request other than REGISTER and ACK N times at once: a storm of retransmissions")->check(CLI::Range(1U, 10000U))->type_name("N")->group(faults);
   app.add_option("--bid-down", o.faults.bid_down, "TS 33.226 4.2.2.3.2: 1 Security-Client altered, 2 both, 3 Security-Verify, 4 its algorithms")
       ->check(CLI::Range(0, 4))
       ->type_name("CASE")

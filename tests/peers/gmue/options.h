@@ -24,6 +24,7 @@ struct Options {
   std::string sqn = "000000000000";
   std::string sqn_file;
   std::string instance;
+  unsigned copies = 1;
   std::size_t index = 0;
   // Protection and transport
   std::string security = "ipsec-3gpp";

@@ -73,6 +73,7 @@ struct PhoneConfig {
   std::string raw_security_verify;  ///< replaces the header in the second REGISTER
   std::vector<Header> extra_headers;        ///< added to every request
   std::vector<Header> extra_register_headers;
+  unsigned copies = 1;  ///< datagrams per request other than REGISTER and ACK
   CallBehaviour calls;
   Faults faults;
 };

@@ -50,6 +50,8 @@ Task<Reply> Transactions::request(SipMessage request, Path path, OnProvisional o
   const Entry entry(waiting_, key_of(request), Waiting{&box, path});
   const std::string text = request.to_string();
   if (auto ok = link_.send(text, path); !ok) co_return Reply{std::nullopt, ok.error().text, std::move(request)};
+  const bool storms = !path.tcp && !request.is("REGISTER");
+  for (unsigned copy = 1; storms && copy < config_.copies; ++copy) (void)link_.send(text, path);
   // An INVITE may ring for long once a provisional response came; everything else ends with the timeout.
   Clock::time_point deadline = Clock::now() + config_.timeout;
   Duration interval = config_.t1;
