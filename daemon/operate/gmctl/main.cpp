@@ -14,6 +14,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "daemon/operate/configure/configure.h"
 #include "daemon/operate/gmctl/client.h"
 #include "daemon/operate/gmctl/ladder.h"
 #include "daemon/operate/gmctl/pcap.h"
@@ -210,6 +211,11 @@ int main(int argc, char** argv) {
     auto* rates = command("top", "live rates of everything that is counted", [&] { return top(options); });
     rates->add_option("-d,--interval", options.interval, "seconds between two looks")->check(CLI::Range(0.1, 3600.0))->capture_default_str();
     rates->add_flag("--once", options.once, "look once and end");
+
+    daemon::configure::Options shell;
+    auto* configure = command("configure", "change gmgate.toml in a shell: configure terminal, session-router, sip-interface, …; needs no running gmgated", [&] { return daemon::configure::run(shell); });
+    configure->add_option("-c,--config", shell.config, "file to change")->capture_default_str()->type_name("FILE");
+    configure->add_option("--prompt", shell.prompt, "the word before # in the prompt")->capture_default_str();
 
     CLI11_PARSE(app, argc, argv);
     return status;
