@@ -222,10 +222,11 @@ TEST_SUITE("operate") {
         Phone phone(lab, {});
         phone.demand_registered();
         const auto get = [&](const std::string& path) {
-            return run_program({.command = {"python3", "-c",
-                                            "import urllib.request as u, urllib.error as e, sys\ntry: r = u.urlopen('http://127.0.0.1:9464" + path + "', timeout=30)\nexcept e.HTTPError as x: r = x\nprint(r.status, r.read().decode())"},
-                                .name = "python3",
-                                .network = &lab.network.gw});
+            const auto answer = run_program({.command = {"bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9464; printf 'GET " + path + " HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"},
+                                             .name = "bash",
+                                             .network = &lab.network.gw});
+            const auto body = answer.find("\r\n\r\n");
+            return answer.substr(0, 9) == "HTTP/1.1 " && body != std::string::npos ? answer.substr(9, 3) + " " + answer.substr(body + 4) : answer;
         };
         CHECK(get("/healthz").starts_with("200 ok"));
         CHECK(get("/readyz").starts_with("200 ready"));
