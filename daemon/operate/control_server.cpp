@@ -91,9 +91,10 @@ struct ControlServer::Impl : std::enable_shared_from_this<Impl> {
     };
 
     Result<void> open(bool replace);
-    Task<void> accept();
-    Task<void> serve(std::shared_ptr<Client> client);
-    Task<void> write(std::shared_ptr<Client> client);
+    // `keep`: a coroutine may begin after the server is gone.
+    Task<void> accept(std::shared_ptr<Impl> keep);
+    Task<void> serve(std::shared_ptr<Impl> keep, std::shared_ptr<Client> client);
+    Task<void> write(std::shared_ptr<Impl> keep, std::shared_ptr<Client> client);
     Task<void> handle(std::shared_ptr<Client> client, std::string line);
     void end(const std::shared_ptr<Client>& client);
 
@@ -144,8 +145,7 @@ Result<void> ControlServer::Impl::open(bool replace) {
 
 // --------------------------------------------------------------------------------------------------------------------- clients
 
-Task<void> ControlServer::Impl::accept() {
-    const auto keep = shared_from_this();
+Task<void> ControlServer::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> keep) {
     while (is_open) {
         asio::error_code error;
         Socket peer(executor);
@@ -174,12 +174,11 @@ Task<void> ControlServer::Impl::accept() {
         }
         ++counters.clients;
         clients.insert(client);
-        sip::spawn(executor, serve(client), "control");
+        sip::spawn(executor, serve(keep, client), "control");
     }
 }
 
-Task<void> ControlServer::Impl::serve(std::shared_ptr<Client> client) {
-    const auto keep = shared_from_this();
+Task<void> ControlServer::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> keep, std::shared_ptr<Client> client) {
     for (;;) {
         client->idle.expires_after(settings.idle);
         client->idle.async_wait([weak = std::weak_ptr(client)](const asio::error_code& cancelled) {
@@ -239,14 +238,13 @@ bool ControlServer::Impl::Client::queue_line(std::string line) {
     for (const auto& shared : server.clients)
         if (shared.get() == this) {
             writing = true;
-            sip::spawn(server.executor, server.write(shared), "control-write");
+            sip::spawn(server.executor, server.write(server.shared_from_this(), shared), "control-write");
             break;
         }
     return true;
 }
 
-Task<void> ControlServer::Impl::write(std::shared_ptr<Client> client) {
-    const auto keep = shared_from_this();
+Task<void> ControlServer::Impl::write([[maybe_unused]] std::shared_ptr<Impl> keep, std::shared_ptr<Client> client) {
     while (!client->out.empty() && client->socket.is_open()) {
         std::string chunk = client->out.substr(0, 65536);
         asio::error_code error;
@@ -279,7 +277,7 @@ void ControlServer::add(std::string name, ControlCommand command) { impl_->comma
 Result<void> ControlServer::open(bool replace) {
     if (impl_->settings.path.empty()) return {};
     auto ok = impl_->open(replace);
-    if (ok) sip::spawn(impl_->executor, impl_->accept(), "control-accept");
+    if (ok) sip::spawn(impl_->executor, impl_->accept(impl_), "control-accept");
     return ok;
 }
 

@@ -43,10 +43,11 @@ std::expected<std::string, HttpAnswer> requested_path(std::string_view line) {
     return std::string(path.substr(0, path.find('?')));
 }
 
-struct HttpResponder::Impl : std::enable_shared_from_this<Impl> {
+struct HttpResponder::Impl {
     Impl(asio::any_io_executor e, HttpSettings s) : executor(std::move(e)), settings(s), acceptor(executor) {}
-    Task<void> accept();
-    Task<void> serve(std::shared_ptr<tcp::socket> socket);
+    // `keep`: a coroutine may begin after the responder is gone.
+    Task<void> accept(std::shared_ptr<Impl> keep);
+    Task<void> serve(std::shared_ptr<Impl> keep, std::shared_ptr<tcp::socket> socket);
 
     asio::any_io_executor executor;
     HttpSettings settings;
@@ -56,8 +57,7 @@ struct HttpResponder::Impl : std::enable_shared_from_this<Impl> {
     std::size_t clients = 0;
 };
 
-Task<void> HttpResponder::Impl::accept() {
-    const auto keep = shared_from_this();
+Task<void> HttpResponder::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> keep) {
     while (acceptor.is_open()) {
         asio::error_code error;
         auto socket = std::make_shared<tcp::socket>(executor);  // shared with the timer that ends it
@@ -72,12 +72,11 @@ Task<void> HttpResponder::Impl::accept() {
             ++counters.refused;
             continue;  // closes it
         }
-        sip::spawn(executor, serve(socket), "http");
+        sip::spawn(executor, serve(keep, socket), "http");
     }
 }
 
-Task<void> HttpResponder::Impl::serve(std::shared_ptr<tcp::socket> socket) {
-    const auto keep = shared_from_this();
+Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> keep, std::shared_ptr<tcp::socket> socket) {
     ++clients;
     asio::steady_timer limit(executor, settings.patience);
     limit.async_wait([weak = std::weak_ptr(socket)](const asio::error_code& cancelled) {
@@ -132,7 +131,7 @@ Result<void> HttpResponder::open() {
     if (error) return wrong();
     acceptor.listen(static_cast<int>(impl_->settings.clients), error);
     if (error) return wrong();
-    sip::spawn(impl_->executor, impl_->accept(), "http-accept");
+    sip::spawn(impl_->executor, impl_->accept(impl_), "http-accept");
     return {};
 }
 

@@ -155,8 +155,9 @@ struct PacketTap::Impl : std::enable_shared_from_this<Impl> {
         }
     }
     Result<void> open_family(bool is_v6);
-    Task<void> read(std::shared_ptr<asio::posix::stream_descriptor> socket);
-    Task<void> watch();
+    // `keep`: a coroutine may begin after the tap is gone.
+    Task<void> read(std::shared_ptr<Impl> keep, std::shared_ptr<asio::posix::stream_descriptor> socket);
+    Task<void> watch(std::shared_ptr<Impl> keep);
     void take(std::span<const std::uint8_t> packet);
     void note(Sighting sighting);
     void set_esp(bool on);
@@ -191,7 +192,7 @@ Result<void> PacketTap::Impl::open_family(bool is_v6) {
     if (!Program(is_v6, ports, false).attach(fd)) return system_failure(Reaction::broken, "packet tap: filter", errno);
     if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return system_failure(Reaction::broken, "packet tap: bind", errno);
     sockets.emplace_back(socket, is_v6);
-    sip::spawn(executor, read(socket), "packet-tap");
+    sip::spawn(executor, read(shared_from_this(), socket), "packet-tap");
     return {};
 }
 
@@ -202,8 +203,7 @@ void PacketTap::Impl::set_esp(bool on) {
     for (const auto& [socket, is_v6] : sockets) static_cast<void>(Program(is_v6, ports, on).attach(socket->native_handle()));
 }
 
-Task<void> PacketTap::Impl::read(std::shared_ptr<asio::posix::stream_descriptor> socket) {
-    const auto keep = shared_from_this();
+Task<void> PacketTap::Impl::read([[maybe_unused]] std::shared_ptr<Impl> keep, std::shared_ptr<asio::posix::stream_descriptor> socket) {
     std::array<std::uint8_t, kSnap> buffer{};
     while (!stopped) {
         asio::error_code error;
@@ -218,8 +218,7 @@ Task<void> PacketTap::Impl::read(std::shared_ptr<asio::posix::stream_descriptor>
 }
 
 // Once a second: has the kernel dropped ESP for want of an SA?
-Task<void> PacketTap::Impl::watch() {
-    const auto keep = shared_from_this();
+Task<void> PacketTap::Impl::watch([[maybe_unused]] std::shared_ptr<Impl> keep) {
     auto seen = value_of(xfrm_statistics(), "XfrmInNoStates");
     while (!stopped) {
         watch_timer.expires_after(std::chrono::seconds{1});
@@ -299,7 +298,7 @@ Result<void> PacketTap::open() {
             impl_->close();
             return ok;
         }
-    sip::spawn(impl_->executor, impl_->watch(), "packet-tap-watch");
+    sip::spawn(impl_->executor, impl_->watch(impl_), "packet-tap-watch");
     return {};
 }
 
