@@ -35,7 +35,7 @@ void check_refused(Lab& lab, const RawRegister& request, const std::string& word
     CHECK(status_of(response) == 503);
     CHECK(response.find("Retry-After") != std::string::npos);
     CHECK(response.find("Security-Server") == std::string::npos);
-    CHECK(lab.gateway_log().find(words) != std::string::npos);
+    CHECK(eventually([&] { return lab.gateway_log().find(words) != std::string::npos; }));  // the line follows the answer
     CHECK(count_sas(lab.network.gw) == sas);
 }
 
