@@ -49,7 +49,7 @@ Idle measure(const std::string& ktls, long phones) {
     auto& lab = *tls.lab;
     const auto command = [&](long count, long first, const char* hold) {
         std::vector<std::string> words{lab.programs().gmue, "register", "--gateway", std::string(Network::kAccess4), "--index", std::to_string(first), "--count",
-                                       std::to_string(count), "--rate", "100", "--hold", hold, "--json", "--timeout", "120"};
+                                       std::to_string(count), "--rate", std::getenv("GMGATE_TLS_RATE") ? std::getenv("GMGATE_TLS_RATE") : "60", "--hold", hold, "--json", "--timeout", "120"};
         for (auto& argument : tls.phone_arguments("tls-prior", "1.3")) words.push_back(argument);
         return words;
     };
