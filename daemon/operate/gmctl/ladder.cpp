@@ -105,7 +105,7 @@ std::string ladder_line(const LadderMessage& message, std::size_t width) {
     const auto room = right - left - 1;
     std::string arrow(room, '-');
     (to_right ? arrow.back() : arrow.front()) = to_right ? '>' : '<';
-    auto label = " " + label_of(message) + (message.core_side ? "" : ", " + printable(message.protection)) + " ";
+    auto label = message.core_side ? fmt::format(" {} ", label_of(message)) : fmt::format(" {}, {} ", label_of(message), printable(message.protection));
     if (label.size() > room - 4) label = label.substr(0, room - 4);
     put(arrow, (room - label.size()) / 2, label);
     put(line, left + 1, arrow);
