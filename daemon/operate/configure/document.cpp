@@ -121,7 +121,7 @@ std::string joined(const Path& path, std::string_view key) {
 std::string shown(const toml::node& node) {
     if (const auto* list = node.as_array()) {
         std::string all;
-        for (const auto& inner : *list) all += (all.empty() ? "" : " ") + shown(inner);
+        for (const auto& inner : *list) all.append(all.empty() ? "" : " ").append(shown(inner));
         return all;
     }
     if (const auto* text = node.as_string()) return text->get();

@@ -212,7 +212,7 @@ std::string Session::label(const Path& path, const Element& element) const {
         for (std::size_t i = 0; i < draft_.count(path, child.name); ++i) {
             auto below = path;
             below.push_back({child.name, i});
-            text += " " + port_of(below, draft_.value(below, "address").value_or("?"), child.parameter("port")->fallback);
+            text.append(" ").append(port_of(below, draft_.value(below, "address").value_or("?"), child.parameter("port")->fallback));
         }
     }
     return text;
