@@ -1,7 +1,6 @@
 #include "xfrm/address_watch.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <optional>
 
@@ -17,23 +16,16 @@
 #include <netlink/route/link.h>
 #include <sys/socket.h>
 
+#include "xfrm/kernel_address.h"
+
 namespace gmgate::xfrm {
 namespace {
 
 std::optional<Address> address_of(nl_addr* address) {
     if (!address) return std::nullopt;
+    const int family = nl_addr_get_family(address);
     const auto length = nl_addr_get_len(address);
-    const auto* octets = nl_addr_get_binary_addr(address);
-    if (nl_addr_get_family(address) == AF_INET && length == 4) {
-        std::array<std::uint8_t, 4> bytes{};
-        std::memcpy(bytes.data(), octets, bytes.size());
-        return Address::v4(bytes);
-    }
-    if (nl_addr_get_family(address) == AF_INET6 && length == 16) {
-        std::array<std::uint8_t, 16> bytes{};
-        std::memcpy(bytes.data(), octets, bytes.size());
-        return Address::v6(bytes);
-    }
+    if ((family == AF_INET && length == 4) || (family == AF_INET6 && length == 16)) return address_from(nl_addr_get_binary_addr(address), family);
     return std::nullopt;
 }
 

@@ -9,6 +9,7 @@
 
 #include "xfrm/algorithms.h"
 #include "xfrm/codec.h"
+#include "xfrm/kernel_address.h"
 
 namespace gmgate::xfrm {
 namespace {
@@ -51,17 +52,6 @@ std::string_view algorithm_name(const nlattr* attribute) {
     return {name, strnlen(name, sizeof(xfrm_algo::alg_name))};
 }
 
-Address from_kernel(const xfrm_address_t& address, int family) {
-    if (family == AF_INET6) {
-        std::array<std::uint8_t, 16> bytes{};
-        std::memcpy(bytes.data(), &address, bytes.size());
-        return Address::v6(bytes);
-    }
-    std::array<std::uint8_t, 4> bytes{};
-    std::memcpy(bytes.data(), &address, bytes.size());
-    return Address::v4(bytes);
-}
-
 // system_clock counts nanoseconds in 64 bits: later than the year 2242 does not fit.
 std::chrono::seconds bounded_seconds(__u64 value) {
     constexpr __u64 limit = 1ULL << 33;
@@ -80,9 +70,9 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
 
     SaRecord record;
     auto& report = record.report;
-    report.sa.id = {from_kernel(info->id.daddr, info->family), Spi{ntohl(info->id.spi)}};
-    report.sa.source = {from_kernel(info->sel.saddr, info->family), Port{ntohs(info->sel.sport)}};
-    report.sa.destination = {from_kernel(info->sel.daddr, info->family), Port{ntohs(info->sel.dport)}};
+    report.sa.id = {address_from(&info->id.daddr, info->family), Spi{ntohl(info->id.spi)}};
+    report.sa.source = {address_from(&info->sel.saddr, info->family), Port{ntohs(info->sel.sport)}};
+    report.sa.destination = {address_from(&info->sel.daddr, info->family), Port{ntohs(info->sel.dport)}};
     report.mark = Mark{info->seq};
     // Kernel 6.1 does not tell a direction; only our inbound SAs set a mark.
     const auto set_mark = fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK]);
@@ -125,8 +115,8 @@ void read_policy(const nlmsghdr* message, Reply& reply) {
     record.priority = info->priority;
     const bool inbound = info->dir == XFRM_POLICY_IN;
     record.guard.direction = inbound ? Direction::in : Direction::out;
-    record.guard.gateway = inbound ? Endpoint{from_kernel(info->sel.daddr, info->sel.family), Port{ntohs(info->sel.dport)}}
-                                   : Endpoint{from_kernel(info->sel.saddr, info->sel.family), Port{ntohs(info->sel.sport)}};
+    record.guard.gateway = inbound ? Endpoint{address_from(&info->sel.daddr, info->sel.family), Port{ntohs(info->sel.dport)}}
+                                   : Endpoint{address_from(&info->sel.saddr, info->sel.family), Port{ntohs(info->sel.sport)}};
     bool has_template = false;
     if (const auto tmpl = fixed_part<xfrm_user_tmpl>(attributes[XFRMA_TMPL])) {
         record.reqid = ReqId{tmpl->reqid};

@@ -18,22 +18,13 @@
 #include <netlink/socket.h>
 #include <sys/socket.h>
 
+#include "xfrm/kernel_address.h"
+
 namespace gmgate::xfrm {
 namespace {
 
 constexpr int kReceiveBuffer = 4 * 1024 * 1024;
 constexpr std::size_t kDatagramLimit = 64 * 1024;
-
-Address address_of(const xfrm_address_t& address, int family) {
-    if (family == AF_INET6) {
-        std::array<std::uint8_t, 16> bytes{};
-        std::memcpy(bytes.data(), &address, bytes.size());
-        return Address::v6(bytes);
-    }
-    std::array<std::uint8_t, 4> bytes{};
-    std::memcpy(bytes.data(), &address, bytes.size());
-    return Address::v4(bytes);
-}
 
 template <class Fixed>
 std::optional<Fixed> fixed_part(const nlmsghdr* message) {
@@ -47,15 +38,15 @@ std::optional<KernelEvent> event_of_sa(KernelEvent::Kind kind, const xfrm_usersa
     if (ReqId{info.reqid} != owner.reqid || info.id.proto != IPPROTO_ESP) return std::nullopt;
     KernelEvent event;
     event.kind = kind;
-    event.sa = {address_of(info.id.daddr, info.family), Spi{ntohl(info.id.spi)}};
+    event.sa = {address_from(&info.id.daddr, info.family), Spi{ntohl(info.id.spi)}};
     event.mark = Mark{info.seq};
     return event;
 }
 
 GuardPolicy guard_of(const xfrm_selector& sel, std::uint8_t dir) {
     const bool inbound = dir == XFRM_POLICY_IN;
-    return {inbound ? Direction::in : Direction::out, inbound ? Endpoint{address_of(sel.daddr, sel.family), Port{ntohs(sel.dport)}}
-                                                               : Endpoint{address_of(sel.saddr, sel.family), Port{ntohs(sel.sport)}}};
+    return {inbound ? Direction::in : Direction::out, inbound ? Endpoint{address_from(&sel.daddr, sel.family), Port{ntohs(sel.dport)}}
+                                                               : Endpoint{address_from(&sel.saddr, sel.family), Port{ntohs(sel.sport)}}};
 }
 
 std::optional<KernelEvent> read_deleted_sa(const nlmsghdr* message, const Ownership& owner) {

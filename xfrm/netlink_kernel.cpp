@@ -198,13 +198,15 @@ Task<Result<void>> NetlinkKernel::remove_sas(std::vector<SaId> ids) {
     co_return result;
 }
 
+MessageBuffer NetlinkKernel::questions(std::span<const Sa> sas) const {
+    auto messages = buffer(sas.size());
+    for (const auto& sa : sas) static_cast<void>(append_get_sa(messages, sa.id));
+    return messages;
+}
+
 Task<Result<std::vector<SaRecord>>> NetlinkKernel::find_set(SetParameters parameters) {
     const auto sas = four_sas(parameters);
-    const auto answer = co_await exchange_twice([this, &sas] {
-        auto messages = buffer(sas.size());
-        for (const auto& sa : sas) static_cast<void>(append_get_sa(messages, sa.id));
-        return messages;
-    });
+    const auto answer = co_await exchange_twice([this, &sas] { return questions(sas); });
     if (!answer) co_return std::unexpected(answer.error());
     std::vector<SaRecord> found;
     for (std::size_t i = 0; i < sas.size(); ++i) {
@@ -282,11 +284,7 @@ Task<Result<std::vector<SaReport>>> Kernel::dump() {
 
 Task<Result<std::vector<SaReport>>> NetlinkKernel::report_set(SetParameters parameters) {
     const auto sas = four_sas(parameters);
-    const auto answer = co_await exchange_twice([this, &sas] {
-        auto messages = buffer(sas.size());
-        for (const auto& sa : sas) static_cast<void>(append_get_sa(messages, sa.id));
-        return messages;
-    });
+    const auto answer = co_await exchange_twice([this, &sas] { return questions(sas); });
     if (!answer) co_return std::unexpected(answer.error());
     std::vector<SaReport> reports;
     for (std::size_t i = 0; i < sas.size(); ++i) {

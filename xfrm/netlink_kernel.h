@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <memory_resource>
+#include <span>
 
 #include <asio/any_io_executor.hpp>
 
@@ -49,6 +50,8 @@ private:
     };
 
     MessageBuffer buffer(std::size_t messages) const { return MessageBuffer(messages, settings_.memory); }
+    /// One GETSA for each.
+    MessageBuffer questions(std::span<const Sa> sas) const;
     Task<Result<Answer>> exchange_twice(std::function<MessageBuffer()> make);
     Task<void> undo_install(std::vector<Suspect> applied);
     Task<bool> settle(std::vector<Suspect> suspects);
