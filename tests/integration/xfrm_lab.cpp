@@ -50,6 +50,8 @@ Lab::Lab() : home_(namespace_of_the_moment()), gateway_(new_namespace()), ue_(ne
     shell("ip link set lo up; ip link set ue0 up; ip addr add 192.0.2.9/24 dev ue0; ip addr add 2001:db8:1::9/64 dev ue0 nodad");
     enter_gateway();
     shell("ip link set lo up; ip link set gw0 up; ip addr add 192.0.2.1/24 dev gw0; ip addr add 2001:db8:1::1/64 dev gw0 nodad");
+    // The kernel reports the carrier of a new veth pair a little later than the pair: an address watch that starts before would see it come.
+    shell("for i in $(seq 600); do ip link show gw0 | grep -q 'state UP' && exit 0; sleep 0.05; done; ip link show gw0; exit 1");
     shell("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0 net.ipv4.tcp_fwmark_accept=1");
     gateway_kernel_ = std::make_unique<xfrm::NetlinkKernel>(io_.get_executor(), clock_);
     ue_kernel_ = std::make_unique<xfrm::NetlinkKernel>(io_.get_executor(), clock_);

@@ -87,6 +87,8 @@ Network::Network() {
     gw.ip_batch("address add 10.1.0.1/16 dev access\naddress add fd01::1/64 dev access nodad\nlink set access up\n"
                 "address add 10.2.0.1/24 dev core\naddress add fd02::1/64 dev core nodad\nlink set core up\n");
     ue.ip_batch("route add default via fd01::1\n");
+    // The kernel reports the carrier of new veth pairs a little later than the pairs, and gmgated would tell it as an address that comes back.
+    gw.run("for i in $(seq 600); do [ $(ip link show type veth | grep -c 'state UP') = 2 ] && exit 0; sleep 0.05; done; ip link show; exit 1");
 }
 
 std::string unique_word(std::string_view prefix) {
