@@ -91,6 +91,14 @@ Network::Network() {
     gw.run("for i in $(seq 600); do [ $(ip link show type veth | grep -c 'state UP') = 2 ] && exit 0; sleep 0.05; done; ip link show; exit 1");
 }
 
+Network::~Network() {
+    try {
+        ue.ip_batch(std::string("link set ") + kUeLink + " down\n");
+    } catch (const std::exception&) {
+        // A test that took the link away has nothing in the queue either.
+    }
+}
+
 std::string unique_word(std::string_view prefix) {
     static std::random_device source;
     char text[17];

@@ -41,6 +41,9 @@ private:
 class Network {
 public:
     Network();
+    /// Takes the access link down first: a kernel 6.1 that still has ESP of a vanished link in its queue panics (net/xfrm/xfrm_input.c: every packet in
+    /// transport mode waits for a worker, xfrm_trans_reinject(), and its device is not held meanwhile).
+    ~Network();
 
     Namespace ue{"ue"};
     Namespace gw{"gw"};
