@@ -181,7 +181,8 @@ bool Message::Reader::cseq() {
     if (!number || *number > kMaxCSeq) return fail("bad CSeq number", value.data());
     const std::string_view method = trim(value.substr(digits));
     if (!scan::is_token(method) || method.data() == value.data() + digits) return fail("bad method in CSeq", value.data());
-    if (m_.status_ == 0 && method != m_.method_name()) return fail("CSeq method differs from the request", value.data());
+    if (m_.status_ == 0 && method != m_.method_name())
+        return fail(m_.method() == Method::other ? scan::kUnknownMethodDiffers : "CSeq method differs from the request", value.data());
     m_.cseq_ = *number;
     if (m_.status_ != 0) m_.method_ = method_of(method);
     return true;

@@ -75,10 +75,13 @@ std::optional<std::string> make_bad_request(std::string_view bytes, const ParseE
     const std::string tag = fmt::format("{:016x}", digest_of(bytes));
     const scan::Salvage salvaged = scan::salvage(bytes, tag);
     if (!salvaged.answerable) return std::nullopt;
-    const bool is_version = error.reason == scan::kVersionNotSupported;
+    int status = 400;
+    std::string_view phrase = error.reason;
+    if (error.reason == scan::kVersionNotSupported) status = 505, phrase = "Version Not Supported";
+    if (error.reason == scan::kUnknownMethodDiffers) status = 501, phrase = "Not Implemented";  // RFC 4475 §3.1.2.18
     std::string out;
     out.reserve(salvaged.lines.size() + 128);
-    append_status_line(out, is_version ? 505 : 400, is_version ? "Version Not Supported" : error.reason);
+    append_status_line(out, status, phrase);
     out.append(salvaged.lines);
     return out.append("Content-Length: 0\r\n\r\n");
 }

@@ -191,6 +191,7 @@ Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
             continue;
         }
         used_old_connection_ = way->is_old;
+        sent_at_ = link_->clock_.now();
         sip::SendOptions options;
         options.is_urgent = is_urgent_;
         // The last one's silence is waited for to the end; another's only so long that a living one would have sent 100. Not for other
@@ -217,8 +218,10 @@ bool CoreAttempts::should_try_again(const Result<sip::OwnedMessage>& outcome) {
         return true;
     }
     if (!outcome && outcome.error().reaction != Reaction::broken && outcome.error().reaction != Reaction::retry) return false;  // our own limit
-    if (!outcome && outcome.error().reaction == Reaction::retry && !is_invite_) link_->doubt(*current_, outcome.error().text);
-    else link_->failed(*current_, outcome ? "503" : outcome.error().text);
+    const bool is_silence = !outcome && outcome.error().reaction == Reaction::retry;
+    if (!is_silence) link_->failed(*current_, outcome ? "503" : outcome.error().text);
+    else if (is_invite_) link_->silent(*current_, sent_at_, outcome.error().text);
+    else link_->doubt(*current_, sent_at_, outcome.error().text);
     return !left_.empty();
 }
 
@@ -249,13 +252,21 @@ void CoreLink::answered(const Target& target) {
     if (health_.answered(target.endpoint)) log::notice("next-hop-up", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}});
 }
 
-void CoreLink::failed(const Target& target, std::string_view why) {
-    if (health_.failed(target.endpoint)) log::warning("next-hop-down", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}, {"reason", why}});
+void CoreLink::log_down(const Target& target, std::string_view why) {
+    log::warning("next-hop-down", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}, {"reason", why}});
 }
 
-void CoreLink::doubt(const Target& target, std::string_view why) {
+void CoreLink::failed(const Target& target, std::string_view why) {
+    if (health_.failed(target.endpoint)) log_down(target, why);
+}
+
+void CoreLink::silent(const Target& target, TimePoint since, std::string_view why) {
+    if (health_.silent(target.endpoint, since)) log_down(target, why);
+}
+
+void CoreLink::doubt(const Target& target, TimePoint since, std::string_view why) {
     if (pinging_on_ && !health_.is_down(target.endpoint)) sip::spawn(*pinging_on_, ping(target), "ping");
-    else failed(target, why);
+    else silent(target, since, why);
 }
 
 Task<void> CoreLink::ping(Target target) {
@@ -269,9 +280,11 @@ Task<void> CoreLink::ping(Target target) {
     if (!way) co_return failed(target, way.error().text);
     sip::SendOptions options;
     options.patience = kPingPatience;
+    const TimePoint sent_at = clock_.now();
     const auto client = transactions_.send(build(to_sip(target.transport)), way->flow, options);
     const Result<sip::OwnedMessage> response = co_await client->next();
     if (!response && response.error().reaction == Reaction::exhausted) co_return;  // our own limit says nothing of the element
+    if (!response && response.error().reaction == Reaction::retry) co_return silent(target, sent_at, response.error().text);
     if (!response) co_return failed(target, response.error().text);
     if ((*response)->status() == 503) co_return failed(target, "503 to OPTIONS");
     answered(target);  // 483 and 404 are signs of life, too

@@ -46,6 +46,7 @@ private:
     Build build_;
     bool is_urgent_;
     std::optional<Target> current_;
+    TimePoint sent_at_{};
     bool used_old_connection_ = false, is_invite_ = false;
 };
 
@@ -92,9 +93,11 @@ private:
     Task<Result<Way>> way_to(Endpoint to, CoreTransport transport);
     Task<void> ping(Target target);
     void answered(const Target& target);
+    void log_down(const Target& target, std::string_view why);
     void failed(const Target& target, std::string_view why);
+    void silent(const Target& target, TimePoint since, std::string_view why);
     /// No answer to a request that may rightly stay without one (RFC 4320): an OPTIONS tells more, when pings are on.
-    void doubt(const Target& target, std::string_view why);
+    void doubt(const Target& target, TimePoint since, std::string_view why);
     Target at(const Endpoint& endpoint, CoreTransport transport) const;
 
     const Core& core_;

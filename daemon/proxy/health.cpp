@@ -19,6 +19,20 @@ bool Health::failed(const Endpoint& element) {
     return true;
 }
 
-bool Health::answered(const Endpoint& element) { return down_until_.erase(element) != 0; }
+bool Health::silent(const Endpoint& element, TimePoint since) {
+    const auto at = answered_at_.find(element);
+    return (at == answered_at_.end() || at->second < since) && failed(element);
+}
+
+bool Health::answered(const Endpoint& element) {
+    const TimePoint now = clock_->now();
+    if (const auto at = answered_at_.find(element); at != answered_at_.end()) {
+        at->second = now;
+    } else {
+        if (answered_at_.size() >= limit_) std::erase_if(answered_at_, [&](const auto& entry) { return entry.second + rest_ <= now; });
+        if (answered_at_.size() < limit_) answered_at_.emplace(element, now);
+    }
+    return down_until_.erase(element) != 0;
+}
 
 }  // namespace gmgate::daemon

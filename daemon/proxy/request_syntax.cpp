@@ -34,14 +34,27 @@ bool is_via_list(const sip::Message& request) {
     return ok;
 }
 
+/// RFC 4475 §3.1.2.15: a display name outside quotes is made of tokens, and what is wrong with it must not be passed on. We refuse the
+/// characters by which another parser could read another address or a second value; what harms nobody (umlauts, parentheses) passes.
+bool is_harmless(std::string_view display_name) {
+    if (display_name.starts_with('"')) return display_name.ends_with('"') && display_name.size() > 1;
+    return display_name.find_first_of(",;:@\"\\<>") == std::string_view::npos;
+}
+
+std::optional<Answer> check_address(const sip::Message& request, HeaderId field, const std::string& name) {
+    const auto address = sip::NameAddr::parse(request.value(field));
+    if (!address) return make_answer(400, "Bad " + name, name + " is no address");
+    if (!is_harmless(address->display_name)) return make_answer(400, "Bad Display Name", "the display name of " + name + " needs quotes");
+    return std::nullopt;
+}
+
 }  // namespace
 
 std::optional<Answer> check_syntax(const sip::Message& request) {
     if (auto objection = check_request_uri(request.request_uri())) return objection;
     if (!is_via_list(request)) return make_answer(400, "Bad Via", "a Via value is empty or malformed");
-    if (!sip::NameAddr::parse(request.value(HeaderId::from))) return make_answer(400, "Bad From", "From is no address");
-    if (!sip::NameAddr::parse(request.value(HeaderId::to))) return make_answer(400, "Bad To", "To is no address");
-    return std::nullopt;
+    if (auto objection = check_address(request, HeaderId::from, "From")) return objection;
+    return check_address(request, HeaderId::to, "To");
 }
 
 }  // namespace gmgate::daemon

@@ -100,7 +100,8 @@ inline void check_message(std::string_view bytes) {
         require(!parsed.error().reason.empty() && parsed.error().offset <= bytes.size(), "an error has a reason and a place");
         const auto answer = make_bad_request(bytes, parsed.error());
         require(answer.has_value() == parsed.error().answerable, "what is answerable can be answered");
-        if (answer) require(answer->starts_with("SIP/2.0 400 ") || answer->starts_with("SIP/2.0 505 "), "… with 400 or 505");
+        const auto begins = [&](std::string_view line) { return answer->starts_with(line); };
+        if (answer) require(begins("SIP/2.0 400 ") || begins("SIP/2.0 501 ") || begins("SIP/2.0 505 "), "… with 400, 501 or 505");
         return;
     }
     const Message& message = *parsed;

@@ -71,6 +71,25 @@ TEST_CASE("next hops: one that is down comes last, also when all are, and none i
     CHECK(order_targets({target("10.0.0.1:5060"), target("10.0.0.1:5060"), target("10.0.0.1:5060", 0, 1, CoreTransport::tcp)}, kAllUp, kLeast).size() == 2);
 }
 
+TEST_CASE("health: silence takes an element out only when it has answered nothing since the request was sent") {
+    StillClock clock;
+    Health health(clock, seconds{60}, 2);
+    const Endpoint a = *Endpoint::parse("10.0.0.1:5060"), b = *Endpoint::parse("10.0.0.2:5060"), c = *Endpoint::parse("10.0.0.3:5060");
+    const TimePoint sent = clock.at;
+    clock.at += seconds{1};
+    CHECK_FALSE(health.answered(a));  // to another request
+    clock.at += seconds{31};
+    CHECK_FALSE(health.silent(a, sent));
+    CHECK_FALSE(health.is_down(a));
+    CHECK(health.silent(a, sent + seconds{2}));
+    CHECK(health.is_down(a));
+    CHECK(health.silent(b, sent));  // never heard of
+    CHECK(health.answered(b));
+    clock.at += seconds{61};
+    CHECK_FALSE(health.answered(c));  // a's answer is forgotten for it
+    CHECK_FALSE(health.silent(c, clock.at));
+}
+
 TEST_CASE("health: a failure takes an element out until it answers or the rest time is over; the table has a limit") {
     StillClock clock;
     Health health(clock, seconds{60}, 2);

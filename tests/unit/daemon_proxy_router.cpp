@@ -342,6 +342,28 @@ TEST_CASE("RFC 3263 §4.3: 503 of the first next hop, and a refused connection, 
     for (std::string got = second.receive(); !contains(got, "MESSAGE "); got = second.receive()) {}
 }
 
+TEST_CASE("one request that a next hop does not answer, while it answers others, moves that request only") {
+    Network net;
+    Peer second = Peer::udp(net.loop, Family::v4);
+    NextHop other;
+    other.endpoint = second.endpoint();
+    other.priority = 1;
+    net.config.core.next_hops.push_back(other);
+    net.config.core.next_hop_answer = seconds{1};
+    net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 100 Trying");
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKother"), net.ps);
+    std::string got = net.core_peer.receive();
+    while (!contains(got, "MESSAGE ")) got = net.core_peer.receive();
+    net.core_peer.send(response_text(got, 200), net.core_side);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 200 Text");
+    const std::string again = second.receive();
+    CHECK(first_line(again).starts_with("INVITE "));
+    second.send(response_text(again, 486), net.core_side);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 486 Text");
+    CHECK_FALSE(net.link.health().is_down(net.core_peer.endpoint()));
+}
+
 TEST_CASE("RFC 3261 §16.7: 503 of the last next hop, and any other final response, go to the phone") {
     Network net;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);

@@ -168,6 +168,17 @@ TEST_CASE("an answer steps over the broken line and copies the fields after it")
     }
 }
 
+TEST_CASE("an unknown method with another one in CSeq is answered 501, a known one 400") {
+    for (const auto& [method, status] : {std::pair("NEWMETHOD", "501"), std::pair("BYE", "400")}) {
+        const std::string bytes = with_start(std::string(method) + " sip:b@example.com SIP/2.0");
+        const auto message = Message::parse(std::string_view(bytes));
+        REQUIRE_FALSE(message);
+        const auto text = make_bad_request(bytes, message.error());
+        REQUIRE(text);
+        CHECK(text->substr(8, 3) == status);
+    }
+}
+
 TEST_CASE("a request of another SIP version is answered 505") {
     const std::string bytes = with_start("OPTIONS sip:b@example.com SIP/7.0");
     const auto message = Message::parse(std::string_view(bytes));
