@@ -1,5 +1,7 @@
 #include "daemon/tls_engine.h"
 
+#include "ktls/kernel_keys.h"
+
 namespace gmgate::daemon {
 namespace {
 
@@ -24,6 +26,20 @@ public:
     void close(bool reset) override { connection_->close(reset); }
     int native_handle() const override { return connection_->is_kernel() ? connection_->native_handle() : -1; }
     void set_step_mark(StepMark mark) override { connection_->set_step_mark(mark); }
+    std::optional<sip::Protection> protection() const override {
+        const auto info = connection_->info();
+        sip::Protection told{std::string(to_string(info.version)), std::string(to_string(info.cipher)), info.resumed, "OpenSSL in gmgated"};
+        if (!connection_->is_kernel()) return told;
+        const auto kernel = ktls::kernel_session(connection_->native_handle());  // its word, not our memory
+        if (!kernel) {
+            told.carried_by = "nobody: " + kernel.error().text;
+            return told;
+        }
+        told.version = to_string(kernel->version);
+        told.cipher = to_string(kernel->cipher);
+        told.carried_by = kernel->sends && kernel->receives ? "the kernel" : kernel->sends ? "the kernel, sending only" : "the kernel, receiving only";
+        return told;
+    }
 
 private:
     std::unique_ptr<ktls::Connection> connection_;

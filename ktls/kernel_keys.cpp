@@ -21,6 +21,27 @@ union CryptoInfo {
 
 }  // namespace
 
+Result<KernelSession> kernel_session(int fd) {
+    KernelSession session;
+    tls_crypto_info told{};
+    for (const int direction : {TLS_TX, TLS_RX}) {
+        tls_crypto_info info{};  // kernel 6.1 do_tls_getsockopt_conf: this size asks for the head alone, which holds no key
+        socklen_t size = sizeof info;
+        if (::getsockopt(fd, SOL_TLS, direction, &info, &size) != 0) continue;
+        (direction == TLS_TX ? session.sends : session.receives) = true;
+        told = info;
+    }
+    if (!session.sends && !session.receives) return failure(Reaction::refused, "the kernel carries no TLS on this connection");
+    session.version = told.version == TLS_1_3_VERSION ? Version::tls13 : Version::tls12;
+    switch (told.cipher_type) {
+        case TLS_CIPHER_AES_GCM_128: session.cipher = Cipher::aes_128_gcm; break;
+        case TLS_CIPHER_AES_GCM_256: session.cipher = Cipher::aes_256_gcm; break;
+        case TLS_CIPHER_CHACHA20_POLY1305: session.cipher = Cipher::chacha20_poly1305; break;
+        default: return failure(Reaction::refused, "the kernel uses a cipher that is none of ours");
+    }
+    return session;
+}
+
 Result<void> set_kernel_key(int fd, Direction to, Cipher cipher, const TrafficKeys& keys) {
     const int direction = to == Direction::send ? TLS_TX : TLS_RX;
     CryptoInfo info{};

@@ -309,6 +309,11 @@ std::optional<Flow> Transports::find_connection(const Endpoint& local, const End
 
 bool Transports::is_open(ConnectionId connection) const { return impl_->find(connection) != nullptr; }
 
+std::optional<Protection> Transports::protection(ConnectionId connection) const {
+    const auto found = impl_->find(connection);
+    return found ? found->stream->protection() : std::nullopt;
+}
+
 void Transports::keep_open(ConnectionId connection, bool keep) {
     if (const auto found = impl_->find(connection)) {
         found->kept = keep;

@@ -39,6 +39,14 @@ struct Flow {
     friend bool operator==(const Flow&, const Flow&) = default;
 };
 
+/// What protects a stream, in words for an operator.
+struct Protection {
+    std::string version;     ///< "TLSv1.3"
+    std::string cipher;      ///< "AES-128-GCM"
+    bool resumed = false;
+    std::string carried_by;  ///< "the kernel"
+};
+
 /// A byte stream as the SIP layer needs it: a TCP socket here; a TLS connection is fitted to this interface by the gateway.
 class ByteStream {
 public:
@@ -55,6 +63,8 @@ public:
     virtual void close(bool reset) = 0;
     /// A socket that another process could go on with, as the stream's; -1: this stream cannot be handed over. Stays the stream's.
     virtual int native_handle() const { return -1; }
+    /// Nothing: the bytes are in clear.
+    virtual std::optional<Protection> protection() const { return std::nullopt; }
     /// To be set before bytes are taken from the socket; set again by the stream itself only. See StepMark.
     virtual void set_step_mark(StepMark) {}
 };
@@ -131,6 +141,8 @@ public:
     /// A live connection between exactly these endpoints; nullopt when there is none.
     std::optional<Flow> find_connection(const Endpoint& local, const Endpoint& remote) const;
     bool is_open(ConnectionId connection) const;
+    /// Nothing when it is in clear, ended or ending.
+    std::optional<Protection> protection(ConnectionId connection) const;
     /// While kept, a connection is not closed for being idle (a registered phone's).
     void keep_open(ConnectionId connection, bool keep);
     void close(ConnectionId connection, bool reset);

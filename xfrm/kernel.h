@@ -47,6 +47,8 @@ public:
     virtual Task<Result<void>> install_guards(GuardRequest request) = 0;
     /// Removes the guard policies (an explicit operator's wish, never at shutdown).
     virtual Task<Result<void>> remove_guards(GuardRequest request) = 0;
+    /// The guard policies of the request that stand in the kernel as install_guards() writes them; missing or other ones are left out.
+    virtual Task<Result<std::vector<GuardPolicy>>> report_guards(GuardRequest request) = 0;
     /// All SAs with our reqid, one by one as the kernel tells them, keys stripped and wiped from the buffers: memory does not grow with
     /// their number. When the kernel's list had to be begun again, `again` is called first and SAs come a second time. Both are called
     /// from within, on the loop, and must not throw.

@@ -74,6 +74,23 @@ Task<Result<void>> NetlinkKernel::check_existing(std::vector<GuardPolicy> polici
     co_return Result<void>{};
 }
 
+Task<Result<std::vector<GuardPolicy>>> NetlinkKernel::report_guards(GuardRequest request) {
+    std::vector<GuardPolicy> standing;
+    const auto all = guard_policies(request);
+    for (std::size_t start = 0; start < all.size(); start += NetlinkQueue::kBatchLimit) {
+        const auto part = part_of(all, start);
+        const auto answer = co_await exchange_twice([this, &part] {
+            auto messages = buffer(part.size());
+            for (const auto& policy : part) static_cast<void>(append_get_guard(messages, policy));
+            return messages;
+        });
+        if (!answer) co_return std::unexpected(answer.error());
+        for (std::size_t i = 0; i < part.size(); ++i)
+            if (const auto& told = answer->outcomes[i].policy; told && told->is_guard_shaped && told->reqid == settings_.owner.reqid) standing.push_back(part[i]);
+    }
+    co_return standing;
+}
+
 Task<Result<void>> NetlinkKernel::remove_guards(GuardRequest request) {
     const auto all = guard_policies(request);
     for (std::size_t start = 0; start < all.size(); start += NetlinkQueue::kBatchLimit) {

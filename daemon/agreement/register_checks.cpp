@@ -76,6 +76,7 @@ std::optional<Objection> RegisterFlow::check_protected(Exchange& x) {
     const sip::CompareOptions options{.ignore_q = interface.ignore_q};
     if (auto objection = check_identity(x.request(), expected)) {
         p_.counters.add(Counter::impi_mismatch);
+        x.sender = expected;
         return objection;
     }
     if (auto objection = check_via(x.request(), x.flow())) {
@@ -126,6 +127,7 @@ std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
     const sip::CompareOptions options{.ignore_q = x.access->interface->ignore_q};
     if (names_impi(x.request()) && x.impi != owner.registration->key.impi) {  // C-49: one TLS connection, one IMPI
         p_.counters.add(Counter::impi_mismatch);
+        x.sender = owner.registration->key.impi;
         return Objection{403, "authorization", "Authorization names another private identity than the one of this TLS connection"};
     }
     x.choice = {MechanismKind::tls, {}, {}, "the connection is bound to this user"};

@@ -54,12 +54,15 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     if (!objection) objection = check(x);
     if (objection) {
         object(x, *objection);
-        p_.trace.add(std::move(x.record));
+        p_.trace.add(std::move(x.record), x.sender);
         co_return;
     }
 
     co_await drop_failed_challenge(x);     // B-42
+    PendingRegister pending{x.record.time, x.impi, x.record.ue, x.record.over};
+    const auto asked = p_.trace.core_asked(std::move(pending));
     auto response = co_await ask_core(x);  // C.2, C.3: stripped, marked, forwarded
+    p_.trace.core_answered(asked);
     if (!response && response.error().reaction == Reaction::reject) {
         object(x, {483, "max-forwards", response.error().text});
     } else if (!response) {

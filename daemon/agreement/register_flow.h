@@ -71,6 +71,7 @@ private:
         std::optional<xfrm::SetParameters> carried_by;
         std::string sent_security_server;     ///< of that set
         Impi impi;
+        Impi sender;                          ///< whose SAs or connection carried it, when `impi` is another
         ContactKey contact;
         sip::SecurityList client, verify;
         Policy policy;

@@ -1,4 +1,7 @@
 // kernel: guard policies, SAs, and the kernel's own counters with what each one means. rates: what `top` looks at.
+#include <algorithm>
+#include <set>
+
 #include "daemon/operate/kernel_statistics.h"
 #include "daemon/operate/operations.h"
 
@@ -21,11 +24,18 @@ void Operations::add_kernel_commands() {
 Task<Result<nlohmann::json>> Operations::kernel(const Json& arguments) {
     const auto audit = flag_argument(arguments, "audit");
     if (!audit) co_return std::unexpected(audit.error());
+    std::set<Address> done;
+    std::vector<xfrm::GuardRequest> requests;
+    for (const auto& access : p_.accesses.all())
+        if (access.profile && done.insert(access.address).second) requests.push_back({access.address, access.profile->all_ports()});
     auto guards = Json::array();
-    for (const auto& access : p_.accesses.all()) {
-        if (!access.profile) continue;
-        for (const auto& policy : xfrm::guard_policies({access.address, access.profile->all_ports()}))
-            guards.push_back({{"direction", policy.direction == xfrm::Direction::in ? "in" : "out"}, {"gateway", policy.gateway.to_string()}});
+    for (const auto& request : requests) {
+        auto wanted = request;
+        const auto standing = co_await p_.kernel.report_guards(std::move(wanted));
+        if (!standing) co_return std::unexpected(standing.error());
+        for (const auto& policy : xfrm::guard_policies(request))
+            guards.push_back({{"direction", policy.direction == xfrm::Direction::in ? "in" : "out"}, {"address", policy.gateway.address.to_string()}, {"port", policy.gateway.port.value},
+                              {"in_kernel", std::ranges::find(*standing, policy) != standing->end()}});
     }
     const auto& counters = p_.kernel.counters();
     Json result{{"guards", std::move(guards)}, {"guards_stand", p_.kernel_watch.guards_stand()}, {"reqid", p_.config.xfrm.reqid},

@@ -173,8 +173,16 @@ Task<nlohmann::json> Operations::details_of(ContactKey key) {
     details["impus"] = Json::array();
     for (const auto& impu : registration->impus) details["impus"].push_back(impu.value);
     details["service_route"] = registration->service_route;
-    if (registration->tls)
-        details["tls"] = {{"local", registration->tls->flow.local.to_string()}, {"remote", registration->tls->flow.remote.to_string()}, {"connection", registration->tls->flow.connection.value}};
+    if (registration->tls) {
+        const auto& flow = registration->tls->flow;
+        details["tls"] = {{"local", flow.local.to_string()}, {"remote", flow.remote.to_string()}, {"connection", flow.connection.value}};
+        if (const auto protection = p_.transports.protection(flow.connection)) {
+            details["tls"]["version"] = protection->version;
+            details["tls"]["cipher"] = protection->cipher;
+            details["tls"]["resumed"] = protection->resumed;
+            details["tls"]["carried_by"] = protection->carried_by;
+        }
+    }
     std::vector<SetNumber> numbers;
     for (const auto& set : registration->sets) numbers.push_back(set->number);
     auto sets = Json::array();
@@ -198,7 +206,7 @@ Task<Result<nlohmann::json>> Operations::show(Json arguments) {
         const auto owner = p_.table.find_set(set.number);
         if (owner.challenge && (owner.challenge->impi.value == *of || owner.challenge->ue.to_string() == *of)) challenged.push_back(set.number);
     });
-    auto contacts = Json::array(), challenges = Json::array(), records = Json::array();
+    auto contacts = Json::array(), challenges = Json::array(), records = Json::array(), waiting = Json::array();
     for (const auto& key : keys)
         if (auto contact = co_await details_of(key); !contact.is_null()) contacts.push_back(std::move(contact));
     for (const auto number : challenged) {
@@ -209,8 +217,9 @@ Task<Result<nlohmann::json>> Operations::show(Json arguments) {
         challenges.push_back(std::move(challenge));
     }
     for (const auto& record : p_.trace.of(Impi{*of})) records.push_back(record_json(record));
-    if (contacts.empty() && challenges.empty() && records.empty()) co_return failure(Reaction::reject, "nothing is known of " + *of);
-    co_return Json{{"of", *of}, {"contacts", std::move(contacts)}, {"challenges", std::move(challenges)}, {"records", std::move(records)}};
+    for (const auto& pending : p_.trace.pending(Impi{*of})) waiting.push_back({{"since", utc_text(pending.since)}, {"ue", pending.ue}, {"over", pending.over}});
+    if (contacts.empty() && challenges.empty() && records.empty() && waiting.empty()) co_return failure(Reaction::reject, "nothing is known of " + *of);
+    co_return Json{{"of", *of}, {"contacts", std::move(contacts)}, {"challenges", std::move(challenges)}, {"records", std::move(records)}, {"waiting_for_core", std::move(waiting)}};
 }
 
 }  // namespace gmgate::daemon

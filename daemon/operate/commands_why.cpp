@@ -16,7 +16,7 @@ void Operations::add_why_command() {
 // An IMPU will do, and a bare user part such as an IMSI.
 Impi Operations::impi_named(const std::string& of) {
     Impi found{of};
-    if (!p_.trace.of(found).empty() || !p_.table.find_by_impi(found).empty()) return found;
+    if (!p_.trace.of(found).empty() || !p_.trace.pending(found).empty() || !p_.table.find_by_impi(found).empty()) return found;
     p_.table.for_each([&](Registration& registration) {
         if (names(registration, of)) found = registration.key.impi;
     });
@@ -47,6 +47,7 @@ Task<Evidence> Operations::gather(Impi impi) {
     evidence.impi = impi;
     evidence.now = p_.clock.wall();
     evidence.records = p_.trace.of(impi);
+    evidence.pending = p_.trace.pending(impi);
     std::set<Address> addresses;
     std::set<Spi> own_spis;
     for (const auto& record : evidence.records) {

@@ -62,6 +62,7 @@ std::optional<Verdict> refused_here(const Case& c) {
     const auto& r = *c.last;
     const auto start = fmt::format("Its last REGISTER, from {} at {}, got {}: ", r.ue, clock_text(r.time), r.answer);
     const auto is = [&](std::string_view name) { return check->check == name; };
+    if (r.answer == 400) return verdict(Cause::bad_request, start + check->detail + ". The REGISTER itself is wrong; the phone's software is at fault, or something on the way that rewrites SIP (an ALG).");
     if (is("via"))
         return verdict(Cause::nat, start + "it is behind NAT, or its Via is wrong: " + check->detail + ". IPsec in transport mode cannot pass an address translation: use an access without NAT "
                                    "(a separate APN gives phones routable addresses), IPv6, or mechanism tls.");
@@ -97,7 +98,30 @@ std::optional<Verdict> refused_by_core(const Case& c) {
     return verdict(Cause::declined, fmt::format("The core declined the REGISTER of {} with {}: it does not know the user, or the user may not register here. The gateway passed it on as {}.", clock_text(r.time), r.core_status, r.answer));
 }
 
+// ------------------------------------------------------------------------------------------------------- the core is slow
+
+std::optional<Verdict> pending(const Case& c) {
+    if (c.e.pending.empty()) return std::nullopt;
+    const auto& p = c.e.pending.front();
+    const auto waited = std::chrono::duration_cast<std::chrono::seconds>(c.e.now - p.since);
+    if (c.last && waited < kCorePatience) return std::nullopt;                                              // what is known says more
+    if (c.last && failed_check(*c.last) && failed_check(*c.last)->check == "core") return std::nullopt;     // it was silent the last time as well
+    return verdict(Cause::core_pending, fmt::format("Its REGISTER of {}, from {} over {}, was passed to the core, which has not answered for {} s. Ask again in some seconds; if this lasts, look at next-hop in [core], at the route to it and at the core itself.{}",
+                                                    clock_text(p.since), p.ue, p.over, waited.count(), c.e.is_registered ? " The registration that it has goes on." : ""));
+}
+
 // ------------------------------------------------------------------------------------ challenged: what came after the 401?
+
+// A network delivers a packet twice now and then; a phone that has begun to count anew has nothing but replays until it has caught up.
+std::optional<Verdict> replayed(const Case& c) {
+    for (const auto& set : c.e.sets) {
+        if (!set.is_alive || !(set.in_use || set.state == SetState::temporary)) continue;
+        if (set.replays() < 3 || set.replays() * std::uint64_t{10} < set.inbound_packets()) continue;
+        return verdict(Cause::replay, fmt::format("{} ESP packets on its SAs were replays or came too late for the replay window, and {} passed; the kernel drops the former. The phone restarted its sequence numbers on a living SA (its IPsec was set up again with the old keys), "
+                                                  "or the network delivers packets twice or far out of order. Its requests time out until it registers anew.", set.replays(), set.inbound_packets()));
+    }
+    return std::nullopt;
+}
 
 std::optional<Verdict> stale(const Case& c) {
     const auto* s = newest(c.e, Sighting::Kind::unknown_spi);
@@ -124,8 +148,6 @@ std::optional<Verdict> challenged(const Case& c) {
     if (const auto failures = set.integrity_failures(); failures != 0 && set.inbound_packets() == 0)
         return verdict(Cause::integrity, fmt::format("{}. {} ESP packet{} failed the integrity check on {}: the phone derived other keys than the core gave us. Its SIM and the HSS disagree (K, OPc, AMF), or the core's ik and ck are not those of this "
                                                      "challenge.", challenge_words(c), failures, failures == 1 ? "" : "s", set.is_alive ? "these SAs" : "these SAs, which have ended since"));
-    if (set.replays() != 0 && set.inbound_packets() == 0)
-        return verdict(Cause::replay, fmt::format("{}. {} ESP packets were replays or came too late for the replay window: the phone restarted its sequence numbers on a living SA, or the network delivers packets twice or far out of order.", challenge_words(c), set.replays()));
     if (auto in_clear = clear(c)) return in_clear;
     if (set.inbound_packets() == 0) {
         const bool too_early = set.is_alive && c.e.now - c.challenge->time < kAnswerPatience;
@@ -143,6 +165,7 @@ std::vector<std::string> facts(const Case& c) {
     for (auto r = first; r != records.end(); ++r)
         lines.push_back(fmt::format("{} REGISTER from {} over {}: offer {}, policy {}, chosen {}{}; core {}, answer {} ({})", clock_text(r->time), r->ue, r->over, r->offer.empty() ? "none" : quoted(r->offer), r->policy,
                                     r->choice.empty() ? "-" : r->choice, r->rule.empty() ? "" : " because " + r->rule, r->core_status, r->answer, r->why));
+    for (const auto& p : c.e.pending) lines.push_back(fmt::format("{} REGISTER from {} over {}: waits for the core", clock_text(p.since), p.ue, p.over));
     for (const auto& set : c.e.sets) {
         lines.push_back(fmt::format("set {} {}{}: {}", set.number.value, to_string(set.state), set.is_alive ? "" : fmt::format(", ended {}", set.ended ? clock_text(*set.ended) : "before"), set.sas.empty() ? "no SA in the kernel" : ""));
         for (const auto& sa : set.sas)
@@ -160,10 +183,16 @@ std::vector<std::string> facts(const Case& c) {
 
 Verdict judge(const Case& c) {
     const auto& e = c.e;
+    if (auto v = pending(c)) return *v;
+    if (!c.last && e.is_registered) {
+        if (auto v = replayed(c)) return *v;
+        return verdict(Cause::registered, fmt::format("It is registered, since before this process of the gateway began; the registration runs for another {} s{}. It has sent no REGISTER to this process.", e.registration_expires_in.count(),
+                                                      e.tls_remote ? fmt::format(", over the TLS connection from {}", e.tls_remote->to_string()) : ""));
+    }
     if (!c.last) {
         if (auto in_clear = clear(c)) return *in_clear;
         if (auto old = stale(c)) return *old;
-        return verdict(Cause::unknown_phone, fmt::format("No REGISTER of {} has arrived since this gateway started (or it was long ago and other phones' have taken its place, or the core has still to answer it). The phone does not reach the unprotected port: look at its P-CSCF address "
+        return verdict(Cause::unknown_phone, fmt::format("No REGISTER of {} has arrived since this gateway started (or it was long ago and other phones' have taken its place). The phone does not reach the unprotected port: look at its P-CSCF address "
                                                          "(PCO, DNS), at the route and at firewalls for port 5060 UDP and TCP; or its IMPI is spelled differently.", e.impi.value));
     }
     const bool accepted = c.last->answer >= 200 && c.last->answer < 300;
@@ -171,6 +200,7 @@ Verdict judge(const Case& c) {
         if (!accepted)
             if (auto v = challenged(c)) return *v;
         const bool has_traffic = e.tls_remote || std::ranges::any_of(e.sets, [](const SetEvidence& s) { return s.is_alive && s.inbound_packets() > 0; });
+        if (auto v = replayed(c)) return *v;
         if (auto old = stale(c)) return *old;
         if (auto in_clear = clear(c)) return *in_clear;
         return verdict(Cause::registered, fmt::format("It is registered: the last REGISTER came from {} at {} and got {}; the registration runs for another {} s{}.", c.last->ue, clock_text(c.last->time), c.last->answer, e.registration_expires_in.count(),
@@ -179,6 +209,7 @@ Verdict judge(const Case& c) {
     if (auto v = refused_here(c)) return *v;
     if (auto v = refused_by_core(c)) return *v;
     if (auto v = challenged(c)) return *v;
+    if (auto v = replayed(c)) return *v;
     if (auto v = stale(c)) return *v;
     if (auto v = clear(c)) return *v;
     if (accepted) return verdict(Cause::undecided, fmt::format("It was registered (last REGISTER at {}: {}) and is not any more: the registration ran out, was ended, or its SAs were lost. It has not tried again since.", clock_text(c.last->time), c.last->why));
@@ -221,6 +252,7 @@ std::string_view to_string(Cause cause) {
         case Cause::verify_mismatch: return "verify-mismatch";
         case Cause::client_mismatch: return "client-mismatch";
         case Cause::identity_mismatch: return "identity-mismatch";
+        case Cause::core_pending: return "core-pending";
         case Cause::core_unreachable: return "core-unreachable";
         case Cause::no_keys: return "no-keys";
         case Cause::wrong_res: return "wrong-res";

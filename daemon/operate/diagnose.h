@@ -25,6 +25,7 @@ enum class Cause {
     verify_mismatch,      ///< Security-Verify is not what was sent: bidding down, or a phone that rewrites it
     client_mismatch,
     identity_mismatch,
+    core_pending,         ///< the core has still to answer a REGISTER
     core_unreachable,
     no_keys,              ///< 401 without ck and ik
     wrong_res,            ///< the core does not believe the answer
@@ -46,5 +47,7 @@ Verdict diagnose(const Evidence& evidence);
 
 /// How long a phone may take to answer a challenge before its silence is a finding.
 inline constexpr std::chrono::seconds kAnswerPatience{10};
+/// How long the core may take to answer a REGISTER before that is the finding about a phone of which more is known.
+inline constexpr std::chrono::seconds kCorePatience{5};
 
 }  // namespace gmgate::daemon

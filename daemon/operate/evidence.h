@@ -54,6 +54,7 @@ struct Evidence {
     Impi impi;
     WallTime now;
     std::vector<DecisionRecord> records;      ///< oldest first
+    std::vector<PendingRegister> pending;     ///< REGISTERs that wait for the core, oldest first
     std::vector<SetEvidence> sets;            ///< oldest first, those that have ended as well
     bool is_registered = false;
     std::chrono::seconds registration_expires_in{0};

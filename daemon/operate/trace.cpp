@@ -9,7 +9,7 @@ namespace {
 constexpr std::size_t kUnansweredPerUe = 4;
 }
 
-void Trace::add(DecisionRecord record) {
+void Trace::add(DecisionRecord record, const Impi& also) {
     std::string failed;
     for (const auto& check : record.checks)
         if (!check.passed) failed += (failed.empty() ? "" : ",") + check.check;
@@ -20,6 +20,15 @@ void Trace::add(DecisionRecord record) {
     std::erase_if(handlers_, [](const auto& handler) { return handler.expired(); });
     for (const auto& weak : std::vector(handlers_))
         if (const auto handler = weak.lock()) (*handler)(record);
+    if (!also.empty() && also != record.impi) {
+        auto copy = record;
+        copy.impi = also;
+        keep(std::move(copy));
+    }
+    keep(std::move(record));
+}
+
+void Trace::keep(DecisionRecord record) {
     auto at = rings_.find(record.impi);
     if (at == rings_.end()) {
         if (rings_.size() >= ues_ && !recency_.empty()) {
@@ -74,6 +83,18 @@ Trace::Subscription Trace::on_record(RecordHandler handler) {
     auto subscription = std::make_shared<RecordHandler>(std::move(handler));
     handlers_.push_back(subscription);
     return subscription;
+}
+
+std::uint64_t Trace::core_asked(PendingRegister pending) {
+    pending_.emplace(++last_pending_, std::move(pending));
+    return last_pending_;
+}
+
+std::vector<PendingRegister> Trace::pending(const Impi& impi) const {
+    std::vector<PendingRegister> found;
+    for (const auto& [number, pending] : pending_)
+        if (pending.impi == impi) found.push_back(pending);
+    return found;
 }
 
 std::vector<DecisionRecord> Trace::of(const Impi& impi) const {

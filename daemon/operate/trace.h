@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -46,6 +47,14 @@ struct DecisionRecord {
     std::string why;            ///< sentence about the answer
 };
 
+/// A REGISTER that was passed to the core and has no answer yet.
+struct PendingRegister {
+    std::chrono::system_clock::time_point since;
+    Impi impi;
+    std::string ue;    ///< as in DecisionRecord
+    std::string over;
+};
+
 /// A set that was removed before its phone had answered, with the kernel's counters of that moment.
 struct UnansweredSet {
     SetNumber number;
@@ -62,8 +71,14 @@ public:
 
     Trace(std::size_t records_per_ue, std::size_t ues) : records_per_ue_(records_per_ue), ues_(ues) {}
 
-    /// Keeps the record and writes one log line; the least recently heard UE gives way when the table is full.
-    void add(DecisionRecord record);
+    /// Keeps the record and writes one log line; the least recently heard UE gives way when the table is full. `also`: the phone that
+    /// sent it, when it names another; the record is kept for both.
+    void add(DecisionRecord record, const Impi& also = {});
+    /// Between the two the REGISTER waits for the core. As many as there are transactions.
+    std::uint64_t core_asked(PendingRegister pending);
+    void core_answered(std::uint64_t number) { pending_.erase(number); }
+    /// Oldest first.
+    std::vector<PendingRegister> pending(const Impi& impi) const;
     /// Oldest first; empty for an unknown IMPI.
     std::vector<DecisionRecord> of(const Impi& impi) const;
     /// Kept with the records of the phone whose 401 came with that set; nothing happens when they are gone.
@@ -83,7 +98,10 @@ private:
         std::deque<UnansweredSet> unanswered;
         std::list<Impi>::iterator recency;
     };
+    void keep(DecisionRecord record);
     std::size_t records_per_ue_, ues_;
+    std::uint64_t last_pending_ = 0;
+    std::map<std::uint64_t, PendingRegister> pending_;
     std::unordered_map<Impi, Ring> rings_;
     void forget_set(const DecisionRecord& record);
     std::unordered_map<SetNumber, Impi> challenged_;  ///< whose records name a set: never more than there are records

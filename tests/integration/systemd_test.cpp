@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "tests/integration/operator.h"
 #include "tests/integration/tls_lab.h"
 
 #ifndef GMGATE_UNIT
@@ -134,6 +135,12 @@ TEST_SUITE("systemd") {
             for (const auto& request : lab.core_received(mark, "REGISTER"))
                 for (const std::size_t user : {0U, 1U, 2U}) CHECK(request.find(impi_of_user(user)) == std::string::npos);
         }
+        // The packet tap works with what the unit leaves of root: it saw who sent in clear.
+        Program in_clear({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--index", "3", "--clear", "--timeout", "40"}, .name = "gmue --clear", .network = &lab.network.ue});
+        nlohmann::json verdict;
+        CHECK(eventually([&] { return (verdict = why(lab, 3))["verdict"] == "clear-to-protected"; }));
+        CAPTURE(verdict.dump());
+        CHECK(verdict["packet_tap"] == true);
         // A phone that leaves takes its descriptors out of the fd store.
         const auto stored = std::stoi(systemd.property("NFileDescriptorStore"));
         CHECK(stored > 0);

@@ -381,6 +381,12 @@ TEST_CASE("Guards: the few of one address, read back by iproute2; equal ones are
     CHECK(has(text, "tmpl src :: dst ::\n\t\tproto esp reqid 21321 mode transport"));
     REQUIRE(finish(lab.io(), lab.gateway().install_guards(std::move(second))));
     CHECK(shell("ip -d xfrm policy | grep -c 'dir '") == "4\n");
+    auto fourth = wanted, fifth = wanted;
+    CHECK(*finish(lab.io(), lab.gateway().report_guards(std::move(fourth))) == guard_policies(wanted));
+    shell("ip xfrm policy delete src 2001:db8:1::1/128 dst ::/0 sport 6101 dir out; ip xfrm policy update src ::/0 dst 2001:db8:1::1/128 dport 6100 dir in action block priority 2000");
+    const auto standing = *finish(lab.io(), lab.gateway().report_guards(std::move(fifth)));  // neither the missing one nor what stands in a guard's place
+    CHECK(standing == std::vector<GuardPolicy>{{Direction::out, {address, Port{6100}}}, {Direction::in, {address, Port{6101}}}});
+    shell("ip xfrm policy delete src ::/0 dst 2001:db8:1::1/128 dport 6100 dir in");
     REQUIRE(finish(lab.io(), lab.gateway().remove_guards(std::move(third))));
     CHECK(shell("ip xfrm policy").empty());
 }

@@ -192,6 +192,15 @@ Task<Result<void>> FakeKernel::remove_guards(xfrm::GuardRequest request) {
     co_return result;
 }
 
+Task<Result<std::vector<xfrm::GuardPolicy>>> FakeKernel::report_guards(xfrm::GuardRequest request) {
+    calls_.push_back({"report_guards", {}, {}, {}});
+    std::vector<xfrm::GuardPolicy> standing;
+    for (const auto& policy : xfrm::guard_policies(request))
+        if (message() == 0 && policies_.contains(policy)) standing.push_back(policy);
+    co_await answer();
+    co_return standing;
+}
+
 Task<Result<void>> FakeKernel::dump_each(std::function<void(xfrm::SaReport)> each, std::function<void()>) {
     calls_.push_back({"dump", {}, {}, {}});
     const int code = message();

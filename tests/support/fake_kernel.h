@@ -45,6 +45,7 @@ public:
     Task<Result<void>> extend_set(xfrm::SetParameters parameters, std::chrono::seconds lifetime) override;
     Task<Result<void>> install_guards(xfrm::GuardRequest request) override;
     Task<Result<void>> remove_guards(xfrm::GuardRequest request) override;
+    Task<Result<std::vector<xfrm::GuardPolicy>>> report_guards(xfrm::GuardRequest request) override;
     Task<Result<void>> dump_each(std::function<void(xfrm::SaReport)> each, std::function<void()> again) override;
     Task<Result<std::vector<xfrm::SaReport>>> report_set(xfrm::SetParameters parameters) override;
     Task<Result<void>> remove_sas(std::vector<xfrm::SaId> ids) override;

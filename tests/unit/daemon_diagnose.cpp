@@ -155,10 +155,56 @@ TEST_CASE("why: integrity failures on this set's SAs mean other keys; also when 
     CHECK(cause_of(e) == Cause::integrity);
 }
 
-TEST_CASE("why: replays without one good packet") {
+TEST_CASE("why: registered with the process before") {
+    Evidence e;
+    e.impi = kPhone;
+    e.now = kNow;
+    CHECK(cause_of(e) == Cause::unknown_phone);
+    e.is_registered = true;
+    CHECK(cause_of(e) == Cause::registered);
+    CHECK(says(e, "since before this process of the gateway began"));
+}
+
+TEST_CASE("why: the core has still to answer") {
+    Evidence e;
+    e.impi = kPhone;
+    e.now = kNow;
+    e.pending.push_back({kNow - std::chrono::seconds{1}, kPhone, "10.1.0.2:5060/UDP", "unprotected"});
+    CHECK(cause_of(e) == Cause::core_pending);  // nothing else is known
+    CHECK(says(e, "has not answered for 1 s"));
+    auto known = challenged();
+    known.pending.push_back({kNow - std::chrono::seconds{1}, kPhone, "10.1.0.2:5060/UDP", "unprotected"});
+    CHECK(cause_of(known) == Cause::no_answer);
+    known.pending[0].since = kNow - std::chrono::seconds{6};
+    CHECK(cause_of(known) == Cause::core_pending);
+    auto silent = refused("core", 504, "the core gives no answer");
+    silent.pending = known.pending;
+    CHECK(cause_of(silent) == Cause::core_unreachable);
+}
+
+TEST_CASE("why: what does not parse is a bad request, whatever it is") {
+    for (const auto* check : {"security-client", "security-verify", "via", "to"}) CHECK(cause_of(refused(check, 400, "does not parse", "")) == Cause::bad_request);
+}
+
+TEST_CASE("why: replays; a few among many packets are the network's") {
     auto e = challenged();
-    e.sets[0].sas[0].replay_window_drops = 2;
+    e.records[0].answer = 200;
+    e.records[0].core_status = 200;
+    e.is_registered = true;
+    e.sets[0].state = SetState::established;
+    e.sets[0].in_use = true;
+    auto& sa = e.sets[0].sas[0];
+    sa.packets = 20;
+    sa.replay_drops = 2;
+    CHECK(cause_of(e) == Cause::registered);
+    sa.replay_window_drops = 1;
     CHECK(cause_of(e) == Cause::replay);
+    CHECK(says(e, "3 ESP packets on its SAs were replays or came too late for the replay window, and 20 passed"));
+    sa.packets = 31;
+    CHECK(cause_of(e) == Cause::registered);
+    sa.packets = 0;
+    e.sets[0].in_use = false;  // an older set beside the one in use
+    CHECK(cause_of(e) == Cause::registered);
 }
 
 TEST_CASE("why: ESP for an SPI that is not ours, with and without knowing that it was this phone's") {

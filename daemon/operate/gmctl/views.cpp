@@ -51,6 +51,36 @@ std::string set_lines(const Json& set, std::size_t width) {
     return out;
 }
 
+std::string tls_lines(const Json& tls) {
+    auto out = fmt::format("  TLS session    {} <- {}, connection {}\n", text_of(tls, "local"), text_of(tls, "remote"), number_of(tls, "connection"));
+    if (!tls.contains("version")) return out + "                 the connection is closing\n";
+    return out + fmt::format("                 {}, {}, {}carried by {}\n", text_of(tls, "version"), text_of(tls, "cipher"), tls.value("resumed", false) ? "resumed, " : "", text_of(tls, "carried_by"));
+}
+
+// Neighbouring ports of an address that are alike stand in one line.
+std::string guard_lines(const Json& guards, std::size_t width) {
+    struct Line {
+        std::string address;
+        long long first = 0, last = 0;
+        bool in = false, out = false;
+    };
+    std::vector<Line> lines;
+    for (const auto& guard : guards) {
+        const auto address = text_of(guard, "address");
+        const auto port = number_of(guard, "port");
+        if (lines.empty() || lines.back().address != address || lines.back().last != port) lines.push_back({address, port, port});
+        (text_of(guard, "direction") == "in" ? lines.back().in : lines.back().out) = guard.value("in_kernel", false);
+    }
+    TextTable table({{"guards on"}, {"ports"}, {"in"}, {"out"}});
+    const auto word = [](bool stands) { return stands ? "stands" : "MISSING"; };
+    for (std::size_t i = 0; i < lines.size();) {
+        auto line = lines[i];
+        for (++i; i < lines.size() && lines[i].address == line.address && lines[i].first == line.last + 1 && lines[i].in == line.in && lines[i].out == line.out; ++i) line.last = lines[i].last;
+        table.add({line.address, line.first == line.last ? std::to_string(line.first) : fmt::format("{}-{}", line.first, line.last), word(line.in), word(line.out)});
+    }
+    return table.size() == 0 ? "" : '\n' + table.text(width);
+}
+
 }  // namespace
 
 std::string status_view(const Json& status, std::size_t width) {
@@ -108,7 +138,7 @@ std::string show_view(const Json& shown, std::size_t width) {
         if (!part(contact, "service_route").empty()) out += "  service route  " + printable(joined(part(contact, "service_route"))) + '\n';
         if (!text_of(contact, "instance").empty()) out += "  instance       " + printable(text_of(contact, "instance")) + " reg-id " + printable(text_of(contact, "reg_id")) + '\n';
         if (contact.contains("tls"))
-            out += fmt::format("  TLS session    {} <- {}, connection {}\n", text_of(contact["tls"], "local"), text_of(contact["tls"], "remote"), number_of(contact["tls"], "connection"));
+            out += tls_lines(contact["tls"]);
         for (const auto& set : part(contact, "sets")) out += set_lines(set, width);
         out += '\n';
     }
@@ -116,6 +146,8 @@ std::string show_view(const Json& shown, std::size_t width) {
         out += printable(fmt::format("{}  {} at {}", text_of(challenge, "impi"), challenge.value("finished", false) ? "challenge answered" : "challenged, no answer yet,", text_of(challenge, "ue"))) + '\n';
         out += set_lines(part(challenge, "set"), width) + '\n';
     }
+    for (const auto& pending : part(shown, "waiting_for_core"))
+        out += printable(fmt::format("REGISTER of {} from {} over {}: waits for the core", text_of(pending, "since"), text_of(pending, "ue"), text_of(pending, "over"))) + '\n';
     if (!part(shown, "records").empty()) out += "Its last REGISTERs:\n";
     for (const auto& record : part(shown, "records")) out += "  " + record_line(record, width > 2 ? width - 2 : 0);
     return out;
@@ -133,6 +165,7 @@ std::string kernel_view(const Json& kernel, std::size_t width) {
         out += fmt::format("audit          {} SAs in the kernel, {} packets, {} integrity failures, {} replays, {} SAs without a packet\n", number_of(audit, "sas"), number_of(audit, "packets"),
                            number_of(audit, "integrity_failures"), number_of(audit, "replays"), number_of(audit, "without_a_packet"));
     }
+    out += guard_lines(part(kernel, "guards"), width);
     for (const char* file : {"xfrm_stat", "tls_stat"}) {
         if (part(kernel, file).empty()) {
             out += fmt::format("\nthis kernel has no /proc/net/{}\n", file);

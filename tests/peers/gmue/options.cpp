@@ -199,6 +199,7 @@ void add_fault_options(CLI::App& app, Options& o) {
   app.add_option("--add-register-header", o.add_register_header, "'Name: value' for REGISTER; may be repeated")->group(faults);
   app.add_flag("--wrong-ik", o.faults.wrong_ik, "program the SAs with another IK")->group(faults);
   app.add_flag("--wrong-res", o.faults.wrong_res, "answer the challenge wrongly, over the right SAs")->group(faults);
+  app.add_option("--answer-as", o.faults.answer_as, "answer the challenge with this private identity")->type_name("IMPI")->group(faults);
   app.add_flag("--auts", o.faults.force_auts, "claim a sequence number failure once")->group(faults);
   app.add_flag("--no-esp", o.faults.no_esp, "take the challenge and never answer it")->group(faults);
   app.add_flag("--lose-200", o.faults.lose_200, "never see the 200 of a REGISTER")->group(faults);

@@ -21,6 +21,7 @@ struct Faults {
   bool no_esp = false;      ///< take the challenge and never answer
   bool lose_200 = false;    ///< never see the 200 of a REGISTER (TS 33.203 §7.4.1a: the new SAs are given up, the old ones go on)
   bool clear = false;       ///< send the second REGISTER without ESP to the protected port
+  std::string answer_as;    ///< answer the challenge with another private identity
   int bid_down = 0;         ///< 1…4: the cases of TS 33.226 §4.2.2.3.2
 };
 

@@ -271,7 +271,7 @@ std::string Phone::authorization(const Attempt& attempt, ByteView password, cons
   bool qop_auth = false;
   for (const std::string& qop : split_list(challenge.get("qop"), ',')) qop_auth = qop_auth || iequals(qop, "auth");
   const DigestInput input{.algorithm = hash_of(*digest_algorithm_from(algorithm)),
-                          .username = config_.impi,
+                          .username = config_.faults.answer_as.empty() ? config_.impi : config_.faults.answer_as,
                           .realm = challenge.get("realm"),
                           .method = "REGISTER",
                           .uri = "sip:" + config_.realm,
