@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/random.h"
 #include "sip/edit.h"
 #include "sip/spawn.h"
 
@@ -99,6 +98,19 @@ Result<void> ServerFlow::transmit(std::string response) {
     return core->transports.send(reply_flow_, std::move(response));
 }
 
+std::string ServerFlow::tag() const {
+    const auto core = core_.lock();
+    return core ? core->tag_for(key_) : std::string("gone");
+}
+
+void ServerFlow::forget() {
+    if (state_ == State::completed || state_ == State::confirmed) terminate();
+}
+
+void ServerFlow::forget_when_crowded() {
+    if (const auto core = core_.lock(); core && core->is_crowded()) forget();
+}
+
 void ServerFlow::repeat_last() {
     if (last_.empty()) return;
     if (const auto core = core_.lock()) ++core->counters.retransmissions_out;
@@ -134,9 +146,8 @@ void ServerFlow::receive_cancel(const Message& cancel, const Flow& flow) {
     if (!core) return;
     // §9.2: the CANCEL is answered at once, whatever becomes of the INVITE, with the To tag that our other responses have. On UDP it
     // goes the INVITE's way back (B-15); on a stream back on its own connection.
-    if (own_tag_.empty()) own_tag_ = random_hex(8);
     const Flow& way = is_reliable(flow.transport) ? flow : reply_flow_;
-    (void)core->transports.send(way, make_response(cancel, 200, "OK", own_tag_));
+    (void)core->transports.send(way, make_response(cancel, 200, "OK", tag()));
     if (std::exchange(cancelled_, true)) {
         ++core->counters.retransmissions_in;
         return;
@@ -167,8 +178,7 @@ void ServerFlow::on_end() {
             end_in(64 * timers_.t1);
             return;
         }
-        if (own_tag_.empty()) own_tag_ = random_hex(8);
-        if (respond_final(500, make_response(*request_, 500, "Server Internal Error", own_tag_))) return;
+        if (respond_final(500, make_response(*request_, 500, "Server Internal Error", tag()))) return;
     }
     if (core && (unanswered || (state_ == State::completed && is_invite()))) ++core->counters.timeouts;
     terminate();

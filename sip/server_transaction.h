@@ -19,6 +19,9 @@ public:
     const Flow& reply_flow() const override { return reply_flow_; }
     Result<void> respond(std::string response) override;
     bool is_completed() const override { return final_given_; }
+    std::string tag() const override;
+    void forget() override;
+    void forget_when_crowded() override;
     void on_cancel(std::function<void()> handler) override;
 
     /// The same request again: repeats the last response, if there is one.
@@ -50,7 +53,6 @@ private:
     Flow flow_, reply_flow_;
     Timers timers_;
     std::string last_;     // the last response, for retransmissions
-    std::string own_tag_;  // To tag of the responses that the layer makes itself
     std::function<void()> cancel_handler_;
     std::chrono::milliseconds interval_{};
     State state_ = State::trying;

@@ -5,6 +5,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "base/random.h"
+#include "base/siphash.h"
 #include "sip/timer_heap.h"
 #include "sip/transactions.h"
 
@@ -16,7 +18,12 @@ class ServerFlow;
 /// shared_ptr because transactions in foreign hands refer to it (weakly) after the Transactions are gone.
 struct TransactionCore {
     TransactionCore(asio::any_io_executor e, Transports& t, TransactionLimits l, std::function<Timers(const Flow&)> f)
-        : executor(std::move(e)), transports(t), limits(l), timers_for(std::move(f)), timers(std::make_shared<TimerHeap>(executor)) {}
+        : executor(std::move(e)), transports(t), limits(l), timers_for(std::move(f)), timers(std::make_shared<TimerHeap>(executor)) {
+        random_bytes(tag_key);
+    }
+    /// To tag of our own responses in the transaction of this key, with and without a place in the table.
+    std::string tag_for(std::string_view key) const;
+    bool is_crowded() const { return servers.size() > limits.server_transactions / 2; }
 
     asio::any_io_executor executor;
     Transports& transports;  // outlives the Transactions
@@ -24,6 +31,7 @@ struct TransactionCore {
     std::function<Timers(const Flow&)> timers_for;
     std::shared_ptr<TimerHeap> timers;
     TransactionCounters counters;
+    SipHashKey tag_key{};
     std::unordered_map<std::string, std::shared_ptr<ServerFlow>> servers;
     std::unordered_map<std::string, std::shared_ptr<ClientFlow>> clients;
     std::unordered_map<ConnectionId, std::unordered_set<ClientFlow*>> clients_of;  ///< those that wait on a stream connection

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 #include "base/random.h"
 #include "sip/client_transaction.h"
 #include "sip/edit.h"
@@ -70,6 +72,8 @@ void TransactionTimer::on_timer() {
         rearm();
     }
 }
+
+std::string TransactionCore::tag_for(std::string_view key) const { return fmt::format("{:016x}", siphash(tag_key, key)); }
 
 std::optional<std::string> server_key(const Message& request, const Flow& flow, std::string_view method) {
     const auto via = top_via(request);
@@ -153,7 +157,7 @@ struct Transactions::Impl : TransactionCore, std::enable_shared_from_this<Transa
     void receive_ack(OwnedMessage ack, const Flow& flow);
     void receive_cancel(OwnedMessage cancel, const Flow& flow);
     void begin(std::string key, OwnedMessage request, const Flow& flow);
-    void refuse(const Message& request, const Flow& flow);
+    void refuse(const Message& request, const Flow& flow, std::string_view key);
     void stray(OwnedMessage message, const Flow& flow);
     std::shared_ptr<ServerFlow> find_server(const Message& request, const Flow& flow, std::string_view method) const;
     void connection_lost(const Flow& flow);
@@ -164,8 +168,6 @@ struct Transactions::Impl : TransactionCore, std::enable_shared_from_this<Transa
     RequestHandler request_handler;
     StrayHandler stray_handler;
     std::function<bool(const Message&, const Flow&)> screen, is_urgent, must_shed;
-    /// To tag of 503s given without a transaction: their ACKs are known by it and absorbed.
-    std::string refusal_tag = random_hex(8);
 };
 
 void Transactions::Impl::receive(OwnedMessage message, const Flow& flow) {
@@ -204,9 +206,14 @@ std::shared_ptr<ServerFlow> Transactions::Impl::find_server(const Message& reque
 }
 
 void Transactions::Impl::receive_ack(OwnedMessage ack, const Flow& flow) {
-    if (tag_of(*ack, HeaderId::to) == refusal_tag) return;
-    const auto server = find_server(*ack, flow, "INVITE");
-    if (!server || !server->receive_ack()) stray(std::move(ack), flow);
+    const auto key = server_key(*ack, flow, "INVITE");
+    const auto found = key ? servers.find(*key) : servers.end();
+    if (found != servers.end()) {
+        const auto server = found->second;
+        if (!server->receive_ack()) stray(std::move(ack), flow);
+    } else if (!key || tag_of(*ack, HeaderId::to) != tag_for(*key)) {  // else to a refusal that left no transaction: absorbed
+        stray(std::move(ack), flow);
+    }
 }
 
 void Transactions::Impl::receive_cancel(OwnedMessage cancel, const Flow& flow) {
@@ -224,10 +231,10 @@ void Transactions::Impl::receive_request(OwnedMessage request, const Flow& flow)
         server->receive_retransmission();
     } else if (!has_room(*request, flow)) {
         ++counters.refused_limit;
-        refuse(*request, flow);
+        refuse(*request, flow, *key);
     } else if (must_shed && must_shed(*request, flow)) {
         ++counters.shed;
-        refuse(*request, flow);
+        refuse(*request, flow, *key);
     } else {
         begin(std::move(*key), std::move(request), flow);
     }
@@ -239,7 +246,7 @@ void Transactions::Impl::begin(std::string key, OwnedMessage request, const Flow
     server->start();
     const bool done = request_handler && guarded("request handler", [&] { request_handler(server); });
     if (!done && !server->is_completed())
-        (void)server->respond(make_response(server->request(), 500, "Server Internal Error", random_hex(8)));
+        (void)server->respond(make_response(server->request(), 500, "Server Internal Error", server->tag()));
 }
 
 bool Transactions::Impl::has_room(const Message& request, const Flow& flow) {
@@ -249,11 +256,11 @@ bool Transactions::Impl::has_room(const Message& request, const Flow& flow) {
 }
 
 /// Without a transaction, for there is no room for one: a retransmission gets another 503.
-void Transactions::Impl::refuse(const Message& request, const Flow& flow) {
+void Transactions::Impl::refuse(const Message& request, const Flow& flow, std::string_view key) {
     const auto route = transports.reply_route(flow);
     if (!route) return;
     const std::vector<std::string> extra{"Retry-After: " + std::to_string(kRetryAfterSeconds)};
-    (void)transports.send(*route, make_response(request, 503, "Service Unavailable", refusal_tag, extra));
+    (void)transports.send(*route, make_response(request, 503, "Service Unavailable", tag_for(key), extra));
 }
 
 void Transactions::Impl::stray(OwnedMessage message, const Flow& flow) {

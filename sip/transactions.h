@@ -35,6 +35,13 @@ public:
     /// one is ignored, except 2xx to INVITE.
     virtual Result<void> respond(std::string response) = 0;
     virtual bool is_completed() const = 0;  ///< a final response has been given
+    /// To tag for responses of our own: the same for every copy of the request, and nobody else can know it beforehand (RFC 3261 §8.2.7).
+    virtual std::string tag() const = 0;
+    /// After the final response: keeps nothing of it, not even the last response for retransmissions. A copy of the request comes to the
+    /// handler as a new one, and an ACK to a response with tag() is absorbed. For answers to strangers, who could fill the table otherwise.
+    virtual void forget() = 0;
+    /// The same, but only while more than half of the table is in use.
+    virtual void forget_when_crowded() = 0;
     /// Called when a CANCEL for this INVITE arrives (the layer has answered the CANCEL with 200 itself).
     virtual void on_cancel(std::function<void()> handler) = 0;
 };

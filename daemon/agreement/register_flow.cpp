@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
-#include "base/random.h"
 #include "daemon/agreement/contact.h"
 #include "daemon/proxy/header_rules.h"
 #include "sip/edit.h"
@@ -75,6 +74,8 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     } else {
         decline(x, *response);  // B-41
     }
+    // Only a challenge with SAs, whose number is bounded, has a claim to its transaction: in a flood of other REGISTERs a copy asks the core again.
+    if (x.over == Over::unprotected && x.record.set == SetNumber{}) x.transaction->forget_when_crowded();
     p_.trace.add(std::move(x.record));
 }
 
@@ -351,7 +352,8 @@ void RegisterFlow::object(Exchange& x, const Objection& objection) {
     if (objection.status == 480 || objection.status == 503) extra.emplace_back("Retry-After: 5");
     p_.counters.add(counter_of(objection.status));
     x.record.checks.push_back({objection.check, false, objection.why});
-    answer(x, sip::make_response(x.request(), objection.status, reason_phrase(objection.status), random_hex(4), extra), objection.status, objection.why);
+    answer(x, sip::make_response(x.request(), objection.status, reason_phrase(objection.status), x.transaction->tag(), extra), objection.status, objection.why);
+    if (x.over == Over::unprotected) x.transaction->forget();  // anybody may ask here; a copy of the request gets the same answer
     // B-37: a failed answer aborts the procedure; an established set stays whatever was refused on it (G-27).
     if (x.over == Over::temporary) finish_challenge(x);
 }

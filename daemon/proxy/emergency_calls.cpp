@@ -45,7 +45,7 @@ Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transacti
             refusal = make_answer(403, "Forbidden", "only REGISTER and emergency on an unprotected port", Counter::unprotected_rejected);
             break;
     }
-    co_await answer(transaction, std::move(refusal));
+    co_await refuse_stranger(transaction, std::move(refusal));
 }
 
 Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction) {
@@ -53,7 +53,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     const auto watch = watch_cancel(*transaction);
     if (auto objection = check_proxyable(request, false)) {
         Answer refusal = std::move(*objection);
-        co_return co_await answer(transaction, std::move(refusal));
+        co_return co_await refuse_stranger(transaction, std::move(refusal));
     }
 
     // Which call? A new one opens a dialog (bounded); a known one must come from the address that opened it (C-84).
@@ -62,18 +62,18 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     const EmergencyDialog* dialog = initial ? emergency_.open(request, flow) : emergency_.find(request);
     if (dialog == nullptr) {
         Answer refusal = make_answer(503, "Service Unavailable", "too many emergency dialogs", Counter::emergency_refused);
-        co_return co_await answer(transaction, std::move(refusal));
+        co_return co_await refuse_stranger(transaction, std::move(refusal));
     }
     if (dialog->ue.remote.address != flow.remote.address) {
         Answer refusal = make_answer(403, "Forbidden", "an emergency dialog of another address", Counter::unprotected_rejected);
-        co_return co_await answer(transaction, std::move(refusal));
+        co_return co_await refuse_stranger(transaction, std::move(refusal));
     }
     const std::string token = dialog->token;
     emergency_.moved(token, flow);
     const std::string loop_mark = core_.marks().loop_mark(request, "core " + token);
     if (auto objection = check_loop(request, loop_mark)) {
         Answer refusal = std::move(*objection);
-        co_return co_await answer(transaction, std::move(refusal));
+        co_return co_await refuse_stranger(transaction, std::move(refusal));
     }
     counters_.add(Counter::emergency_passed);
     log::notice("emergency-passed", {{"method", request.method_name()},
@@ -116,6 +116,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     const bool is_established = final_status >= 200 && final_status < 300;
     if ((initial && !(request.method() == sip::Method::invite && is_established)) || request.method() == sip::Method::bye)
         emergency_.close(token);
+    if (!is_established) transaction->forget_when_crowded();  // a stranger asked, and need not acknowledge what it is told
 }
 
 Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> transaction, std::string token) {

@@ -10,7 +10,6 @@
 #include <asio/this_coro.hpp>
 
 #include "base/log.h"
-#include "base/random.h"
 #include "daemon/proxy/own_names.h"
 #include "sip/headers.h"
 
@@ -78,7 +77,7 @@ Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, A
                                {"call-id", request.value(sip::HeaderId::call_id)},
                                {"peer", transaction->flow().remote.to_string()},
                                {"why", answer.why}});
-    std::string response = sip::make_response(request, answer.status, answer.phrase, random_hex(8), answer.extra);
+    std::string response = sip::make_response(request, answer.status, answer.phrase, transaction->tag(), answer.extra);
     if (aim && !co_await aim()) co_return;
     if (const auto sent = transaction->respond(std::move(response)); !sent)
         log::info("proxy-answer-not-sent", {{"peer", transaction->reply_flow().remote.to_string()}, {"reason", sent.error().text}});
@@ -87,6 +86,11 @@ Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, A
 Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer refusal) {
     const Aim as_it_came;
     co_await answer(std::move(transaction), std::move(refusal), as_it_came);
+}
+
+Task<void> Router::refuse_stranger(std::shared_ptr<sip::ServerTransaction> transaction, Answer refusal) {
+    co_await answer(transaction, std::move(refusal));
+    transaction->forget();
 }
 
 Answer Router::no_answer(const Error& error, bool towards_core, bool is_cancelled) {

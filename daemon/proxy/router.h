@@ -66,6 +66,8 @@ private:
     /// Answers here; the second form where the request came (the core, an unprotected port), the first over the SAs.
     Task<void> answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer, Aim aim);
     Task<void> answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer);
+    /// Answers on an unprotected port and leaves nothing behind: whoever can send there could fill the table of transactions otherwise.
+    Task<void> refuse_stranger(std::shared_ptr<sip::ServerTransaction> transaction, Answer refusal);
     /// From now on a CANCEL is noticed, also before there is anything to cancel.
     static std::shared_ptr<CancelWatch> watch_cancel(sip::ServerTransaction& transaction);
     /// Passes every response back until the transaction has ended; CANCEL and timer C end it early.

@@ -5,51 +5,11 @@
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
-#include <asio/redirect_error.hpp>
-#include <asio/steady_timer.hpp>
-#include <asio/use_awaitable.hpp>
 
 #include "sip/edit.h"
 #include "sip/headers.h"
 
 namespace gmgate::test {
-namespace {
-
-/// A stream on which nothing ever comes: stands for a TLS connection.
-class SilentStream final : public sip::ByteStream {
-public:
-    explicit SilentStream(const asio::any_io_executor& executor) : end_(executor, asio::steady_timer::time_point::max()) {}
-    Task<Result<std::size_t>> read(std::string&) override {
-        asio::error_code cancelled;
-        co_await end_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
-        co_return failure(Reaction::broken, "closed");
-    }
-    Task<Result<void>> write(std::string_view) override { co_return Result<void>{}; }
-    void close(bool) override { end_.cancel(); }
-
-private:
-    asio::steady_timer end_;
-};
-
-}  // namespace
-
-Result<void> WorldTransaction::respond(std::string response) {
-    if (on_respond) on_respond(*this);
-    responses.push_back(std::move(response));
-    return {};
-}
-
-RegisterWorld::Parts::Parts(RegisterWorld& world, std::chrono::milliseconds t1)
-    : accesses(world.config),
-      trace(16, 100),
-      transports(world.loop.get_executor(), {}),
-      transactions(world.loop.get_executor(), transports, {}, [t1](const sip::Flow&) { return sip::Timers{t1, 4 * t1, 5 * t1}; }),
-      core(world.config.core, transports, transactions),
-      sets(world.config, table, world.kernel, spis, transports, counters, world.clock),
-      expiry(world.config, table, sets, transports, counters, world.clock),
-      tls_agreements(100, world.clock),
-      flow({world.config, accesses, table, sets, expiry, tls_agreements, transports, core, trace, counters, world.clock}) {}
-
 daemon::Config RegisterWorld::usual_config() {
     daemon::Config config;
     daemon::ImsAkaProfile profile;
@@ -86,7 +46,7 @@ RegisterWorld::RegisterWorld(daemon::Config made, std::chrono::milliseconds t1) 
         asio::ip::udp::socket probe(loop, {loopback, 0});
         config.core.listen = {*Address::parse("127.0.0.1"), Port{probe.local_endpoint().port()}};
     }
-    parts_ = std::make_unique<Parts>(*this, t1);
+    parts_ = std::make_unique<Parts>(loop, config, kernel, clock, t1);
     if (!parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false})) throw std::runtime_error("no UDP socket on loopback");
     parts_->transports.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
     serve_core();
@@ -112,11 +72,11 @@ RegisterWorld::~RegisterWorld() {
     loop.poll();
 }
 
-std::shared_ptr<WorldTransaction> RegisterWorld::start(std::string_view text, const sip::Flow& flow) {
+std::shared_ptr<RecordedTransaction> RegisterWorld::start(std::string_view text, const sip::Flow& flow) {
     auto message = sip::OwnedMessage::parse(text);
     if (!message) return nullptr;
     screen(flow);
-    auto transaction = std::make_shared<WorldTransaction>(std::move(*message), flow);
+    auto transaction = std::make_shared<RecordedTransaction>(std::move(*message), flow);
     running_.push_back(transaction);
     asio::co_spawn(loop, parts_->flow.handle(transaction), [transaction](std::exception_ptr problem) {
         if (problem) std::rethrow_exception(problem);
@@ -135,7 +95,7 @@ void RegisterWorld::screen(const sip::Flow& flow) {
 
 sip::Flow RegisterWorld::tls_connection(const Endpoint& phone) {
     const sip::Flow flow{sip::Transport::tls, {*Address::parse("127.0.0.1"), Port{5061}}, phone, {}, {}};
-    return parts_->transports.adopt(std::make_unique<SilentStream>(loop.get_executor()), flow);
+    return parts_->transports.adopt(std::make_unique<IdleStream>(loop.get_executor()), flow);
 }
 
 void RegisterWorld::settle() {
@@ -151,7 +111,7 @@ void RegisterWorld::settle() {
     }
 }
 
-std::shared_ptr<WorldTransaction> RegisterWorld::send(std::string_view text, const sip::Flow& flow) {
+std::shared_ptr<RecordedTransaction> RegisterWorld::send(std::string_view text, const sip::Flow& flow) {
     auto transaction = start(text, flow);
     settle();
     return transaction;

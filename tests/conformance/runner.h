@@ -50,7 +50,7 @@ private:
     std::string pending_;                        ///< a UE message that waits for the core's answers to be known
     sip::Flow pending_flow_;
     bool has_pending_ = false;
-    std::shared_ptr<WorldTransaction> transaction_;
+    std::shared_ptr<RecordedTransaction> transaction_;
     std::string answer_, core_, sent_;
     std::size_t core_seen_ = 0;
     std::string verdict_;

@@ -183,7 +183,7 @@ private:
         auto transaction = world_.start(text_of(draft, flow), flow);
         if (!transaction) return;
         const bool over_sa = over == "temporary" || over == "established" || over == "old";
-        transaction->on_respond = [this](WorldTransaction& t) { answering(t); };
+        transaction->on_respond = [this](RecordedTransaction& t) { answering(t); };
         transactions_.push_back(transaction);
         world_.settle();
         const bool asked = world_.core_saw.size() > seen;
@@ -276,7 +276,7 @@ private:
     // -------------------------------------------------------------------------------------------------------------- invariants
 
     /// At the moment that an answer leaves.
-    void answering(WorldTransaction& transaction) {
+    void answering(RecordedTransaction& transaction) {
         const auto& flow = transaction.flow();
         const auto own = world_.parts().accesses.is_protected(flow.local) && flow.transport == sip::Transport::udp;
         if (own) require(world_.parts().accesses.is_protected(transaction.reply_flow().local), "what came over SAs is answered over SAs");
@@ -359,7 +359,7 @@ private:
     Script& script_;
     RegisterWorld world_;
     std::map<unsigned, sip::Flow> connections_;
-    std::vector<std::shared_ptr<WorldTransaction>> transactions_;
+    std::vector<std::shared_ptr<RecordedTransaction>> transactions_;
     std::map<std::string, std::string> before_;
     std::set<std::string> allowed_;
     std::string story_, last_client_;

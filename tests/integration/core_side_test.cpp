@@ -23,6 +23,27 @@ long resident_kb(pid_t pid) {
     return value;
 }
 
+/// Somebody on the access link whom nobody knows, at the unprotected port.
+struct Stranger {
+    explicit Stranger(Lab& lab) : peer(lab.network.ue, RawPeer::Kind::udp, std::string(Network::kUe4) + ":5070", std::string(Network::kAccess4) + ":5060") {}
+
+    void start(std::string_view method, std::string_view uri, int number) {
+        peer.send(fmt::format("{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2}:5070;branch=z9hG4bKx{3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=a{3}\r\nTo: <{1}>\r\n"
+                              "Call-ID: full-{3}\r\nCSeq: 1 {0}\r\nContact: <sip:{2}:5070>\r\nSecurity-Client: {4}\r\nContent-Length: 0\r\n\r\n",
+                              method, uri, Network::kUe4, number, SecurityClient{}.text()));
+    }
+    /// The final answer.
+    std::string ask(std::string_view method, std::string_view uri, int number) {
+        start(method, uri, number);
+        for (;;) {
+            auto answer = peer.receive().value_or("");
+            if (!answer.starts_with("SIP/2.0 1")) return answer;
+        }
+    }
+
+    RawPeer peer;
+};
+
 }  // namespace
 
 TEST_SUITE("core-side") {
@@ -69,26 +90,49 @@ TEST_SUITE("core-side") {
         again.demand_registered();
     }
 
-    TEST_CASE("C-80, C-83: the table of transactions is full of a stranger's requests: an emergency call still reaches the core") {
+    TEST_CASE("C-80, C-83: the table is full of REGISTERs that wait for a core which does not answer: an emergency call is taken all the same") {
         auto options = plain_lab();
         options.interface_lines = "anonymous-emergency = true\n";
+        options.core_lines = "ping-interval = 0\n";
         options.more_sections = "[limits]\ntransactions = 40\nemergency-reserve = 50\n";
         Lab lab(options);
-        RawPeer stranger(lab.network.ue, RawPeer::Kind::udp, std::string(Network::kUe4) + ":5070", std::string(Network::kAccess4) + ":5060");
-        const auto ask = [&](std::string_view method, std::string_view uri, int number) {
-            stranger.send(fmt::format("{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2}:5070;branch=z9hG4bKx{3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=a{3}\r\nTo: <{1}>\r\n"
-                                      "Call-ID: full-{3}\r\nCSeq: 1 {0}\r\nContact: <sip:{2}:5070>\r\nContent-Length: 0\r\n\r\n", method, uri, Network::kUe4, number));
-        };
-        int refused = 0;
-        for (int i = 0; i < 30 && refused == 0; ++i) {  // each is answered 403, and stays until Timer J
-            ask("OPTIONS", "sip:x@y", i);
-            refused += stranger.receive().value_or("").starts_with("SIP/2.0 503");
-        }
-        CHECK(refused == 1);
+        Stranger stranger(lab);
+        ::kill(lab.core().pid(), SIGSTOP);
+        for (int i = 0; i < 21; ++i) stranger.start("REGISTER", "sip:x", i);
+        stranger.peer.receive_until("SIP/2.0 503");  // 20 wait for the core
+        stranger.start("INVITE", "urn:service:sos", 100);
+        stranger.peer.receive_until("SIP/2.0 100");
         const auto mark = lab.core_mark();
-        ask("INVITE", "urn:service:sos", 100);
+        ::kill(lab.core().pid(), SIGCONT);
         CHECK(eventually([&] { return lab.core_received(mark, "INVITE").size() >= 1; }));
-        stranger.receive_until("SIP/2.0 404");  // gmcore knows no emergency centre
+        stranger.peer.receive_until("SIP/2.0 404");  // gmcore knows no emergency centre
+    }
+
+    TEST_CASE("G-9, H-4: a stranger's refused requests leave nothing: a small table does not fill, copies get the same answer, phones are served") {
+        auto options = plain_lab();
+        options.core_transport = "tcp";  // no Timer K towards the core
+        options.core_lines = "ping-interval = 0\n";
+        options.more_sections = "[limits]\ntransactions = 16\nemergency-reserve = 0\n";
+        Lab lab(options);
+        Stranger stranger(lab);
+        for (int i = 0; i < 100; ++i) {
+            const std::string_view method = i % 2 == 0 ? "OPTIONS" : "INVITE";
+            const auto answer = stranger.ask(method, "sip:x@y", i);
+            CHECK(answer.starts_with("SIP/2.0 403"));
+            if (i % 10 == 0) CHECK(stranger.ask(method, "sip:x@y", i) == answer);
+        }
+        CHECK(gateway_status(lab).at("transactions").at("server") == 0);
+        // REGISTERs of nobody whom the core knows: passed on, declined, and in a crowd forgotten.
+        const auto mark = lab.core_mark();
+        for (int i = 0; i < 40; ++i) CHECK(status_of(stranger.ask("REGISTER", "sip:x", 1000 + i)) / 100 == 4);
+        CHECK(eventually([&] { return lab.core_received(mark, "REGISTER").size() == 40; }));
+        CHECK(gateway_status(lab).at("transactions").at("server").get<int>() <= 8);
+        Phone one(lab, {}), two(lab, {.user = 1, .is_tcp = true});
+        one.demand_registered();
+        two.demand_registered();
+        const auto word = unique_word("served-");
+        CHECK(two.message(one.impu(), word) == 200);
+        one.await_message(word);
     }
 
     TEST_CASE("a core that is gone: every request of a phone gets 504, and memory comes back to where it was") {

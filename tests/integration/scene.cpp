@@ -174,6 +174,17 @@ int status_of(std::string_view response) {
     return std::atoi(std::string(response.substr(at + start.size(), 3)).c_str());
 }
 
+nlohmann::json gateway_status(const Lab& lab) {
+    return nlohmann::json::parse(run_program({.command = {lab.programs().gmctl, "--socket", lab.control_socket(), "--json", "status"}, .name = "gmctl"}));
+}
+
+bool all_transactions_end(const Lab& lab, std::chrono::seconds patience) {
+    return eventually([&] {
+        const auto transactions = gateway_status(lab).at("transactions");
+        return transactions.at("server") == 0 && transactions.at("client") == 0;
+    }, patience);
+}
+
 std::string repeated(std::string_view word, std::size_t size) {
     std::string text;
     while (text.size() < size) text.append(word).push_back(' ');

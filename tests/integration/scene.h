@@ -79,6 +79,11 @@ std::string ask(Lab& lab, const RawRegister& request);
 /// "SIP/2.0 494 Security Agreement Required" → 494
 int status_of(std::string_view response);
 
+/// What `gmctl status` tells: {"transactions": {"server": 0, "client": 0, …}, …}
+nlohmann::json gateway_status(const Lab& lab);
+/// Waits until the gateway holds no transaction any more, and tells whether that was so in time.
+bool all_transactions_end(const Lab& lab, std::chrono::seconds patience = kPatience);
+
 /// The word again and again, so that every fragment and every quotation of a packet holds it whole.
 std::string repeated(std::string_view word, std::size_t size);
 

@@ -9,12 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "tests/torture/torture_world.h"
-#include "tests/unit/daemon_proxy_support.h"
+#include "tests/unit/daemon_proxy_network.h"
 #include "tests/unit/daemon_register_bench.h"
 
 using namespace gmgate;
-using gmgate::daemon::test::TortureWorld;
+using gmgate::daemon::test::Network;
 using gmgate::sip::HeaderId;
 
 namespace {
@@ -106,24 +105,28 @@ bool is_outcome(const std::string& text) { return !text.starts_with("SIP/2.0 100
 
 /// What becomes of it when a registered phone sends it over its SAs. The core answers nothing.
 Seen over_sas(const std::string& bytes) {
-    TortureWorld world;
+    Network world;
     Seen seen;
+    const auto phone_gets = [&] {  // at port_us, or, when the transport layer answers by itself, where it sent from
+        auto text = world.ue_server.try_receive();
+        return text ? text : world.ue_client.try_receive();
+    };
     const auto look = [&] {
-        while (auto text = world.core.try_receive()) seen.to_core.empty() ? void(seen.to_core = *text) : void(++seen.more_to_core);
-        while (auto text = world.phone.try_receive())
+        while (auto text = world.core_peer.try_receive()) seen.to_core.empty() ? void(seen.to_core = *text) : void(++seen.more_to_core);
+        while (auto text = phone_gets())
             if (is_outcome(*text)) seen.answer = *text;
         return !seen.to_core.empty() || !seen.answer.empty();
     };
-    world.phone.send(bytes, world.ps);
+    world.ue_client.send(bytes, world.ps);
     // An OPTIONS behind it tells that everything before it is done: the gateway takes datagrams in turn.
     const std::string end = daemon::test::crlf("OPTIONS sip:end@example.net SIP/2.0\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKend\nMax-Forwards: 0\n"
                                                "From: <sip:a@example.net>;tag=1\nTo: <sip:end@example.net>\nCall-ID: end\nCSeq: 1 OPTIONS\nContent-Length: 0\n\n");
     look();
-    world.phone.send(end, world.ps);
+    world.ue_client.send(end, world.ps);
     bool ended = false;
     std::string answer;
     REQUIRE(world.loop.until([&] {
-        while (auto text = world.phone.try_receive()) {
+        while (auto text = phone_gets()) {
             if (daemon::test::contains(*text, "Call-ID: end\r\n")) ended = true;
             else if (is_outcome(*text)) answer = *text;
         }

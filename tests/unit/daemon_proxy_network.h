@@ -27,6 +27,9 @@ public:
     const sip::Flow& reply_flow() const override { return inner_->reply_flow(); }
     Result<void> respond(std::string response) override { return inner_->respond(std::move(response)); }
     bool is_completed() const override { return inner_->is_completed(); }
+    std::string tag() const override { return inner_->tag(); }
+    void forget() override { inner_->forget(); }
+    void forget_when_crowded() override { inner_->forget_when_crowded(); }
     void on_cancel(std::function<void()> handler) override { inner_->on_cancel(std::move(handler)); }
 
 private:

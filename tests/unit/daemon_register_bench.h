@@ -15,50 +15,10 @@
 #include <asio/ip/udp.hpp>
 #include <fmt/format.h>
 
-#include "daemon/agreement/register_flow.h"
 #include "sip/edit.h"
-#include "tests/support/fake_kernel.h"
+#include "tests/support/register_parts.h"
 
 namespace gmgate::test {
-
-class StillClock final : public Clock {
-public:
-    TimePoint now() const override { return now_; }
-    std::chrono::system_clock::time_point wall() const override { return std::chrono::system_clock::time_point{now_.time_since_epoch()}; }
-    void advance(std::chrono::seconds by) { now_ += by; }
-
-private:
-    TimePoint now_{std::chrono::hours{1000}};
-};
-
-/// A request as the transaction layer would hand it over; records what is answered.
-class RecordedTransaction final : public sip::ServerTransaction {
-public:
-    RecordedTransaction(std::string_view text, const sip::Flow& flow) : message_(parse(text)), flow_(flow), reply_flow_(flow) {}
-    const sip::Message& request() const override { return *message_; }
-    const sip::Flow& flow() const override { return flow_; }
-    void set_reply_flow(const sip::Flow& flow) override { reply_flow_ = flow; }
-    const sip::Flow& reply_flow() const override { return reply_flow_; }
-    Result<void> respond(std::string response) override {
-        if (on_respond) on_respond();
-        responses.push_back(std::move(response));
-        return {};
-    }
-    bool is_completed() const override { return !responses.empty(); }
-    void on_cancel(std::function<void()>) override {}
-
-    std::vector<std::string> responses;
-    std::function<void()> on_respond;
-
-private:
-    static sip::OwnedMessage parse(std::string_view text) {
-        auto parsed = sip::OwnedMessage::parse(text);
-        REQUIRE_MESSAGE(parsed.has_value(), std::string(text));
-        return std::move(*parsed);
-    }
-    sip::OwnedMessage message_;
-    sip::Flow flow_, reply_flow_;
-};
 
 inline constexpr const char* kImpi = "001010000000001@ims.mnc001.mcc001.3gppnetwork.org";
 inline constexpr const char* kClient =
@@ -66,22 +26,6 @@ inline constexpr const char* kClient =
     "ipsec-3gpp;alg= hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, tls";
 inline constexpr const char* kCk = "b40ba9a3c58b2a05bbf0d987b21bf8cb";
 inline constexpr const char* kIk = "f769bcd751044604127672711c6d3441";
-
-/// A stream on which nothing ever comes: stands for a TLS connection.
-class IdleStream final : public sip::ByteStream {
-public:
-    explicit IdleStream(const asio::any_io_executor& executor) : end_(executor, asio::steady_timer::time_point::max()) {}
-    Task<Result<std::size_t>> read(std::string&) override {
-        asio::error_code cancelled;
-        co_await end_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
-        co_return failure(Reaction::broken, "closed");
-    }
-    Task<Result<void>> write(std::string_view) override { co_return Result<void>{}; }
-    void close(bool) override { end_.cancel(); }
-
-private:
-    asio::steady_timer end_;
-};
 
 /// What a REGISTER says; the defaults make a first, unprotected one.
 struct Say {
@@ -121,7 +65,9 @@ public:
     std::shared_ptr<RecordedTransaction> send(const Say& say, const sip::Flow& flow) { return send_text(text_of(say, flow), flow); }
     /// The same for a REGISTER written elsewhere.
     std::shared_ptr<RecordedTransaction> send_text(std::string_view text, const sip::Flow& flow) {
-        auto transaction = std::make_shared<RecordedTransaction>(text, flow);
+        auto parsed = sip::OwnedMessage::parse(text);
+        REQUIRE_MESSAGE(parsed.has_value(), std::string(text));
+        auto transaction = std::make_shared<RecordedTransaction>(std::move(*parsed), flow);
         asio::co_spawn(loop, parts_->flow.handle(transaction), asio::detached);
         const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
         while (!transaction->is_completed() && !quiet() && std::chrono::steady_clock::now() < deadline) loop.run_one_for(std::chrono::milliseconds{50});
@@ -197,31 +143,12 @@ public:
     std::string nonce = "I1U8vpY3qJ0hiuZNrke/NVXzKLQ1d7m5Sp/6w1Tfr7M=";
     std::vector<std::string> core_saw;
 
-    struct Parts {
-        explicit Parts(RegisterBench& bench)
-            : accesses(bench.config), trace(16, 100), transports(bench.loop.get_executor(), {}),
-              transactions(bench.loop.get_executor(), transports, {}, [](const sip::Flow&) { return sip::Timers{std::chrono::milliseconds{20}, std::chrono::milliseconds{40}, std::chrono::milliseconds{50}}; }),
-              core(bench.config.core, transports, transactions), sets(bench.config, table, bench.kernel, spis, transports, counters, bench.clock),
-              expiry(bench.config, table, sets, transports, counters, bench.clock), tls_agreements(100, bench.clock),
-              flow({bench.config, accesses, table, sets, expiry, tls_agreements, transports, core, trace, counters, bench.clock}) {}
-        daemon::Counters counters;
-        daemon::AccessMap accesses;
-        daemon::Trace trace;
-        daemon::Table table;
-        xfrm::SpiPool spis;
-        sip::Transports transports;
-        sip::Transactions transactions;
-        daemon::CoreLink core;
-        daemon::SaSets sets;
-        daemon::Expiry expiry;
-        daemon::TlsAgreements tls_agreements;
-        daemon::RegisterFlow flow;
-    };
+    using Parts = RegisterTestParts;
     Parts& parts() { return *parts_; }
 
 private:
     void build() {
-        parts_ = std::make_unique<Parts>(*this);
+        parts_ = std::make_unique<Parts>(loop, config, kernel, clock, std::chrono::milliseconds{20});
         REQUIRE(parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false}).has_value());
         serve_core();
     }

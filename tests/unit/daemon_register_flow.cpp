@@ -7,16 +7,37 @@ using Bench = RegisterBench;
 
 TEST_CASE("B-34: the SAs exist before the 401 leaves") {
     Bench bench;
-    auto transaction = std::make_shared<RecordedTransaction>("REGISTER sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.9:5060;branch=z9hG4bK1\r\nFrom: <sip:u@x>;tag=1\r\nTo: <sip:u@x>\r\n"
-                                                             "Call-ID: 1\r\nCSeq: 1 REGISTER\r\nContact: <sip:127.0.0.9:1358>\r\nSecurity-Client: " + std::string(kClient) +
-                                                             "\r\nContent-Length: 0\r\n\r\n", bench.unprotected());
+    auto request = sip::OwnedMessage::parse("REGISTER sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.9:5060;branch=z9hG4bK1\r\nFrom: <sip:u@x>;tag=1\r\nTo: <sip:u@x>\r\n"
+                                            "Call-ID: 1\r\nCSeq: 1 REGISTER\r\nContact: <sip:127.0.0.9:1358>\r\nSecurity-Client: " + std::string(kClient) +
+                                            "\r\nContent-Length: 0\r\n\r\n");
+    auto transaction = std::make_shared<RecordedTransaction>(std::move(request.value()), bench.unprotected());
     std::size_t sas_at_answer = 0;
-    transaction->on_respond = [&] { sas_at_answer = bench.kernel.sas().size(); };
+    transaction->on_respond = [&](RecordedTransaction&) { sas_at_answer = bench.kernel.sas().size(); };
     asio::co_spawn(bench.loop, bench.parts().flow.handle(transaction), asio::detached);
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
     while (!transaction->is_completed() && std::chrono::steady_clock::now() < deadline) bench.loop.run_one_for(std::chrono::milliseconds{50});
     CHECK(Bench::status_of(*transaction) == 401);
     CHECK(sas_at_answer == 4);
+    CHECK_FALSE(transaction->is_forgettable);  // a copy must get this very 401: its SAs are there
+}
+
+TEST_CASE("G-9: what the gateway refuses in clear leaves no transaction, and what the core answers without SAs none in a flood") {
+    Bench bench;
+    const auto refused = bench.send({.client = "", .sec_agree = false});
+    CHECK(Bench::status_of(*refused) / 100 == 4);
+    CHECK(refused->is_forgotten);
+    CHECK(Bench::header(refused->responses.back(), "To").find(";tag=gateway") != std::string::npos);
+    bench.core_status = 404;
+    const auto declined = bench.send({});
+    CHECK(Bench::status_of(*declined) == 404);
+    CHECK_FALSE(declined->is_forgotten);
+    CHECK(declined->is_forgettable);
+    bench.core_status = 401;
+    auto& registration = bench.registered();
+    bench.core_status = 403;
+    auto say = bench.answer_to(*registration.sets.front());
+    say.cseq = 3;
+    CHECK_FALSE(bench.send(say, bench.over(*registration.sets.front()))->is_forgettable);  // over an SA: bounded by the registrations
 }
 
 TEST_CASE("C-31: ck and ik never reach the phone, and Security-Server names the chosen pair (PRIO, G-1)") {

@@ -88,6 +88,39 @@ TEST_SUITE("server transactions") {
         CHECK(l.transactions.counters().retransmissions_out == 1);
     }
 
+    TEST_CASE("RFC 3261 8.2.7: a forgotten refusal leaves nothing; a copy comes up again and has the same tag, and the ACK is absorbed") {
+        Layer l;
+        std::string tag;
+        for (int copy = 0; copy < 2; ++copy) {
+            const auto t = l.receive({.method = "INVITE"});
+            if (tag.empty()) tag = t->tag();
+            CHECK(t->tag() == tag);
+            t->forget();  // nothing to forget before the answer
+            CHECK(l.transactions.server_count() == 1);
+            CHECK(t->respond(answer(*t, 403, t->tag())).has_value());
+            t->forget();
+            CHECK(l.transactions.server_count() == 0);
+            CHECK(l.peer.receive().starts_with("SIP/2.0 403"));
+        }
+        CHECK(l.receive({.method = "INVITE", .branch = "z9hG4bKother"})->tag() != tag);
+        l.peer.send(request_text({.method = "ACK", .to_tag = tag}), l.local);
+        l.peer.send(request_text({.method = "ACK", .to_tag = "other"}), l.local);
+        REQUIRE(l.loop.until([&] { return !l.strays.empty(); }));
+        CHECK(l.strays.size() == 1);  // the second one: nobody here gave that tag
+    }
+
+    TEST_CASE("what may be forgotten in a crowd stays while the table is at most half full") {
+        Layer l(kFast, {.server_transactions = 4});
+        for (const char* branch : {"z9hG4bKa", "z9hG4bKb", "z9hG4bKc", "z9hG4bKd"}) {
+            const auto t = l.receive({.branch = branch});
+            CHECK(t->respond(answer(*t, 404)).has_value());
+            t->forget_when_crowded();
+            CHECK(l.transactions.server_count() <= 2);
+        }
+        CHECK(l.transactions.server_count() == 2);
+        CHECK(l.transactions.counters().refused_limit == 0);
+    }
+
     TEST_CASE("branch, sent-by, method and source address tell transactions apart; a second final response is ignored") {
         Layer l;
         const auto one = l.receive({});
