@@ -48,8 +48,8 @@ enum gm_kind {
     /* gmgated -> worker */
     GM_INSTALL_SET = 2,    /* gm_install: all four SAs or none (xfrm::Kernel::install_set) */
     GM_EXTEND_SET = 3,     /* gm_extend: a new hard limit counted from now */
-    GM_REMOVE_SET = 4,     /* gm_remove: those of its SAs that have our reqid and its selector (and its mark, when that is not 0) */
-    GM_REMOVE_SAS = 5,     /* `count` gm_sa_id: those of them that have our reqid */
+    GM_REMOVE_SET = 4,     /* gm_set: those of its SAs that exist with our reqid and its selector; another's under the same SPI stays */
+    GM_REMOVE_SAS = 5,     /* `count` gm_sa_id: those of them that exist with our reqid */
     GM_REPORT_SET = 6,     /* gm_set; GM_REPORTS with those that exist and are ours */
     GM_DUMP = 7,           /* nothing; GM_REPORTS and GM_AGAIN */
     GM_INSTALL_GUARDS = 8, /* gm_guards, then `count` uint16_t ports */
@@ -127,11 +127,6 @@ struct gm_install {
 struct gm_extend {
     struct gm_set set;
     uint32_t lifetime; /* seconds from now, not 0 */
-};
-
-struct gm_remove {
-    struct gm_set set;
-    uint32_t mark; /* 0: whatever its mark is */
 };
 
 struct gm_sa_id {
@@ -233,7 +228,6 @@ GM_SIZE(struct gm_ports, 24);
 GM_SIZE(struct gm_set, 68);
 GM_SIZE(struct gm_install, 148);
 GM_SIZE(struct gm_extend, 72);
-GM_SIZE(struct gm_remove, 72);
 GM_SIZE(struct gm_sa_id, 24);
 GM_SIZE(struct gm_report, 104);
 GM_SIZE(struct gm_finding, 388);
