@@ -13,6 +13,8 @@ bool address_from(const struct gm_address* address, int* family, uint8_t octets[
     *family = address->family == 6 ? AF_INET6 : AF_INET;
     memset(octets, 0, 16);
     memcpy(octets, address->octets, address_size(*family));
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    if (*family == AF_INET6 && memcmp(octets, mapped, sizeof mapped) == 0) return false; /* an IPv4 address: two names for one thing */
     return memcmp(octets, address->octets, 16) == 0;
 }
 

@@ -35,7 +35,7 @@ struct told_sa {
 void sa_four(const struct gm_set* set, struct sa out[4]);
 
 size_t address_size(int family);
-/* False for a family that is neither 4 nor 6, and for unused octets that are not 0. */
+/* False for a family that is neither 4 nor 6, for unused octets that are not 0, and for an IPv4 address as IPv6. */
 bool address_from(const struct gm_address* address, int* family, uint8_t octets[16]);
 void address_to(int family, const uint8_t octets[16], struct gm_address* out);
 
