@@ -18,6 +18,7 @@ int events_next(int fd, uint32_t reqid, struct gm_event* out);
 bool marks_put(const struct gm_address* destination, uint32_t spi, uint32_t mark); /* false: no memory */
 uint32_t marks_get(const struct gm_address* destination, uint32_t spi);            /* 0 when unknown */
 void marks_drop(const struct gm_address* destination, uint32_t spi);
+void marks_clear(void);
 size_t marks_count(void); /* SAs of ours that are known */
 
 #endif

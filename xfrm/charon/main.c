@@ -203,6 +203,8 @@ static void pass_events(int events) {
     struct gm_event event;
     while (events_next(events, rules_configuration()->reqid, &event)) {
         if (event.event == GM_EVENTS_LOST) ++counters.events_lost;
+        /* A flush is one event, and does not name SAs that were added since. */
+        if (event.event == GM_EVENTS_LOST || event.event == GM_SAS_FLUSHED) (void)order_look_around();
         ++counters.events;
         send_frame(GM_EVENT, 0, 0, &event, sizeof event);
     }

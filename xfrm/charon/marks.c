@@ -59,6 +59,11 @@ bool marks_put(const struct gm_address* destination, uint32_t spi, uint32_t mark
 
 uint32_t marks_get(const struct gm_address* destination, uint32_t spi) { return capacity ? slots[find(destination, spi)].mark : 0; }
 
+void marks_clear(void) {
+    if (capacity) memset(slots, 0, capacity * sizeof *slots);
+    used = 0;
+}
+
 size_t marks_count(void) { return used; }
 
 void marks_drop(const struct gm_address* destination, uint32_t spi) {

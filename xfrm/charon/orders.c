@@ -202,9 +202,11 @@ struct verdict order_dump(void (*each)(const struct gm_report* report), void (*a
 }
 
 static void remember(const struct gm_report* report) { (void)marks_put(&report->destination, report->spi, report->mark); }
-static void begin_again(void) {}
 
-struct verdict order_look_around(void) { return order_dump(remember, begin_again); }
+struct verdict order_look_around(void) {
+    marks_clear();
+    return order_dump(remember, marks_clear);
+}
 
 /* --- guards */
 

@@ -20,7 +20,7 @@ struct verdict order_remove_guards(const struct gm_address* gateway, const uint1
 /* One pair in one family (4 or 6): by adding and deleting a dummy SA, which loads the modules. */
 struct verdict order_probe(struct gm_pair pair, uint32_t family, struct gm_finding* out);
 
-/* What SAs of ours are there already, so that their events can be told whose they are. */
+/* What SAs of ours are there, so that their events can be told whose they are: at the start, and when events cannot tell what is gone. */
 struct verdict order_look_around(void);
 
 struct order_counters {
