@@ -15,7 +15,7 @@ namespace gmgate::test {
 
 enum class EngineKind { in_process, process, libcharon };
 std::string_view to_string(EngineKind kind);
-/// All that are built; GMGATE_ENGINE=NAME leaves one of them (to look into a failure by hand).
+/// All that are built, in-process, the reference, first; GMGATE_ENGINE=NAME leaves one beside it (to look into a failure by hand).
 std::vector<EngineKind> engines();
 
 /// Marks are of these bits, the UE's own kernel object aside.
