@@ -97,7 +97,8 @@ struct gm_configuration {
     uint32_t reqid;     /* on every SA and policy of ours; none other is touched, or told of */
     uint32_t mark_mask; /* bits of the mark that inbound SAs set; a mark has no others and is not 0 */
     uint32_t spi_first, spi_last; /* of inbound SAs */
-    uint32_t reserved[2];
+    uint32_t sa_limit;  /* SAs of ours that may exist; GM_INSTALL_SET beyond it is GM_EXHAUSTED; 0: no limit */
+    uint32_t reserved;
 };
 /* Protected ports first..last of an access address: port_ps, port_pc and guards are of these. */
 struct gm_ports {
