@@ -299,6 +299,7 @@ void read_timers(Section& section, TimerConfig& timers) {
 }
 
 void read_xfrm(Section& section, XfrmConfig& xfrm) {
+    section.word("sa-engine", xfrm.sa_engine, {{"process", SaEngine::process}, {"in-process", SaEngine::in_process}, {"libcharon", SaEngine::libcharon}});
     section.number("reqid", xfrm.reqid, 1, 0xffffffff);
     section.number("spi-start", xfrm.spi_start.value, 65536, 0xffffffff);
     section.number("spi-end", xfrm.spi_end.value, 65536, 0xffffffff);

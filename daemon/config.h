@@ -151,8 +151,12 @@ struct TimerConfig {
     std::chrono::seconds final_answer{4};       ///< a set that ends with an answer lives this long after it, for a lost answer's retransmission
 };
 
+/// `sa-engine`: who programs the kernel: a process of its own (gmgate-xfrmd), this one, or strongSwan's libcharon in a process of its own.
+enum class SaEngine { process, in_process, libcharon };
+
 /// [xfrm]
 struct XfrmConfig {
+    SaEngine sa_engine = SaEngine::process;
     std::uint32_t reqid = 21321;
     Spi spi_start{0x10000000}, spi_end{0xbfffffff};
     std::uint32_t mark_mask = 0x00ffffff;

@@ -60,7 +60,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       tls_connector_(loop.get_executor(), tls_engine_, transports_),
       tls_(loop.get_executor(), config, tls_engine_, transports_, counters_),
       handover_(loop.get_executor(), {config, accesses_, table_, store_, keeper_, transports_, tls_, counters_}),
-      tap_(loop.get_executor(), clock, tap_settings(), [this](Spi spi) { return spis_.holds(spi); }),
+      tap_(loop.get_executor(), clock, tap_settings(config), [this](Spi spi) { return spis_.holds(spi); }),
       messages_(clock, {}),
       operations_({loop.get_executor(), config, accesses_, table_, sets_, kernel_watch_, kernel, transports_, transactions_, trace_, counters_, clock, operating_, tap_, messages_,
                    [this] { return tls_engine_.counters(); }}) {
@@ -104,6 +104,11 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     if (auto ok = handover_.serve(std::move(left)); !ok) co_return ok;
     log::notice("gateway-ready", {{"version", GMGATE_VERSION}, {"core", config_.core.next_hops.front().to_string()}, {"accesses", accesses_.all().size()}});
     co_return Result<void>{};
+}
+
+void Gateway::use(Prepared prepared) {
+    transports_.prepare(std::move(prepared.udp));
+    if (prepared.tap) tap_.use(std::move(*prepared.tap));
 }
 
 Task<Result<void>> Gateway::check_kernel() {
@@ -171,6 +176,7 @@ Result<void> Gateway::open_sockets() {
         for (const auto& port : interface.sip_ports)
             if (port.udp || port.tcp)
                 if (auto ok = transports_.listen({port.address, port.port}, {.udp = port.udp, .tcp = port.tcp}); !ok) return ok;
+    transports_.prepare({});
     return tls_.open();
 }
 
@@ -247,14 +253,6 @@ Result<void> Gateway::open_monitoring() {
         return HttpAnswer{.body = "ready\n"};
     });
     return monitoring_->open();
-}
-
-TapSettings Gateway::tap_settings() const {
-    TapSettings settings;
-    for (const auto& access : accesses_.all())
-        if (access.profile)
-            for (const auto port : access.profile->all_ports()) settings.protected_ports.push_back({access.address, port});
-    return settings;
 }
 
 Result<void> Gateway::reload_certificates() {

@@ -12,6 +12,7 @@
 #include "daemon/operate/http_responder.h"
 #include "daemon/operate/operations.h"
 #include "daemon/overload.h"
+#include "daemon/privileges.h"
 #include "daemon/proxy/core_link.h"
 #include "daemon/proxy/reg_event.h"
 #include "daemon/proxy/router.h"
@@ -42,6 +43,8 @@ public:
     /// `take_over`: from the running gmgated, with its sockets and connections. `left` is called when another one has taken over from us:
     /// the loop is to end, without stop().
     Task<Result<void>> start(bool take_over, std::function<void()> left);
+    /// What was opened while the process still had capabilities; before start().
+    void use(Prepared prepared);
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
     void stop();
     /// SIGHUP: reads certificates and keys again, all or none, and logs what came of it. The Error says what is wrong with which file.
@@ -69,7 +72,6 @@ private:
     Result<void> open_monitoring();
     Result<void> open_hep();
     void see(bool outward, const sip::Flow& flow, std::string_view bytes);
-    TapSettings tap_settings() const;
     bool screen(const sip::Message& message, const sip::Flow& flow);
     bool may_leave(const sip::Flow& flow);
     bool is_urgent(const sip::Message& request) const;

@@ -1,5 +1,4 @@
 // gmgated: reads the configuration, builds the gateway, runs the loop until a signal.
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -12,11 +11,14 @@
 #include <asio/detached.hpp>
 #include <asio/signal_set.hpp>
 
+#include "base/confine.h"
 #include "base/log.h"
+#include "daemon/engine.h"
 #include "daemon/gateway.h"
 #include "daemon/operate/reload.h"
 #include "xfrm/address_watch.h"
 #include "xfrm/codec.h"
+#include "xfrm/engine_client.h"
 #include "xfrm/monitor.h"
 #include "xfrm/netlink_kernel.h"
 
@@ -35,9 +37,7 @@ enum Exit { kOk = 0, kFailed = 1, kBadConfig = 2 };
 
 // Keys pass through this process: no core dumps, no ptrace by others.
 void harden() {
-    const rlimit none{0, 0};
-    setrlimit(RLIMIT_CORE, &none);
-    prctl(PR_SET_DUMPABLE, 0);
+    hide_memory();
     rlimit files{};
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
@@ -67,8 +67,8 @@ Task<Result<void>> remove_guards(const daemon::Config& config, xfrm::Kernel& ker
 }
 
 // The event sockets first: from here on nothing that happens in the kernel is missed.
-Task<Result<void>> start(daemon::Gateway& gateway, xfrm::Monitor& monitor, xfrm::AddressWatch& addresses, bool take_over, std::function<void()> left) {
-    if (auto ok = monitor.start(); !ok) co_return ok;
+Task<Result<void>> start(daemon::Gateway& gateway, std::function<Result<void>()> start_monitor, xfrm::AddressWatch& addresses, bool take_over, std::function<void()> left) {
+    if (auto ok = start_monitor(); !ok) co_return ok;
     if (auto ok = addresses.start(); !ok) co_return ok;
     co_return co_await gateway.start(take_over, std::move(left));
 }
@@ -87,15 +87,65 @@ Result<nlohmann::json> reload(daemon::Config& config) {
     return report.json();
 }
 
-int run(daemon::Config& config, bool only_remove_guards, bool take_over) {
+// The kernel's side: in this process, or behind the socket to the guardian of a process of its own.
+class Engine {
+public:
+    using Events = std::function<void(const xfrm::KernelEvent&)>;
+    /// `guard`: of start_engine(), not open for in-process. `on_lost`: nobody programs the kernel any more.
+    Engine(const asio::any_io_executor& executor, const daemon::XfrmConfig& config, const Clock& clock, sip::FileDescriptor guard, Events events, std::function<void()> on_lost) {
+        const auto settings = netlink_settings(config);
+        if (!guard.is_open()) {
+            kernel_ = std::make_unique<xfrm::NetlinkKernel>(executor, clock, settings);
+            monitor_ = std::make_unique<xfrm::Monitor>(executor, settings.owner, std::move(events));
+            return;
+        }
+        auto client = std::make_unique<xfrm::EngineClient>(executor, guard.release(), settings.owner.reqid, handlers(std::move(events), std::move(on_lost)));
+        client_ = client.get();
+        kernel_ = std::move(client);
+    }
+    xfrm::Kernel& kernel() { return *kernel_; }
+    /// From here on nothing that happens in the kernel is missed; an engine of its own listens from its own start on.
+    Result<void> start_monitor() { return monitor_ ? monitor_->start() : Result<void>{}; }
+
+private:
+    xfrm::EngineClient::Handlers handlers(Events events, std::function<void()> on_lost) {
+        xfrm::EngineClient::Handlers handlers;
+        handlers.on_event = std::move(events);
+        handlers.on_up = [this] {
+            const auto status = client_->status();
+            if (status.starts > 1) log::warning("xfrmd-restarted", {{"engine", status.engine}, {"pid", status.pid}, {"starts", status.starts}, {"why", "what was under way is done by this one; the SAs are compared with the kernel's"}});
+            else log::notice("xfrmd-started", {{"engine", status.engine}, {"pid", status.pid}});
+        };
+        handlers.on_down = [](const std::string& how) { log::error("xfrmd-ended", {{"how", how}, {"now", "its guardian starts another one; SAs and guards stay in the kernel"}}); };
+        handlers.on_guardian_gone = [lost = std::move(on_lost)](const std::string& why) {
+            log::error("xfrmd-guardian-gone", {{"why", why}, {"now", "gmgated ends, to be started again with an engine; SAs and guards stay in the kernel"}});
+            lost();
+        };
+        return handlers;
+    }
+
+    std::unique_ptr<xfrm::Kernel> kernel_;
+    xfrm::EngineClient* client_ = nullptr;
+    std::unique_ptr<xfrm::Monitor> monitor_;
+};
+
+int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::FileDescriptor guard, daemon::Prepared prepared) {
     const Clock clock;
     asio::io_context loop(1);
-    xfrm::NetlinkKernel kernel(loop.get_executor(), clock, netlink_settings(config.xfrm));
+    int status = kOk;
+    daemon::Gateway* running = nullptr;
+    Engine engine(loop.get_executor(), config.xfrm, clock, std::move(guard), [&](const xfrm::KernelEvent& event) { if (running) running->kernel_watch().event(event); },
+                  [&] {
+                      status = kFailed;
+                      if (running) running->stop();
+                      loop.stop();
+                  });
+    auto& kernel = engine.kernel();
     daemon::Gateway gateway(loop, config, kernel, clock);
-    xfrm::Monitor monitor(loop.get_executor(), netlink_settings(config.xfrm).owner, [&](const xfrm::KernelEvent& event) { gateway.kernel_watch().event(event); });
+    running = &gateway;
+    gateway.use(std::move(prepared));
     xfrm::AddressWatch addresses(loop.get_executor(), gateway.access_addresses(),
                                  [&](const auto& change) { gateway.kernel_watch().address_changed(change.address, change.is_usable, change.why); });
-    int status = kOk;
     const auto finish = [&](const std::exception_ptr& exception, const Result<void>& result) {
         if (exception || !result) {
             log::error("start-failed", {{"why", exception ? "an exception was thrown" : result.error().text}});
@@ -133,9 +183,20 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over) {
         loop.stop();
     });
     if (only_remove_guards) asio::co_spawn(loop, remove_guards(config, kernel), finish);
-    else asio::co_spawn(loop, start(gateway, monitor, addresses, take_over, [&loop] { loop.stop(); }), finish);
+    else asio::co_spawn(loop, start(gateway, [&engine] { return engine.start_monitor(); }, addresses, take_over, [&loop] { loop.stop(); }), finish);
     loop.run();
     return status;
+}
+
+// While this process still has its capabilities, and then no more.
+Result<void> separate(const daemon::Config& config, sip::FileDescriptor& guard, daemon::Prepared& prepared) {
+    auto engine = daemon::start_engine(config);
+    if (!engine) return std::unexpected(engine.error());
+    guard = std::move(*engine);
+    auto opened = daemon::prepare(config);
+    if (!opened) return std::unexpected(opened.error());
+    prepared = std::move(*opened);
+    return daemon::give_up_privileges();
 }
 
 }  // namespace
@@ -165,5 +226,14 @@ int main(int argc, char** argv) {
     log::start(std::getenv("JOURNAL_STREAM") != nullptr);
     log::set_level(log::parse_level(config->log_level).value_or(log::Level::info));
     harden();
-    return run(*config, options.remove_guards, options.take_over);
+    sip::FileDescriptor guard;
+    daemon::Prepared prepared;
+    // An order at the command line needs no other process: nobody else's bytes are read.
+    if (config->xfrm.sa_engine != daemon::SaEngine::in_process && !options.remove_guards) {
+        if (const auto ok = separate(*config, guard, prepared); !ok) {
+            log::error("start-failed", {{"why", ok.error().text}});
+            return kFailed;
+        }
+    }
+    return run(*config, options.remove_guards, options.take_over, std::move(guard), std::move(prepared));
 }

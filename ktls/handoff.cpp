@@ -58,6 +58,12 @@ Result<void> ktls_available() {
     return {};
 }
 
+void load_module() {
+    const OwnedFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    // ENOTCONN, once the module is there (kernel: tcp_set_ulp looks for it first).
+    static_cast<void>(::setsockopt(socket.get(), IPPROTO_TCP, TCP_ULP, "tls", sizeof "tls"));
+}
+
 Result<void> rekey_available() {
     auto pair = loopback_pair();
     if (!pair) return std::unexpected(std::move(pair.error()));

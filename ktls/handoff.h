@@ -13,6 +13,8 @@ class Session;
 /// the first time (modules are loaded), so for start-up, where it also spares the first phones that wait. The error says what is
 /// missing and how to get it.
 Result<void> ktls_available();
+/// Asks the kernel for its module `tls`, which takes CAP_NET_ADMIN; what is there may be used without. Nothing happens when it cannot be had.
+void load_module();
 /// Whether this kernel takes new keys for a TLS 1.3 connection (6.14 and later), tried in the same way.
 Result<void> rekey_available();
 

@@ -43,6 +43,11 @@ void set_buffers(int fd) {
     if (!set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, kUdpBuffer)) set_option(fd, SOL_SOCKET, SO_SNDBUF, kUdpBuffer);
 }
 
+Result<void> report_marks(int fd, const std::string& where) {
+    if (set_option(fd, SOL_SOCKET, SO_RCVMARK, 1)) return {};
+    return system_failure(Reaction::refused, "the kernel does not report packet marks (SO_RCVMARK needs 5.19 and CAP_NET_ADMIN) on UDP " + where, errno);
+}
+
 std::string connection_text(const Endpoint& local, const Endpoint& remote) {
     return "cannot connect TCP " + local.to_string() + " to " + remote.to_string();
 }
@@ -62,13 +67,28 @@ Result<FileDescriptor> open_udp_socket(const Endpoint& local, bool report_mark) 
     auto fd = open_socket(local, SOCK_DGRAM);
     if (!fd) return fd;
     set_buffers(fd->get());
-    if (report_mark && !set_option(fd->get(), SOL_SOCKET, SO_RCVMARK, 1))
-        return system_failure(Reaction::refused,
-                              "the kernel does not report packet marks (SO_RCVMARK needs 5.19 and CAP_NET_ADMIN) on UDP " +
-                                  local.to_string(),
-                              errno);
-    if (auto bound = bind_socket(fd->get(), local, "UDP"); !bound) return std::unexpected(std::move(bound.error()));
+    if (auto reports = report_mark ? report_marks(fd->get(), local.to_string()) : Result<void>{}; !reports) return std::unexpected(std::move(reports.error()));
+    return open_udp_socket(local, std::move(*fd));
+}
+
+Result<FileDescriptor> prepare_udp_socket(Family family) {
+    const Endpoint nowhere{Address::any(family), Port{}};
+    auto fd = open_socket(nowhere, SOCK_DGRAM);
+    if (!fd) return fd;
+    set_buffers(fd->get());
+    if (auto reports = report_marks(fd->get(), family == Family::v6 ? "IPv6" : "IPv4"); !reports) return std::unexpected(std::move(reports.error()));
     return fd;
+}
+
+Result<FileDescriptor> open_udp_socket(const Endpoint& local, FileDescriptor prepared) {
+    if (auto bound = bind_socket(prepared.get(), local, "UDP"); !bound) return std::unexpected(std::move(bound.error()));
+    return prepared;
+}
+
+Family family_of(int fd) {
+    int domain = 0;
+    socklen_t length = sizeof domain;
+    return ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_INET6 ? Family::v6 : Family::v4;
 }
 
 Result<FileDescriptor> open_listening_socket(const Endpoint& local) {

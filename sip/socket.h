@@ -40,6 +40,12 @@ private:
 /// A UDP socket bound to `local`, non-blocking, IPv6 only where it is IPv6, with large kernel buffers. `report_mark` asks for the
 /// packet mark of each datagram; the kernel wants CAP_NET_ADMIN or CAP_NET_RAW and 5.19 or later for that.
 Result<FileDescriptor> open_udp_socket(const Endpoint& local, bool report_mark);
+/// The same in two steps, for a process that gives up its capabilities in between: everything that needs one, on a socket that has no
+/// address yet (Reaction::refused as above); and the rest. A prepared socket reports marks whether it is asked for them or not.
+Result<FileDescriptor> prepare_udp_socket(Family family);
+Result<FileDescriptor> open_udp_socket(const Endpoint& local, FileDescriptor prepared);
+/// Which family a prepared socket is of.
+Family family_of(int fd);
 
 /// A listening TCP socket. SO_REUSEADDR lets it start over connections in TIME_WAIT; a second listener is still refused. Connections
 /// that we open ourselves may share its port (see open_connecting_socket).

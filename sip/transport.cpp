@@ -35,7 +35,7 @@ Result<void> Transports::Impl::listen(const Endpoint& local, ListenOptions optio
     if (listeners.contains(local)) return failure(Reaction::internal, local.to_string() + " is open already");
     Listener listener;
     if (options.udp) {
-        auto socket = UdpSocket::open(executor, local, options.report_mark, buffers, counters, take_inherited(local, true));
+        auto socket = UdpSocket::open(executor, local, options.report_mark, buffers, counters, take_inherited(local, true), take_prepared(local.address.family()));
         if (!socket) return std::unexpected(std::move(socket.error()));
         listener.udp = std::move(*socket);
     }
@@ -243,6 +243,14 @@ FileDescriptor Transports::Impl::take_inherited(const Endpoint& local, bool is_u
     return socket;
 }
 
+FileDescriptor Transports::Impl::take_prepared(Family family) {
+    const auto found = std::ranges::find_if(prepared, [&](const FileDescriptor& socket) { return family_of(socket.get()) == family; });
+    if (found == prepared.end()) return {};
+    auto socket = std::move(*found);
+    prepared.erase(found);
+    return socket;
+}
+
 // --- the public face
 
 Transports::Transports(asio::any_io_executor executor, TransportLimits limits)
@@ -328,6 +336,7 @@ void Transports::close(ConnectionId connection, bool reset) {
 
 void Transports::shutdown() { impl_->shutdown(); }
 void Transports::leave() { impl_->leave(); }
+void Transports::prepare(std::vector<FileDescriptor> sockets) { impl_->prepared = std::move(sockets); }
 void Transports::inherit(FileDescriptor socket) { impl_->inherited.push_back(std::move(socket)); }
 std::vector<FileDescriptor> Transports::take_unused() { return std::exchange(impl_->inherited, {}); }
 void Transports::on_opened(std::function<StepMark(const Flow&, int)> handler) { impl_->opened_handler = std::move(handler); }

@@ -149,6 +149,10 @@ public:
     /// Closes everything; pending sends are flushed as far as the sockets take them.
     void shutdown();
 
+    /// Sockets of prepare_udp_socket() for the UDP ports that listen() opens from now on, as long as there are any; an empty list drops
+    /// those that are left.
+    void prepare(std::vector<FileDescriptor> sockets);
+
     // ---- from process to process
     /// A UDP or listening socket of the process before. The next listen() at its endpoint takes it instead of opening one; what waited in
     /// it is not lost. Those that nobody wanted come back by take_unused().

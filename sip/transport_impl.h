@@ -84,6 +84,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     void shutdown();
     void leave();
     FileDescriptor take_inherited(const Endpoint& local, bool is_udp);
+    FileDescriptor take_prepared(Family family);
 
     // connection.cpp: one stream
     static Task<> read_loop(std::shared_ptr<Impl> self, std::shared_ptr<Connection> connection);
@@ -124,6 +125,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     std::function<bool(const Flow&)> may_leave;
     std::function<StepMark(const Flow&, int)> opened_handler;
     std::vector<FileDescriptor> inherited;
+    std::vector<FileDescriptor> prepared;
     std::function<void(bool, const Flow&, std::string_view)> traffic_watcher;
     std::unordered_map<Endpoint, Listener> listeners;
     std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections;

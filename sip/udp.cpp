@@ -69,9 +69,10 @@ UdpSocket::UdpSocket(const asio::any_io_executor& executor, const Endpoint& loca
 
 Result<std::shared_ptr<UdpSocket>> UdpSocket::open(const asio::any_io_executor& executor, const Endpoint& local, bool report_mark,
                                                    std::shared_ptr<ReceiveBuffers> buffers,
-                                                   std::shared_ptr<TransportCounters> counters, FileDescriptor inherited) {
+                                                   std::shared_ptr<TransportCounters> counters, FileDescriptor inherited,
+                                                   FileDescriptor prepared) {
     Result<FileDescriptor> fd = std::move(inherited);
-    if (!fd->is_open()) fd = open_udp_socket(local, report_mark);
+    if (!fd->is_open()) fd = prepared.is_open() ? open_udp_socket(local, std::move(prepared)) : open_udp_socket(local, report_mark);
     if (!fd) return std::unexpected(std::move(fd.error()));
     auto socket = std::make_shared<UdpSocket>(executor, local_endpoint_of(fd->get()), std::move(buffers), std::move(counters));
     asio::error_code error;

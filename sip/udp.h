@@ -50,10 +50,12 @@ public:
     /// The bytes are valid during the call only.
     using DatagramHandler = std::function<void(std::string_view bytes, const Flow& flow)>;
 
-    /// `counters` and `buffers` must live as long as the socket. Receiving begins with start().
+    /// `counters` and `buffers` must live as long as the socket. Receiving begins with start(). `inherited`: bound already; `prepared`: by
+    /// prepare_udp_socket(); neither: a new one is opened.
     static Result<std::shared_ptr<UdpSocket>> open(const asio::any_io_executor& executor, const Endpoint& local, bool report_mark,
                                                    std::shared_ptr<ReceiveBuffers> buffers,
-                                                   std::shared_ptr<TransportCounters> counters, FileDescriptor inherited = {});
+                                                   std::shared_ptr<TransportCounters> counters, FileDescriptor inherited = {},
+                                                   FileDescriptor prepared = {});
     void start(DatagramHandler handler);
     /// Queues a datagram; flush() gives it to the kernel. exhausted: queue full; refused: larger than a datagram.
     Result<void> queue(const Endpoint& remote, std::string bytes);

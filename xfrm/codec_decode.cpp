@@ -73,10 +73,12 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
     report.sa.id = {address_from(&info->id.daddr, info->family), Spi{ntohl(info->id.spi)}};
     report.sa.source = {address_from(&info->sel.saddr, info->family), Port{ntohs(info->sel.sport)}};
     report.sa.destination = {address_from(&info->sel.daddr, info->family), Port{ntohs(info->sel.dport)}};
-    report.mark = Mark{info->seq};
+    // The mark of the set is `seq`; an SA that libcharon wrote has it in XFRMA_SET_MARK alone, outbound ones with mask 0 (xfrm/charon).
+    const auto set_mark = fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK]).value_or(0);
+    report.mark = Mark{info->seq != 0 ? info->seq : set_mark};
     // Kernel 6.1 does not tell a direction; only our inbound SAs set a mark.
-    const auto set_mark = fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK]);
-    report.sa.direction = set_mark.value_or(0) == 0 ? Direction::out : Direction::in;
+    const auto applied = set_mark & fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK_MASK]).value_or(0xffffffff);
+    report.sa.direction = applied == 0 ? Direction::out : Direction::in;
     report.packets = info->curlft.packets;
     report.bytes = info->curlft.bytes;
     report.replay_window_drops = info->stats.replay_window;

@@ -29,6 +29,15 @@ struct KernelCounters {
     std::uint64_t rollbacks = 0;      ///< SAs deleted again because a sibling was refused
 };
 
+/// Who does the work behind a Kernel.
+struct EngineStatus {
+    std::string engine = "in-process";  ///< or "netlink", "libcharon 5.9.8": of a process of its own
+    bool is_up = true;
+    std::uint32_t pid = 0;              ///< of the process of its own
+    std::uint32_t starts = 0;           ///< how often it was started, 1 when it never died
+    std::uint64_t malformed = 0, forbidden = 0, flooded = 0;  ///< requests that the engine itself refused
+};
+
 /// Every call is applied whole or rolled back, and completes only when the kernel has acknowledged it. A refusal is an Error with
 /// Reaction::refused, the kernel's errno and its extended-ack text. Calls may overlap; they are executed in order of arrival and
 /// what is queued meanwhile goes out together. One instance owns one netlink socket (kernel-facts §3c: one writer).
@@ -64,6 +73,7 @@ public:
     virtual Task<Result<std::vector<ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) = 0;
 
     virtual const KernelCounters& counters() const = 0;
+    virtual EngineStatus status() const { return {}; }
 };
 
 }  // namespace gmgate::xfrm

@@ -55,6 +55,9 @@ std::optional<KernelEvent> read_deleted_sa(const nlmsghdr* message, const Owners
     if (!attribute || nla_len(attribute) < static_cast<int>(sizeof(xfrm_usersa_info))) return std::nullopt;
     xfrm_usersa_info info;
     std::memcpy(&info, nla_data(attribute), sizeof info);
+    // As in a dump: an SA that libcharon wrote has its set's mark here alone. (An EXPIRE does not tell it.)
+    const auto* set_mark = nlmsg_find_attr(const_cast<nlmsghdr*>(message), sizeof(xfrm_usersa_id), XFRMA_SET_MARK);
+    if (info.seq == 0 && set_mark && nla_len(set_mark) == sizeof(std::uint32_t)) info.seq = nla_get_u32(set_mark);
     return event_of_sa(KernelEvent::Kind::sa_deleted, info, owner);
 }
 

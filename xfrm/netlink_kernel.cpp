@@ -69,6 +69,7 @@ const KernelCounters& NetlinkKernel::counters() const {
 
 Task<Result<void>> NetlinkKernel::install_set(SetRequest request) {
     if (auto checked = check(request, settings_.owner); !checked) co_return checked;
+    if (settings_.sa_limit != 0 && own_.size() + 4 > settings_.sa_limit) co_return failure(Reaction::exhausted, "no more SAs than configured");
     const bool is_settled = co_await settle_earlier();
     if (!is_settled) co_return failure(Reaction::broken, "the kernel does not tell what became of earlier SAs", EIO);
 
@@ -91,6 +92,8 @@ Task<Result<void>> NetlinkKernel::install_set(SetRequest request) {
     const auto first_refused = std::ranges::find_if(outcomes, [](const Outcome& o) { return o.code != 0; });
     if (first_refused == outcomes.end()) {
         ++counters_.sets_installed;
+        if (settings_.deletes_only_own)
+            for (const auto& sa : sas) own_[sa.id] = ports_of(sa);
         co_return Result<void>{};
     }
     ++counters_.sets_refused;
@@ -171,14 +174,63 @@ Task<Result<Answer>> NetlinkKernel::exchange_twice(std::function<MessageBuffer()
 }
 
 Task<Result<void>> NetlinkKernel::remove_set(SetParameters parameters) {
+    const auto sas = four_sas(parameters);
     std::vector<SaId> ids;
-    for (const auto& sa : four_sas(parameters)) ids.push_back(sa.id);
-    auto removed = co_await remove_sas(std::move(ids));
+    for (const auto& sa : sas) ids.push_back(sa.id);
+    if (settings_.deletes_only_own) {
+        std::vector<Sa> wanted(sas.begin(), sas.end());
+        auto own = co_await own_of(std::move(wanted), true);
+        if (!own) co_return std::unexpected(own.error());
+        ids = std::move(*own);
+    }
+    auto removed = co_await delete_sas(std::move(ids));
     if (removed) ++counters_.sets_removed;
     co_return removed;
 }
 
 Task<Result<void>> NetlinkKernel::remove_sas(std::vector<SaId> ids) {
+    if (settings_.deletes_only_own) {
+        std::vector<Sa> wanted;
+        for (const auto& id : ids) wanted.push_back({.id = id, .direction = {}, .source = {}, .destination = {}});
+        auto own = co_await own_of(std::move(wanted), false);
+        if (!own) co_return std::unexpected(own.error());
+        ids = std::move(*own);
+    }
+    co_return co_await delete_sas(std::move(ids));
+}
+
+bool NetlinkKernel::is_own(const SaRecord& record) const {
+    const auto mark = record.report.mark.value;
+    return record.reqid == settings_.owner.reqid && mark != 0 && (mark & ~settings_.owner.mark_mask) == 0;
+}
+
+// Those that are ours; one of somebody else refuses all. By selector: one of ours with other ends is left out, its SPI has a new owner.
+Task<Result<std::vector<SaId>>> NetlinkKernel::own_of(std::vector<Sa> sas, bool by_selector) {
+    std::vector<SaId> own;
+    std::vector<Sa> unknown;
+    for (const auto& sa : sas) {
+        const auto known = own_.find(sa.id);
+        if (known == own_.end()) unknown.push_back(sa);
+        else if (!by_selector || known->second == ports_of(sa)) own.push_back(sa.id);
+    }
+    for (std::size_t start = 0; start < unknown.size(); start += NetlinkQueue::kBatchLimit) {
+        const auto part = std::span(unknown).subspan(start, std::min(unknown.size() - start, NetlinkQueue::kBatchLimit));
+        const auto answer = co_await exchange_twice([this, part] { return questions(part); });
+        if (!answer) co_return std::unexpected(answer.error());
+        for (std::size_t i = 0; i < part.size(); ++i) {
+            const auto& outcome = answer->outcomes[i];
+            if (!outcome.sa && outcome.code == ESRCH) continue;
+            if (!outcome.sa) co_return refusal(outcome, fmt::format("to tell of the SA to {}, spi {:#010x}", part[i].id.destination.to_string(), part[i].id.spi.value));
+            if (!is_own(*outcome.sa))
+                co_return failure(Reaction::refused, fmt::format("not allowed: the SA to {}, spi {:#010x}, is another's", part[i].id.destination.to_string(), part[i].id.spi.value), EPERM);
+            if (by_selector && (outcome.sa->report.sa.source != part[i].source || outcome.sa->report.sa.destination != part[i].destination)) continue;
+            own.push_back(part[i].id);
+        }
+    }
+    co_return own;
+}
+
+Task<Result<void>> NetlinkKernel::delete_sas(std::vector<SaId> ids) {
     Result<void> result;
     for (std::size_t start = 0; start < ids.size(); start += NetlinkQueue::kBatchLimit) {
         const auto part = std::span(ids).subspan(start, std::min(ids.size() - start, NetlinkQueue::kBatchLimit));
@@ -190,6 +242,7 @@ Task<Result<void>> NetlinkKernel::remove_sas(std::vector<SaId> ids) {
         if (!answer) co_return std::unexpected(answer.error());
         for (std::size_t i = 0; i < part.size(); ++i) {
             const auto& outcome = answer->outcomes[i];
+            if (outcome.code == 0 || outcome.code == ESRCH) own_.erase(part[i]);
             if (outcome.code == 0 || outcome.code == ESRCH || !result) continue;
             const auto what = fmt::format("to delete the SA to {}, spi {:#010x}", part[i].destination.to_string(), part[i].spi.value);
             result = refusal(outcome, what);
@@ -258,7 +311,9 @@ Task<Result<void>> NetlinkKernel::extend_set(SetParameters parameters, std::chro
 
 Task<Result<void>> NetlinkKernel::dump_each(std::function<void(SaReport)> each, std::function<void()> again) {
     const std::function<void(SaRecord)> take = [this, &each](SaRecord record) {
-        if (record.reqid == settings_.owner.reqid && record.is_known_kind) each(std::move(record.report));
+        if (record.reqid != settings_.owner.reqid || !record.is_known_kind) return;
+        if (settings_.deletes_only_own && is_own(record)) own_[record.report.sa.id] = ports_of(record.report.sa);
+        each(std::move(record.report));
     };
     // The second try is for a dump that the kernel calls inconsistent, or whose answers were lost.
     Result<Answer> answer;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <memory_resource>
 #include <span>
+#include <unordered_map>
 
 #include <asio/any_io_executor.hpp>
 
@@ -18,6 +19,10 @@ struct NetlinkSettings {
     Ownership owner;                                  ///< reqid and the bits of the mark
     std::chrono::milliseconds patience{5000};         ///< for an answer of the kernel
     std::pmr::memory_resource* memory = std::pmr::get_default_resource();  ///< request and reply buffers
+    /// DELSA goes by (address, SPI) alone and takes whose SA it is. With this, nothing is deleted that is not known to have our reqid and
+    /// a mark of ours; what is not known is asked for first. For a caller that is not trusted.
+    bool deletes_only_own = false;
+    std::size_t sa_limit = 0;                         ///< with deletes_only_own: SAs of ours that may exist, 0: no limit
 };
 
 /// Threads: one loop; every call runs on the executor. Each operation costs one sendmsg and one recvmsg when the kernel agrees.
@@ -43,12 +48,25 @@ public:
     Task<Result<std::vector<ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) override;
     const KernelCounters& counters() const override;
 
+    /// With deletes_only_own: an SA is gone without our asking, or all may be (a flush, lost events).
+    void forget(const SaId& id) { own_.erase(id); }
+    void forget_all() { own_.clear(); }
+
 private:
     /// An SA of ours that may or may not exist.
     struct Suspect {
         Sa sa;
         Mark mark;
     };
+
+    struct HashOfId {
+        std::size_t operator()(const SaId& id) const noexcept { return std::hash<Address>{}(id.destination) * 31 + id.spi.value; }
+    };
+    /// Source and destination port: with the id, the selector of an SA of ours.
+    static std::uint32_t ports_of(const Sa& sa) { return std::uint32_t{sa.source.port.value} << 16 | sa.destination.port.value; }
+    bool is_own(const SaRecord& record) const;
+    Task<Result<std::vector<SaId>>> own_of(std::vector<Sa> sas, bool by_selector);
+    Task<Result<void>> delete_sas(std::vector<SaId> ids);
 
     MessageBuffer buffer(std::size_t messages) const { return MessageBuffer(messages, settings_.memory); }
     /// One GETSA for each.
@@ -68,6 +86,7 @@ private:
     const Clock& clock_;
     std::shared_ptr<NetlinkQueue> queue_;  // shared with its writer coroutine, see NetlinkQueue::start_if_idle
     std::vector<Suspect> suspects_;
+    std::unordered_map<SaId, std::uint32_t, HashOfId> own_;  // with deletes_only_own: SAs of ours that exist as far as is known
     mutable KernelCounters counters_;
 };
 

@@ -80,7 +80,8 @@ public:
     }
     bool attach(int fd) {
         sock_fprog program{static_cast<unsigned short>(code_.size()), code_.data()};
-        return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
+        const int on = 1;
+        return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0 && setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on) == 0;
     }
 
 private:
@@ -94,7 +95,42 @@ private:
     std::vector<std::tuple<std::size_t, End, End>> jumps_;
 };
 
+int protocol_of(bool is_v6) { return is_v6 ? ETH_P_IPV6 : ETH_P_IP; }
+
+// Protocol 0: nothing is received any more (kernel: packet_do_bind).
+bool listen_to(int fd, int protocol) {
+    sockaddr_ll address{};
+    address.sll_family = AF_PACKET;
+    address.sll_protocol = htons(static_cast<std::uint16_t>(protocol));
+    return bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+}
+
+Result<sip::FileDescriptor> open_tap_socket(Program program) {
+    // Protocol 0 first: nothing is queued before the filter stands.
+    sip::FileDescriptor fd(::socket(AF_PACKET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd.is_open()) return system_failure(Reaction::broken, "packet tap: AF_PACKET socket", errno);
+    setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &kReceiveBuffer, sizeof kReceiveBuffer);
+    if (!program.attach(fd.get())) return system_failure(Reaction::broken, "packet tap: filter", errno);
+    return fd;
+}
+
 }  // namespace
+
+Result<TapSockets> open_tap_sockets(const TapSettings& settings) {
+    std::set<std::uint16_t> ports;
+    for (const auto& one : settings.protected_ports) ports.insert(one.port.value);
+    TapSockets sockets;
+    for (const bool is_v6 : {false, true}) {
+        auto clear = open_tap_socket(Program(is_v6, ports, false));
+        if (!clear) return std::unexpected(clear.error());
+        if (!listen_to(clear->get(), protocol_of(is_v6))) return system_failure(Reaction::broken, "packet tap: bind", errno);
+        auto esp = open_tap_socket(Program(is_v6, {}, true));
+        if (!esp) return std::unexpected(esp.error());
+        sockets.clear[is_v6] = std::move(*clear);
+        sockets.esp[is_v6] = std::move(*esp);
+    }
+    return sockets;
+}
 
 std::optional<TappedPacket> read_packet(std::span<const std::uint8_t> p) {
     if (p.empty()) return std::nullopt;
@@ -154,7 +190,7 @@ struct PacketTap::Impl : std::enable_shared_from_this<Impl> {
             ports.insert(one.port.value);
         }
     }
-    Result<void> open_family(bool is_v6);
+    Result<void> begin();
     // `keep`: a coroutine may begin after the tap is gone.
     Task<void> read(std::shared_ptr<Impl> keep, std::shared_ptr<asio::posix::stream_descriptor> socket);
     Task<void> watch(std::shared_ptr<Impl> keep);
@@ -170,7 +206,9 @@ struct PacketTap::Impl : std::enable_shared_from_this<Impl> {
     std::function<bool(Spi)> is_known;
     std::set<Endpoint> protected_ports;
     std::set<std::uint16_t> ports;
-    std::vector<std::pair<std::shared_ptr<asio::posix::stream_descriptor>, bool>> sockets;  // shared with read(); true: IPv6
+    std::optional<TapSockets> given;
+    using Socket = std::shared_ptr<asio::posix::stream_descriptor>;  // shared with read()
+    std::vector<Socket> clear, esp;  // IPv4, IPv6
     asio::steady_timer watch_timer;
     std::map<Key, Sighting> sightings;
     TapCounters counters;
@@ -179,20 +217,18 @@ struct PacketTap::Impl : std::enable_shared_from_this<Impl> {
     bool esp_on = false, stopped = false;
 };
 
-Result<void> PacketTap::Impl::open_family(bool is_v6) {
-    const auto protocol = htons(is_v6 ? ETH_P_IPV6 : ETH_P_IP);
-    // Protocol 0 first: nothing is queued before the filter stands.
-    const int fd = ::socket(AF_PACKET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return system_failure(Reaction::broken, "packet tap: AF_PACKET socket", errno);
-    auto socket = std::make_shared<asio::posix::stream_descriptor>(executor, fd);
-    sockaddr_ll address{};
-    address.sll_family = AF_PACKET;
-    address.sll_protocol = protocol;
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &kReceiveBuffer, sizeof kReceiveBuffer);
-    if (!Program(is_v6, ports, false).attach(fd)) return system_failure(Reaction::broken, "packet tap: filter", errno);
-    if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return system_failure(Reaction::broken, "packet tap: bind", errno);
-    sockets.emplace_back(socket, is_v6);
-    sip::spawn(executor, read(shared_from_this(), socket), "packet-tap");
+Result<void> PacketTap::Impl::begin() {
+    if (!given) {
+        auto opened = open_tap_sockets(settings);
+        if (!opened) return std::unexpected(opened.error());
+        given = std::move(*opened);
+    }
+    for (auto [from, to] : {std::pair{&given->clear, &clear}, std::pair{&given->esp, &esp}})
+        for (auto& socket : *from) {
+            to->push_back(std::make_shared<asio::posix::stream_descriptor>(executor, socket.release()));
+            sip::spawn(executor, read(shared_from_this(), to->back()), "packet-tap");
+        }
+    sip::spawn(executor, watch(shared_from_this()), "packet-tap-watch");
     return {};
 }
 
@@ -200,7 +236,7 @@ void PacketTap::Impl::set_esp(bool on) {
     if (esp_on == on) return;
     esp_on = on;
     if (on) ++counters.windows;
-    for (const auto& [socket, is_v6] : sockets) static_cast<void>(Program(is_v6, ports, on).attach(socket->native_handle()));
+    for (std::size_t i = 0; i < esp.size(); ++i) static_cast<void>(listen_to(esp[i]->native_handle(), on ? protocol_of(i == 1) : 0));
 }
 
 Task<void> PacketTap::Impl::read([[maybe_unused]] std::shared_ptr<Impl> keep, std::shared_ptr<asio::posix::stream_descriptor> socket) {
@@ -283,27 +319,25 @@ void PacketTap::Impl::close() {
     stopped = true;
     watch_timer.cancel();
     asio::error_code ignored;
-    for (const auto& [socket, is_v6] : sockets) socket->close(ignored);
-    sockets.clear();
+    for (const auto* sockets : {&clear, &esp})
+        for (const auto& socket : *sockets) socket->close(ignored);
+    clear.clear();
+    esp.clear();
 }
 
 PacketTap::PacketTap(asio::any_io_executor executor, const Clock& clock, TapSettings settings, std::function<bool(Spi)> is_known)
     : impl_(std::make_shared<Impl>(std::move(executor), clock, std::move(settings), std::move(is_known))) {}
 PacketTap::~PacketTap() { close(); }
 
+void PacketTap::use(TapSockets sockets) { impl_->given = std::move(sockets); }
+
 Result<void> PacketTap::open() {
     if (impl_->ports.empty()) return {};
-    for (const bool is_v6 : {false, true})
-        if (auto ok = impl_->open_family(is_v6); !ok) {
-            impl_->close();
-            return ok;
-        }
-    sip::spawn(impl_->executor, impl_->watch(impl_), "packet-tap-watch");
-    return {};
+    return impl_->begin();
 }
 
 void PacketTap::close() { impl_->close(); }
-bool PacketTap::is_open() const { return !impl_->sockets.empty(); }
+bool PacketTap::is_open() const { return !impl_->clear.empty(); }
 const TapCounters& PacketTap::counters() const { return impl_->counters; }
 void PacketTap::take(std::span<const std::uint8_t> packet) { impl_->take(packet); }
 

@@ -1,10 +1,12 @@
 // Who sends what the kernel drops without telling: ESP for an SPI that no SA has, and clear UDP or TCP to a protected port. An AF_PACKET
 // socket for each family with a BPF filter, so that ordinary traffic costs a few instructions and never reaches this process.
 //
-// Packets in clear to protected ports are rare by themselves and always looked for. ESP is what all phones send: its filter is opened only
-// for a while after the kernel's own counter XfrmInNoStates has grown, and what comes then is read at a limited rate.
+// Packets in clear to protected ports are rare by themselves and always looked for. ESP is what all phones send: its sockets listen only
+// for a while after the kernel's own counter XfrmInNoStates has grown, and what comes then is read at a limited rate. The filters are locked:
+// whoever has the sockets later sees nothing else through them.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <deque>
 #include <functional>
@@ -20,6 +22,7 @@
 #include "base/error.h"
 #include "base/task.h"
 #include "daemon/operate/evidence.h"
+#include "sip/socket.h"
 
 namespace gmgate::daemon {
 
@@ -46,13 +49,23 @@ struct TapCounters {
     std::uint64_t packets = 0, over_rate = 0, unknown_spi = 0, clear_protected = 0, forgotten = 0, windows = 0;
 };
 
+/// The sockets of a tap: opened with CAP_NET_RAW, used without. [0] IPv4, [1] IPv6.
+struct TapSockets {
+    std::array<sip::FileDescriptor, 2> clear;  ///< packets in clear to protected ports
+    std::array<sip::FileDescriptor, 2> esp;    ///< all ESP; listens while it is bound to a protocol
+};
+/// Error: what the system says.
+Result<TapSockets> open_tap_sockets(const TapSettings& settings);
+
 class PacketTap {
 public:
     /// `is_known` says whether an inbound SA of ours has this SPI.
     PacketTap(asio::any_io_executor executor, const Clock& clock, TapSettings settings, std::function<bool(Spi)> is_known);
     ~PacketTap();
 
-    /// Opens the sockets (CAP_NET_RAW) and begins. Error: what the system says; the gateway works without, `why` knows less.
+    /// Sockets that were opened while the process still had the right to it.
+    void use(TapSockets sockets);
+    /// Begins, with sockets of its own when it was given none. Error: what the system says; the gateway works without, `why` knows less.
     Result<void> open();
     void close();
     bool is_open() const;

@@ -145,6 +145,20 @@ TEST_CASE("NEWSA aes-gcm, IPv6, outbound: golden bytes out and back") {
     CHECK(reply.sa->report.mark == Mark{0x1001});
 }
 
+TEST_CASE("An SA that libcharon wrote has its set's mark in XFRMA_SET_MARK alone, an outbound one with mask 0") {
+    auto text = new_sa_v6();
+    text.replace(text.find("01100000 49530000"), 8, "00000000");                              // no seq
+    text.replace(0, 8, "84010000");                                                           // 16 octets longer
+    auto reply = only_reply(bytes(text + "0800 1d00 01100000 0800 1e00 00000000"));
+    REQUIRE(reply.sa);
+    CHECK(reply.sa->report.mark == Mark{0x1001});
+    CHECK(reply.sa->report.sa.direction == Direction::out);
+    reply = only_reply(bytes(text + "0800 1d00 01100000 0800 1e00 ffffff00"));                // 0x00ffffff: applied, so inbound
+    REQUIRE(reply.sa);
+    CHECK(reply.sa->report.mark == Mark{0x1001});
+    CHECK(reply.sa->report.sa.direction == Direction::in);
+}
+
 TEST_CASE("Keys of a wrong length make no message") {
     EspKeys keys;
     keys.integrity = counting<20>(0x10, 16);  // hmac(sha1) wants 20, and the kernel would not say so

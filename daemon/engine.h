@@ -1,0 +1,17 @@
+// The SA engine in a process of its own: what it is told, and how it is started while this process still may.
+#pragma once
+
+#include "daemon/config.h"
+#include "sip/socket.h"
+#include "xfrm/engine_frames.h"
+
+namespace gmgate::daemon {
+
+/// Everything that the engine may ever be asked for, from the configuration.
+xfrm::EngineConfiguration engine_configuration(const Config& config);
+
+/// Starts gmgate-xfrmd, the guardian of the engine, with this process's capabilities, and gives it the configuration. The socket to it comes
+/// back, for xfrm::EngineClient. The program is looked for beside this one's own, then in GMGATE_LIBEXEC. Reaction::refused with the reason.
+Result<sip::FileDescriptor> start_engine(const Config& config);
+
+}  // namespace gmgate::daemon
