@@ -4,8 +4,10 @@
 #include <string>
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -112,6 +114,9 @@ Result<FileDescriptor> open_connecting_socket(const Endpoint& local, const Endpo
     if (local.port.value != 0) {
         set_option(fd->get(), SOL_SOCKET, SO_REUSEADDR, 1);
         set_option(fd->get(), SOL_SOCKET, SO_REUSEPORT, 1);
+        // The pair of ports is the only one that the SAs allow: were it in TIME_WAIT after our close, nothing could be sent for a minute.
+        // Set already now, for when the process is killed.
+        close_by_reset(fd->get());
     }
     if (auto bound = bind_socket(fd->get(), local, "TCP"); !bound) {
         bound.error().reaction = Reaction::broken;
@@ -140,6 +145,22 @@ void tune_connection(int fd, std::chrono::milliseconds user_timeout) {
 void close_by_reset(int fd) {
     const linger now{.l_onoff = 1, .l_linger = 0};
     ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+bool may_reset(int fd) {
+    linger set{};
+    socklen_t length = sizeof set;
+    if (::getsockopt(fd, SOL_SOCKET, SO_LINGER, &set, &length) != 0 || set.l_onoff == 0 || set.l_linger != 0) return false;
+    tcp_info info{};
+    length = sizeof info;
+    int waiting = 0;
+    return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_state == TCP_ESTABLISHED &&
+           ::ioctl(fd, SIOCOUTQ, &waiting) == 0 && waiting == 0;
+}
+
+void close_gently(int fd) {
+    const linger off{.l_onoff = 0, .l_linger = 0};
+    ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
 }
 
 Mark mark_of_socket(int fd) {

@@ -53,7 +53,7 @@ Result<FileDescriptor> open_listening_socket(const Endpoint& local);
 
 /// A TCP socket bound to `local` (port 0: the kernel picks) on which a connection to `remote` has been started; it is writable once
 /// the connection stands or has failed (connect_result). Many of them share one local port with different remotes. An occupied
-/// four-tuple (a live twin, or one in TIME_WAIT) is Reaction::broken.
+/// four-tuple (a live twin, or one in TIME_WAIT) is Reaction::broken. With a port of its own it is set to close by reset.
 Result<FileDescriptor> open_connecting_socket(const Endpoint& local, const Endpoint& remote);
 /// The outcome of a started connection.
 Result<void> connect_result(int fd, const Endpoint& local, const Endpoint& remote);
@@ -62,6 +62,10 @@ Result<void> connect_result(int fd, const Endpoint& local, const Endpoint& remot
 void tune_connection(int fd, std::chrono::milliseconds user_timeout);
 /// The next close() sends RST and leaves no TIME_WAIT behind.
 void close_by_reset(int fd);
+/// Takes that back: the next close() sends FIN, and what is queued before it.
+void close_gently(int fd);
+/// True when close_by_reset() was called and a RST would take nothing from the peer: neither end has closed, and everything is acknowledged.
+bool may_reset(int fd);
 
 /// SO_MARK: of an accepted connection it is the SYN's mark when net.ipv4.tcp_fwmark_accept is set (kernel-defined, v4 and v6).
 Mark mark_of_socket(int fd);

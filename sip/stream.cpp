@@ -135,10 +135,11 @@ bool TcpStream::half_close() { return descriptor_.is_open() && ::shutdown(descri
 void TcpStream::close(bool reset) {
     if (!descriptor_.is_open()) return;
     // The service manager may hold the socket, too: then the end must be told before, for our close() tells nobody.
-    if (reset) {
+    if (reset || may_reset(descriptor_.native_handle())) {
         close_by_reset(descriptor_.native_handle());
         disconnect(descriptor_.native_handle());
     } else {
+        close_gently(descriptor_.native_handle());
         discard_input(descriptor_.native_handle());
         ::shutdown(descriptor_.native_handle(), SHUT_RDWR);
     }

@@ -85,15 +85,18 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     Relay leg;
     leg.transaction = transaction;
     leg.client = transactions_.send(request_to_ue(request, rules), path->flow);
-    // The phone lost its connection, or the set ended before it answered: by UDP over the set in use now, in the same transaction.
-    bool was_tried = false;
+    // The connection was lost (reset, or silent for the user timeout), or the set ended before the phone answered. In the same transaction
+    // over the set in use now: a connection of ours to port_us, which becomes UDP when the phone does not answer the SYN; then UDP.
+    int lost = 0;
+    sip::Flow last = path->flow;
     leg.again = [&](const Result<sip::OwnedMessage>& outcome) -> Task<std::unique_ptr<sip::ClientTransaction>> {
-        if (outcome || outcome.error().reaction != Reaction::broken || std::exchange(was_tried, true)) co_return nullptr;
-        const Result<UePath> datagram = co_await path_to_ue(token, 0, true);
-        if (!datagram || datagram->flow == path->flow) co_return nullptr;
-        rules.transport = datagram->flow.transport;
-        rules.via_host = datagram->via_host;
-        co_return transactions_.send(request_to_ue(request, rules), datagram->flow);
+        if (outcome || outcome.error().reaction != Reaction::broken || ++lost > 2) co_return nullptr;
+        const Result<UePath> other = co_await path_to_ue(token, request.bytes().size() + kOurOctets, lost == 2);
+        if (!other || other->flow == last) co_return nullptr;
+        last = other->flow;
+        rules.transport = last.transport;
+        rules.via_host = other->via_host;
+        co_return transactions_.send(request_to_ue(request, rules), last);
     };
     leg.watch = watch;
     leg.edit = [back](const sip::Message& response) { return response_to_core(response, back); };

@@ -24,10 +24,11 @@ std::vector<std::string> sipp_users();
 /// Registers a gmue as that user, notes its SAs, ends it without a word to the network, and puts the SAs back with ip(8).
 ProtectedPorts hand_over(Lab& lab, const std::string& user, const Access& access, int port_us);
 
-/// Calls of SIPp's built-in UAC to SIPp's built-in UAS, unchanged, at that rate.
+/// Calls of SIPp's built-in UAC to SIPp's built-in UAS, unchanged, or of the scenarios in sipp/, which follow Record-Route.
 struct SippCalls {
     int calls = 100;
     int rate = 20;  ///< per second
+    bool follows_routes = false;
 };
 /// The number of calls and the rate of the run: GMGATE_SIPP_CALLS and GMGATE_SIPP_RATE, else `otherwise`.
 SippCalls sipp_calls(SippCalls otherwise);

@@ -242,8 +242,14 @@ TEST_CASE("C-66: a core that cannot be reached gives 504 to the phone") {
     CHECK(net.counters.get(Counter::core_unreachable) == 1);
 }
 
-TEST_CASE("a phone's connection that breaks before any answer is replaced by UDP within the transaction") {
+TEST_CASE("B-15: a phone's connection that breaks before any answer is replaced by one of ours, that one and a refused one by UDP, within the transaction") {
     Network net;
+    Result<sip::FileDescriptor> listener = failure(Reaction::refused, "it does not listen");
+    SUBCASE("it listens") {
+        listener = sip::open_listening_socket(net.ue_server.endpoint());
+        REQUIRE(listener.has_value());
+    }
+    SUBCASE("it refuses the connection") {}
     auto set = net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
     Peer phone = Peer::tcp(net.loop, net.ps);
     set->parameters.port_uc = phone.endpoint().port;
@@ -253,6 +259,12 @@ TEST_CASE("a phone's connection that breaks before any answer is replaced by UDP
     net.core_peer.send(net.from_core("MESSAGE", net.our_route()), net.core_side);
     CHECK(first_line(phone.receive()).starts_with("MESSAGE "));
     phone.reset();
+    if (listener) {
+        Peer second = Peer::accept(net.loop, *listener);
+        CHECK(peer_of(second.fd()) == net.pc);
+        CHECK(header(second.receive(), "Via").starts_with("SIP/2.0/TCP " + net.ps.to_string()));
+        second.reset();
+    }
     const std::string again = net.ue_server.receive();
     CHECK(header(again, "Via").starts_with("SIP/2.0/UDP " + net.ps.to_string()));
     net.ue_client.send(response_text(again, 200), net.ps);
