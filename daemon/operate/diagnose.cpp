@@ -10,6 +10,10 @@ namespace gmgate::daemon {
 namespace {
 
 std::string clock_text(WallTime time) { return fmt::format("{:%H:%M:%S} UTC", fmt::gmtime(std::chrono::system_clock::to_time_t(time))); }
+std::string duration_text(std::chrono::seconds time) {
+    const auto s = time.count();
+    return s < 120 ? fmt::format("{} s", s) : s < 7200 ? fmt::format("{} min", s / 60) : s < 172800 ? fmt::format("{} h", s / 3600) : fmt::format("{} d {} h", s / 86400, s % 86400 / 3600);
+}
 std::string spi_text(Spi spi) { return fmt::format("0x{:08x}", spi.value); }
 
 // Text that came from the network stands in quotes and without what a terminal would obey.
@@ -186,7 +190,7 @@ Verdict judge(const Case& c) {
     if (auto v = pending(c)) return *v;
     if (!c.last && e.is_registered) {
         if (auto v = replayed(c)) return *v;
-        return verdict(Cause::registered, fmt::format("It is registered, since before this process of the gateway began; the registration runs for another {} s{}. It has sent no REGISTER to this process.", e.registration_expires_in.count(),
+        return verdict(Cause::registered, fmt::format("It is registered, since before this process of the gateway began; the registration runs for another {}{}. It has sent no REGISTER to this process.", duration_text(e.registration_expires_in),
                                                       e.tls_remote ? fmt::format(", over the TLS connection from {}", e.tls_remote->to_string()) : ""));
     }
     if (!c.last) {
@@ -203,7 +207,7 @@ Verdict judge(const Case& c) {
         if (auto v = replayed(c)) return *v;
         if (auto old = stale(c)) return *old;
         if (auto in_clear = clear(c)) return *in_clear;
-        return verdict(Cause::registered, fmt::format("It is registered: the last REGISTER came from {} at {} and got {}; the registration runs for another {} s{}.", c.last->ue, clock_text(c.last->time), c.last->answer, e.registration_expires_in.count(),
+        return verdict(Cause::registered, fmt::format("It is registered: the last REGISTER came from {} at {} and got {}; the registration runs for another {}{}.", c.last->ue, clock_text(c.last->time), c.last->answer, duration_text(e.registration_expires_in),
                                                       e.tls_remote ? fmt::format(", over the TLS connection from {}", e.tls_remote->to_string()) : has_traffic ? ", and its SAs carry packets" : ", though its SAs have carried no packet so far"));
     }
     if (auto v = refused_here(c)) return *v;

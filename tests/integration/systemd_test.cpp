@@ -28,7 +28,7 @@ public:
         // What differs from an installation: where the program and its files are, and that there is no other unit to wait for.
         std::ofstream(units_ + "/gmgated.service.d/test.conf")
             << "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=\nExecStart=" << lab.programs().gmgated << " --config " << lab.config_path() << "\nStandardOutput=append:" << log_
-            << "\nStandardError=append:" << log_ << "\nReadWritePaths=" << lab.folder() << "\nProtectHome=read-only\n";
+            << "\nStandardError=append:" << log_ << "\nReadWritePaths=" << lab.folder() << "\nProtectHome=read-only\nUser=nobody\nGroup=nogroup\n";  // this machine has no gmgate
         // /var/lib is the host's: StateDirectory= gets one in memory.
         const auto start = "mount -t tmpfs tmpfs /var/lib && exec env -i container=gmgate-test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH=" + units_ +
                            " SYSTEMD_GENERATOR_PATH=/nowhere /lib/systemd/systemd --system --unit=gmgate-test.target --log-target=console --log-level=notice --show-status=no";
@@ -98,8 +98,10 @@ TEST_SUITE("systemd") {
     TEST_CASE("the real unit under a real systemd: restart and kill -9 under load; UDP, TCP and TLS phones notice nothing") {
         TlsLab tls({.users = 64, .is_gateway_started = false});
         auto& lab = *tls.lab;
+        run_program({.command = {"chown", "-R", "nobody:nogroup", lab.folder(), tls.folder}});
         ServiceManager systemd(lab);
         systemd.control({"start", "gmgated.service"});
+        CAPTURE(systemd.log());
         REQUIRE(systemd.starts() == 1);  // Type=notify: start returns when READY=1 has come
         CHECK(systemd.property("StatusText").starts_with("serving"));
 
