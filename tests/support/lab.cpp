@@ -89,6 +89,8 @@ void Lab::start_gateway() {
     gateway_ = std::make_unique<Program>(ProgramOptions{
         .command = {options_.programs.gmgated, "--config", config_}, .name = "gmgated", .network = &network.gw});
     gateway_->wait_for_text("gateway-ready");
+    const char* engine = std::getenv("GMGATE_SA_ENGINE");
+    if (engine && std::string_view(engine) == "libcharon") gateway_->wait_for_text("engine=\"libcharon 5.9.8\"");
 }
 
 void Lab::kill_gateway() {
