@@ -99,7 +99,7 @@ void Engine::start() {
     xfrm::EngineClient::Handlers handlers;
     handlers.on_event = take;
     handlers.on_up = [] {};
-    handlers.on_down = [](const std::string&) {};
+    handlers.on_down = [](const std::string& how) { MESSAGE("the worker ended: ", how); };
     handlers.on_guardian_gone = [](const std::string& why) { FAIL_CHECK("the guardian is gone: ", why); };
     host_->kernel = std::make_unique<xfrm::EngineClient>(lab_.io().get_executor(), ends[0], ownership().reqid, std::move(handlers), kEnginePatience);
     kernel_ = host_->kernel.get();

@@ -46,6 +46,16 @@ std::string on_a_busy_machine(std::string sections) {
     return sections.insert(limits + header.size(), patience);
 }
 
+// $GMGATE_SA_ENGINE: the same tests with another engine than the default one.
+std::string with_engine(std::string sections) {
+    const char* engine = std::getenv("GMGATE_SA_ENGINE");
+    if (!engine) return sections;
+    const std::string header = "[xfrm]\n", line = "sa-engine = \"" + std::string(engine) + "\"\n";
+    const auto xfrm = sections.find(header);
+    if (xfrm == std::string::npos) return sections.append(header).append(line);
+    return sections.insert(xfrm + header.size(), line);
+}
+
 }  // namespace
 
 void Lab::write_config() const {
@@ -66,7 +76,7 @@ void Lab::write_config() const {
              << "\"\nport = 5060\ntransport-protocol = [\"UDP\", \"TCP\"]\nims-aka-profile = \"volte\"\n";
     file << "[store]\nfile = \"" << folder_ << "/registrations.db\"\n" << options_.store_lines
          << "[restart]\ntake-over-socket = \"" << folder_ << "/take-over.sock\"\n";
-    file << on_a_busy_machine(options_.more_sections);
+    file << with_engine(on_a_busy_machine(options_.more_sections));
     if (!file.flush()) throw std::runtime_error("cannot write " + config_);
 }
 
@@ -79,6 +89,8 @@ void Lab::start_gateway() {
     gateway_ = std::make_unique<Program>(ProgramOptions{
         .command = {options_.programs.gmgated, "--config", config_}, .name = "gmgated", .network = &network.gw});
     gateway_->wait_for_text("gateway-ready");
+    const char* engine = std::getenv("GMGATE_SA_ENGINE");
+    if (engine && std::string_view(engine) == "libcharon") gateway_->wait_for_text("engine=\"libcharon 5.9.8\"");
 }
 
 void Lab::kill_gateway() {

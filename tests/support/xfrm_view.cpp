@@ -48,7 +48,10 @@ void parse_line(KernelSa& sa, const std::vector<std::string>& words, bool& in_cu
     } else if (first == "aead") {
         sa.aead = words.at(1);
     } else if (first == "output-mark") {
-        sa.mark = static_cast<std::uint32_t>(number(words.at(1).substr(0, words.at(1).find('/'))));
+        const auto slash = words.at(1).find('/');
+        const auto value = static_cast<std::uint32_t>(number(words.at(1).substr(0, slash)));
+        const auto mask = slash == std::string::npos ? 0xffffffff : static_cast<std::uint32_t>(number(words.at(1).substr(slash + 1)));
+        sa.mark = value & mask;  // with mask 0 nothing is set: libcharon's engine keeps the set's mark of outbound SAs so
     } else if (first == "sel") {
         sa.source_port = static_cast<std::uint16_t>(number(after(words, "sport").value_or("0")));
         sa.destination_port = static_cast<std::uint16_t>(number(after(words, "dport").value_or("0")));
