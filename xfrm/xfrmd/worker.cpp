@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <ctime>
 #include <optional>
 
 #include <asio/co_spawn.hpp>
@@ -113,6 +114,7 @@ int work() {
     prctl(PR_SET_PDEATHSIG, SIGKILL);  // never without a guardian
     for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
     hide_memory();
+    tzset();  // the log's time of day: the file is read now and not behind the filter
     const auto configuration = take_configuration();
     if (!configuration) return 1;
     return Worker(*configuration).run();
