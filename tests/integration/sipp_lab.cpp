@@ -40,13 +40,6 @@ std::vector<StateText> read_states(const std::string& printed) {
     return out;
 }
 
-/// SIPp's own 64 KB are full after some thirty datagrams. More than net.core.rmem_max it does not get: raised where the kernel is ours alone.
-constexpr const char* kSippBuffer = "4194304";
-void make_room() {
-    if (std::getenv("GMGATE_KERNEL") == nullptr || std::string_view(std::getenv("GMGATE_KERNEL")) == "host") return;
-    for (const char* name : {"rmem_max", "wmem_max"}) std::ofstream(std::string("/proc/sys/net/core/") + name) << kSippBuffer;
-}
-
 /// One line of SIPp's statistics file by column name; the last line is the whole run.
 std::map<std::string, std::string> last_statistics(const std::string& path) {
     std::ifstream file(path);
@@ -66,7 +59,7 @@ struct Sipp {
           program({.command = command(access, name, port, follows_routes, std::move(more)), .name = "sipp " + name, .network = &lab.network.ue}) {}
 
     std::vector<std::string> command(const Access& access, const std::string& name, int port, bool follows_routes, std::vector<std::string> more) const {
-        std::vector<std::string> all{"sipp", "-t", access.is_tcp ? "t1" : "u1", "-i", std::string(access.ue()), "-p", std::to_string(port), "-nostdin", "-buff_size", kSippBuffer, "-trace_stat",
+        std::vector<std::string> all{"sipp", "-t", access.is_tcp ? "t1" : "u1", "-i", std::string(access.ue()), "-p", std::to_string(port), "-nostdin", "-trace_stat",
                                      "-stf", statistics, "-fd", "1", "-trace_err", "-error_file", errors};
         if (follows_routes) all.insert(all.end(), {"-sf", std::string(GMGATE_SIPP) + "/" + name + ".xml", "-key", "domain", kHomeDomain});
         else all.insert(all.end(), {"-sn", name});
@@ -171,7 +164,6 @@ ProtectedPorts hand_over(Lab& lab, const std::string& user, const Access& access
 
 void check_sipp_calls(Lab& lab, const Access& access, SippCalls wish) {
     const auto [calls, rate, follows_routes] = wish;
-    make_room();
     const ProtectedPorts caller = hand_over(lab, "uac", access, 5063), callee = hand_over(lab, "uas", access, 5073);
     if (!access.is_tcp) {
         for (const ProtectedPorts& p : {caller, callee})
