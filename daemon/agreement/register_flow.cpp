@@ -186,7 +186,8 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
         auto response = co_await (*sent)->next();
         if (response && (*response)->status() < 200) continue;
         if (!response && sip::is_connection_lost(response.error())) {
-            if (const auto way = co_await attempts.other_way()) {
+            const auto way = co_await attempts.other_way();
+            if (way) {
                 (*sent)->move_to(*way);
                 continue;
             }

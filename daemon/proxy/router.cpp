@@ -140,7 +140,8 @@ Task<void> Router::relay(Relay leg) {
         const Result<sip::OwnedMessage> response = co_await leg.client->next();
         const bool is_lost = !response && sip::is_connection_lost(response.error());
         if (is_lost && leg.other_way) {
-            if (const auto way = co_await leg.other_way()) {
+            const auto way = co_await leg.other_way();
+            if (way) {
                 leg.client->move_to(*way);
                 continue;
             }
