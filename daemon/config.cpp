@@ -183,6 +183,9 @@ void read_core_tls(Section& section, Core& core) {
         for (const NextHop& hop : *hops)
             if (hop.transport && (*hop.transport == CoreTransport::tls) != tls)
                 section.mistake("next-hop", "transport of a next hop: [core] transport = \"tls\" and no other, or \"udp\" and \"tcp\" with [core] transport likewise");
+    for (const auto* hops : {&core.next_hops, &core.emergency_next_hops})
+        for (const NextHop& hop : *hops)
+            if (!tls && !hop.tls_name.empty()) section.mistake("next-hop", "tls-name of a next hop needs [core] transport = \"tls\"");
     if (tls && core.tls_name.empty()) section.mistake("tls-name", "transport = \"tls\" needs the SIP domain or host that the core's certificate must be for");
     if (tls && core.tls_profile.empty())
         section.mistake("tls-profile", "transport = \"tls\" needs the [[tls-profile]] with our own certificate: the core reaches us by TLS, too");
@@ -240,6 +243,7 @@ void read_next_hops(Section& section, std::string_view key, std::string_view tab
         }
         s.number("priority", hop.priority, 0, 65535);
         s.number("weight", hop.weight, 1, 65535);
+        s.text("tls-name", hop.tls_name);
         add(s, "host", text, std::move(hop));
     });
     if (out.size() > 64) section.mistake(tables, "more than 64 next hops; name them by DNS SRV instead");
@@ -294,6 +298,7 @@ void read_timers(Section& section, TimerConfig& timers) {
     read_seconds(section, "old-set", timers.old_set, 1, 3600);
     read_seconds(section, "lifetime-margin", timers.lifetime_margin, 0, kDay);
     read_seconds(section, "kernel-margin", timers.kernel_margin, 5, kDay);
+    read_seconds(section, "ringing", timers.ringing, 1, kDay);
     read_seconds(section, "tls-handshake", timers.tls_handshake, 1, 600);
     read_seconds(section, "final-answer", timers.final_answer, 1, 3600);
 }
@@ -384,6 +389,14 @@ std::string_view to_string(SecAgreePref pref) {
         case SecAgreePref::tls_ipsec3gpp: return "tls-ipsec3gpp";
     }
     return "?";
+}
+
+std::vector<std::string> Core::tls_names() const {
+    std::vector<std::string> names{tls_name};
+    for (const auto* hops : {&next_hops, &emergency_next_hops})
+        for (const NextHop& hop : *hops)
+            if (!hop.tls_name.empty() && std::ranges::find(names, hop.tls_name) == names.end()) names.push_back(hop.tls_name);
+    return names;
 }
 
 std::string NextHop::to_string() const {

@@ -102,6 +102,7 @@ struct NextHop {
     std::optional<CoreTransport> transport{};   ///< unset: [core] transport; for a name NAPTR decides
     std::uint16_t priority = 0;                 ///< lower is tried first
     std::uint16_t weight = 1;                   ///< share of the load among equals of one priority
+    std::string tls_name{};                     ///< tls: SIP domain or host of its certificate; empty: [core] tls-name
 
     std::string to_string() const;              ///< "10.2.0.2:5060" or "icscf.home.example"
 };
@@ -119,7 +120,9 @@ struct Core {
     std::chrono::seconds ping_interval{30};    ///< OPTIONS to each next hop; 0: none
     std::chrono::seconds next_hop_answer{8};   ///< an INVITE without any answer for so long goes to the next one, if there is one
     bool reg_event = false;               ///< subscribe to reg at the S-CSCF for each user (C-51)
-    std::string tls_name;                 ///< tls: SIP domain or host of the core's certificate (RFC 5922)
+    std::string tls_name;                 ///< tls: SIP domain or host of the core's certificate (RFC 5922), of next hops without one of their own
+    /// tls: tls_name first, then those of next hops that differ; none twice.
+    std::vector<std::string> tls_names() const;
     std::string tls_ca;                   ///< tls: PEM file of who may sign it; empty: the system's
     std::string tls_profile;              ///< tls: our certificate, served on `listen` and shown to the core when it asks
 };
@@ -147,6 +150,7 @@ struct TimerConfig {
     std::chrono::seconds old_set{128};          ///< 64*T1 towards the UE (B-55)
     std::chrono::seconds lifetime_margin{30};   ///< "shortly after": expires + 30 s (B-51)
     std::chrono::seconds kernel_margin{30};     ///< the kernel's hard limit lies this much behind ours
+    std::chrono::seconds ringing{185};          ///< Timer C: an INVITE without a final response for so long after the last provisional one
     std::chrono::seconds tls_handshake{10};     ///< time for a whole TLS handshake
     std::chrono::seconds final_answer{4};       ///< a set that ends with an answer lives this long after it, for a lost answer's retransmission
 };

@@ -185,7 +185,7 @@ Result<void> Gateway::open_core_side() {
     const auto& core = config_.core;
     if (core.transport != CoreTransport::tls) return transports_.listen(core.listen, {});
     const auto& profile = *config_.tls_profile(core.tls_profile);
-    return tls_connector_.open({core.tls_ca, core.tls_name, certificate_files(profile), profile.expiry_warning});
+    return tls_connector_.open({core.tls_ca, core.tls_names(), certificate_files(profile), profile.expiry_warning});
 }
 
 // What phones will get from each interface, said once at start (issue: a feature that is off must not surprise).

@@ -72,7 +72,7 @@ Result<TlsListeners::SharedContext> TlsListeners::access_context(const TlsProfil
 // Between servers both ends show certificates, and both are judged by RFC 5922.
 Result<TlsListeners::SharedContext> TlsListeners::core_context(const TlsProfile& profile) {
     auto context = ktls::Context::server({.certificates = certificate_files(profile), .demand_client_certificate = true,
-                                          .client_ca_file = config_.core.tls_ca, .client_name = config_.core.tls_name});
+                                          .client_ca_file = config_.core.tls_ca, .client_names = config_.core.tls_names()});
     if (!context) return std::unexpected(context.error());
     return engine_.certificates().add("core listen", std::move(*context), profile.expiry_warning);
 }

@@ -207,7 +207,7 @@ Result<std::shared_ptr<const Context::State>> load_server(const ServerOptions& o
     state->tickets = tickets;
     state->strict_server_name = options.strict_server_name;
     state->verify = options.demand_client_certificate;
-    state->peer_name = options.client_name;
+    state->peer_names = options.client_names;
     for (const auto& files : options.certificates) {
         auto loaded = load(files);
         if (!loaded) return std::unexpected(std::move(loaded.error()));
@@ -246,7 +246,7 @@ Result<std::shared_ptr<const Context::State>> load_client(const ClientOptions& o
         state->certificates.push_back(std::move(loaded->info));
     }
     state->verify = options.verify;
-    state->peer_name = options.server_name;
+    if (!options.server_name.empty()) state->peer_names = {options.server_name};
     state->identities.push_back({{}, std::move(*ssl)});
     return state;
 }

@@ -32,10 +32,10 @@ struct ServerOptions {
     /// longer than the time between registrations.
     std::chrono::seconds session_lifetime{3600};
     /// Not on Gm (F-5): demand a certificate of the client, signed by one of `client_ca_file` (empty: the system's) and for the SIP domain
-    /// `client_name` (RFC 5922; empty: any).
+    /// one of the SIP domains `client_names` (RFC 5922; empty: any).
     bool demand_client_certificate = false;
     std::string client_ca_file{};
-    std::string client_name{};
+    std::vector<std::string> client_names{};
 };
 
 struct ClientOptions {

@@ -1,5 +1,6 @@
 #include "ktls/session.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -56,8 +57,8 @@ Result<std::unique_ptr<Session>> Session::make(std::shared_ptr<const Context::St
         ready = bio != nullptr;
         if (ready) SSL_set_bio(ssl, bio, bio);
     }
-    const auto& name = session->state_->peer_name;
-    if (ready && role == Role::client && !name.empty()) ready = SSL_set_tlsext_host_name(ssl, name.c_str()) == 1;
+    const auto& names = session->state_->peer_names;
+    if (ready && role == Role::client && !names.empty()) ready = SSL_set_tlsext_host_name(ssl, names.front().c_str()) == 1;
     if (!ready) return failure(Reaction::exhausted, "OpenSSL makes no connection: " + take_openssl_error());
     if (role == Role::server)
         SSL_set_accept_state(ssl);
@@ -105,11 +106,14 @@ Progress Session::handshake() {
 
 // After the handshake and before anything is sent: OpenSSL has verified the chain; whose certificate it is are SIP's rules.
 bool Session::peer_is_right() {
-    if (!state_->verify || state_->peer_name.empty()) return true;
+    const auto& wanted = state_->peer_names;
+    if (!state_->verify || wanted.empty()) return true;
     const X509* const certificate = SSL_get0_peer_certificate(ssl_.get());
-    if (certificate != nullptr && is_for_domain(certificate, state_->peer_name)) return true;
+    if (certificate != nullptr && std::ranges::any_of(wanted, [&](const std::string& name) { return is_for_domain(certificate, name); })) return true;
     reason_ = HandshakeFailure::certificate;
-    text_ = "the peer's certificate is not for " + state_->peer_name + " (RFC 5922) but for";
+    text_ = "the peer's certificate is not for";
+    for (const auto& name : wanted) text_ += (&name == &wanted.front() ? " " : " or ") + name;
+    text_ += " (RFC 5922) but for";
     if (certificate != nullptr)
         for (const auto& name : sip_domains(certificate)) text_ += " " + name;
     return false;

@@ -102,10 +102,32 @@ void ClientFlow::fail(Error error) {
 }
 
 void ClientFlow::connection_lost() {
-    // After a provisional response the final one may come on a connection that the peer opens (§18.2.2); Timer F or the core's own
-    // timer decides then.
-    if (state_ != State::calling) return;
-    fail({Reaction::broken, 0, "the connection to " + flow_.remote.to_string() + " was closed before a response came"});
+    const std::string whose = "the connection to " + flow_.remote.to_string();
+    if (state_ == State::calling) fail({Reaction::broken, 0, whose + " was closed before a response came"});
+    else if (state_ == State::proceeding) deliver(failure(Reaction::broken, whose + " was closed before the final response came", EINPROGRESS));
+}
+
+bool is_connection_lost(const Error& error) { return error.reaction == Reaction::broken && error.code == EINPROGRESS; }
+
+void ClientFlow::move_to(const Flow& flow) {
+    const auto core = core_.lock();
+    if (!core || state_ == State::terminated) return;
+    leave_connection();
+    flow_ = flow;
+    if (!is_udp()) core->clients_of[flow_.connection].insert(this);
+    if (cancel_sent_) {  // it may have been lost with the connection
+        cancel_sent_ = false;
+        send_cancel();
+    }
+}
+
+void ClientFlow::leave_connection() {
+    const auto core = core_.lock();
+    if (!core) return;
+    const auto found = core->clients_of.find(flow_.connection);
+    if (found == core->clients_of.end()) return;
+    found->second.erase(this);
+    if (found->second.empty()) core->clients_of.erase(found);
 }
 
 // --- responses
@@ -210,10 +232,7 @@ void ClientFlow::terminate() {
     if (waiting_ != nullptr) waiting_->cancel();
     const auto core = core_.lock();
     if (!core) return;
-    if (const auto found = core->clients_of.find(flow_.connection); found != core->clients_of.end()) {
-        found->second.erase(this);
-        if (found->second.empty()) core->clients_of.erase(found);
-    }
+    leave_connection();
     core->clients.erase(key_);
 }
 

@@ -22,8 +22,9 @@ public:
     /// The handle is gone.
     void abandon();
     void receive(OwnedMessage response);
-    /// The connection it was sent on has ended: without any response so far there will be none.
+    /// The connection it was sent on has ended: without any response so far there will be none; after one the user is told.
     void connection_lost();
+    void move_to(const Flow& flow);
     /// Ends it and lets a waiting next() return `error`.
     void fail(Error error);
     void terminate();
@@ -42,6 +43,7 @@ private:
     void acknowledge(const Message& response);
     void send_cancel();
     void deliver(Result<OwnedMessage> outcome);
+    void leave_connection();
     Result<void> transmit();
     void on_retransmit() override;
     void on_end() override;
@@ -68,6 +70,8 @@ public:
     ~ClientHandle() override { flow_->abandon(); }
     Task<Result<OwnedMessage>> next() override { return ClientFlow::next(flow_); }
     void cancel() override { flow_->cancel(); }
+    void move_to(const Flow& flow) override { flow_->move_to(flow); }
+    void end(Error error) override { flow_->fail(std::move(error)); }
 
 private:
     std::shared_ptr<ClientFlow> flow_;
@@ -79,6 +83,8 @@ public:
     explicit FailedClient(Error error) : error_(std::move(error)) {}
     Task<Result<OwnedMessage>> next() override { return report(error_); }
     void cancel() override {}
+    void move_to(const Flow&) override {}
+    void end(Error error) override { error_ = std::move(error); }
 
 private:
     static Task<Result<OwnedMessage>> report(Error error) { co_return std::unexpected(std::move(error)); }

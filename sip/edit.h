@@ -63,6 +63,8 @@ private:
 /// then `extra` lines ("Name: value" without CRLF), Content-Length: 0. RFC 3261 §8.2.6.
 std::string make_response(const Message& request, int status, std::string_view reason_phrase, std::string_view to_tag,
                           const std::vector<std::string>& extra = {});
+/// What make_response() made, with a body.
+std::string with_body(std::string response, std::string_view content_type, std::string_view body);
 
 /// Response 400 for bytes that did not parse but are answerable; nullopt when they are not. Copies what could be read; the To tag is
 /// a digest of it, so that a retransmission gets the same answer (RFC 3261 §8.2.7). Another SIP version is answered 505.

@@ -70,6 +70,15 @@ std::string make_response(const Message& request, int status, std::string_view r
     return out.append("Content-Length: 0\r\n\r\n");
 }
 
+std::string with_body(std::string response, std::string_view content_type, std::string_view body) {
+    constexpr std::string_view kEmpty = "Content-Length: 0\r\n\r\n";
+    if (!response.ends_with(kEmpty)) return response;
+    response.resize(response.size() - kEmpty.size());
+    append_clean(response, fmt::format("Content-Type: {}", content_type));
+    response += fmt::format("Content-Length: {}\r\n\r\n", body.size());
+    return response.append(body);
+}
+
 std::optional<std::string> make_bad_request(std::string_view bytes, const ParseError& error) {
     if (!error.answerable) return std::nullopt;
     const std::string tag = fmt::format("{:016x}", digest_of(bytes));

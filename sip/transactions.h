@@ -53,11 +53,20 @@ public:
     /// The next response: provisional ones (except 100) in order, then the final one; for INVITE further 2xx of forks may follow the
     /// first. Errors: Reaction::retry with "timeout" (timer B/F; code EINPROGRESS when a
     /// provisional response had come, 100 included: the peer lives), Reaction::broken for a transport failure. After an error or a final
-    /// response of a non-INVITE transaction it must not be called again. ACK to a non-2xx final is sent by the layer.
+    /// response of a non-INVITE transaction it must not be called again; one exception: is_connection_lost(). ACK to a non-2xx final is
+    /// sent by the layer.
     virtual Task<Result<OwnedMessage>> next() = 0;
     /// Sends CANCEL when a provisional response has come (or as soon as one comes). INVITE only.
     virtual void cancel() = 0;
+    /// What still belongs to the transaction (CANCEL, ACK) goes this way: the connection of the request has ended.
+    virtual void move_to(const Flow& flow) = 0;
+    /// Ends it: next() gives `error`, after what has come already.
+    virtual void end(Error error) = 0;
 };
+
+/// What next() tells when the connection of the request has ended after a provisional response: the final one may come on another
+/// connection (RFC 3261 §18.2.2), so the transaction goes on and next() may be called again.
+bool is_connection_lost(const Error& error);
 
 struct TransactionLimits {
     std::size_t server_transactions = 65536;

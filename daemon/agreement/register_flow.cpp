@@ -166,7 +166,7 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     RegisterToCore rules;
     rules.received = x.flow();
     rules.via_host = p_.core.via_host();
-    rules.path_uri = fmt::format("sip:{}@{}{};lr", x.token, p_.config.core.listen.to_string(), uri_transport(p_.config.core.transport));
+    rules.path_uri = token_uri(x.token, p_.core.uri_host());
     rules.visited_network_id = p_.config.core.visited_network_id;
     rules.orig_ioi = p_.config.core.orig_ioi;
     rules.own_hosts = own_hosts_;
@@ -188,6 +188,13 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     for (;;) {
         auto response = co_await (*sent)->next();
         if (response && (*response)->status() < 200) continue;
+        if (!response && sip::is_connection_lost(response.error())) {
+            const auto way = co_await attempts.other_way();
+            if (way) {
+                (*sent)->move_to(*way);
+                continue;
+            }
+        }
         if (attempts.should_try_again(response)) {
             auto another = co_await attempts.next();
             if (another) {

@@ -31,6 +31,7 @@ const std::vector<Live>& live_settings() {
         GMGATE_TOP("timers.old-set", timers.old_set),
         GMGATE_TOP("timers.lifetime-margin", timers.lifetime_margin),
         GMGATE_TOP("timers.kernel-margin", timers.kernel_margin),
+        GMGATE_TOP("timers.ringing", timers.ringing),
         GMGATE_TOP("timers.final-answer", timers.final_answer),
         GMGATE_INTERFACE("confidentiality", confidentiality),
         GMGATE_INTERFACE("no-security-client", no_security_client),

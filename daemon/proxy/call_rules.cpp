@@ -97,6 +97,8 @@ std::string response_to_ue(const sip::Message& response) {
 std::string response_to_core(const sip::Message& response, const ResponseToCore& rules) {
     sip::Edit edit(response);
     pop_via(edit, response);
+    if (response.status() == 503)  // RFC 3261 §16.7 step 6: it would say that no phone behind this gateway can be served
+        edit.replace(0, response.start_line().size(), "SIP/2.0 500 Server Internal Error");
     strip_untrusted(edit, response);
     if (rules.asserts && response.status() > 100 && response.status() < 300)
         assert_called_identity(edit, response, rules.called_party, rules.registered);         // TS 24.229 §5.2.6.4.4

@@ -6,6 +6,8 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
+#include <tuple>
 #include <utility>
 
 #include <asio/steady_timer.hpp>
@@ -23,8 +25,9 @@ public:
     /// How TLS connections are opened; none can be before.
     void use_tls(TlsConnector& tls) { tls_ = &tls; }
 
-    /// A new connection from exactly `local` (port 0: any) to `remote`, kept open while idle. Errors have Reaction::broken.
-    Task<Result<sip::Flow>> connect(Endpoint local, Endpoint remote, sip::Transport transport = sip::Transport::tcp);
+    /// A new connection from exactly `local` (port 0: any) to `remote`, kept open while idle. `tls_name`: see TlsConnector::connect. Errors
+    /// have Reaction::broken.
+    Task<Result<sip::Flow>> connect(Endpoint local, Endpoint remote, sip::Transport transport = sip::Transport::tcp, std::string tls_name = {});
 
 private:
     struct Attempt {
@@ -32,11 +35,11 @@ private:
         asio::steady_timer done;  ///< never expires; cancelled when the attempt has ended
         std::optional<Result<sip::Flow>> outcome;
     };
-    Task<Result<sip::Flow>> open(Endpoint local, Endpoint remote, sip::Transport transport);
+    Task<Result<sip::Flow>> open(Endpoint local, Endpoint remote, sip::Transport transport, std::string tls_name);
 
     sip::Transports& transports_;
     TlsConnector* tls_ = nullptr;
-    std::map<std::pair<Endpoint, Endpoint>, std::shared_ptr<Attempt>> attempts_;  ///< shared by the waiting coroutines
+    std::map<std::tuple<Endpoint, Endpoint, std::string>, std::shared_ptr<Attempt>> attempts_;  ///< shared by the waiting coroutines
 };
 
 }  // namespace gmgate::daemon

@@ -76,6 +76,7 @@ Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops) {
             Target target = at(hop.endpoint, hop.transport.value_or(core_.transport));
             target.priority = std::uint32_t{hop.priority} << 16;
             target.weight = hop.weight;
+            target.tls_name = hop.tls_name;
             all.push_back(std::move(target));
             continue;
         }
@@ -87,6 +88,7 @@ Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops) {
         }
         for (Target& target : *found) {
             note_core_address(target.endpoint.address);
+            target.tls_name = hop.tls_name;
             all.push_back(std::move(target));
         }
     }
@@ -146,7 +148,7 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
 
 // ------------------------------------------------------------------------------------------------------------------ sending
 
-Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transport) {
+Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transport, std::string tls_name) {
     Way way;
     if (transport == CoreTransport::udp) {
         way.flow.transport = sip::Transport::udp;
@@ -154,7 +156,7 @@ Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transpor
         way.flow.remote = to;
         co_return way;
     }
-    const std::pair key(to, transport);
+    const std::tuple key(to, transport, tls_name);
     if (const auto known = connections_.find(key); known != connections_.end()) {
         if (transports_.is_open(known->second.connection)) {
             way.flow = known->second;
@@ -164,7 +166,7 @@ Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transpor
         connections_.erase(known);
     }
     const Endpoint from{core_.listen.address, Port{0}};
-    const Result<sip::Flow> opened = co_await connector_.connect(from, to, to_sip(transport));
+    const Result<sip::Flow> opened = co_await connector_.connect(from, to, to_sip(transport), std::move(tls_name));
     if (!opened) co_return std::unexpected(opened.error());
     connections_[key] = *opened;
     way.flow = *opened;
@@ -180,7 +182,7 @@ Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
         std::string text = build_(to_sip(target.transport));
         const CoreTransport transport = transport_for(text.size(), target.transport);
         if (transport != target.transport) text = build_(to_sip(transport));
-        Result<CoreLink::Way> way = co_await link_->way_to(target.endpoint, transport);
+        Result<CoreLink::Way> way = co_await link_->way_to(target.endpoint, transport, target.tls_name);
         if (!way && target.transport == CoreTransport::udp) {  // RFC 3261 §18.1.1: better a fragmented datagram than no request
             text = build_(sip::Transport::udp);
             way = co_await link_->way_to(target.endpoint, CoreTransport::udp);
@@ -192,6 +194,7 @@ Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
         }
         used_old_connection_ = way->is_old;
         sent_at_ = link_->clock_.now();
+        used_ = transport;
         sip::SendOptions options;
         options.is_urgent = is_urgent_;
         // The last one's silence is waited for to the end; another's only so long that a living one would have sent 100. Not for other
@@ -209,11 +212,12 @@ bool CoreAttempts::should_try_again(const Result<sip::OwnedMessage>& outcome) {
         link_->answered(*current_);
         return false;
     }
-    if (!outcome && outcome.error().code == EINPROGRESS) {  // it has the request, and no final answer
+    const bool is_lost = !outcome && sip::is_connection_lost(outcome.error());  // and it takes no other connection
+    if (!outcome && outcome.error().code == EINPROGRESS && !is_lost) {  // it has the request, and no final answer
         link_->answered(*current_);
         return false;
     }
-    if (!outcome && outcome.error().reaction == Reaction::broken && used_old_connection_) {  // the element may have started anew
+    if (!is_lost && !outcome && outcome.error().reaction == Reaction::broken && used_old_connection_) {  // the element may have started anew
         left_.insert(left_.begin(), *current_);
         return true;
     }
@@ -225,13 +229,21 @@ bool CoreAttempts::should_try_again(const Result<sip::OwnedMessage>& outcome) {
     return !left_.empty();
 }
 
+Task<std::optional<sip::Flow>> CoreAttempts::other_way() {
+    if (!current_) co_return std::nullopt;
+    const Target target = *current_;
+    const Result<CoreLink::Way> way = co_await link_->way_to(target.endpoint, used_, target.tls_name);
+    if (!way) co_return std::nullopt;
+    co_return way->flow;
+}
+
 Task<Result<void>> CoreLink::send_stateless(CoreAttempts::Build build, std::vector<Target> targets) {
     if (targets.empty()) co_return failure(Reaction::broken, "no element of the core is known");
     const Target target = targets.front();
     std::string text = build(to_sip(target.transport));
     const CoreTransport transport = transport_for(text.size(), target.transport);
     if (transport != target.transport) text = build(to_sip(transport));
-    Result<Way> way = co_await way_to(target.endpoint, transport);
+    Result<Way> way = co_await way_to(target.endpoint, transport, target.tls_name);
     if (!way && target.transport == CoreTransport::udp) {
         text = build(sip::Transport::udp);
         way = co_await way_to(target.endpoint, CoreTransport::udp);
@@ -241,7 +253,11 @@ Task<Result<void>> CoreLink::send_stateless(CoreAttempts::Build build, std::vect
 }
 
 Task<Result<void>> CoreLink::send_stateless(std::string bytes, sip::Transport transport, Endpoint to) {
-    const Result<Way> way = co_await way_to(to, core_.transport == CoreTransport::tls ? CoreTransport::tls : sip::is_reliable(transport) ? CoreTransport::tcp : CoreTransport::udp);
+    const CoreTransport over = core_.transport == CoreTransport::tls ? CoreTransport::tls : sip::is_reliable(transport) ? CoreTransport::tcp : CoreTransport::udp;
+    std::string tls_name;  // that of a connection to it which stands already
+    for (const auto& [key, flow] : connections_)
+        if (std::get<Endpoint>(key) == to && std::get<CoreTransport>(key) == over && transports_.is_open(flow.connection)) tls_name = std::get<std::string>(key);
+    const Result<Way> way = co_await way_to(to, over, std::move(tls_name));
     if (!way) co_return std::unexpected(way.error());
     co_return transactions_.send_stateless(std::move(bytes), way->flow);
 }
@@ -276,7 +292,7 @@ Task<void> CoreLink::ping(Target target) {
                            "Call-ID: {5}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
                            to, sip::to_string(transport), via_host_, sip::Transactions::new_branch(), random_hex(8), random_hex(16));
     };
-    Result<Way> way = co_await way_to(target.endpoint, target.transport);
+    Result<Way> way = co_await way_to(target.endpoint, target.transport, target.tls_name);
     if (!way) co_return failed(target, way.error().text);
     sip::SendOptions options;
     options.patience = kPingPatience;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/clock.h"
@@ -39,6 +40,9 @@ public:
     /// What came of the last try. True when another target may be tried: nothing came (time-out, broken connection), or 503, and there is
     /// another target, or the connection was an old one and the same target deserves a new one.
     bool should_try_again(const Result<sip::OwnedMessage>& outcome);
+    /// The connection of the last try has ended after a provisional response: a new one to the same target, over which it can still be
+    /// cancelled; nullopt when it takes none.
+    Task<std::optional<sip::Flow>> other_way();
 
 private:
     CoreLink* link_;
@@ -47,6 +51,7 @@ private:
     bool is_urgent_;
     std::optional<Target> current_;
     TimePoint sent_at_{};
+    CoreTransport used_ = CoreTransport::udp;
     bool used_old_connection_ = false, is_invite_ = false;
 };
 
@@ -90,7 +95,7 @@ private:
         bool is_old = false;  ///< a connection that was open already
     };
     Task<Result<std::vector<Target>>> resolve(std::vector<NextHop> hops);
-    Task<Result<Way>> way_to(Endpoint to, CoreTransport transport);
+    Task<Result<Way>> way_to(Endpoint to, CoreTransport transport, std::string tls_name = {});
     Task<void> ping(Target target);
     void answered(const Target& target);
     void log_down(const Target& target, std::string_view why);
@@ -106,7 +111,7 @@ private:
     Clock clock_;
     OwnMarks marks_;
     std::string via_host_, uri_host_;
-    std::map<std::pair<Endpoint, CoreTransport>, sip::Flow> connections_;  ///< the live TCP or TLS connection to each element
+    std::map<std::tuple<Endpoint, CoreTransport, std::string>, sip::Flow> connections_;  ///< the live TCP or TLS connection to each element, by TLS name
     std::set<Address> core_addresses_;                                     ///< bounded; configured ones and those learnt
     Connector connector_;
     Health health_;

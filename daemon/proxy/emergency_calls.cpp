@@ -97,7 +97,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     auto client = co_await attempts->next();
     if (!client) {
         if (initial) emergency_.close(token);
-        Answer refusal = no_answer(targets ? client.error() : targets.error(), true, watch->is_cancelled);
+        Answer refusal = no_answer(targets ? client.error() : targets.error(), true, *watch);
         co_return co_await answer(transaction, std::move(refusal));
     }
 
@@ -112,6 +112,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     };
     leg.towards_core = true;
     leg.again = next_target(attempts);
+    leg.other_way = [attempts] { return attempts->other_way(); };
     co_await relay(std::move(leg));
     const bool is_established = final_status >= 200 && final_status < 300;
     if ((initial && !(request.method() == sip::Method::invite && is_established)) || request.method() == sip::Method::bye)

@@ -9,6 +9,7 @@
 #include "daemon/proxy/header_rules.h"
 #include "daemon/proxy/identity.h"
 #include "daemon/proxy/own_names.h"
+#include "daemon/proxy/restoration.h"
 #include "daemon/proxy/router.h"
 #include "daemon/proxy/call_rules.h"
 
@@ -33,6 +34,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     const SipInterface* interface = interface_of(config_, registration.realm_id);
     const Aim aim = [this, transaction, token] { return aim_at_ue(transaction, token); };
     const auto watch = watch_cancel(*transaction);
+    const auto entry = open_requests_.add(registration, OpenRequests::Side::from_phone, watch);  // gone: what it called is cancelled
     if (sip::is_reliable(transaction->flow().transport)) transports_.keep_open(transaction->flow().connection, true);
 
     // May it go on?
@@ -87,15 +89,23 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     Result<std::vector<Target>> targets = failure(Reaction::internal, {});
     if (is_urgent) targets = co_await core_.emergency_next_hops();
     else targets = co_await core_.targets_for(top_route, service_route);
+    const bool restores = !is_urgent && understands_restoration(request);
+    std::string restoration;
+    if (restores) restoration = rules.core_uri;
+    const auto unreachable = [&](const Error& error) {
+        Answer refusal = no_answer(error, true, *watch);
+        if (refusal.status == 504 && !restoration.empty()) ask_for_restoration(refusal, restoration);  // C-66
+        return refusal;
+    };
     if (!targets) {
-        Answer refusal = no_answer(targets.error(), true);
+        Answer refusal = unreachable(targets.error());
         co_return co_await answer(transaction, std::move(refusal), aim);
     }
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
     const auto attempts = std::make_shared<CoreAttempts>(core_, std::move(*targets), build, is_urgent);
     auto client = co_await attempts->next();
     if (!client) {
-        Answer refusal = no_answer(client.error(), true, watch->is_cancelled);
+        Answer refusal = unreachable(client.error());
         co_return co_await answer(transaction, std::move(refusal), aim);
     }
     counters_.add(Counter::requests_from_ue);
@@ -107,7 +117,9 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     leg.edit = response_to_ue;
     leg.aim = aim;
     leg.again = next_target(attempts);
+    leg.other_way = [attempts] { return attempts->other_way(); };
     leg.towards_core = true;
+    leg.restoration = restoration;
     co_await relay(std::move(leg));
 }
 

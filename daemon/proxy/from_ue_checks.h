@@ -19,6 +19,7 @@ struct Answer {
     std::vector<std::string> extra;           ///< header lines
     std::string why;                          ///< for the log
     std::optional<Counter> counter;           ///< the reason's own counter, beside that of the status
+    std::string content_type{}, body{};       ///< of the response; empty: it has none
 
     std::optional<Counter> status_counter() const;  ///< reject_403, …
 };

@@ -16,6 +16,7 @@ struct Target {
     CoreTransport transport = CoreTransport::udp;
     std::uint32_t priority = 0;   ///< lower first; the configured priority counts before that of SRV
     std::uint32_t weight = 1;     ///< share among targets of one priority; 0: only when no other is drawn (RFC 2782)
+    std::string tls_name{};       ///< tls: of its certificate; empty: [core] tls-name
     std::string host{};           ///< the name it was found under; empty for a configured address
     friend bool operator==(const Target&, const Target&) = default;
 };

@@ -11,13 +11,10 @@
 
 #include "base/log.h"
 #include "daemon/proxy/own_names.h"
+#include "daemon/proxy/restoration.h"
 #include "sip/headers.h"
 
 namespace gmgate::daemon {
-
-namespace {
-constexpr std::chrono::seconds kTimerC{185};  // RFC 3261 §16.6 step 11: more than three minutes
-}
 
 Router::Router(asio::any_io_executor executor, const Config& config, Table& table, CoreLink& core, sip::Transports& transports,
                sip::Transactions& transactions, Counters& counters)
@@ -30,7 +27,8 @@ Router::Router(asio::any_io_executor executor, const Config& config, Table& tabl
       counters_(counters),
       connector_(transports),
       own_hosts_(own_hosts(config)),
-      emergency_(clock_) {}
+      emergency_(clock_),
+      open_requests_(executor_, table) {}
 
 Task<void> Router::from_ue(std::shared_ptr<sip::ServerTransaction> transaction) {
     return guarded(handle_from_ue(std::move(transaction)), "from-ue");
@@ -57,13 +55,8 @@ Task<void> Router::guarded(Task<void> work, const char* what) {
     }
 }
 
-void Router::CancelWatch::cancel() {
-    is_cancelled = true;
-    if (client != nullptr) client->cancel();
-}
-
-std::shared_ptr<Router::CancelWatch> Router::watch_cancel(sip::ServerTransaction& transaction) {
-    auto watch = std::make_shared<CancelWatch>();
+std::shared_ptr<RequestWatch> Router::watch_cancel(sip::ServerTransaction& transaction) {
+    auto watch = std::make_shared<RequestWatch>();
     if (transaction.request().method() == sip::Method::invite) transaction.on_cancel([watch] { watch->cancel(); });
     return watch;
 }
@@ -78,6 +71,7 @@ Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, A
                                {"peer", transaction->flow().remote.to_string()},
                                {"why", answer.why}});
     std::string response = sip::make_response(request, answer.status, answer.phrase, transaction->tag(), answer.extra);
+    if (!answer.body.empty()) response = sip::with_body(std::move(response), answer.content_type, answer.body);
     if (aim && !co_await aim()) co_return;
     if (const auto sent = transaction->respond(std::move(response)); !sent)
         log::info("proxy-answer-not-sent", {{"peer", transaction->reply_flow().remote.to_string()}, {"reason", sent.error().text}});
@@ -93,14 +87,15 @@ Task<void> Router::refuse_stranger(std::shared_ptr<sip::ServerTransaction> trans
     transaction->forget();
 }
 
-Answer Router::no_answer(const Error& error, bool towards_core, bool is_cancelled) {
+Answer Router::no_answer(const Error& error, bool towards_core, const RequestWatch& watch) {
+    if (watch.instead()) return *watch.instead();
     Answer answer;
     answer.why = error.text;
     if (error.reaction == Reaction::exhausted) {  // our own table is full
         answer.status = 503;
         answer.phrase = "Service Unavailable";
         answer.extra.emplace_back("Retry-After: 10");
-    } else if (is_cancelled) {  // RFC 3261 §16.10: timer C, or a CANCEL that the other side never answered
+    } else if (watch.is_cancelled()) {  // RFC 3261 §16.10: a CANCEL that the other side never answered
         answer.status = 487;
         answer.phrase = "Request Terminated";
     } else if (towards_core) {  // C-66
@@ -127,15 +122,14 @@ std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::Ow
 
 Task<void> Router::relay(Relay leg) {
     const bool is_invite = leg.transaction->request().method() == sip::Method::invite;
-    leg.watch->client = leg.client.get();
-    if (leg.watch->is_cancelled) leg.client->cancel();  // it came while we were opening the way
+    leg.watch->attach(leg.client.get());
 
-    // Timer C: a callee that rings for ever is cancelled; each provisional response starts it anew.
+    // Timer C (RFC 3261 §16.6 step 11, §16.8): a callee that rings for ever is cancelled; each provisional response starts it anew.
     asio::steady_timer timer_c(co_await asio::this_coro::executor);
-    const auto start_timer_c = [&timer_c, watch = leg.watch] {
-        timer_c.expires_after(kTimerC);
+    const auto start_timer_c = [&timer_c, watch = leg.watch, ringing = config_.timers.ringing] {
+        timer_c.expires_after(ringing);
         timer_c.async_wait([watch](const std::error_code& error) {
-            if (!error) watch->cancel();
+            if (!error) watch->give_up(make_answer(408, "Request Timeout", "it rang for too long (Timer C)"));
         });
     };
     if (is_invite) start_timer_c();
@@ -144,29 +138,41 @@ Task<void> Router::relay(Relay leg) {
     bool is_first = true;  // outcome of this try
     for (;;) {
         const Result<sip::OwnedMessage> response = co_await leg.client->next();
-        if (leg.again && !leg.watch->is_cancelled && std::exchange(is_first, false)) {
-            leg.watch->client = nullptr;
+        const bool is_lost = !response && sip::is_connection_lost(response.error());
+        if (is_lost && leg.other_way) {
+            const auto way = co_await leg.other_way();
+            if (way) {
+                leg.client->move_to(*way);
+                continue;
+            }
+        }
+        if (leg.again && !leg.watch->is_cancelled() && std::exchange(is_first, false)) {
+            leg.watch->attach(nullptr);
             auto another = co_await leg.again(response);
             if (another != nullptr) {
                 leg.client = std::move(another);
-                leg.watch->client = leg.client.get();
-                if (leg.watch->is_cancelled) leg.client->cancel();
+                leg.watch->attach(leg.client.get());
                 is_first = true;
                 if (is_invite) start_timer_c();
                 continue;
             }
-            leg.watch->client = leg.client.get();
-            if (leg.watch->is_cancelled) leg.client->cancel();
+            leg.watch->attach(leg.client.get());
         }
         if (!response) {
             if (!is_answered) {
-                Answer refusal = no_answer(response.error(), leg.towards_core, leg.watch->is_cancelled);
+                Answer refusal = no_answer(response.error(), leg.towards_core, *leg.watch);
+                if (refusal.status == 504 && !leg.restoration.empty()) ask_for_restoration(refusal, leg.restoration);
                 co_await answer(leg.transaction, std::move(refusal), leg.aim);
             }
             break;
         }
         const int status = (*response)->status();
         if (status == 100) continue;
+        if (status == 487 && leg.watch->instead()) {  // it was we who cancelled
+            Answer refusal = *leg.watch->instead();
+            co_await answer(leg.transaction, std::move(refusal), leg.aim);
+            break;
+        }
         std::string text = leg.edit(**response);
         const bool can_reply = !leg.aim || co_await leg.aim();
         if (can_reply) {
@@ -183,7 +189,7 @@ Task<void> Router::relay(Relay leg) {
         timer_c.cancel();
         if (!is_invite || status >= 300) break;  // after a 2xx to INVITE its retransmissions and those of other forks may follow
     }
-    leg.watch->client = nullptr;
+    leg.watch->attach(nullptr);
 }
 
 }  // namespace gmgate::daemon

@@ -17,6 +17,7 @@
 #include "daemon/proxy/core_link.h"
 #include "daemon/proxy/emergency.h"
 #include "daemon/proxy/from_ue_checks.h"
+#include "daemon/proxy/open_requests.h"
 #include "daemon/registrations/table.h"
 #include "sip/edit.h"
 #include "sip/transactions.h"
@@ -51,12 +52,6 @@ public:
     const EmergencyDialogs& emergency_dialogs() const { return emergency_; }
 
 private:
-    /// What a CANCEL acts upon; shared by the coroutine and the server transaction's handler.
-    struct CancelWatch {
-        bool is_cancelled = false;
-        sip::ClientTransaction* client = nullptr;  ///< while there is one
-        void cancel();
-    };
     using ResponseEdit = std::function<std::string(const sip::Message&)>;
     /// Points the transaction's reply flow at the phone as it can be reached now; false when it cannot: then nothing may be sent.
     using Aim = std::function<Task<bool>()>;
@@ -69,22 +64,26 @@ private:
     /// Answers on an unprotected port and leaves nothing behind: whoever can send there could fill the table of transactions otherwise.
     Task<void> refuse_stranger(std::shared_ptr<sip::ServerTransaction> transaction, Answer refusal);
     /// From now on a CANCEL is noticed, also before there is anything to cancel.
-    static std::shared_ptr<CancelWatch> watch_cancel(sip::ServerTransaction& transaction);
+    static std::shared_ptr<RequestWatch> watch_cancel(sip::ServerTransaction& transaction);
     /// Passes every response back until the transaction has ended; CANCEL and timer C end it early.
     struct Relay {
         std::shared_ptr<sip::ServerTransaction> transaction;
         std::unique_ptr<sip::ClientTransaction> client;
-        std::shared_ptr<CancelWatch> watch;
+        std::shared_ptr<RequestWatch> watch;
         ResponseEdit edit;
         Aim aim;
         /// Told the first outcome of a try (a response, or why there is none). Gives another try, within the same server transaction,
         /// or nullptr: the outcome stands. Not asked any more when the request has been cancelled.
         std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> again;
         bool towards_core = false;  ///< the request went to the core
+        std::string restoration{};  ///< our URI in the phone's Path, when a 504 is to make it register anew (restoration.h)
+        /// Asked when the connection of the request has ended after a provisional response: how the other side can be reached by now;
+        /// nullopt: not at all, so no answer will come.
+        std::function<Task<std::optional<sip::Flow>>()> other_way;
     };
     Task<void> relay(Relay relay);
     /// What the other side gets when this leg gave no answer.
-    static Answer no_answer(const Error& error, bool towards_core, bool is_cancelled = false);
+    static Answer no_answer(const Error& error, bool towards_core, const RequestWatch& watch);
     /// The relay's `again` for a request to the core: the next target when the last one gave nothing.
     static std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> next_target(std::shared_ptr<CoreAttempts> attempts);
 
@@ -97,6 +96,9 @@ private:
 
     // ---- ue_path.cpp: looks the registration up anew, before and after every await
     Task<Result<UePath>> path_to_ue(std::string token, std::size_t octets, bool udp_only = false);
+    /// Another way to a phone whose connection has ended while it was to answer: its new connection, one of ours that it accepts, or UDP when
+    /// it is not known to have gone. nullopt: nobody is there any more.
+    Task<std::optional<sip::Flow>> other_way_to_ue(std::string token);
     Task<bool> aim_at_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token);
 
     // ---- stray.cpp
@@ -123,6 +125,7 @@ private:
     Connector connector_;
     std::vector<std::string> own_hosts_;
     EmergencyDialogs emergency_;
+    OpenRequests open_requests_;
 };
 
 }  // namespace gmgate::daemon

@@ -64,10 +64,11 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
         Answer refusal = make_answer(480, "Temporarily Unavailable", path ? "deregistered meanwhile" : path.error().text, Counter::no_set);
         co_return co_await answer(transaction, std::move(refusal));
     }
-    if (watch->is_cancelled) {
+    if (watch->is_cancelled()) {
         Answer refusal = make_answer(487, "Request Terminated", "cancelled before it was forwarded");
         co_return co_await answer(transaction, std::move(refusal));
     }
+    const auto entry = open_requests_.add(*registration, OpenRequests::Side::to_phone, watch);
 
     ToUe rules;
     rules.received = transaction->flow();
@@ -91,6 +92,7 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     sip::Flow last = path->flow;
     leg.again = [&](const Result<sip::OwnedMessage>& outcome) -> Task<std::unique_ptr<sip::ClientTransaction>> {
         if (outcome || outcome.error().reaction != Reaction::broken || ++lost > 2) co_return nullptr;
+        if (sip::is_connection_lost(outcome.error())) co_return nullptr;  // it has the request already (RFC 3261 §8.2.2.2)
         const Result<UePath> other = co_await path_to_ue(token, request.bytes().size() + kOurOctets, lost == 2);
         if (!other || other->flow == last) co_return nullptr;
         last = other->flow;
@@ -98,6 +100,7 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
         rules.via_host = other->via_host;
         co_return transactions_.send(request_to_ue(request, rules), last);
     };
+    leg.other_way = [this, token] { return other_way_to_ue(token); };
     leg.watch = watch;
     leg.edit = [back](const sip::Message& response) { return response_to_core(response, back); };
     counters_.add(Counter::requests_to_ue);

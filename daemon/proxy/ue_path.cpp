@@ -1,4 +1,6 @@
 // How a phone is reached over its SAs (TS 33.203 §7.1, B-15) — never in any other way (C-71, H-8).
+#include <cerrno>
+
 #include "base/log.h"
 #include "daemon/proxy/router.h"
 
@@ -63,6 +65,22 @@ Task<Result<UePath>> Router::path_to_ue(std::string token, std::size_t octets, b
         if (opened) transports_.close(opened->connection, true);  // its SAs are no longer the ones in use
     }
     co_return failure(Reaction::retry, "the set of SAs kept changing");
+}
+
+Task<std::optional<sip::Flow>> Router::other_way_to_ue(std::string token) {
+    const Registration* registration = table_.find_by_token(token);
+    const SaSet* set = registration != nullptr ? registration->outbound() : nullptr;
+    if (set == nullptr) co_return std::nullopt;  // TLS: with the connection the registration has ended
+    if (const auto theirs = transports_.find_connection(set->gateway_server(), set->ue_client())) co_return *theirs;
+    if (const auto ours = transports_.find_connection(set->gateway_client(), set->ue_server())) co_return *ours;
+    const Result<sip::Flow> opened = co_await connector_.connect(set->gateway_client(), set->ue_server());
+    if (opened) co_return *opened;
+    // A phone listens at port_us as long as it lives (B-15). Refused: it has gone. Anything else may be the radio's fault, and it may come back.
+    if (opened.error().code == ECONNREFUSED) co_return std::nullopt;
+    registration = table_.find_by_token(token);
+    set = registration != nullptr ? registration->outbound() : nullptr;
+    if (set == nullptr) co_return std::nullopt;
+    co_return datagram_path(*set).flow;
 }
 
 Task<bool> Router::aim_at_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <unordered_map>
+#include <vector>
 
 #include "daemon/registrations/registration.h"
 
@@ -20,10 +21,10 @@ struct FlowOwner {
 
 class Table {
 public:
-    /// Called with the key of a registration that was taken out or lost or gained a set or a connection, and by changed().
-    void on_change(std::function<void(const ContactKey&)> handler) { change_handler_ = std::move(handler); }
+    /// Each is called with the key of a registration that was taken out or lost or gained a set or a connection, and by changed().
+    void on_change(std::function<void(const ContactKey&)> handler) { change_handlers_.push_back(std::move(handler)); }
     /// Something of a registration changed that the table cannot see (which set is in use, a lifetime, that it ended).
-    void changed(const ContactKey& key) { if (change_handler_) change_handler_(key); }
+    void changed(const ContactKey& key) { for (const auto& handler : change_handlers_) handler(key); }
 
     // ---- challenges: one per (IMPI, UE address)
     Challenge* find_challenge(const Impi& impi, const Address& ue);
@@ -105,7 +106,7 @@ private:
     std::unordered_map<Address, std::size_t> challenges_per_address_, sets_per_address_;
     std::set<Address> suspended_;
     std::uint32_t last_number_ = 0;
-    std::function<void(const ContactKey&)> change_handler_;
+    std::vector<std::function<void(const ContactKey&)>> change_handlers_;
 };
 
 }  // namespace gmgate::daemon

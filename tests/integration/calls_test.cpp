@@ -265,6 +265,54 @@ TEST_SUITE("calls") {
         scene.check_protected();
     }
 
+    TEST_CASE("RFC 3261 §16.7: the core forks to two phones of one user; both ring reliably, the one that answers wins, the other is cancelled") {
+        // The fixture's callee is the loser: it rings for ever.
+        Scene scene(Access{}, Access{true, false}, {"--100rel", "--early-update"}, {"--100rel", "--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000000-0"});
+        Phone winner(scene.lab, {.user = 1, .is_tcp = true, .arguments = {"--100rel", "--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000001-0"}});
+        winner.demand_registered();
+        scene.sas += 4;
+        scene.dial();
+        CHECK(eventually([&] { return scene.caller.events("update_sent").size() == 2; }));
+        winner.program().write_line("answer");
+        const auto established = scene.await(scene.caller, "call_established");
+        scene.await(winner, "call_established");
+        CHECK(scene.await(scene.callee, "call_ended").value("by", "") == "cancel");
+        scene.await(scene.callee, "failure_acknowledged");
+        std::set<std::string> rang, acknowledged, updated;
+        for (const auto& event : scene.caller.events("call_ringing"))
+            if (event.value("reliable", false)) rang.insert(event.value("tag", ""));
+        for (const auto& event : scene.caller.events("prack_sent"))
+            if (event.value("ok", false)) acknowledged.insert(event.value("tag", ""));
+        for (const auto& event : scene.caller.events("update_sent"))
+            if (event.value("ok", false)) updated.insert(event.value("tag", ""));
+        CHECK(rang.size() == 2);
+        CHECK(acknowledged == rang);
+        CHECK(updated == rang);
+        CHECK(rang.contains(established.value("tag", "")));
+        CHECK(scene.caller.events("call_failed").empty());  // the loser's 487 went nowhere
+        scene.hang_up(scene.caller, winner);
+        scene.check_requests_at_core();
+        scene.check_protected();
+    }
+
+    TEST_CASE("RFC 3261 §16.7: the core forks to two phones, and the caller gives up: both are cancelled, and one 487 comes back") {
+        Scene scene(Access{}, Access{true, false}, {}, {"--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000000-0"});
+        Phone other(scene.lab, {.user = 1, .is_tcp = true, .arguments = {"--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000001-0"}});
+        other.demand_registered();
+        scene.sas += 4;
+        scene.dial();
+        scene.await(scene.callee, "call_incoming");
+        scene.await(other, "call_incoming");
+        scene.await(scene.caller, "call_ringing");
+        CHECK(scene.tell(scene.caller, "cancel", "cancel_sent").value("status", 0) == 200);
+        CHECK(scene.await(scene.caller, "call_failed").value("status", 0) == 487);
+        for (Phone* phone : {&scene.callee, &other}) {
+            CHECK(scene.await(*phone, "call_ended").value("by", "") == "cancel");
+            scene.await(*phone, "failure_acknowledged");
+        }
+        scene.check_protected();
+    }
+
     TEST_CASE("RFC 3261 §13.2.2.4: three early dialogs, each with reliable ringing and UPDATE; the last one answers") {
         Scene scene(Access{}, Access{true, false}, {"--100rel", "--early-update"}, {"--100rel", "--early-dialogs", "3", "--answer-after", "1"});
         scene.dial();

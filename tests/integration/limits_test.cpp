@@ -1,6 +1,12 @@
 // What happens at each limit of SPIs, SAs and temporary sets: a clear answer and reason, and live registrations that notice nothing.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+
+#include <fmt/format.h>
+
 #include "tests/integration/scene.h"
 
 using namespace gmgate::test;
@@ -124,5 +130,48 @@ TEST_SUITE("limits") {
         for (int n = 2; n < 2 + ports; ++n) CHECK(status_of(ask(lab, request(n))) == 401);
         check_refused(lab, request(2 + ports), "no protected client port is left");
         talk(one, two);
+    }
+
+    TEST_CASE("overload: what is new gets 503 with Retry-After; dialogs, refreshes over SAs and emergency calls are served") {
+        auto options = with("[limits]\nloop-lag = 500\n");
+        options.interface_lines = "anonymous-emergency = true\n";
+        Lab lab(options);
+        Phone one(lab, {}), two(lab, {.user = 1}), three(lab, {.user = 2});
+        for (Phone* phone : {&one, &two, &three}) phone->demand_registered();
+        const auto named = [](const char* name) { return [name](const nlohmann::json& e) { return e.value("event", "") == name; }; };
+        one.command("call " + two.impu() + " 600", named("call_established"));
+        two.await_event(named("call_established"), "the ACK");
+        RawPeer caller(lab.network.ue, RawPeer::Kind::udp, std::string(Network::kUe4) + ":5070", std::string(Network::kAccess4) + ":5060");
+        const auto mark = lab.core_mark();
+        {
+            // It stands still for one and a half seconds, and wakes up to all this at once.
+            Capture link(lab.network.ue, Network::kUeLink);
+            ::kill(lab.gateway().pid(), SIGSTOP);
+            const auto stopped = std::chrono::steady_clock::now();
+            const auto sent = [&](const std::function<void()>& what) {
+                const auto before = link.frames().size();
+                what();
+                CHECK(eventually([&] { return link.frames().size() > before; }));
+            };
+            sent([&] { three.start_message(one.impu(), "not-now"); });
+            sent([&] { two.program().write_line("reregister"); });
+            sent([&] { one.program().write_line("hangup"); });
+            sent([&] {
+                caller.send(fmt::format("INVITE urn:service:sos SIP/2.0\r\nVia: SIP/2.0/UDP {0}:5070;branch=z9hG4bKsos\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <urn:service:sos>\r\n"
+                                        "Call-ID: sos-now\r\nCSeq: 1 INVITE\r\nContact: <sip:{0}:5070>\r\nContent-Length: 0\r\n\r\n", Network::kUe4));
+            });
+            CHECK(eventually([&] { return std::chrono::steady_clock::now() - stopped > std::chrono::milliseconds(1500); }));
+            ::kill(lab.gateway().pid(), SIGCONT);
+        }
+        CHECK(three.await_event(named("message_sent"), "503 for the new MESSAGE").value("status", 0) == 503);
+        two.await_event(named("reregistered"), "the refresh");
+        CHECK(one.await_event(named("call_ended"), "the BYE").value("ok", false));
+        CHECK(eventually([&] {
+            const auto invites = lab.core_received(mark, "INVITE");
+            return std::ranges::any_of(invites, [](const std::string& raw) { return raw.find("sos-now") != std::string::npos; });
+        }));
+        lab.gateway().wait_for_text("overload-begins");
+        lab.gateway().wait_for_text("overload-ends");
+        talk(three, one);
     }
 }

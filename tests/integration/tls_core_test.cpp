@@ -13,11 +13,12 @@ constexpr const char* kCoreDomain = "core.example";
 
 /// Gateway and core with a certificate each, each verifying the other; `core_names` is the subjectAltName of the core's.
 struct CoreTlsLab {
-    explicit CoreTlsLab(const std::string& core_names) {
+    explicit CoreTlsLab(const std::string& core_names, const std::string& next_hops = {}) {
         make_certificate(folder, "gateway");
         make_certificate(folder, "core", {.host = "core-host.example", .alternative = core_names});
         auto options = plain_lab();
         options.core_transport = "tls";
+        options.next_hops = next_hops;
         options.core_lines = std::string("tls-name = \"") + kCoreDomain + "\"\ntls-ca = \"" + folder + "/core.pem\"\ntls-profile = \"core\"\n";
         options.more_sections = "[[tls-profile]]\nname = \"core\"\nend-entity-cert = [\"" + folder + "/gateway.pem\"]\nprivate-key = [\"" + folder + "/gateway.key\"]\n";
         options.core_arguments = {"--tls-cert", folder + "/core.pem", "--tls-key", folder + "/core.key", "--tls-ca", folder + "/gateway.pem"};
@@ -76,6 +77,19 @@ TEST_SUITE("tls-core") {
         CHECK(line.find("not for core.example") != std::string::npos);
         CHECK(line.find("elsewhere.example") != std::string::npos);
         CHECK(lab.core_received(0).empty());
+    }
+
+    TEST_CASE("F-5, RFC 5922: a next hop with a certificate and a tls-name of its own is spoken to, and listened to") {
+        const std::string hop = std::string("[[core.next-hops]]\nhost = \"") + Network::kCore4 + ":5060\"\ntls-name = \"elsewhere.example\"\n";
+        CoreTlsLab tls("URI:sip:elsewhere.example", hop);
+        auto& lab = *tls.lab;
+        Phone a(lab, {.user = 0}), b(lab, {.user = 1, .is_tcp = true});
+        a.demand_registered();
+        b.demand_registered();
+        const auto text = unique_word("own-name-");
+        CHECK(a.message(b.impu(), text) == 200);  // the core's requests come over a connection that it opened
+        b.await_message(text);
+        CHECK(tls.tls_stat("TlsCurrTxSw") >= 2);
     }
 
     TEST_CASE("F-5: nobody without the core's certificate gets through the gateway's TLS port on the core side") {

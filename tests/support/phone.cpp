@@ -78,6 +78,16 @@ nlohmann::json Phone::call(const std::string& to) {
     });
 }
 
+std::vector<nlohmann::json> Phone::events(const std::string& name, std::size_t from) const {
+    std::vector<nlohmann::json> found;
+    for (const auto& line : program_.lines(from)) {
+        if (!line.starts_with('{')) continue;
+        auto event = nlohmann::json::parse(line);
+        if (event.value("event", "") == name) found.push_back(std::move(event));
+    }
+    return found;
+}
+
 nlohmann::json Phone::await_event(const std::function<bool(const nlohmann::json&)>& wanted, const std::string& description,
                                   std::size_t from, std::chrono::seconds patience) {
     const auto matches = [&](const std::string& line) { return line.starts_with('{') && wanted(nlohmann::json::parse(line)); };

@@ -47,6 +47,8 @@ public:
                            std::chrono::seconds patience = kPatience);
     nlohmann::json await_event(const std::function<bool(const nlohmann::json&)>& wanted, const std::string& description,
                                std::size_t from = 0, std::chrono::seconds patience = kPatience);
+    /// All events of that name so far.
+    std::vector<nlohmann::json> events(const std::string& name, std::size_t from = 0) const;
     /// Lines of output so far: a place to start waiting from.
     std::size_t mark() const { return program_.line_count(); }
 

@@ -94,6 +94,10 @@ TEST_CASE("The commented sample in packaging/ is a configuration that parses, an
     CHECK(over_tls->core.transport == CoreTransport::tls);
     CHECK(over_tls->core.tls_name == "icscf.ims.example");
     CHECK(all->sip_interfaces.front().sip_ports.size() == 2);
+    auto core = over_tls->core;
+    core.next_hops.front().tls_name = "other.example";
+    core.emergency_next_hops.push_back(core.next_hops.front());
+    CHECK(core.tls_names() == std::vector<std::string>{"icscf.ims.example", "other.example"});
 }
 
 TEST_CASE("Mistakes are told with line, column and the fix") {
@@ -113,6 +117,8 @@ TEST_CASE("Mistakes are told with line, column and the fix") {
     CHECK(mistake(tls_core).find("needs the SIP domain or host that the core's certificate must be for") != std::string::npos);
     CHECK(mistake(tls_core).find("needs the [[tls-profile]] with our own certificate") != std::string::npos);
     CHECK(mistake(with(tls_core, "[core]\n", "[core]\ntls-name = \"c.example\"\ntls-profile = \"none\"\n")).find("[core] names tls-profile \"none\", which is not defined") !=
+          std::string::npos);
+    CHECK(mistake(with(kGood, "[[ims-aka-profile]]", "[[core.next-hops]]\nhost = \"10.2.0.3\"\ntls-name = \"other.example\"\n[[ims-aka-profile]]")).find("tls-name of a next hop needs [core] transport = \"tls\"") !=
           std::string::npos);
     CHECK(mistake(with(kGood, "[core]", "[coar]")).find("the section [core] is missing") != std::string::npos);
     CHECK(mistake(with(kGood, "[[ims-aka-profile]]", "[[ims-aka-profile]]\npreference = [\"null/null\"]")).find("is no valid") != std::string::npos);

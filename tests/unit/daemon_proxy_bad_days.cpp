@@ -54,7 +54,7 @@ TEST_CASE("a storm of retransmissions reaches the core as one request; a core th
     CHECK(net.link.health().size() == 1);
 }
 
-TEST_CASE("a core over TCP that dies before it answers: 504; while it rings: the phone's CANCEL ends the call with 487") {
+TEST_CASE("RFC 3261 §16.9: a core over TCP that dies while it rings, or before it answers: 504 at once, and no transaction stays") {
     Network net;
     net.timers = kFast;
     net.ue_timers = kFastUe;
@@ -67,23 +67,130 @@ TEST_CASE("a core over TCP that dies before it answers: 504; while it rings: the
         const std::string invite = core.receive();
         core.send(response_text(invite, 180));
         CHECK(Network::final_of(net.ue_server).starts_with("SIP/2.0 180"));
-        core.reset();
         listener->close();
+        core.reset();
     }
-    CHECK(net.loop.until([&] { return net.transports.connection_count() == 0; }));
+    CHECK(contains(net.ue_server.receive(), "504 Server Time-out"));
+    net.ue_client.send(net.from_ue("ACK", "sip:bob@home.example", "X-In-Dialog: 1\n"), net.ps);
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKother"), net.ps);
-    CHECK(net.loop.until([&] { return net.counters.get(Counter::core_unreachable) == 1; }));
-    CHECK(contains(Network::final_of(net.ue_server), "504 Server Time-out"));
+    std::string answer;
+    CHECK(net.loop.until([&] {
+        for (auto text = net.ue_server.try_receive(); text; text = net.ue_server.try_receive())
+            if (header(*text, "CSeq") == "7 MESSAGE") answer = *text;
+        return !answer.empty();
+    }, seconds{60}));
+    CHECK(contains(answer, "504 Server Time-out"));
+    CHECK(net.counters.get(Counter::core_unreachable) == 2);
+    CHECK(nothing_left(net));
+}
 
+TEST_CASE("RFC 3261 §18.2.2: a core that closes its connection while it rings and takes a new one may answer there, and is cancelled there") {
+    Network net;
+    net.config.core.transport = CoreTransport::tcp;
+    auto listener = sip::open_listening_socket(net.core_peer.endpoint());
+    REQUIRE(listener.has_value());
+    net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
+    std::string invite;
+    {
+        Peer core = Peer::accept(net.loop, *listener);
+        invite = core.receive();
+        core.send(response_text(invite, 180));
+        CHECK(Network::final_of(net.ue_server).starts_with("SIP/2.0 180"));
+        core.reset();
+    }
+    Peer core = Peer::accept(net.loop, *listener);
     net.ue_client.send(net.from_ue("CANCEL", "sip:bob@home.example"), net.ps);
+    CHECK(first_line(core.receive()) == "CANCEL sip:bob@home.example SIP/2.0");
+    core.send(response_text(invite, 487));
     std::map<std::string, int> lines;
     CHECK(net.loop.until([&] {
         lines.merge(gather(net, net.ue_server));
-        return lines.contains("SIP/2.0 487 Request Terminated");
+        return lines.contains("SIP/2.0 487 Text");
     }, seconds{60}));
-    CHECK(lines.contains("SIP/2.0 200 OK"));  // to the CANCEL
-    net.ue_client.send(net.from_ue("ACK", "sip:bob@home.example", "X-In-Dialog: 1\n"), net.ps);
-    CHECK(nothing_left(net));
+    CHECK(first_line(core.receive()) == "ACK sip:bob@home.example SIP/2.0");
+}
+
+TEST_CASE("RFC 3261 §16.8, Timer C: a phone that rings for ever is cancelled, and its 487 is a 408 for the caller; a 200 that crosses is a 200") {
+    for (const bool answers : {false, true}) {
+        Network net;
+        net.config.timers.ringing = seconds{1};
+        net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
+        const std::string invite = net.ue_server.receive();
+        net.ue_client.send(response_text(invite, 180), net.ps);
+        CHECK(Network::final_of(net.core_peer).starts_with("SIP/2.0 180"));
+        CHECK(first_line(net.ue_server.receive()).starts_with("CANCEL "));
+        net.ue_client.send(response_text(invite, answers ? 200 : 487), net.ps);
+        const std::string final = net.core_peer.receive();
+        CHECK(final.starts_with(answers ? "SIP/2.0 200" : "SIP/2.0 408"));
+        if (!answers) CHECK(first_line(net.ue_server.receive()).starts_with("ACK "));
+    }
+}
+
+TEST_CASE("RFC 3261 §16.9: a phone whose registration ends while it rings: 480 for the caller at once; when it can be told yet, it is") {
+    for (const bool tells : {false, true}) {
+        Network net;
+        net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
+        const std::string invite = net.ue_server.receive();
+        net.ue_client.send(response_text(invite, 180), net.ps);
+        CHECK(Network::final_of(net.core_peer).starts_with("SIP/2.0 180"));
+        if (tells) {
+            net.table.find(net.key)->ended = true;  // de-registered: its SAs wait for the last answer
+            net.table.changed(net.key);
+            CHECK(first_line(net.ue_server.receive()).starts_with("CANCEL "));
+            net.ue_client.send(response_text(invite, 487), net.ps);
+        } else {
+            (void)net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
+        }
+        CHECK(net.core_peer.receive().starts_with("SIP/2.0 480"));
+    }
+}
+
+TEST_CASE("a caller whose registration ends while it waits: the callee is cancelled, and nothing goes to the caller") {
+    Network net;
+    net.timers = kFast;
+    net.ue_timers = kFastUe;
+    net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
+    const std::string invite = net.core_peer.receive();
+    net.core_peer.send(response_text(invite, 180), net.core_side);
+    CHECK(Network::final_of(net.ue_server).starts_with("SIP/2.0 180"));
+    (void)net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
+    const std::string cancel = net.core_peer.receive();
+    CHECK(first_line(cancel) == "CANCEL sip:bob@home.example SIP/2.0");
+    net.core_peer.send(response_text(cancel, 200), net.core_side);
+    net.core_peer.send(response_text(invite, 487), net.core_side);
+    CHECK(first_line(net.core_peer.receive()).starts_with("ACK "));
+    CHECK_FALSE(net.ue_server.try_receive().has_value());
+}
+
+TEST_CASE("RFC 3261 §16.9: a phone that loses its TCP connection while it rings: refused at port_us it has gone, 480; else it may answer on a new one") {
+    for (const bool lives : {false, true}) {
+        Network net;
+        net.timers = kFast;
+        net.ue_timers = kFastUe;
+        net.table.find(net.key)->transport = sip::Transport::tcp;
+        auto listener = sip::open_listening_socket(net.ue_server.endpoint());
+        REQUIRE(listener.has_value());
+        net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
+        std::string invite;
+        {
+            Peer phone = Peer::accept(net.loop, *listener);
+            invite = phone.receive();
+            phone.send(response_text(invite, 180));
+            CHECK(Network::final_of(net.core_peer).starts_with("SIP/2.0 180"));
+            if (!lives) listener->close();
+            phone.reset();
+        }
+        if (lives) {
+            Peer phone = Peer::accept(net.loop, *listener);
+            phone.send(response_text(invite, 486));
+            CHECK(net.core_peer.receive().starts_with("SIP/2.0 486"));
+            CHECK(first_line(phone.receive()).starts_with("ACK "));
+        } else {
+            CHECK(net.core_peer.receive().starts_with("SIP/2.0 480"));
+            net.core_peer.send(net.from_core("ACK", "X-In-Dialog: 1\n"), net.core_side);
+            CHECK(nothing_left(net));
+        }
+    }
 }
 
 TEST_CASE("a phone that vanishes: the core gets 408 to its INVITE, nothing late to other requests (RFC 4320), and no transaction stays") {

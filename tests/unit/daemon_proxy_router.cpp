@@ -107,6 +107,39 @@ TEST_CASE("a CANCEL from the phone goes on to the core, and the 487 comes back")
     CHECK(first_line(net.core_peer.receive()).starts_with("ACK "));
 }
 
+TEST_CASE("C-66: a core that is gone: 504, with the body that asks for restoration where the phone's Accept allows it, outside dialogs") {
+    for (const char* lines : {"Accept: application/sdp, application/3gpp-ims+xml;q=0.5\n", "Accept: application/sdp\n", "X-In-Dialog: 1\nAccept: application/3gpp-ims+xml\n"}) {
+        INFO(lines);
+        Network net;
+        net.config.core.transport = CoreTransport::tcp;  // nobody listens there
+        net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example", lines), net.ps);
+        const std::string answer = Network::final_of(net.ue_server);
+        CHECK(answer.starts_with("SIP/2.0 504 "));
+        const auto parsed = sip::Message::parse(answer);
+        REQUIRE(parsed.has_value());
+        if (std::string_view(lines).find("sdp, ") == std::string_view::npos) {
+            CHECK(parsed->body().empty());
+            CHECK(header(answer, "P-Asserted-Identity").empty());
+            continue;
+        }
+        CHECK(header(answer, "P-Asserted-Identity") == "<sip:tok1@" + net.core_side.to_string() + ";lr>");
+        CHECK(header(answer, "Content-Type") == "application/3gpp-ims+xml");
+        CHECK(contains(parsed->body(), "<ims-3gpp version=\"1\"><alternative-service><type>restoration</type>"));
+        CHECK(contains(parsed->body(), "<action>initial-registration</action>"));
+    }
+}
+
+TEST_CASE("RFC 3261 §16.7: a phone's 503 is a 500 for the core, which would take the gateway for dead; its Retry-After stays") {
+    Network net;
+    net.core_peer.send(net.from_core("MESSAGE", net.our_route()), net.core_side);
+    std::string busy = response_text(net.ue_server.receive(), 503);
+    busy.insert(busy.find("Content-Length"), "Retry-After: 30\r\n");
+    net.ue_client.send(busy, net.ps);
+    const std::string answer = net.core_peer.receive();
+    CHECK(first_line(answer) == "SIP/2.0 500 Server Internal Error");
+    CHECK(header(answer, "Retry-After") == "30");
+}
+
 TEST_CASE("C-71, H-8: an unknown token and a phone without a set get 480, who names nobody of ours 404; nothing is sent") {
     Network net;
     net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:other@" + net.core_side.to_string() + ";lr>\n"), net.core_side);

@@ -37,7 +37,7 @@ Task<void> Calls::answer(Incoming invite, Dialog& dialog) {
   }
   if (tag.empty()) tag = random_token();
   const std::optional<std::string> event = co_await dialog.ringing.take(Clock::now() + phone_.config_.answer_after);
-  if (event) co_return finish_unanswered(invite, dialog, 487, tag);
+  if (event && *event != "answer") co_return finish_unanswered(invite, dialog, 487, tag);
   if (behaviour.reject != 0) co_return finish_unanswered(invite, dialog, behaviour.reject, tag);
   SipMessage ok = accept(invite, 200, tag);
   ok.add("Content-Type", "application/sdp");
@@ -97,6 +97,11 @@ Task<bool> Calls::repeat_until_ack(const Incoming& invite, Dialog& dialog, SipMe
   }
   emit("call_ended", dialog, {{"from", invite.message.uri_of("From")}, {"by", "no-ack"}, {"ok", false}});
   co_return false;
+}
+
+void Calls::pick_up() {
+  for (Dialog& dialog : dialogs_)
+    if (!dialog.outgoing && dialog.state == State::ringing) dialog.ringing.put("answer");
 }
 
 void Calls::finish_unanswered(const Incoming& invite, Dialog& dialog, int status, const std::string& tag) {

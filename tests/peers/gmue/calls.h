@@ -18,6 +18,8 @@ class Calls {
   void hang_up();
   /// Cancels every call of ours that has not been answered; emits "cancel_sent".
   [[nodiscard]] Task<void> cancel();
+  /// Answers every call to us that rings.
+  void pick_up();
   /// A re-INVITE ("INVITE") or UPDATE with an offer of that direction (sendrecv, sendonly: hold) in the standing call; emits
   /// "reinvite_sent" or "update_sent".
   [[nodiscard]] Task<void> renegotiate(std::string method, std::string direction);
@@ -47,7 +49,7 @@ class Calls {
     std::uint32_t reinvite = 0;           ///< CSeq of a re-INVITE that waits for its ACK
     std::string wanted_rack;              ///< of the reliable response sent last; the callee's
     bool acknowledged = false;
-    Mailbox<std::string> ringing;  ///< callee: "prack", "cancel"
+    Mailbox<std::string> ringing;  ///< callee: "prack", "cancel", "answer"
     Mailbox<std::string> ended;    ///< why the talk ends
     explicit Dialog(Loop& loop) : ringing(loop), ended(loop) {}
   };

@@ -116,6 +116,8 @@ class Session {
       calls_.spawn(call(command.first, duration_of(command.rest, 1)));
     } else if (word == "hangup") {
       phone_.hang_up();
+    } else if (word == "answer") {
+      phone_.pick_up();
     } else if (word == "cancel") {
       co_await phone_.cancel_calls();
     } else if (word == "hold" || word == "resume") {

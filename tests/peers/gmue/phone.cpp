@@ -184,6 +184,7 @@ Task<Verdict> Phone::options(std::string to) {
 
 Task<Verdict> Phone::call(std::string to, Duration talk) { return calls_->call(std::move(to), talk); }
 void Phone::hang_up() { calls_->hang_up(); }
+void Phone::pick_up() { calls_->pick_up(); }
 Task<void> Phone::cancel_calls() { return calls_->cancel(); }
 Task<void> Phone::renegotiate(std::string method, std::string direction) { return calls_->renegotiate(std::move(method), std::move(direction)); }
 

@@ -54,6 +54,8 @@ class Phone {
   [[nodiscard]] Task<Verdict> call(std::string to, Duration talk);
   /// Ends all calls.
   void hang_up();
+  /// Answers every call to this phone that rings.
+  void pick_up();
   /// Cancels calls that are not answered yet.
   [[nodiscard]] Task<void> cancel_calls();
   /// Re-INVITE ("INVITE") or UPDATE in the standing call, with an offer of that direction.
