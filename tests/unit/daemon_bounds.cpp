@@ -28,6 +28,33 @@ TEST_CASE("The decision trace keeps the newest records of a UE, and the UEs hear
     CHECK(trace.of(Impi{"a"}).size() == 2);
 }
 
+TEST_CASE("A REGISTER that names another phone than its sender is kept for both; one that waits for the core is told until it has its answer") {
+    daemon::Trace trace(2, 3);
+    int heard = 0;
+    const auto subscription = trace.on_record([&](const daemon::DecisionRecord&) { ++heard; });
+    daemon::DecisionRecord refused;
+    refused.impi = Impi{"named"};
+    refused.answer = 403;
+    trace.add(refused, Impi{"sender"});
+    trace.add(refused, refused.impi);
+    CHECK(heard == 2);
+    CHECK(trace.of(Impi{"named"}).size() == 2);
+    REQUIRE(trace.of(Impi{"sender"}).size() == 1);
+    CHECK(trace.of(Impi{"sender"}).front().impi == Impi{"sender"});
+
+    const auto first = trace.core_asked({{}, Impi{"a"}, "10.1.0.2:5060/UDP", "unprotected"});
+    const auto second = trace.core_asked({{}, Impi{"a"}, "10.1.0.2:5062/UDP", "temporary set 1"});
+    trace.core_asked({{}, Impi{"b"}, "10.1.0.3:5060/UDP", "unprotected"});
+    REQUIRE(trace.pending(Impi{"a"}).size() == 2);
+    CHECK(trace.pending(Impi{"a"}).front().over == "unprotected");
+    trace.core_answered(first);
+    REQUIRE(trace.pending(Impi{"a"}).size() == 1);
+    CHECK(trace.pending(Impi{"a"}).front().over == "temporary set 1");
+    trace.core_answered(second);
+    CHECK(trace.pending(Impi{"a"}).empty());
+    CHECK(trace.pending(Impi{"b"}).size() == 1);
+}
+
 TEST_CASE("Every REGISTER yields one record: offer, policy, choice, each check with its verdict, SPIs and ports, answer and why") {
     Bench bench;
     auto& set = bench.challenge();

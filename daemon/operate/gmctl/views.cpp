@@ -166,6 +166,7 @@ std::string kernel_view(const Json& kernel, std::size_t width) {
                            number_of(audit, "integrity_failures"), number_of(audit, "replays"), number_of(audit, "without_a_packet"));
     }
     out += guard_lines(part(kernel, "guards"), width);
+    if (const auto why = text_of(kernel, "guards_not_told"); !why.empty()) out += "as far as events tell; the kernel was not asked: " + printable(why) + '\n';
     for (const char* file : {"xfrm_stat", "tls_stat"}) {
         if (part(kernel, file).empty()) {
             out += fmt::format("\nthis kernel has no /proc/net/{}\n", file);
