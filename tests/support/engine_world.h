@@ -119,11 +119,13 @@ public:
     template <class Condition>
     bool until(Condition&& done) {
         const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-        while (!done() && std::chrono::steady_clock::now() < end) {
+        bool is_done = done();
+        while (!is_done && std::chrono::steady_clock::now() < end) {
             io.restart();
             io.run_one_for(std::chrono::milliseconds(100));
+            is_done = done();
         }
-        return done();
+        return is_done;
     }
     template <class T>
     T finish(Task<T> task) {

@@ -40,7 +40,8 @@ struct Forger {
         ssize_t size = -1;
         world.until([&] { return (size = recv(fd, frame.data(), frame.size(), MSG_DONTWAIT)) >= 0; });
         REQUIRE(size > 0);
-        FrameReader reader(std::span(frame).first(static_cast<std::size_t>(size)));
+        const std::span<const std::uint8_t> whole(frame.data(), static_cast<std::size_t>(size));
+        FrameReader reader(whole);
         Answer out{.header = reader.header(), .done = {}};
         if (out.header.kind == GM_DONE) {
             out.done = reader.take<gm_done>();
@@ -155,7 +156,7 @@ TEST_CASE("frames cut at every length, too long, or with any octet changed never
     Forger forger;
     const auto good = forger.install(a_request());
     for (std::size_t size = 1; size < good.size(); ++size) {
-        forger.send_bytes(std::span(good).first(size));
+        forger.send_bytes(std::span<const std::uint8_t>(good).first(size));
         CHECK(is_words(forger.answer(), EBADMSG));
     }
     auto longer = good;
