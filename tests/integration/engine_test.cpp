@@ -8,14 +8,13 @@
 #include <sstream>
 
 #include <doctest/doctest.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/integration/scene.h"
+#include "tests/support/guardian.h"
 #include "xfrm/engine_frames.h"
 
 using namespace gmgate::test;
@@ -48,22 +47,14 @@ class Forger {
 public:
     explicit Forger(const Lab& lab) {
         const std::string program = lab.programs().gmgated.substr(0, lab.programs().gmgated.rfind('/') + 1) + "gmgate-xfrmd";
-        std::array<int, 2> ends{};
-        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) == 0);
-        guard_ = ends[0];
-        child_ = fork();
-        if (child_ == 0) {
-            const bool is_ready = setns(lab.network.gw.fd(), CLONE_NEWNET) == 0 && dup2(ends[1], GM_GUARD_FD) >= 0 && close_range(GM_GUARD_FD + 1, ~0U, 0) == 0;
-            if (is_ready) execl(program.c_str(), program.c_str(), "--guardian", nullptr);
-            _exit(127);
-        }
-        close(ends[1]);
         xfrm::EngineConfiguration configuration;
         configuration.owner = {.reqid = gmgate::ReqId{21321}, .mark_mask = 0x00ffffff};
         configuration.ports = {{*gmgate::Address::parse(Network::kAccess4), gmgate::Port{6100}, gmgate::Port{6101}},
                                {*gmgate::Address::parse(Network::kAccess4), gmgate::Port{6200}, gmgate::Port{6203}}};
         configuration_ = xfrm::configuration_frames(configuration)[0];
-        REQUIRE(send(guard_, configuration_.data(), configuration_.size(), 0) > 0);
+        const auto guardian = start_guardian(program, {}, configuration, lab.network.gw.fd());
+        child_ = guardian.process;
+        guard_ = guardian.socket;
         take_worker();
     }
     ~Forger() {
