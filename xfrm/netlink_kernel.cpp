@@ -204,7 +204,7 @@ bool NetlinkKernel::is_own(const SaRecord& record) const {
     return record.reqid == settings_.owner.reqid && mark != 0 && (mark & ~settings_.owner.mark_mask) == 0;
 }
 
-// Those that are ours; one of somebody else refuses all. By selector: one of ours with other ends is left out, its SPI has a new owner.
+// Those that are ours. By id alone, one of somebody else refuses all; by selector, one with other ends or of somebody else is left out.
 Task<Result<std::vector<SaId>>> NetlinkKernel::own_of(std::vector<Sa> sas, bool by_selector) {
     std::vector<SaId> own;
     std::vector<Sa> unknown;
@@ -221,9 +221,10 @@ Task<Result<std::vector<SaId>>> NetlinkKernel::own_of(std::vector<Sa> sas, bool 
             const auto& outcome = answer->outcomes[i];
             if (!outcome.sa && outcome.code == ESRCH) continue;
             if (!outcome.sa) co_return refusal(outcome, fmt::format("to tell of the SA to {}, spi {:#010x}", part[i].id.destination.to_string(), part[i].id.spi.value));
-            if (!is_own(*outcome.sa))
+            const bool is_ours = is_own(*outcome.sa);
+            if (!is_ours && !by_selector)
                 co_return failure(Reaction::refused, fmt::format("not allowed: the SA to {}, spi {:#010x}, is another's", part[i].id.destination.to_string(), part[i].id.spi.value), EPERM);
-            if (by_selector && (outcome.sa->report.sa.source != part[i].source || outcome.sa->report.sa.destination != part[i].destination)) continue;
+            if (!is_ours || (by_selector && (outcome.sa->report.sa.source != part[i].source || outcome.sa->report.sa.destination != part[i].destination))) continue;
             own.push_back(part[i].id);
         }
     }

@@ -39,8 +39,11 @@ Task<Result<nlohmann::json>> Operations::kernel(const Json& arguments) {
                               {"in_kernel", standing ? std::ranges::find(*standing, policy) != standing->end() : p_.kernel_watch.guards_stand()}});
     }
     const auto& counters = p_.kernel.counters();
+    const auto engine = p_.kernel.status();
     Json result{{"guards", std::move(guards)}, {"guards_stand", p_.kernel_watch.guards_stand()}, {"guards_not_told", not_told}, {"reqid", p_.config.xfrm.reqid},
                 {"sas_expected", p_.table.set_count() * 4}, {"sets_waiting_for_deletion", p_.sets.leftovers()},
+                {"engine", {{"name", engine.engine}, {"up", engine.is_up}, {"pid", engine.pid}, {"starts", engine.starts}, {"malformed", engine.malformed},
+                            {"forbidden", engine.forbidden}, {"flooded", engine.flooded}}},
                 {"netlink", {{"requests", counters.requests}, {"system_calls", counters.system_calls}, {"sets_installed", counters.sets_installed},
                              {"sets_refused", counters.sets_refused}, {"sets_removed", counters.sets_removed}, {"rollbacks", counters.rollbacks}}},
                 {"xfrm_stat", statistics_json(xfrm_statistics())}, {"tls_stat", statistics_json(tls_statistics())}};

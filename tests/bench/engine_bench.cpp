@@ -1,111 +1,156 @@
-// What one registration costs in the kernel with each engine behind xfrm::Kernel: in-process, in a process of its own, and libcharon; one set
-// after the other, and as many at once as a busy gateway has. Needs root and a kernel with ESP: scripts/kernel. Times are printed, never
-// asserted. GMGATE_BENCH_SETS and GMGATE_BENCH_ROUNDS; without them a smoke test.
+// What a registration costs by the place where it is put into the kernel: in this process, or in gmgate-xfrmd, one at a time (the hop shows) and
+// many at once (batching makes up for it). Needs root and a kernel with ESP: scripts/kernel. Numbers are printed, never asserted.
+// Usage: gm_bench_engine XFRMD [--engine PROGRAM] [--sets N] [--rounds N]; --engine adds rows of another engine (gmgate-xfrmd-charon).
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
-#include <thread>
+#include <cstring>
+#include <memory>
+#include <string>
 
 #include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
-#include <doctest/doctest.h>
+#include <asio/io_context.hpp>
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include "tests/integration/engine_lab.h"
+#include "tests/bench/separate_sends.h"
+#include "tests/bench/sets.h"
+#include "tests/support/guardian.h"
+#include "xfrm/engine_client.h"
+#include "xfrm/netlink_kernel.h"
 
-using namespace gmgate;
-using namespace gmgate::test;
-
+namespace gmgate::bench {
 namespace {
 
-constexpr AlgorithmPair kPair{Alg::hmac_sha_1_96, Ealg::aes_cbc};
-constexpr std::uint32_t kAtOnce = 64;
+struct Options {
+    std::string program, engine;
+    std::size_t sets = 200, rounds = 8;
+};
 
-std::uint32_t setting(const char* name, std::uint32_t otherwise) {
-    const char* value = std::getenv(name);
-    return value ? static_cast<std::uint32_t>(std::strtoul(value, nullptr, 10)) : otherwise;
-}
+/// One way to the kernel: a loop and an xfrm::Kernel on it.
+struct Way {
+    std::string name;
+    asio::io_context io;
+    Clock clock;
+    test::Guardian guardian;
+    std::unique_ptr<xfrm::Kernel> kernel;
+    double start = 0;  ///< milliseconds until it had answered for the first time
 
-xfrm::SetRequest nth_request(const Lab& lab, std::uint32_t n) {
-    auto p = lab_set(lab, Family::v4, kPair);
-    p.ue = Address::v4({10, 46, static_cast<std::uint8_t>(n >> 8), static_cast<std::uint8_t>(n)});
-    p.spi_uc = Spi{0x20000 + 2 * n};
-    p.spi_us = Spi{0x20001 + 2 * n};
-    p.spi_pc = Spi{0x20000000 + 2 * n};
-    p.spi_ps = Spi{0x20000001 + 2 * n};
-    return request_for(p, Mark{n + 1});
-}
-
-// `lanes` sets are under way at any moment.
-Task<void> install_some(xfrm::Kernel& kernel, std::vector<xfrm::SetRequest>& requests, std::size_t& next, std::size_t& done) {
-    while (next < requests.size()) {
-        auto request = std::move(requests[next++]);
-        const auto result = co_await kernel.install_set(std::move(request));
-        CHECK_MESSAGE(result, (result ? std::string() : result.error().text));
-        ++done;
+    explicit Way(std::string n) : name(std::move(n)) {}
+    ~Way() {
+        kernel.reset();
+        if (guardian.process > 0) waitpid(guardian.process, nullptr, 0);
     }
+
+    void install(std::vector<xfrm::SetRequest> sets, bool at_once) {
+        std::size_t left = at_once ? sets.size() : 1;
+        const auto done = [&left](const std::exception_ptr& failure) {
+            if (failure) std::rethrow_exception(failure);
+            --left;
+        };
+        const auto one = [this](xfrm::SetRequest set) -> Task<void> {
+            const auto result = co_await kernel->install_set(std::move(set));
+            if (!result) throw std::runtime_error(name + ": " + result.error().text);
+        };
+        const auto in_turn = [&]() -> Task<void> {
+            for (auto& set : sets) co_await one(std::move(set));
+        };
+        if (at_once) for (auto& set : sets) asio::co_spawn(io, one(std::move(set)), done);
+        else asio::co_spawn(io, in_turn(), done);
+        io.restart();
+        while (left != 0) io.run_one();
+    }
+};
+
+/// Asks it something and takes the time since `begin`.
+void await_start(Way& way, std::chrono::steady_clock::time_point begin) {
+    bool answered = false;
+    asio::co_spawn(way.io, way.kernel->dump(), [&](const std::exception_ptr&, const Result<std::vector<xfrm::SaReport>>& told) {
+        if (!told) throw std::runtime_error(way.name + ": " + told.error().text);
+        answered = true;
+    });
+    while (!answered) way.io.run_one();
+    const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - begin;
+    way.start = taken.count();
 }
 
-double microseconds_per_set(Lab& lab, Engine& engine, std::uint32_t sets, std::uint32_t lanes) {
-    std::vector<xfrm::SetRequest> requests;
-    for (std::uint32_t n = 0; n < sets; ++n) requests.push_back(nth_request(lab, n));
-    std::size_t next = 0, done = 0;
+std::unique_ptr<Way> in_process() {
     const auto begin = std::chrono::steady_clock::now();
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) asio::co_spawn(lab.io(), install_some(engine.kernel(), requests, next, done), asio::detached);
-    while (done < sets) {
-        lab.io().restart();
-        REQUIRE(lab.io().run_one_for(std::chrono::seconds{60}) > 0);
+    auto way = std::make_unique<Way>("in-process");
+    way->kernel = std::make_unique<xfrm::NetlinkKernel>(way->io.get_executor(), way->clock);
+    await_start(*way, begin);
+    return way;
+}
+
+std::unique_ptr<Way> process(const Options& options, const std::string& engine) {
+    const auto begin = std::chrono::steady_clock::now();
+    auto way = std::make_unique<Way>(engine.empty() ? "process" : "process, " + engine.substr(engine.rfind('/') + 1));
+    xfrm::EngineConfiguration configuration;
+    configuration.ports = {{set_of(0).gateway, Port{6100}, Port{6101}}};
+    way->guardian = test::start_guardian(options.program, engine, configuration);
+    way->kernel = std::make_unique<xfrm::EngineClient>(way->io.get_executor(), way->guardian.socket, configuration.owner.reqid, xfrm::EngineClient::Handlers{});
+    await_start(*way, begin);
+    return way;
+}
+
+double microseconds(Way& way, const Options& options, bool at_once) {
+    std::vector<double> rounds;
+    for (std::size_t round = 0; round <= options.rounds; ++round) {  // round 0 loads modules and starts the engine
+        auto sets = requests(options.sets);
+        const auto begin = std::chrono::steady_clock::now();
+        way.install(std::move(sets), at_once);
+        const std::chrono::duration<double, std::micro> taken = std::chrono::steady_clock::now() - begin;
+        if (round > 0) rounds.push_back(taken.count() / static_cast<double>(options.sets));
+        const auto left = kernel_contents();
+        if (left.sas != 4 * options.sets) throw std::runtime_error("there are " + std::to_string(left.sas) + " SAs after a round");
+        flush_kernel();
     }
-    const std::chrono::duration<double, std::micro> taken = std::chrono::steady_clock::now() - begin;
-    return taken.count() / sets;
+    std::ranges::sort(rounds);
+    return rounds[rounds.size() / 2];
 }
 
-/// Empties the kernel; what it frees later, in the background, is not to fall into the next measurement.
-void clean() {
-    shell("ip xfrm state flush");
-    std::this_thread::sleep_for(std::chrono::milliseconds{50});
+int run(const Options& options) {
+    if (unshare(CLONE_NEWNET) != 0) throw std::runtime_error("a network namespace of its own: run this as root");
+    std::printf("Kernel work per registration by engine, %zu rounds of %zu registrations, median, us\n  %-34s %14s %14s %14s %14s\n", options.rounds, options.sets, "", "one at a time", "all at once", "system calls*",
+                "start, ms");
+    std::vector<std::string> engines{"-", ""};
+    if (!options.engine.empty()) engines.push_back(options.engine);
+    for (const auto& engine : engines) {
+        const auto way = engine == "-" ? in_process() : process(options, engine);
+        const double alone = microseconds(*way, options, false);
+        const auto before = way->kernel->counters().system_calls;
+        const double together = microseconds(*way, options, true);
+        const auto calls = static_cast<double>(way->kernel->counters().system_calls - before) / static_cast<double>(options.sets * (options.rounds + 1));
+        std::printf("  %-34s %14.1f %14.1f %14.2f %14.1f\n", way->name.c_str(), alone, together, calls, way->start);
+        std::fflush(stdout);
+    }
+    std::printf("  (*) on the netlink socket for each registration, all at once\n");
+    return 0;
 }
 
-double median(std::vector<double> values) {
-    std::ranges::sort(values);
-    return values[values.size() / 2];
+Options options_of(int argc, char** argv) {
+    Options out;
+    for (int i = 1; i < argc; ++i) {
+        const auto word = [&] { return i + 1 < argc ? argv[++i] : throw std::runtime_error("a value is missing"); };
+        if (std::strcmp(argv[i], "--sets") == 0) out.sets = std::strtoul(word(), nullptr, 10);
+        else if (std::strcmp(argv[i], "--rounds") == 0) out.rounds = std::strtoul(word(), nullptr, 10);
+        else if (std::strcmp(argv[i], "--engine") == 0) out.engine = word();
+        else out.program = argv[i];
+    }
+    if (out.program.empty() || out.sets == 0 || out.rounds == 0) throw std::runtime_error("usage: gm_bench_engine XFRMD [--engine PROGRAM] [--sets N] [--rounds N]");
+    return out;
 }
 
 }  // namespace
+}  // namespace gmgate::bench
 
-TEST_CASE("kernel work per registration, by engine") {
-    const auto sets = setting("GMGATE_BENCH_SETS", 20), rounds = setting("GMGATE_BENCH_ROUNDS", 1);
-    struct Cost {
-        std::vector<double> one, many, start;
-        xfrm::KernelCounters counters;
-    };
-    std::map<EngineKind, Cost> costs;
-    Lab lab;
-    // Round 0 is not counted: it loads modules and fills caches. The order changes from round to round.
-    for (std::uint32_t round = 0; round <= rounds; ++round) {
-        auto order = engines();
-        std::ranges::rotate(order, order.begin() + round % static_cast<std::uint32_t>(order.size()));
-        for (const auto kind : order) {
-            const auto begin = std::chrono::steady_clock::now();
-            Engine engine(lab, kind);
-            const std::chrono::duration<double, std::milli> start = std::chrono::steady_clock::now() - begin;
-            const auto one = microseconds_per_set(lab, engine, sets, 1);
-            const auto alone = engine.kernel().counters();
-            clean();
-            const auto many = microseconds_per_set(lab, engine, sets, kAtOnce);
-            clean();
-            if (round == 0) continue;
-            auto& cost = costs[kind];
-            cost.start.push_back(start.count());
-            cost.one.push_back(one);
-            cost.many.push_back(many);
-            cost.counters = alone;
-        }
+int main(int argc, char** argv) {
+    try {
+        return gmgate::bench::run(gmgate::bench::options_of(argc, argv));
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "gm_bench_engine: %s\n", e.what());
+        return 1;
     }
-    std::printf("%u sets, median of %u rounds, hmac-sha-1-96 with aes-cbc, IPv4\n", sets, rounds);
-    std::printf("%-12s %18s %18s %22s %12s\n", "engine", "one by one, us", "64 at once, us", "netlink calls per set", "start, ms");
-    for (const auto& [kind, cost] : costs)
-        std::printf("%-12s %18.0f %18.0f %22.1f %12.1f\n", std::string(test::to_string(kind)).c_str(), median(cost.one), median(cost.many),
-                    static_cast<double>(cost.counters.system_calls) / sets, median(cost.start));
-    std::fflush(stdout);
 }

@@ -5,11 +5,9 @@
 #include <cstdlib>
 
 #include <doctest/doctest.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
+#include "tests/support/guardian.h"
 #include "xfrm/engine_client.h"
 #include "xfrm/netlink_kernel.h"
 
@@ -33,14 +31,6 @@ const char* worker_of(EngineKind kind) {
 #endif
     }
     return nullptr;
-}
-
-// Between fork and exec: async-signal-safe calls only.
-[[noreturn]] void become_guardian(const char* worker, int socket) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (socket != GM_GUARD_FD && dup2(socket, GM_GUARD_FD) < 0) _exit(126);
-    execl(GMGATE_XFRMD, GMGATE_XFRMD, "--guardian", "--engine", worker, static_cast<char*>(nullptr));
-    _exit(127);
 }
 
 }  // namespace
@@ -85,23 +75,17 @@ void Engine::start() {
         kernel_ = host_->kernel.get();
         return;
     }
-    int ends[2];
-    REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
-    const char* worker = worker_of(kind_);
-    host_->guardian = fork();
-    REQUIRE(host_->guardian >= 0);
-    if (host_->guardian == 0) become_guardian(worker, ends[1]);
-    close(ends[1]);
     xfrm::EngineConfiguration configuration;
     configuration.owner = ownership();
     for (const auto family : {Family::v4, Family::v6}) configuration.ports.push_back({lab_.gateway_address(family), Port{6100}, Port{6101}});
-    for (const auto& frame : xfrm::configuration_frames(configuration)) REQUIRE(send(ends[0], frame.data(), frame.size(), MSG_NOSIGNAL) > 0);
+    const auto guardian = start_guardian(GMGATE_XFRMD, worker_of(kind_), configuration);
+    host_->guardian = guardian.process;
     xfrm::EngineClient::Handlers handlers;
     handlers.on_event = take;
     handlers.on_up = [] {};
     handlers.on_down = [](const std::string& how) { MESSAGE("the worker ended: ", how); };
     handlers.on_guardian_gone = [](const std::string& why) { FAIL_CHECK("the guardian is gone: ", why); };
-    host_->kernel = std::make_unique<xfrm::EngineClient>(lab_.io().get_executor(), ends[0], ownership().reqid, std::move(handlers), kEnginePatience);
+    host_->kernel = std::make_unique<xfrm::EngineClient>(lab_.io().get_executor(), guardian.socket, ownership().reqid, std::move(handlers), kEnginePatience);
     kernel_ = host_->kernel.get();
     run_until([this] { return kernel_->status().is_up; });
 }

@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "events.h"
+#include "log.h"
 #include "netlink.h"
 #include "orders.h"
 #include "rules.h"
@@ -20,7 +20,6 @@
 
 enum {
     REPORTS_PER_FRAME = (GM_FRAME_LIMIT - sizeof(struct gm_header)) / sizeof(struct gm_report),
-    REFUSALS_PER_SECOND = 5, /* logged */
     PAIRS = 8,
 };
 _Static_assert(sizeof(struct gm_header) + 2 * PAIRS * sizeof(struct gm_finding) <= GM_FRAME_LIMIT, "the findings of all pairs fit one frame");
@@ -40,8 +39,7 @@ static void send_frame(enum gm_kind kind, uint32_t sequence, uint32_t count, con
     while (sendmsg(GM_WORK_FD, &message, MSG_NOSIGNAL) < 0) {
         if (errno == EINTR) continue;
         if (errno == EPIPE || errno == ECONNRESET) exit(EXIT_SUCCESS);
-        perror("gmgate-xfrmd-charon: cannot answer");
-        exit(EXIT_FAILURE);
+        fail("xfrmd-not-started", "cannot answer", strerror(errno));
     }
 }
 
@@ -61,17 +59,6 @@ static void send_done(uint32_t sequence, const struct verdict* verdict) {
                                         .events_lost = counters.events_lost}};
     (void)snprintf(done.text, sizeof done.text, "%s", verdict->text);
     send_frame(GM_DONE, sequence, 0, &done, sizeof done);
-}
-
-static void log_refusal(const char* text) {
-    static time_t second;
-    static int this_second;
-    const time_t now = time(NULL);
-    if (now != second) {
-        second = now;
-        this_second = 0;
-    }
-    if (++this_second <= REFUSALS_PER_SECOND) (void)fprintf(stderr, "gmgate-xfrmd-charon: refused: %s\n", text);
 }
 
 /* --- lists */
@@ -194,7 +181,7 @@ static void serve_one(void) {
     explicit_bzero(frame, (size_t)size);
     if (result.outcome == GM_REFUSED && (result.code == EBADMSG || result.code == EPERM)) {
         ++*(result.code == EBADMSG ? &counters.malformed : &counters.forbidden);
-        log_refusal(result.text);
+        log_refusal(header.kind, result.text);
     }
     send_done(header.sequence, &result);
 }
@@ -222,19 +209,14 @@ _Noreturn static void serve(int events) {
 
 /* --- start */
 
-_Noreturn static void fail(const char* what, const char* why) {
-    (void)fprintf(stderr, "gmgate-xfrmd-charon: %s: %s\n", what, why);
-    exit(EXIT_FAILURE);
-}
-
 static void take_configuration(void) {
     bool is_last = false;
     for (bool is_first = true; !is_last; is_first = false) {
         const ssize_t size = recv(GM_WORK_FD, frame, sizeof frame, 0);
         if (size == 0) exit(EXIT_SUCCESS);
-        if (size < 0) fail("descriptor 3 is not the socket of a guardian", strerror(errno));
+        if (size < 0) fail("xfrmd-not-started", "descriptor 3 is not the socket of a guardian", strerror(errno));
         const char* why = rules_configure(frame, (size_t)size, is_first, &is_last);
-        if (why) fail("the engine's configuration is malformed", why);
+        if (why) fail("xfrmd-configuration-refused", "the engine's configuration is malformed", why);
     }
 }
 
@@ -243,13 +225,13 @@ static int start(void) {
     sandbox_begin();
     take_configuration();
     const int events = events_open(); /* first of all: from here on nothing that happens in the kernel is missed */
-    if (events < 0) fail("cannot open the XFRM event socket", strerror(errno));
+    if (events < 0) fail("xfrmd-not-started", "cannot open the XFRM event socket", strerror(errno));
     const int code = netlink_open();
-    if (code != 0) fail("cannot open an XFRM socket", strerror(code));
-    if (!writer_open(words)) fail("cannot start", words);
+    if (code != 0) fail("xfrmd-not-started", "cannot open an XFRM socket", strerror(code));
+    if (!writer_open(words)) fail("xfrmd-not-started", "cannot start", words);
     const struct verdict seen = order_look_around();
-    if (!is_ok(&seen)) fail("cannot list the SAs that are there", seen.text);
-    if (!sandbox_close()) fail("cannot set the system call filter", strerror(errno));
+    if (!is_ok(&seen)) fail("xfrmd-not-started", "cannot list the SAs that are there", seen.text);
+    if (!sandbox_close()) fail("xfrmd-not-started", "cannot set the system call filter", strerror(errno));
     struct gm_ready ready = {.pid = (uint32_t)getpid()};
     (void)snprintf(ready.engine, sizeof ready.engine, "libcharon %s", GMGATE_STRONGSWAN_VERSION);
     send_frame(GM_READY, 0, 0, &ready, sizeof ready);

@@ -103,42 +103,59 @@ struct verdict order_extend(const struct gm_extend* extend) {
     return done;
 }
 
-/* One SA, when `sa` (with or without a selector) is ours. The first "no" is kept in `result`. */
-static void remove_one(const struct sa* sa, bool has_selector, struct verdict* result) {
-    struct told_sa told;
-    char words[GM_TEXT_LIMIT] = "", text[SA_TEXT_SIZE], what[SA_TEXT_SIZE + 16];
-    int code = netlink_find(sa, &told, words);
-    if (code == ESRCH) return;
-    if (code == 0 && (told.reqid != rules_configuration()->reqid || (has_selector && !sa_same_selector(&told.sa, sa)))) {
-        if (!has_selector && is_ok(result))
-            *result = verdict(GM_REFUSED, EPERM, "not allowed by the engine's configuration: %s has another's reqid", sa_text(&told.sa, text));
-        return;
-    }
-    if (code == 0) code = writer_delete(&told.sa, words);
-    if (code == 0 || code == ESRCH || !is_ok(result)) return;
+/* 0: it is there and ours (with `has_selector`, by its selector), as `told`; ESRCH: it is not, EPERM: it is another's; or why nobody knows. */
+static int find_own(const struct sa* sa, bool has_selector, struct told_sa* told, char words[GM_TEXT_LIMIT]) {
+    const int code = netlink_find(sa, told, words);
+    if (code != 0) return code;
+    if (told->reqid != rules_configuration()->reqid || told->mark == 0) return EPERM;
+    return has_selector && !sa_same_selector(&told->sa, sa) ? ESRCH : 0;
+}
+
+static struct verdict not_deleted(const struct sa* sa, int code, const char* words) {
+    char text[SA_TEXT_SIZE], what[SA_TEXT_SIZE + 16];
     (void)snprintf(what, sizeof what, "to delete %s", sa_text(sa, text));
-    *result = refusal(what, code, words);
+    return refusal(what, code, words);
 }
 
 struct verdict order_remove_set(const struct gm_set* set) {
     struct sa sas[4];
     struct verdict result = done;
     sa_four(set, sas);
-    for (int i = 0; i < 4; ++i) remove_one(&sas[i], true, &result);
+    for (int i = 0; i < 4; ++i) {
+        struct told_sa told;
+        char words[GM_TEXT_LIMIT] = "";
+        int code = find_own(&sas[i], true, &told, words);
+        if (code == 0) code = writer_delete(&sas[i], words);
+        else if (code == EPERM) continue; /* its SPI has a new owner, who is not we */
+        if (code != 0 && code != ESRCH && is_ok(&result)) result = not_deleted(&sas[i], code, words);
+    }
     if (is_ok(&result)) ++counters.sets_removed;
     return result;
 }
 
 struct verdict order_remove_sas(const struct gm_sa_id* ids, uint32_t count) {
-    struct verdict result = done;
+    static struct sa wanted[GM_FRAME_LIMIT / sizeof(struct gm_sa_id)];
+    uint32_t own = 0;
     for (uint32_t i = 0; i < count; ++i) {
         struct sa sa = {.spi = ids[i].spi};
         if (!address_from(&ids[i].destination, &sa.family, sa.destination) || sa.spi == 0) return malformed("an SA's address or SPI");
     }
+    /* All are asked for before one is deleted: another's among them refuses all. */
     for (uint32_t i = 0; i < count; ++i) {
         struct sa sa = {.spi = ids[i].spi};
+        struct told_sa told;
+        char words[GM_TEXT_LIMIT] = "", text[SA_TEXT_SIZE];
         (void)address_from(&ids[i].destination, &sa.family, sa.destination);
-        remove_one(&sa, false, &result);
+        const int code = find_own(&sa, false, &told, words);
+        if (code == EPERM) return verdict(GM_REFUSED, EPERM, "not allowed: %s is another's", sa_text(&told.sa, text));
+        if (code != 0 && code != ESRCH) return not_deleted(&sa, code, words);
+        if (code == 0) wanted[own++] = told.sa;
+    }
+    struct verdict result = done;
+    for (uint32_t i = 0; i < own; ++i) {
+        char words[GM_TEXT_LIMIT] = "";
+        const int code = writer_delete(&wanted[i], words);
+        if (code != 0 && code != ESRCH && is_ok(&result)) result = not_deleted(&wanted[i], code, words);
     }
     return result;
 }

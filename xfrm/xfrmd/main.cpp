@@ -18,15 +18,15 @@ namespace {
 constexpr std::string_view kHelp =
     R"(gmgate-xfrmd: the SA engine of gmgated in a process of its own, with CAP_NET_ADMIN and nothing else. gmgated starts it.
 
-Usage: gmgate-xfrmd --guardian [--engine PROGRAM]
+Usage: gmgate-xfrmd --guardian [--engine FILE]
        gmgate-xfrmd --worker
 
 Options:
-  -h,--help          Print this help message and exit
-  --version          Display program version information and exit
-  --guardian         start the worker and start it again, for the gmgated at descriptor 3
-  --engine PROGRAM   with --guardian: the worker's program, for another engine; this one when not given
-  --worker           be the worker, for the guardian and gmgated at descriptor 3
+  -h,--help                   Print this help message and exit
+  --version                   Display program version information and exit
+  --guardian                  start the worker and start it again, for the gmgated at descriptor 3
+  --engine FILE               with --guardian: the program of the worker, for another engine; this one when not given
+  --worker                    be the worker, for the guardian and gmgated at descriptor 3
 )";
 
 bool is_seqpacket(int descriptor) {

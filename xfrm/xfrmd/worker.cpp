@@ -10,6 +10,7 @@
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
 #include <linux/capability.h>
+#include <openssl/crypto.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "xfrm/engine_server.h"
 #include "xfrm/monitor.h"
 #include "xfrm/netlink_kernel.h"
+#include "xfrm/probe.h"
 #include "xfrm/xfrmd/system_calls.h"
 
 namespace gmgate::xfrm {
@@ -39,6 +41,13 @@ std::optional<EngineConfiguration> take_configuration() {
         }
         if (*is_last) return configuration;
     }
+}
+
+// What libraries read at their first use is read now: behind the filter there are no files.
+void read_files() {
+    tzset();  // the log's time of day
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr);  // keys of the probe come from libcrypto, whatever openssl.cnf may load
+    for (const auto pair : kDefaultPreference) static_cast<void>(probe_request(pair, Family::v4));
 }
 
 class Worker {
@@ -114,7 +123,7 @@ int work() {
     prctl(PR_SET_PDEATHSIG, SIGKILL);  // never without a guardian
     for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
     hide_memory();
-    tzset();  // the log's time of day: the file is read now and not behind the filter
+    read_files();
     const auto configuration = take_configuration();
     if (!configuration) return 1;
     return Worker(*configuration).run();

@@ -157,6 +157,12 @@ std::string kernel_view(const Json& kernel, std::size_t width) {
     std::string out = fmt::format("guard policies {} ({})   reqid {}   SAs expected {}   sets waiting for deletion {}\n", part(kernel, "guards").size(),
                                   kernel.value("guards_stand", false) ? "stand" : "ONE IS MISSING and being restored", number_of(kernel, "reqid"), number_of(kernel, "sas_expected"),
                                   number_of(kernel, "sets_waiting_for_deletion"));
+    if (const auto& engine = part(kernel, "engine"); engine.contains("name")) {
+        const auto pid = number_of(engine, "pid");
+        const std::string where = pid == 0 ? "" : fmt::format(" in process {}, started {} time{}", pid, number_of(engine, "starts"), number_of(engine, "starts") == 1 ? "" : "s");
+        out += fmt::format("engine         {}{}{}; requests it refused: malformed {}, forbidden {}, too many at once {}\n", engine.value("name", "none yet"), where,
+                           engine.value("up", false) ? "" : ", DOWN at the moment", number_of(engine, "malformed"), number_of(engine, "forbidden"), number_of(engine, "flooded"));
+    }
     const auto& netlink = part(kernel, "netlink");
     out += fmt::format("netlink        {} requests in {} system calls; sets installed {}, refused {}, removed {}, rolled back {}\n", number_of(netlink, "requests"), number_of(netlink, "system_calls"),
                        number_of(netlink, "sets_installed"), number_of(netlink, "sets_refused"), number_of(netlink, "sets_removed"), number_of(netlink, "rollbacks"));
