@@ -40,6 +40,7 @@ public:
     Task<Result<void>> extend_set(SetParameters parameters, std::chrono::seconds lifetime) override;
     Task<Result<void>> install_guards(GuardRequest request) override;
     Task<Result<void>> remove_guards(GuardRequest request) override;
+    Task<Result<std::vector<GuardPolicy>>> report_guards(GuardRequest request) override;
     Task<Result<void>> dump_each(std::function<void(SaReport)> each, std::function<void()> again) override;
     Task<Result<std::vector<SaReport>>> report_set(SetParameters parameters) override;
     Task<Result<void>> remove_sas(std::vector<SaId> ids) override;

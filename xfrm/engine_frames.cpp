@@ -170,6 +170,16 @@ std::optional<KernelEvent> value_of(const gm_event& event) {
 }
 static_assert(static_cast<int>(KernelEvent::Kind::events_lost) == GM_EVENTS_LOST && static_cast<int>(KernelEvent::Kind::policy_deleted) == GM_POLICY_DELETED);
 
+gm_guard to_frame(const GuardPolicy& guard) {
+    return {.gateway = to_frame(guard.gateway.address), .port = guard.gateway.port.value, .is_outbound = static_cast<std::uint16_t>(guard.direction == Direction::out ? 1 : 0)};
+}
+
+std::optional<GuardPolicy> value_of(const gm_guard& guard) {
+    const auto gateway = value_of(guard.gateway);
+    if (!gateway || guard.is_outbound > 1) return std::nullopt;
+    return GuardPolicy{guard.is_outbound == 1 ? Direction::out : Direction::in, {*gateway, Port{guard.port}}};
+}
+
 gm_finding to_frame(const ProbeFinding& finding) {
     gm_finding out{};
     out.is_present = finding.present ? 1 : 0;

@@ -108,6 +108,8 @@ gm_sa_id to_frame(const SaId& id);
 std::optional<SaId> value_of(const gm_sa_id& id);
 gm_event to_frame(const KernelEvent& event);
 std::optional<KernelEvent> value_of(const gm_event& event);
+gm_guard to_frame(const GuardPolicy& guard);
+std::optional<GuardPolicy> value_of(const gm_guard& guard);
 gm_finding to_frame(const ProbeFinding& finding);
 std::optional<ProbeFinding> value_of(const gm_finding& finding);
 /// The answer of a call, with the counters of the moment.

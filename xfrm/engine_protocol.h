@@ -19,8 +19,8 @@
  *   One datagram is one frame: a gm_header and what belongs to its kind, structs one after the other, numbers in host order. Its size
  *   must be exactly that. Bytes named `reserved`, unused octets of an address, and key octets behind the size that stands beside them are 0.
  *   A frame that breaks any of this is malformed: refused with EBADMSG, counted, never acted upon in part.
- *   Every request carries a `sequence` of the asker's choice and gets exactly one GM_DONE with it, behind the GM_REPORTS, GM_AGAIN or
- *   GM_FINDINGS that belong to the answer. Answers may come in another order than the requests; the effects keep the requests' order.
+ *   Every request carries a `sequence` of the asker's choice and gets exactly one GM_DONE with it, behind the GM_REPORTS, GM_AGAIN,
+ *   GM_FINDINGS or GM_GUARDS that belong to the answer. Answers may come in another order than the requests; the effects keep the requests' order.
  *   Neither side waits in the middle of a frame; a sender that finds the socket full waits or queues, and never drops an answer.
  *   Frames that carried a key (GM_INSTALL_SET) are overwritten by both sides once they are sent and once they are read.
  *
@@ -55,11 +55,13 @@ enum gm_kind {
     GM_INSTALL_GUARDS = 8, /* gm_guards, then `count` uint16_t ports */
     GM_REMOVE_GUARDS = 9,  /* the same */
     GM_PROBE = 10,         /* `count` gm_pair; GM_FINDINGS */
+    GM_REPORT_GUARDS = 11, /* gm_guards, then `count` uint16_t ports; GM_GUARDS */
     /* worker -> gmgated, answers */
     GM_DONE = 64,     /* gm_done */
     GM_REPORTS = 65,  /* `count` gm_report */
     GM_AGAIN = 66,    /* nothing: the kernel's list is begun again, what was told of this dump counts no more */
     GM_FINDINGS = 67, /* `count` gm_finding */
+    GM_GUARDS = 68,   /* `count` gm_guard: those of the asked ones that stand as ours */
     /* worker -> gmgated, unasked (sequence 0) */
     GM_READY = 128, /* gm_ready: events are being heard and requests served from now on */
     GM_EVENT = 129, /* gm_event */
@@ -137,6 +139,12 @@ struct gm_sa_id {
 
 struct gm_guards {
     struct gm_address gateway;
+};
+
+/* xfrm::GuardPolicy */
+struct gm_guard {
+    struct gm_address gateway;
+    uint16_t port, is_outbound;
 };
 
 /* xfrm::SaReport */
@@ -230,6 +238,7 @@ GM_SIZE(struct gm_set, 68);
 GM_SIZE(struct gm_install, 148);
 GM_SIZE(struct gm_extend, 72);
 GM_SIZE(struct gm_sa_id, 24);
+GM_SIZE(struct gm_guard, 24);
 GM_SIZE(struct gm_report, 104);
 GM_SIZE(struct gm_finding, 388);
 GM_SIZE(struct gm_counters, 88);

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t kReportsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_report);
 constexpr std::size_t kFindingsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_finding);
+constexpr std::size_t kGuardsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_guard);
 /// Beyond this a list waits for gmgated to read, and events are given up.
 constexpr std::size_t kQueueLimit = 1024 * 1024;
 
@@ -28,6 +29,7 @@ const char* name_of(std::uint16_t kind) {
         case GM_INSTALL_GUARDS: return "install-guards";
         case GM_REMOVE_GUARDS: return "remove-guards";
         case GM_PROBE: return "probe";
+        case GM_REPORT_GUARDS: return "report-guards";
         default: return "unknown";  // the number is the other end's
     }
 }
@@ -51,6 +53,9 @@ struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
     Task<Result<void>> report_set(SetParameters parameters, std::uint32_t sequence);
     Task<Result<void>> dump(std::uint32_t sequence);
     Task<Result<void>> probe(std::vector<AlgorithmPair> pairs, std::uint32_t sequence);
+    Task<Result<void>> report_guards(GuardRequest guards, std::uint32_t sequence);
+    template <class Value>
+    void send_list(gm_kind kind, const std::vector<Value>& values, std::size_t per_frame, std::uint32_t sequence);
     void send_reports(std::span<const gm_report> reports, std::uint32_t sequence);
 
     asio::any_io_executor executor;
@@ -162,12 +167,14 @@ Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> 
             if (!whole()) return malformed("a list takes no arguments");
             return dump(header.sequence);
         case GM_INSTALL_GUARDS:
-        case GM_REMOVE_GUARDS: {
+        case GM_REMOVE_GUARDS:
+        case GM_REPORT_GUARDS: {
             const auto gateway = value_of(reader.take<gm_guards>().gateway);
             if (!gateway || header.count == 0 || !reader.is_list_of(sizeof(std::uint16_t))) return malformed("not an address and ports");
             GuardRequest guards{.gateway = *gateway, .ports = {}};
             for (std::uint32_t i = 0; i < header.count; ++i) guards.ports.emplace_back(reader.take<std::uint16_t>());
             if (auto ok = rules.check_guards(guards); !ok) return std::unexpected(ok.error());
+            if (header.kind == GM_REPORT_GUARDS) return report_guards(std::move(guards), header.sequence);
             return header.kind == GM_INSTALL_GUARDS ? kernel.install_guards(std::move(guards)) : kernel.remove_guards(std::move(guards));
         }
         case GM_PROBE: {
@@ -251,15 +258,27 @@ Task<Result<void>> EngineServer::Impl::dump(std::uint32_t sequence) {
     co_return told;
 }
 
+template <class Value>
+void EngineServer::Impl::send_list(gm_kind kind, const std::vector<Value>& values, std::size_t per_frame, std::uint32_t sequence) {
+    for (std::size_t start = 0; start < values.size(); start += per_frame) {
+        const auto part = std::span(values).subspan(start, std::min(values.size() - start, per_frame));
+        FrameWriter writer(kind, sequence, static_cast<std::uint32_t>(part.size()));
+        for (const auto& value : part) writer.add(to_frame(value));
+        socket.send(writer.finish());
+    }
+}
+
+Task<Result<void>> EngineServer::Impl::report_guards(GuardRequest guards, std::uint32_t sequence) {
+    const auto standing = co_await kernel.report_guards(std::move(guards));
+    if (!standing) co_return std::unexpected(standing.error());
+    send_list(GM_GUARDS, *standing, kGuardsPerFrame, sequence);
+    co_return Result<void>{};
+}
+
 Task<Result<void>> EngineServer::Impl::probe(std::vector<AlgorithmPair> pairs, std::uint32_t sequence) {
     const auto findings = co_await kernel.probe(std::move(pairs));
     if (!findings) co_return std::unexpected(findings.error());
-    for (std::size_t start = 0; start < findings->size(); start += kFindingsPerFrame) {
-        const auto part = std::span(*findings).subspan(start, std::min(findings->size() - start, kFindingsPerFrame));
-        FrameWriter writer(GM_FINDINGS, sequence, static_cast<std::uint32_t>(part.size()));
-        for (const auto& finding : part) writer.add(to_frame(finding));
-        socket.send(writer.finish());
-    }
+    send_list(GM_FINDINGS, *findings, kFindingsPerFrame, sequence);
     co_return Result<void>{};
 }
 

@@ -24,6 +24,7 @@ static const char* name_of(uint16_t kind) {
         case GM_INSTALL_GUARDS: return "install-guards";
         case GM_REMOVE_GUARDS: return "remove-guards";
         case GM_PROBE: return "probe";
+        case GM_REPORT_GUARDS: return "report-guards";
         default: return "unknown"; /* the number is the other end's */
     }
 }

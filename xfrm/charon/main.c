@@ -99,6 +99,30 @@ static struct verdict report_set(const struct gm_set* set, uint32_t sequence) {
     return result;
 }
 
+static struct {
+    struct gm_guard standing[(GM_FRAME_LIMIT - sizeof(struct gm_header)) / sizeof(struct gm_guard)];
+    uint32_t count, sequence;
+} guards;
+
+static void flush_guards(void) {
+    if (guards.count != 0) send_frame(GM_GUARDS, guards.sequence, guards.count, guards.standing, guards.count * sizeof *guards.standing);
+    guards.count = 0;
+}
+
+static void list_guard(const struct gm_guard* guard) {
+    guards.standing[guards.count++] = *guard;
+    if (guards.count == sizeof guards.standing / sizeof *guards.standing) flush_guards();
+}
+
+static struct verdict report_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count, uint32_t sequence) {
+    struct verdict result = {.outcome = GM_OK};
+    guards.count = 0;
+    guards.sequence = sequence;
+    for (uint32_t i = 0; i < count && is_ok(&result); ++i) result = order_report_guard(gateway, ports[i], list_guard);
+    if (is_ok(&result)) flush_guards();
+    return result;
+}
+
 static struct verdict probe(const struct gm_pair* pairs, uint32_t count, uint32_t sequence) {
     static struct gm_finding findings[2 * PAIRS];
     uint32_t told = 0;
@@ -144,14 +168,16 @@ static struct verdict perform(const struct gm_header* header, size_t size) {
             return order_remove_sas(body, header->count);
         case GM_DUMP: return left == 0 && header->count == 0 ? dump(header->sequence) : malformed("a list takes no arguments");
         case GM_INSTALL_GUARDS:
-        case GM_REMOVE_GUARDS: {
-            const struct gm_guards* guards = body;
-            const uint16_t* ports = (const uint16_t*)(guards + 1);
-            if (left != sizeof *guards + (uint64_t)header->count * sizeof *ports) return malformed("not an address and ports");
-            checked = rules_check_guards(&guards->gateway, ports, header->count);
+        case GM_REMOVE_GUARDS:
+        case GM_REPORT_GUARDS: {
+            const struct gm_guards* of = body;
+            const uint16_t* ports = (const uint16_t*)(of + 1);
+            if (left != sizeof *of + (uint64_t)header->count * sizeof *ports) return malformed("not an address and ports");
+            checked = rules_check_guards(&of->gateway, ports, header->count);
             if (!is_ok(&checked)) return checked;
-            return header->kind == GM_INSTALL_GUARDS ? order_install_guards(&guards->gateway, ports, header->count)
-                                                     : order_remove_guards(&guards->gateway, ports, header->count);
+            if (header->kind == GM_REPORT_GUARDS) return report_guards(&of->gateway, ports, header->count, header->sequence);
+            return header->kind == GM_INSTALL_GUARDS ? order_install_guards(&of->gateway, ports, header->count)
+                                                     : order_remove_guards(&of->gateway, ports, header->count);
         }
         case GM_PROBE:
             if (header->count == 0 || header->count > PAIRS || left != header->count * sizeof(struct gm_pair)) return malformed("not a list of algorithms");

@@ -288,6 +288,20 @@ struct verdict order_remove_guards(const struct gm_address* gateway, const uint1
     return result;
 }
 
+struct verdict order_report_guard(const struct gm_address* gateway, uint16_t port, void (*tell)(const struct gm_guard* guard)) {
+    for (uint16_t is_outbound = 0; is_outbound < 2; ++is_outbound) {
+        const struct guard guard = guard_of(gateway, port, is_outbound != 0);
+        struct told_policy told;
+        char words[GM_TEXT_LIMIT] = "", text[SA_TEXT_SIZE], what[SA_TEXT_SIZE + 16];
+        const int code = netlink_find_guard(&guard, &told, words);
+        (void)snprintf(what, sizeof what, "to tell of %s", guard_text(&guard, text));
+        if (code != 0 && code != ENOENT) return refusal(what, code, words);
+        const struct gm_guard one = {.gateway = *gateway, .port = port, .is_outbound = is_outbound};
+        if (code == 0 && told.is_guard_shaped && told.reqid == rules_configuration()->reqid) tell(&one);
+    }
+    return done;
+}
+
 /* --- probe */
 
 static struct sa dummy(uint32_t family) {
