@@ -53,7 +53,7 @@ struct EngineClient::Impl : std::enable_shared_from_this<EngineClient::Impl> {
         std::function<void(SaReport)> each{};
         std::function<void()> again{};
         std::function<void(ProbeFinding)> finding{};
-        std::function<void(GuardPolicy)> guard{};
+        std::function<void(GuardPolicy)> standing{};
         Completion complete{};                  ///< empty: given up, nobody waits any more
         std::chrono::steady_clock::time_point since{};
         int sends = 0;
@@ -298,9 +298,9 @@ void EngineClient::Impl::take_answer(const gm_header& header, FrameReader& reade
         case GM_GUARDS:
             if (!reader.is_list_of(sizeof(gm_guard))) return nonsense("a strange list of guards");
             for (std::uint32_t i = 0; i < header.count; ++i) {
-                const auto guard = value_of(reader.take<gm_guard>());
-                if (!guard) return nonsense("a strange guard");
-                if (request.guard && request.complete) request.guard(*guard);
+                const auto policy = value_of(reader.take<gm_guard>());
+                if (!policy) return nonsense("a strange guard");
+                if (request.standing && request.complete) request.standing(*policy);
             }
             return;
         default: return nonsense("a frame of an unknown kind");
@@ -484,7 +484,7 @@ Task<Result<std::vector<GuardPolicy>>> EngineClient::report_guards(GuardRequest 
     if (request.ports.empty()) co_return standing;
     Impl::Request one;
     one.frame = guards_frame(GM_REPORT_GUARDS, request);
-    one.guard = [&standing](GuardPolicy guard) { standing.push_back(guard); };
+    one.standing = [&standing](GuardPolicy guard) { standing.push_back(guard); };
     one.again = [&standing] { standing.clear(); };
     const auto told = co_await impl_->submit(std::move(one));
     if (!told) co_return std::unexpected(told.error());
