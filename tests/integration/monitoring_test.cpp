@@ -27,7 +27,7 @@ std::unique_ptr<Program> start_prometheus(const Lab& lab) {
 
 std::string check(const Lab& lab, std::vector<std::string> words) {
     words.insert(words.begin(), GMGATE_PROMETHEUS_CHECK);
-    return run_program({.command = std::move(words), .name = "check", .network = &lab.network.gw});
+    return run_program({.command = std::move(words), .name = "check", .network = &lab.network.gw}, {}, std::chrono::minutes(5));  // it has a patience of its own
 }
 
 }  // namespace
