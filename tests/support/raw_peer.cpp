@@ -31,6 +31,8 @@ RawPeer::RawPeer(const Namespace& network, Kind kind, const std::string& local, 
         if (fd_ < 0) fail("socket");
         const int on = 1;
         setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        const int buffer = 4 << 20;  // what is sent in a storm is answered in one
+        setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer);
         sockaddr_storage address{};
         const socklen_t size = endpoint(local).to_sockaddr(address);
         if (bind(fd_, reinterpret_cast<const sockaddr*>(&address), size) != 0) fail("bind " + local);
@@ -62,6 +64,8 @@ void RawPeer::send(std::string_view bytes) {
         const ssize_t done = kind_ == Kind::udp
                                  ? sendto(fd_, bytes.data(), bytes.size(), 0, reinterpret_cast<const sockaddr*>(&address), size)
                                  : ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+        // A storm fills the send buffer: datagrams count there until the other end has read them.
+        if (done < 0 && errno == EAGAIN && wait_for(POLLOUT, kPatience)) continue;
         if (done < 0) fail("send to " + remote_.to_string());
         bytes.remove_prefix(static_cast<std::size_t>(done));
     }
