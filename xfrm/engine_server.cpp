@@ -3,7 +3,7 @@
 #include <cerrno>
 
 #include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
+#include <asio/post.hpp>
 #include <unistd.h>
 
 #include "base/secret.h"
@@ -40,6 +40,7 @@ struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
     Impl(asio::any_io_executor e, int descriptor, EngineRules r, Kernel& k, Handlers h)
         : executor(e), socket(e, descriptor), rules(std::move(r)), kernel(k), handlers(std::move(h)) {}
 
+    bool is_abandoned();
     void take(std::span<std::uint8_t> frame);
     Result<Task<Result<void>>> order_of(std::span<std::uint8_t> frame);
     void run(std::uint32_t sequence, std::uint16_t kind, Task<Result<void>> order);
@@ -60,6 +61,7 @@ struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
     Handlers handlers;
     EngineCounters counters;
     std::size_t in_flight = 0;
+    bool has_looked = false, is_gone = false;
     bool owes_loss = false;  ///< events were given up and gmgated does not know yet
     std::chrono::steady_clock::time_point report_second{};
     int reports_this_second = 0;
@@ -103,8 +105,17 @@ void EngineServer::event(const KernelEvent& event) {
     impl.socket.send(FrameWriter(GM_EVENT).add(to_frame(event)).finish());
 }
 
+// Asked once for all frames that came together: one system call, not one for each.
+bool EngineServer::Impl::is_abandoned() {
+    if (is_gone || std::exchange(has_looked, true)) return is_gone;
+    asio::post(executor, [weak = weak_from_this()] {
+        if (const auto self = weak.lock()) self->has_looked = false;
+    });
+    return is_gone = socket.is_abandoned();
+}
+
 void EngineServer::Impl::take(std::span<std::uint8_t> frame) {
-    if (socket.is_abandoned()) return;  // its asker is gone; the socket says so in a moment
+    if (is_abandoned()) return;  // its asker is gone; the socket says so in a moment
     const auto header = FrameReader(frame).header();
     if (in_flight >= GM_IN_FLIGHT_LIMIT) {
         ++counters.flooded;
