@@ -89,6 +89,11 @@ void add_kernel(Page& page, const MetricSources& s) {
     page.counter("sa_sets_installed_total", "sets of SAs that the kernel took").add(k.sets_installed);
     page.counter("sa_sets_refused_total", "sets of SAs that the kernel refused and that were rolled back").add(k.sets_refused);
     page.counter("sa_sets_removed_total", "sets of SAs removed from the kernel").add(k.sets_removed);
+    const auto engine = s.kernel.status();
+    page.gauge("engine_up", "1: the SA engine serves; 0: its process is being started again").add(engine.is_up ? 1 : 0, {{"engine", engine.engine}});
+    page.counter("engine_restarts_total", "times that the SA engine's process died and was started again").add(engine.starts > 1 ? engine.starts - 1 : 0);
+    page.counter("engine_refused_total", "requests that the SA engine itself refused: gmgated is not what it should be")
+        .add(engine.malformed, {{"why", "malformed"}}).add(engine.forbidden, {{"why", "forbidden"}}).add(engine.flooded, {{"why", "flooded"}});
     auto xfrm = page.counter("xfrm_total", "/proc/net/xfrm_stat of this network namespace; gmctl kernel tells what each name means");
     for (const auto& one : xfrm_statistics()) xfrm.add(one.value, {{"name", one.name}});
     std::vector<KernelStatistic> now, ever;
