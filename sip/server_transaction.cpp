@@ -58,7 +58,11 @@ Result<void> ServerFlow::respond_final(int status, std::string response) {
         return {};
     }
     // A response that cannot be sent changes nothing: the core may set another reply flow and try again.
-    if (auto sent = transmit(response); !sent) return sent;
+    if (auto sent = transmit(response); !sent) {
+        unsent_ = std::move(response);
+        return sent;
+    }
+    unsent_.clear();
     final_given_ = true;
     stop_retransmission();
     cancel_handler_ = nullptr;
@@ -119,6 +123,11 @@ void ServerFlow::repeat_last() {
 
 void ServerFlow::receive_retransmission() {
     if (const auto core = core_.lock()) ++core->counters.retransmissions_in;
+    if (!unsent_.empty() && (state_ == State::trying || state_ == State::proceeding)) {
+        auto response = std::exchange(unsent_, {});
+        (void)respond_final(status_of(response), std::move(response));
+        return;
+    }
     if (state_ == State::proceeding || state_ == State::completed) repeat_last();
 }
 
@@ -189,6 +198,7 @@ void ServerFlow::terminate() {
     const auto self = shared_from_this();
     stop_timers();
     last_.clear();
+    unsent_.clear();
     cancel_handler_ = nullptr;
     if (const auto core = core_.lock()) core->servers.erase(key_);
 }

@@ -53,6 +53,7 @@ private:
     Flow flow_, reply_flow_;
     Timers timers_;
     std::string last_;     // the last response, for retransmissions
+    std::string unsent_;   // a final one that could not leave: tried again when the request comes again
     std::function<void()> cancel_handler_;
     std::chrono::milliseconds interval_{};
     State state_ = State::trying;

@@ -44,16 +44,18 @@ void KernelWatch::event(const xfrm::KernelEvent& event) {
             return;
         case Kind::sas_flushed: return want_audit("somebody else flushed the SAs of this network namespace");
         case Kind::policy_deleted:
-            if (is_guard(event.guard)) want_guards("somebody else deleted a guard policy");
+            if (is_guard(event.guard)) guards_gone("somebody else deleted a guard policy");
             return;
         case Kind::policy_replaced:
-            if (is_guard(event.guard)) want_guards("somebody else replaced a guard policy");
+            if (is_guard(event.guard)) guards_gone("somebody else replaced a guard policy");
             return;
-        case Kind::policies_flushed: return want_guards("somebody else flushed the policies of this network namespace");
+        case Kind::policies_flushed: return guards_gone("somebody else flushed the policies of this network namespace");
         case Kind::events_lost:
             counters_.add(Counter::kernel_events_lost);
+            // Also after a restart of the engine. Nothing is known to be missing: what has to be sent is sent while the guards are looked at, for an
+            // answer that does not leave now is lost to a phone on TCP.
+            guards_wanted_ = true;
             want_audit("events of the kernel were lost");
-            want_guards("events of the kernel were lost");
             return;
     }
 }
@@ -66,8 +68,9 @@ void KernelWatch::want_audit(const char* why) {
     start_if_idle();
 }
 
-void KernelWatch::want_guards(const char* why) {
-    if (!std::exchange(guards_wanted_, true)) log::error("guards-missing", {{"why", why}, {"until", "they stand again nothing leaves a protected port"}});
+void KernelWatch::guards_gone(const char* why) {
+    guards_wanted_ = true;
+    if (!std::exchange(guards_missing_, true)) log::error("guards-missing", {{"why", why}, {"until", "they stand again nothing leaves a protected port"}});
     start_if_idle();
 }
 
@@ -103,9 +106,13 @@ Task<Result<void>> KernelWatch::restore_guards() {
     for (const auto& access : accesses_.all()) {
         if (!access.profile || !done.insert(access.address).second) continue;
         xfrm::GuardRequest request{access.address, access.profile->all_ports()};
-        if (auto ok = co_await kernel_.install_guards(std::move(request)); !ok) co_return ok;
+        if (auto ok = co_await kernel_.install_guards(std::move(request)); !ok) {
+            guards_missing_ = true;
+            co_return ok;
+        }
     }
     guards_wanted_ = false;
+    if (!std::exchange(guards_missing_, false)) co_return Result<void>{};
     counters_.add(Counter::guards_restored);
     log::notice("guards-restored", {{"addresses", done.size()}});
     co_return Result<void>{};

@@ -29,7 +29,7 @@ public:
     /// An access address has gone or come back: its registrations are suspended (Table::suspend) until it is back.
     void address_changed(const Address& address, bool is_usable, const std::string& why);
     /// False from the moment that a guard policy is known to be missing until it stands again: nothing may leave a protected port then.
-    bool guards_stand() const { return !guards_wanted_; }
+    bool guards_stand() const { return !guards_missing_; }
     /// Compares every set that is in the table now with a dump, and ends those of which an SA is missing. Also from outside, as an audit.
     Task<Result<void>> audit();
     /// True while something is still being put right.
@@ -38,7 +38,7 @@ public:
 private:
     bool is_guard(const xfrm::GuardPolicy& policy) const;
     void want_audit(const char* why);
-    void want_guards(const char* why);
+    void guards_gone(const char* why);
     void start_if_idle();
     Task<void> run();
     Task<Result<void>> restore_guards();
@@ -51,7 +51,7 @@ private:
     SaSets& sets_;
     xfrm::Kernel& kernel_;
     Counters& counters_;
-    bool audit_wanted_ = false, guards_wanted_ = false, is_running_ = false;
+    bool audit_wanted_ = false, guards_wanted_ = false, guards_missing_ = false, is_running_ = false;
 };
 
 }  // namespace gmgate::daemon

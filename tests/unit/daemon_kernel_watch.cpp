@@ -117,6 +117,7 @@ TEST_CASE("After a flush or lost events a dump tells which sets are gone; a set 
     for (const auto& sa : xfrm::four_sas(set.parameters)) bench.kernel.lose(sa.id);
     bench.kernel.hold();  // the dump is taken and waits
     bench.watch.event(Watched::plain(kind));
+    CHECK(bench.watch.guards_stand());  // nothing is known of them
     bench.loop.restart();
     bench.loop.poll();
     while (bench.kernel.calls().back().name != "dump") {  // the guards are looked at first

@@ -74,6 +74,20 @@ std::string answer(const ServerTransaction& t, int status, std::string_view tag 
 }  // namespace
 
 TEST_SUITE("server transactions") {
+    TEST_CASE("a final response that may not leave at the moment is sent when the request comes again") {
+        Layer l;
+        bool may_leave = false;
+        l.transports.set_gate([&](const Flow&) { return may_leave; });
+        const auto t = l.receive({});
+        CHECK_FALSE(t->respond(answer(*t, 200)).has_value());
+        may_leave = true;
+        l.peer.send(request_text({}), l.local);
+        CHECK(l.receive_until("SIP/2.0 200").find("tag=g1") != std::string::npos);
+        CHECK(l.requests.size() == 1);
+        l.peer.send(request_text({}), l.local);  // and from then on as ever
+        CHECK(l.peer.receive().starts_with("SIP/2.0 200"));
+    }
+
     TEST_CASE("a retransmitted request is absorbed, then answered with the same bytes") {
         Layer l;
         const auto t = l.receive({});
