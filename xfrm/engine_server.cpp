@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kReportsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_report);
 constexpr std::size_t kFindingsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_finding);
 constexpr std::size_t kGuardsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_guard);
-/// Beyond this a list waits for gmgated to read, and events are given up.
+/// Beyond this lists and requests wait for gmgated to read, and events are given up.
 constexpr std::size_t kQueueLimit = 1024 * 1024;
 
 const char* name_of(std::uint16_t kind) {
@@ -120,6 +120,8 @@ bool EngineServer::Impl::is_abandoned() {
 }
 
 void EngineServer::Impl::take(std::span<std::uint8_t> frame) {
+    // Nobody reads the answers: no request is read either, until somebody does.
+    if (socket.queued() > kQueueLimit) socket.drain_below(kQueueLimit / 2);
     if (is_abandoned()) return;  // its asker is gone; the socket says so in a moment
     const auto header = FrameReader(frame).header();
     if (in_flight >= GM_IN_FLIGHT_LIMIT) {

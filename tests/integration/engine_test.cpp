@@ -29,6 +29,13 @@ std::string status_line(pid_t process, const std::string& key) {
     return "no such process";
 }
 
+long resident_kib(pid_t process) {
+    std::ifstream file("/proc/" + std::to_string(process) + "/status");
+    for (std::string word; file >> word;)
+        if (long size = 0; word == "VmRSS:" && file >> size) return size;
+    return 0;
+}
+
 pid_t child_of(pid_t process) {
     std::ifstream file("/proc/" + std::to_string(process) + "/task/" + std::to_string(process) + "/children");
     pid_t child = 0;
@@ -84,6 +91,9 @@ public:
     /// The GM_DONE to this frame; events and greetings on the way are left out.
     gm_done ask(const xfrm::Frame& frame) {
         REQUIRE(send(work_, frame.data(), frame.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(frame.size()));
+        return next_done();
+    }
+    gm_done next_done() {
         for (;;) {
             std::array<std::uint8_t, GM_FRAME_LIMIT> answer{};
             REQUIRE(is_readable(work_));
@@ -93,6 +103,23 @@ public:
             if (reader.header().kind == GM_DONE) return reader.take<gm_done>();
         }
     }
+    /// Sends the frame again and again and reads no answer, until the engine takes no more for a second, but at most `most` times. How often.
+    std::size_t flood(const xfrm::Frame& frame, std::size_t most) {
+        pollfd room{.fd = work_, .events = POLLOUT, .revents = 0};
+        for (std::size_t sent = 0; sent < most; ++sent)
+            while (send(work_, frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+                REQUIRE(errno == EAGAIN);
+                if (poll(&room, 1, 1000) == 0) return sent;
+            }
+        return most;
+    }
+    /// The answers to what flood() sent.
+    std::vector<gm_done> answers(std::size_t count) {
+        std::vector<gm_done> all;
+        while (all.size() < count) all.push_back(next_done());
+        return all;
+    }
+    pid_t worker() const { return child_of(child_); }
     const xfrm::Frame& configuration() const { return configuration_; }
     void send_to_guardian(const xfrm::Frame& frame) const { CHECK(send(guard_, frame.data(), frame.size(), MSG_NOSIGNAL) > 0); }
 
@@ -208,6 +235,29 @@ TEST_SUITE("engine") {
         CHECK(list_sas(gw).size() == 6);
         CHECK(forger.ask(xfrm::FrameWriter(GM_REMOVE_SET, 2).add(xfrm::to_frame(a_set().parameters)).finish()).outcome == GM_OK);
         CHECK(kernel_state(gw) == before);
+    }
+
+    TEST_CASE("a flood of forged requests whose answers nobody reads: the engine stops reading, grows no further, refuses each, and serves on") {
+        auto options = plain_lab();
+        options.is_gateway_started = false;
+        Lab lab(options);
+        const auto before = kernel_state(lab.network.gw);
+        Forger forger(lab);
+        REQUIRE(forger.ask(install(a_set(), 7)).outcome == GM_REFUSED);
+        constexpr std::size_t kMost = 200'000;
+        const auto sent = forger.flood(install(a_set(), 7), kMost);
+        CAPTURE(sent);
+        CHECK(sent > 100);
+        CHECK(sent < kMost);
+        const auto resident = resident_kib(forger.worker());
+        CHECK(resident > 0);
+        CHECK(resident < 64 * 1024);
+        const auto all = forger.answers(sent);
+        for (const auto& done : all) REQUIRE((done.outcome == GM_REFUSED && done.code == EPERM));
+        CHECK(all.back().counters.forbidden == sent + 1);
+        CHECK(kernel_state(lab.network.gw) == before);
+        CHECK(forger.ask(install(a_set())).outcome == GM_OK);
+        CHECK(list_sas(lab.network.gw).size() == 4);
     }
 
     TEST_CASE("kill -9 of the worker while phones register: it comes back, no live SA is lost, and every phone registers") {
