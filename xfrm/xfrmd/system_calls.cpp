@@ -7,6 +7,10 @@
 namespace gmgate::xfrm {
 namespace {
 
+// A trace of nine workers (`strace -f` around suite registration, User Mode Linux 6.1) showed sendmsg recvmsg sendmmsg recvmmsg socket bind getsockname
+// setsockopt, epoll_wait epoll_ctl poll close ioctl futex, brk munmap, clock_gettime getpid getrandom exit_group. The others were put to them by hand: what
+// the same code asks for on another libc, after an error, when memory grows, or to write its log.
+
 // The two sockets that it has, and the netlink sockets that it may open anew after lost answers. No other family.
 constexpr std::array kSockets{
     SystemCall{"sendmsg"}, SystemCall{"recvmsg"}, SystemCall{"sendmmsg"}, SystemCall{"recvmmsg"}, SystemCall{"sendto"}, SystemCall{"recvfrom"},
