@@ -1,6 +1,8 @@
 #include "daemon/access.h"
 
 #include <algorithm>
+#include <set>
+#include <utility>
 
 namespace gmgate::daemon {
 
@@ -25,6 +27,14 @@ AccessMap::AccessMap(const Config& config) {
 const Access* AccessMap::find(const Endpoint& local) const {
     const auto at = doors_.find(local);
     return at == doors_.end() ? nullptr : &accesses_[at->second.access];
+}
+
+std::vector<xfrm::GuardRequest> AccessMap::guard_requests() const {
+    std::set<std::pair<Address, const ImsAkaProfile*>> done;
+    std::vector<xfrm::GuardRequest> requests;
+    for (const auto& access : accesses_)
+        if (access.profile && done.emplace(access.address, access.profile).second) requests.push_back({access.address, access.profile->all_ports()});
+    return requests;
 }
 
 bool AccessMap::is_protected(const Endpoint& local) const {

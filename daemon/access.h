@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "daemon/config.h"
+#include "xfrm/sa.h"
 
 namespace gmgate::daemon {
 
@@ -25,6 +26,8 @@ public:
     /// True for a protected port (port_ps or port_pc) of an access address.
     bool is_protected(const Endpoint& local) const;
     const std::vector<Access>& all() const { return accesses_; }
+    /// What the guard policies cover: the protected ports of each access address, each profile of an address once.
+    std::vector<xfrm::GuardRequest> guard_requests() const;
 
 private:
     std::vector<Access> accesses_;

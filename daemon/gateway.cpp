@@ -129,12 +129,11 @@ Task<Result<void>> Gateway::check_kernel() {
 
 // B-13: before a socket opens, the protected ports accept and send nothing without ESP; after a crash they still do.
 Task<Result<void>> Gateway::install_guards() {
-    std::set<Address> done;
-    for (const auto& access : accesses_.all()) {
-        if (!access.profile || !done.insert(access.address).second) continue;
-        xfrm::GuardRequest request{access.address, access.profile->all_ports()};
+    auto requests = accesses_.guard_requests();
+    for (auto& request : requests) {
+        const auto gateway = request.gateway;
         if (auto ok = co_await kernel_.install_guards(std::move(request)); !ok) {
-            ok.error().text = fmt::format("guard policies for {}: {}", access.address.to_string(), ok.error().text);
+            ok.error().text = fmt::format("guard policies for {}: {}", gateway.to_string(), ok.error().text);
             co_return ok;
         }
     }

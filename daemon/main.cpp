@@ -54,11 +54,9 @@ xfrm::NetlinkSettings netlink_settings(const daemon::XfrmConfig& config) {
 
 Task<Result<void>> remove_guards(const daemon::Config& config, xfrm::Kernel& kernel) {
     const daemon::AccessMap accesses(config);
-    for (const auto& access : accesses.all()) {
-        if (!access.profile) continue;
-        xfrm::GuardRequest request{access.address, access.profile->all_ports()};
+    auto requests = accesses.guard_requests();
+    for (auto& request : requests)
         if (auto ok = co_await kernel.remove_guards(std::move(request)); !ok) co_return ok;
-    }
     const auto found = co_await kernel.dump();
     if (!found) co_return std::unexpected(found.error());
     std::vector<xfrm::SaId> ids;

@@ -15,9 +15,8 @@ namespace {
 std::multiset<Family> udp_ports(const Config& config) {
     std::set<Endpoint> ports;
     const AccessMap accesses(config);
-    for (const auto& access : accesses.all())
-        if (access.profile)
-            for (const auto port : access.profile->all_ports()) ports.insert({access.address, port});
+    for (const auto& request : accesses.guard_requests())
+        for (const auto port : request.ports) ports.insert({request.gateway, port});
     for (const auto& interface : config.sip_interfaces)
         for (const auto& port : interface.sip_ports)
             if (port.udp) ports.insert({port.address, port.port});
@@ -32,9 +31,8 @@ std::multiset<Family> udp_ports(const Config& config) {
 TapSettings tap_settings(const Config& config) {
     TapSettings settings;
     const AccessMap accesses(config);
-    for (const auto& access : accesses.all())
-        if (access.profile)
-            for (const auto port : access.profile->all_ports()) settings.protected_ports.push_back({access.address, port});
+    for (const auto& request : accesses.guard_requests())
+        for (const auto port : request.ports) settings.protected_ports.push_back({request.gateway, port});
     return settings;
 }
 

@@ -1,6 +1,5 @@
 // kernel: guard policies, SAs, and the kernel's own counters with what each one means. rates: what `top` looks at.
 #include <algorithm>
-#include <set>
 
 #include "daemon/operate/kernel_statistics.h"
 #include "daemon/operate/operations.h"
@@ -24,12 +23,9 @@ void Operations::add_kernel_commands() {
 Task<Result<nlohmann::json>> Operations::kernel(const Json& arguments) {
     const auto audit = flag_argument(arguments, "audit");
     if (!audit) co_return std::unexpected(audit.error());
-    std::set<Address> done;
-    std::vector<xfrm::GuardRequest> requests;
-    for (const auto& access : p_.accesses.all())
-        if (access.profile && done.insert(access.address).second) requests.push_back({access.address, access.profile->all_ports()});
     std::string not_told;  // why the kernel's own word is missing: then that of its events counts
     auto guards = Json::array();
+    const auto requests = p_.accesses.guard_requests();
     for (const auto& request : requests) {
         auto wanted = request;
         const auto standing = co_await p_.kernel.report_guards(std::move(wanted));

@@ -102,10 +102,8 @@ Task<void> KernelWatch::run() {
 }
 
 Task<Result<void>> KernelWatch::restore_guards() {
-    std::set<Address> done;
-    for (const auto& access : accesses_.all()) {
-        if (!access.profile || !done.insert(access.address).second) continue;
-        xfrm::GuardRequest request{access.address, access.profile->all_ports()};
+    auto requests = accesses_.guard_requests();
+    for (auto& request : requests) {
         if (auto ok = co_await kernel_.install_guards(std::move(request)); !ok) {
             guards_missing_ = true;
             co_return ok;
@@ -114,7 +112,7 @@ Task<Result<void>> KernelWatch::restore_guards() {
     guards_wanted_ = false;
     if (!std::exchange(guards_missing_, false)) co_return Result<void>{};
     counters_.add(Counter::guards_restored);
-    log::notice("guards-restored", {{"addresses", done.size()}});
+    log::notice("guards-restored", {{"addresses", requests.size()}});
     co_return Result<void>{};
 }
 
