@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/rights.h"
 #include "base/secret.h"
 #include "xfrm/frame_socket.h"
 
@@ -75,6 +76,8 @@ struct EngineClient::Impl : std::enable_shared_from_this<EngineClient::Impl> {
     void connect(int fd);
     void take(std::span<std::uint8_t> frame);
     void take_answer(const gm_header& header, FrameReader& reader);
+    template <class Element, class Take>
+    void hand_on(const gm_header& header, FrameReader& reader, const Request& request, const Take& take);
     void take_done(const gm_done& done, std::map<std::uint32_t, Request>::iterator at);
     void nonsense(const char* what);
     void worker_gone(std::string why);
@@ -175,18 +178,9 @@ void EngineClient::Impl::wait_for_guard() {
 
 void EngineClient::Impl::read_guard() {
     std::array<std::uint8_t, sizeof(gm_header) + sizeof(gm_worker)> frame{};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    iovec piece{frame.data(), frame.size()};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    const auto size = recvmsg(guard.native_handle(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    const auto [size, fd] = receive_with_descriptor(guard.native_handle(), frame.data(), frame.size(), MSG_DONTWAIT);
+    if (size < 0 && errno == EAGAIN) return;
     if (size <= 0) return guardian_gone(size == 0 ? "it has ended" : std::strerror(errno));
-    int fd = -1;
-    if (const auto* one = CMSG_FIRSTHDR(&message); one && one->cmsg_level == SOL_SOCKET && one->cmsg_type == SCM_RIGHTS) std::memcpy(&fd, CMSG_DATA(one), sizeof fd);
     FrameReader reader({frame.data(), static_cast<std::size_t>(size)});
     const auto told = reader.take<gm_worker>();
     if (!reader.is_complete() || reader.header().version != GM_PROTOCOL_VERSION) {
@@ -266,6 +260,17 @@ void EngineClient::Impl::take(std::span<std::uint8_t> frame) {
     }
 }
 
+// A list, one by one; nobody gets it when its asker has given up.
+template <class Element, class Take>
+void EngineClient::Impl::hand_on(const gm_header& header, FrameReader& reader, const Request& request, const Take& take) {
+    if (!reader.is_list_of(sizeof(Element))) return nonsense("a strange list");
+    for (std::uint32_t i = 0; i < header.count; ++i) {
+        auto one = value_of(reader.take<Element>());
+        if (!one) return nonsense("a strange element of a list");
+        if (take && request.complete) take(std::move(*one));
+    }
+}
+
 void EngineClient::Impl::take_answer(const gm_header& header, FrameReader& reader) {
     const auto at = requests.find(header.sequence);
     if (at == requests.end() || !at->second.is_sent) return nonsense("an answer that nobody asked for");
@@ -276,32 +281,11 @@ void EngineClient::Impl::take_answer(const gm_header& header, FrameReader& reade
             if (!reader.is_complete()) return nonsense("a strange answer");
             return take_done(done, at);
         }
-        case GM_REPORTS:
-            if (!reader.is_list_of(sizeof(gm_report))) return nonsense("a strange list");
-            for (std::uint32_t i = 0; i < header.count; ++i) {
-                auto report = value_of(reader.take<gm_report>());
-                if (!report) return nonsense("a strange SA");
-                if (request.each && request.complete) request.each(std::move(*report));
-            }
-            return;
+        case GM_REPORTS: return hand_on<gm_report>(header, reader, request, request.each);
+        case GM_FINDINGS: return hand_on<gm_finding>(header, reader, request, request.finding);
+        case GM_GUARDS: return hand_on<gm_guard>(header, reader, request, request.standing);
         case GM_AGAIN:
             if (request.again && request.complete) request.again();
-            return;
-        case GM_FINDINGS:
-            if (!reader.is_list_of(sizeof(gm_finding))) return nonsense("strange findings");
-            for (std::uint32_t i = 0; i < header.count; ++i) {
-                auto finding = value_of(reader.take<gm_finding>());
-                if (!finding) return nonsense("a strange finding");
-                if (request.finding && request.complete) request.finding(std::move(*finding));
-            }
-            return;
-        case GM_GUARDS:
-            if (!reader.is_list_of(sizeof(gm_guard))) return nonsense("a strange list of guards");
-            for (std::uint32_t i = 0; i < header.count; ++i) {
-                const auto policy = value_of(reader.take<gm_guard>());
-                if (!policy) return nonsense("a strange guard");
-                if (request.standing && request.complete) request.standing(*policy);
-            }
             return;
         default: return nonsense("a frame of an unknown kind");
     }

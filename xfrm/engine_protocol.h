@@ -225,6 +225,24 @@ struct gm_worker {
     uint32_t refused; /* frames that the guardian did not take: a second configuration, anything else */
 };
 
+/* A request's kind in words, for logs; "unknown" for a number that is none. */
+static inline const char* gm_kind_name(uint16_t kind) {
+    switch (kind) {
+        case GM_CONFIGURE: return "configure";
+        case GM_INSTALL_SET: return "install-set";
+        case GM_EXTEND_SET: return "extend-set";
+        case GM_REMOVE_SET: return "remove-set";
+        case GM_REMOVE_SAS: return "remove-sas";
+        case GM_REPORT_SET: return "report-set";
+        case GM_DUMP: return "dump";
+        case GM_INSTALL_GUARDS: return "install-guards";
+        case GM_REMOVE_GUARDS: return "remove-guards";
+        case GM_PROBE: return "probe";
+        case GM_REPORT_GUARDS: return "report-guards";
+        default: return "unknown"; /* the number is the other end's */
+    }
+}
+
 #ifdef __cplusplus
 #define GM_SIZE(type, octets) static_assert(sizeof(type) == (octets), "the layout of " #type " has padding")
 #else

@@ -17,23 +17,6 @@ constexpr std::size_t kGuardsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / s
 /// Beyond this lists and requests wait for gmgated to read, and events are given up.
 constexpr std::size_t kQueueLimit = 1024 * 1024;
 
-const char* name_of(std::uint16_t kind) {
-    switch (kind) {
-        case GM_CONFIGURE: return "configure";
-        case GM_INSTALL_SET: return "install-set";
-        case GM_EXTEND_SET: return "extend-set";
-        case GM_REMOVE_SET: return "remove-set";
-        case GM_REMOVE_SAS: return "remove-sas";
-        case GM_REPORT_SET: return "report-set";
-        case GM_DUMP: return "dump";
-        case GM_INSTALL_GUARDS: return "install-guards";
-        case GM_REMOVE_GUARDS: return "remove-guards";
-        case GM_PROBE: return "probe";
-        case GM_REPORT_GUARDS: return "report-guards";
-        default: return "unknown";  // the number is the other end's
-    }
-}
-
 std::unexpected<Error> malformed(std::string why) { return failure(Reaction::refused, "malformed request: " + std::move(why), EBADMSG); }
 
 }  // namespace
@@ -127,7 +110,7 @@ void EngineServer::Impl::take(std::span<std::uint8_t> frame) {
     if (in_flight >= GM_IN_FLIGHT_LIMIT) {
         ++counters.flooded;
         const Error flood{Reaction::retry, ENOBUFS, "the engine has too many requests under way"};
-        report(name_of(header.kind), flood.text);
+        report(gm_kind_name(header.kind), flood.text);
         return done(header.sequence, std::unexpected(flood));
     }
     auto order = order_of(frame);
@@ -212,7 +195,7 @@ void EngineServer::Impl::run(std::uint32_t sequence, std::uint16_t kind, Task<Re
         if (exception) result = failure(Reaction::internal, "the engine failed inside");
         if (!result && result.error().reaction == Reaction::refused && result.error().code == EPERM) {  // an SA of somebody else
             ++self->counters.forbidden;
-            self->report(name_of(kind), result.error().text);
+            self->report(gm_kind_name(kind), result.error().text);
         }
         self->done(sequence, result);
     });
@@ -220,7 +203,7 @@ void EngineServer::Impl::run(std::uint32_t sequence, std::uint16_t kind, Task<Re
 
 void EngineServer::Impl::refuse(std::uint32_t sequence, std::uint16_t kind, const Error& why) {
     ++(why.code == EBADMSG ? counters.malformed : counters.forbidden);
-    report(name_of(kind), why.text);
+    report(gm_kind_name(kind), why.text);
     done(sequence, std::unexpected(why));
 }
 

@@ -6,7 +6,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -14,6 +13,7 @@
 #include <asio/posix/stream_descriptor.hpp>
 
 #include "base/log.h"
+#include "base/rights.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -46,22 +46,7 @@ Result<void> check_peer(int fd) {
 
 /// One packet: a text, and with it a descriptor or none.
 Result<void> send_packet(int channel, std::string_view text, int descriptor) {
-    iovec part{const_cast<char*>(text.data()), text.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    if (descriptor >= 0) {
-        message.msg_control = control.data();
-        message.msg_controllen = control.size();
-        auto* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int));
-        std::memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
-    }
-    while (::sendmsg(channel, &message, MSG_NOSIGNAL) < 0)
-        if (errno != EINTR) return system_failure(Reaction::broken, "the other process takes nothing", errno);
+    if (const int why = send_with_descriptor(channel, text, descriptor); why != 0) return system_failure(Reaction::broken, "the other process takes nothing", why);
     return {};
 }
 
@@ -73,24 +58,11 @@ struct Packet {
 Result<Packet> receive_packet(int channel) {
     Packet packet;
     packet.text.resize(kNameLimit);
-    iovec part{packet.text.data(), packet.text.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    ssize_t size = 0;
-    while ((size = ::recvmsg(channel, &message, MSG_CMSG_CLOEXEC)) < 0)
-        if (errno != EINTR) return system_failure(Reaction::broken, "the other process says nothing", errno);
-    if (size == 0) return failure(Reaction::broken, "the other process ended");
-    packet.text.resize(static_cast<std::size_t>(size));
-    for (auto* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-        int descriptor = -1;
-        std::memcpy(&descriptor, CMSG_DATA(header), sizeof descriptor);
-        packet.descriptor = sip::FileDescriptor(descriptor);
-    }
+    const auto got = receive_with_descriptor(channel, packet.text.data(), packet.text.size());
+    if (got.size < 0) return system_failure(Reaction::broken, "the other process says nothing", errno);
+    packet.descriptor = sip::FileDescriptor(got.descriptor);
+    if (got.size == 0) return failure(Reaction::broken, "the other process ended");
+    packet.text.resize(static_cast<std::size_t>(got.size));
     return packet;
 }
 

@@ -3,7 +3,6 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstring>
 #include <fstream>
 #include <sstream>
 
@@ -13,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/rights.h"
 #include "tests/integration/scene.h"
 #include "tests/support/guardian.h"
 #include "xfrm/engine_frames.h"
@@ -72,17 +72,11 @@ public:
 
     void take_worker() {
         std::array<char, 256> frame{};
-        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-        iovec piece{frame.data(), frame.size()};
-        msghdr message{};
-        message.msg_iov = &piece;
-        message.msg_iovlen = 1;
-        message.msg_control = control.data();
-        message.msg_controllen = control.size();
         REQUIRE(is_readable(guard_));
-        REQUIRE(recvmsg(guard_, &message, MSG_CMSG_CLOEXEC) > 0);
-        REQUIRE(CMSG_FIRSTHDR(&message) != nullptr);
-        std::memcpy(&work_, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof work_);
+        const auto got = gmgate::receive_with_descriptor(guard_, frame.data(), frame.size());
+        REQUIRE(got.size > 0);
+        REQUIRE(got.descriptor >= 0);
+        work_ = got.descriptor;
     }
     static bool is_readable(int fd) {
         pollfd one{.fd = fd, .events = POLLIN, .revents = 0};

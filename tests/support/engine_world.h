@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/rights.h"
 #include "tests/support/fake_kernel.h"
 #include "xfrm/engine_client.h"
 #include "xfrm/engine_server.h"
@@ -90,22 +90,8 @@ public:
         guard_ = -1;
     }
     void tell(gm_kind kind, const gm_worker& worker, int descriptor) const {
-        auto frame = xfrm::FrameWriter(kind).add(worker).finish();
-        iovec piece{frame.data(), frame.size()};
-        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-        msghdr message{};
-        message.msg_iov = &piece;
-        message.msg_iovlen = 1;
-        if (descriptor >= 0) {
-            message.msg_control = control.data();
-            message.msg_controllen = control.size();
-            auto* const one = CMSG_FIRSTHDR(&message);
-            one->cmsg_level = SOL_SOCKET;
-            one->cmsg_type = SCM_RIGHTS;
-            one->cmsg_len = CMSG_LEN(sizeof descriptor);
-            std::memcpy(CMSG_DATA(one), &descriptor, sizeof descriptor);
-        }
-        if (sendmsg(guard_, &message, MSG_NOSIGNAL) < 0) throw std::runtime_error("sendmsg");
+        const auto frame = xfrm::FrameWriter(kind).add(worker).finish();
+        if (send_with_descriptor(guard_, {reinterpret_cast<const char*>(frame.data()), frame.size()}, descriptor) != 0) throw std::runtime_error("sendmsg");
     }
 
     /// Starts a call without waiting for it.

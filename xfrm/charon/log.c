@@ -12,23 +12,6 @@ enum { REFUSALS_PER_SECOND = 5 };
 /* journald takes the number for the priority. */
 static const char* prefix(const char* level, const char* priority) { return getenv("JOURNAL_STREAM") ? priority : level; }
 
-static const char* name_of(uint16_t kind) {
-    switch (kind) {
-        case GM_CONFIGURE: return "configure";
-        case GM_INSTALL_SET: return "install-set";
-        case GM_EXTEND_SET: return "extend-set";
-        case GM_REMOVE_SET: return "remove-set";
-        case GM_REMOVE_SAS: return "remove-sas";
-        case GM_REPORT_SET: return "report-set";
-        case GM_DUMP: return "dump";
-        case GM_INSTALL_GUARDS: return "install-guards";
-        case GM_REMOVE_GUARDS: return "remove-guards";
-        case GM_PROBE: return "probe";
-        case GM_REPORT_GUARDS: return "report-guards";
-        default: return "unknown"; /* the number is the other end's */
-    }
-}
-
 void log_refusal(uint16_t kind, const char* why) {
     static time_t second;
     static int this_second;
@@ -38,7 +21,7 @@ void log_refusal(uint16_t kind, const char* why) {
         this_second = 0;
     }
     if (++this_second > REFUSALS_PER_SECOND) return;
-    (void)fprintf(stderr, "%sxfrmd-request-refused request=%s why=\"%s\"\n", prefix("warning ", "<4>"), name_of(kind), why);
+    (void)fprintf(stderr, "%sxfrmd-request-refused request=%s why=\"%s\"\n", prefix("warning ", "<4>"), gm_kind_name(kind), why);
 }
 
 _Noreturn void fail(const char* id, const char* what, const char* why) {

@@ -19,6 +19,7 @@
 
 #include "base/confine.h"
 #include "base/log.h"
+#include "base/rights.h"
 #include "xfrm/engine_frames.h"
 
 extern char** environ;
@@ -57,25 +58,8 @@ struct Guardian {
 // False when gmgated is gone.
 bool tell(const Guardian& g, gm_kind kind, int status, int descriptor) {
     const gm_worker told{.pid = static_cast<std::uint32_t>(g.worker), .starts = g.starts, .status = status, .refused = g.refused};
-    auto frame = FrameWriter(kind).add(told).finish();
-    iovec piece{frame.data(), frame.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    if (descriptor >= 0) {
-        message.msg_control = control.data();
-        message.msg_controllen = control.size();
-        auto* const one = CMSG_FIRSTHDR(&message);
-        one->cmsg_level = SOL_SOCKET;
-        one->cmsg_type = SCM_RIGHTS;
-        one->cmsg_len = CMSG_LEN(sizeof descriptor);
-        std::memcpy(CMSG_DATA(one), &descriptor, sizeof descriptor);
-    }
-    ssize_t sent = 0;
-    do sent = sendmsg(GM_GUARD_FD, &message, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    return sent >= 0;
+    const auto frame = FrameWriter(kind).add(told).finish();
+    return send_with_descriptor(GM_GUARD_FD, {reinterpret_cast<const char*>(frame.data()), frame.size()}, descriptor) == 0;
 }
 
 // The configuration waits in the socket before anybody else has an end of it: nobody can be first but us.
