@@ -66,6 +66,16 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
                    [this] { return tls_engine_.counters(); }}) {
     core_.use_tls(tls_connector_);
     transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
+    transactions_.set_doors(
+        [this](const sip::Flow& flow, sip::Direction direction) { return door_of(flow, direction); });
+    transactions_.on_wrong_door([](const sip::Message& response, const sip::Flow& came, const sip::Flow& sent) {
+        log::warning("response-wrong-door", {{"status", response.status()},
+                                             {"method", response.method_name()},
+                                             {"call-id", response.value(sip::HeaderId::call_id)},
+                                             {"from", came.remote.to_string()},
+                                             {"to", came.local.to_string()},
+                                             {"request-went-to", sent.remote.to_string()}});
+    });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
     transactions_.set_urgent([this](const sip::Message& message, const sip::Flow&) { return is_urgent(message); });
     transactions_.set_shed([this](const sip::Message& message, const sip::Flow& flow) { return must_shed(message, flow); });
@@ -291,6 +301,14 @@ bool Gateway::screen(const sip::Message& message, const sip::Flow& flow) {
     // A REGISTER counts in the register flow, where its retransmissions do not arrive.
     if (owner.registration && !is_register) expiry_.used(*owner.registration, owner.set->number);
     return true;
+}
+
+// TS 33.203 §7.1: whoever holds the SAs or the TLS connection, over whichever of its flows; the core, by address;
+// else what a socket can tell.
+sip::Door Gateway::door_of(const sip::Flow& flow, sip::Direction direction) {
+    if (accesses_.find(flow.local) == nullptr) return CoreLink::door_of(flow);
+    const auto phone = table_.phone_of(flow, direction);
+    return phone.value != 0 ? sip::Door{.owner = phone} : sip::door_of_ends(flow);
 }
 
 // Without an SA the kernel swallows a datagram and reports success (kernel-facts: xfrm_lookup, make_blackhole): a retransmission whose

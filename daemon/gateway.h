@@ -74,6 +74,7 @@ private:
     void see(bool outward, const sip::Flow& flow, std::string_view bytes);
     bool screen(const sip::Message& message, const sip::Flow& flow);
     bool may_leave(const sip::Flow& flow);
+    sip::Door door_of(const sip::Flow& flow, sip::Direction direction);
     bool is_urgent(const sip::Message& request) const;
     bool must_shed(const sip::Message& request, const sip::Flow& flow);
     std::optional<sip::Flow> way_back(const sip::Flow& flow);

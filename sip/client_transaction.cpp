@@ -11,8 +11,10 @@
 namespace gmgate::sip {
 namespace {
 
-/// Responses that wait for next(). A peer that sends more before the user looks loses the rest.
+/// Responses that wait for next(). A peer that sends more before the user looks loses some, provisional ones first.
 constexpr std::size_t kMaxWaiting = 64;
+
+bool is_provisional(const Result<OwnedMessage>& outcome) { return outcome && (*outcome)->status() < 200; }
 
 }  // namespace
 
@@ -28,12 +30,14 @@ private:
     ClientFlow& flow_;
 };
 
-ClientFlow::ClientFlow(const std::shared_ptr<TransactionCore>& core, std::string key, OwnedMessage request, const Flow& flow)
+ClientFlow::ClientFlow(const std::shared_ptr<TransactionCore>& core, const ClientKey& key, OwnedMessage request,
+                       const Flow& flow)
     : TransactionTimer(core->timers),
       core_(core),
-      key_(std::move(key)),
+      key_(key),
       request_(std::move(request)),
       flow_(flow),
+      door_(core->door_of(flow, Direction::out)),
       timers_(core->timers_for(flow)) {}
 
 void ClientFlow::start(std::chrono::milliseconds patience) {
@@ -74,14 +78,21 @@ Task<Result<OwnedMessage>> ClientFlow::next(std::shared_ptr<ClientFlow> self) {
 }
 
 void ClientFlow::deliver(Result<OwnedMessage> outcome) {
-    if (!has_handle_ || outcomes_.size() >= kMaxWaiting) return;
+    if (!has_handle_) return;
+    if (outcomes_.size() >= kMaxWaiting) {
+        if (is_provisional(outcome)) return;
+        const auto least = std::ranges::find_if(outcomes_, is_provisional);
+        if (least != outcomes_.end()) outcomes_.erase(least);
+        else if (outcome) return;  // one more 2xx of the INVITE's forks
+    }
     outcomes_.push_back(std::move(outcome));
     if (waiting_ != nullptr) waiting_->cancel();
 }
 
-void ClientFlow::cancel() {
+void ClientFlow::cancel(std::string fields) {
     if (!is_invite() || cancel_wanted_ || (state_ != State::calling && state_ != State::proceeding)) return;
     cancel_wanted_ = true;
+    cancel_fields_ = std::move(fields);
     if (state_ == State::proceeding) send_cancel();  // §9.1: not before a provisional response has come
 }
 
@@ -109,11 +120,17 @@ void ClientFlow::connection_lost() {
 
 bool is_connection_lost(const Error& error) { return error.reaction == Reaction::broken && error.code == EINPROGRESS; }
 
+bool ClientFlow::may_answer(const Flow& came) const {
+    const auto core = core_.lock();
+    return core && core->door_of(came, Direction::in) == door_ && core->is_way_of(door_, flow_, came);
+}
+
 void ClientFlow::move_to(const Flow& flow) {
     const auto core = core_.lock();
     if (!core || state_ == State::terminated) return;
     leave_connection();
     flow_ = flow;
+    door_ = core->door_of(flow, Direction::out);
     if (!is_udp()) core->clients_of[flow_.connection].insert(this);
     if (cancel_sent_) {  // it may have been lost with the connection
         cancel_sent_ = false;
@@ -193,13 +210,14 @@ void ClientFlow::acknowledge(const Message& response) {
 void ClientFlow::send_cancel() {
     const auto core = core_.lock();
     if (!core || std::exchange(cancel_sent_, true)) return;
-    auto request = OwnedMessage::parse(derived_request(*request_, "CANCEL", request_->value(HeaderId::to)));
-    const auto via = top_via(*request_);
-    if (!request || !via) return;
-    auto key = client_key(via->branch(), "CANCEL");
+    auto request =
+        OwnedMessage::parse(derived_request(*request_, "CANCEL", request_->value(HeaderId::to), cancel_fields_));
+    const auto via = request ? top_via(**request) : std::nullopt;
+    if (!via) return;
+    const ClientKey key{via->branch(), (*request)->method_name()};
     const auto flow = std::make_shared<ClientFlow>(core, key, std::move(*request), flow_);
     flow->detach();
-    if (core->clients.emplace(std::move(key), flow).second) flow->start();
+    if (core->clients.emplace(key, flow).second) flow->start();
     end_in(64 * timers_.t1);  // §9.1: without a final response by then the INVITE counts as cancelled
 }
 

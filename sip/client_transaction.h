@@ -12,13 +12,17 @@ namespace gmgate::sip {
 class ClientFlow final : public TransactionTimer, public std::enable_shared_from_this<ClientFlow> {
 public:
     /// `request` has been parsed by the caller and lives in the transaction from now on.
-    ClientFlow(const std::shared_ptr<TransactionCore>& core, std::string key, OwnedMessage request, const Flow& flow);
+    ClientFlow(const std::shared_ptr<TransactionCore>& core, const ClientKey& key,
+               OwnedMessage request, const Flow& flow);
     /// Sends the request and arms the timers; on failure next() reports it.
     /// `patience` replaces Timer B or F when it is shorter; 0: it does not.
     void start(std::chrono::milliseconds patience = {});
 
     static Task<Result<OwnedMessage>> next(std::shared_ptr<ClientFlow> self);
-    void cancel();
+    void cancel(std::string fields);
+    /// Whether a response that came on that flow comes from where the request went to.
+    bool may_answer(const Flow& came) const;
+    const Flow& flow() const { return flow_; }
     /// The handle is gone.
     void abandon();
     void receive(OwnedMessage response);
@@ -42,6 +46,8 @@ private:
     void receive_final(OwnedMessage response);
     void acknowledge(const Message& response);
     void send_cancel();
+    /// Hands it to next(). When too many wait, provisional responses give way; a final one or an error is never lost
+    /// behind them.
     void deliver(Result<OwnedMessage> outcome);
     void leave_connection();
     Result<void> transmit();
@@ -50,9 +56,10 @@ private:
     std::shared_ptr<void> hold() override { return shared_from_this(); }
 
     std::weak_ptr<TransactionCore> core_;
-    std::string key_;
+    ClientKey key_;                          // shows bytes of request_
     OwnedMessage request_;
     Flow flow_;
+    Door door_;
     Timers timers_;
     std::deque<Result<OwnedMessage>> outcomes_;
     asio::steady_timer* waiting_ = nullptr;  // lives in the frame of next()
@@ -60,6 +67,7 @@ private:
     std::string ack_;                        // to a non-2xx response, for its retransmissions
     State state_ = State::calling;
     bool has_handle_ = true;
+    std::string cancel_fields_;              // what the CANCEL gets of its own
     bool cancel_wanted_ = false, cancel_sent_ = false;
 };
 
@@ -69,7 +77,7 @@ public:
     explicit ClientHandle(std::shared_ptr<ClientFlow> flow) : flow_(std::move(flow)) {}
     ~ClientHandle() override { flow_->abandon(); }
     Task<Result<OwnedMessage>> next() override { return ClientFlow::next(flow_); }
-    void cancel() override { flow_->cancel(); }
+    void cancel(std::string fields) override { flow_->cancel(std::move(fields)); }
     void move_to(const Flow& flow) override { flow_->move_to(flow); }
     void end(Error error) override { flow_->fail(std::move(error)); }
 
@@ -82,7 +90,7 @@ class FailedClient final : public ClientTransaction {
 public:
     explicit FailedClient(Error error) : error_(std::move(error)) {}
     Task<Result<OwnedMessage>> next() override { return report(error_); }
-    void cancel() override {}
+    void cancel(std::string) override {}
     void move_to(const Flow&) override {}
     void end(Error error) override { error_ = std::move(error); }
 

@@ -13,10 +13,11 @@ constexpr std::chrono::milliseconds kTryingDelay{200};
 
 }  // namespace
 
-ServerFlow::ServerFlow(const std::shared_ptr<TransactionCore>& core, std::string key, OwnedMessage request, const Flow& flow)
+ServerFlow::ServerFlow(const std::shared_ptr<TransactionCore>& core, const ServerKey& key, OwnedMessage request,
+                       const Flow& flow)
     : TransactionTimer(core->timers),
       core_(core),
-      key_(std::move(key)),
+      key_(key),
       request_(std::move(request)),
       flow_(flow),
       reply_flow_(flow),
@@ -144,7 +145,7 @@ bool ServerFlow::receive_ack() {
     return true;
 }
 
-void ServerFlow::on_cancel(std::function<void()> handler) {
+void ServerFlow::on_cancel(std::function<void(std::string)> handler) {
     if (final_given_) return;
     cancel_handler_ = std::move(handler);
     if (cancelled_) tell_cancelled();
@@ -161,11 +162,14 @@ void ServerFlow::receive_cancel(const Message& cancel, const Flow& flow) {
         ++core->counters.retransmissions_in;
         return;
     }
-    if (!final_given_) tell_cancelled();
+    if (final_given_) return;
+    cancel_fields_ = kept_cancel_fields(cancel);
+    tell_cancelled();
 }
 
 void ServerFlow::tell_cancelled() {
-    if (auto handler = std::exchange(cancel_handler_, nullptr)) guarded("cancel handler", handler);
+    if (auto handler = std::exchange(cancel_handler_, nullptr))
+        guarded("cancel handler", [&] { handler(std::exchange(cancel_fields_, {})); });
 }
 
 void ServerFlow::on_retransmit() {

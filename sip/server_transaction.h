@@ -9,7 +9,8 @@ namespace gmgate::sip {
 /// completed. Lives in the table until its last timer; the handler's shared_ptr may outlive that.
 class ServerFlow final : public ServerTransaction, public TransactionTimer, public std::enable_shared_from_this<ServerFlow> {
 public:
-    ServerFlow(const std::shared_ptr<TransactionCore>& core, std::string key, OwnedMessage request, const Flow& flow);
+    ServerFlow(const std::shared_ptr<TransactionCore>& core, const ServerKey& key,
+               OwnedMessage request, const Flow& flow);
     /// Arms the first timers; called once, from a shared_ptr that is in the table.
     void start();
 
@@ -22,7 +23,7 @@ public:
     std::string tag() const override;
     void forget() override;
     void forget_when_crowded() override;
-    void on_cancel(std::function<void()> handler) override;
+    void on_cancel(std::function<void(std::string)> handler) override;
 
     /// The same request again: repeats the last response, if there is one.
     void receive_retransmission();
@@ -48,13 +49,14 @@ private:
     std::shared_ptr<void> hold() override { return shared_from_this(); }
 
     std::weak_ptr<TransactionCore> core_;
-    std::string key_;
+    ServerKey key_;        // shows bytes of request_
     OwnedMessage request_;
     Flow flow_, reply_flow_;
     Timers timers_;
     std::string last_;     // the last response, for retransmissions
     std::string unsent_;   // a final one that could not leave: tried again when the request comes again
-    std::function<void()> cancel_handler_;
+    std::function<void(std::string)> cancel_handler_;
+    std::string cancel_fields_;  // of the CANCEL, for the next one
     std::chrono::milliseconds interval_{};
     State state_ = State::trying;
     bool final_given_ = false;

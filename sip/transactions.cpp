@@ -17,10 +17,17 @@ namespace {
 constexpr std::string_view kMagicCookie = "z9hG4bK";
 constexpr int kRetryAfterSeconds = 10;
 
-std::string lower(std::string_view text) {
-    std::string out(text);
-    std::ranges::transform(out, out.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-    return out;
+constexpr std::uint32_t kSipPort = 5060;
+constexpr std::uint64_t kMix = 0x100000001b3;  // FNV-1's prime
+
+constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
+
+/// RFC 3841: they are the same in the CANCEL and the ACK to a non-2xx final response as in their INVITE.
+bool is_caller_preference(const HeaderField& field) {
+    if (field.id == HeaderId::accept_contact) return true;
+    return field.id == HeaderId::other &&
+           (same_token(field.name, "Reject-Contact") || same_token(field.name, "j") ||
+            same_token(field.name, "Request-Disposition") || same_token(field.name, "d"));
 }
 
 /// The method that names the transaction: an ACK belongs to its INVITE.
@@ -73,37 +80,43 @@ void TransactionTimer::on_timer() {
     }
 }
 
-std::string TransactionCore::tag_for(std::string_view key) const { return fmt::format("{:016x}", siphash(tag_key, key)); }
-
-std::optional<std::string> server_key(const Message& request, const Flow& flow, std::string_view method) {
-    const auto via = top_via(request);
-    if (!via) return std::nullopt;
-    std::string key = flow.remote.address.to_string();
-    const auto add = [&key](std::string_view part) {
-        key += '\n';
-        key += part;
-    };
-    const std::string_view branch = via->branch();
-    if (branch.size() > kMagicCookie.size() && branch.starts_with(kMagicCookie)) {
-        add(branch);
-        add(lower(via->host));
-        add(std::to_string(via->port.value == 0 ? 5060 : via->port.value));
-    } else {
-        add(request.request_uri());
-        add(tag_of(request, HeaderId::from));
-        add(request.value(HeaderId::call_id));
-        add(std::to_string(request.cseq()));
-        add(via->text);
-    }
-    add(method);
-    return key;
+std::string TransactionCore::tag_for(const ServerKey& key) const {
+    return fmt::format("{:016x}", siphash(tag_key, {reinterpret_cast<const char*>(&key.hash), sizeof key.hash}));
 }
 
-std::string client_key(std::string_view branch, std::string_view method) {
-    if (branch.empty()) return {};
-    std::string key(branch);
-    key += '\n';
-    key += method;
+bool TransactionCore::is_way_of(const Door& door, const Flow& of, const Flow& flow) const {
+    if (door.owner.value != 0 || !is_reliable(flow.transport) || of.connection == flow.connection) return true;
+    return !transports.is_open(of.connection);
+}
+
+bool operator==(const ServerKey& a, const ServerKey& b) {
+    return a.hash == b.hash && a.number == b.number && a.door == b.door && a.method == b.method &&
+           a.branch == b.branch && same_token(a.sent_by, b.sent_by) && a.uri == b.uri && a.from_tag == b.from_tag &&
+           a.call_id == b.call_id && a.via == b.via;
+}
+
+std::optional<ServerKey> TransactionCore::server_key(const Message& request, const Flow& flow,
+                                                     std::string_view method) const {
+    const auto via = top_via(request);
+    if (!via) return std::nullopt;
+    ServerKey key{.door = door_of(flow, Direction::in), .method = method};
+    const std::string_view branch = via->branch();
+    if (branch.size() > kMagicCookie.size() && branch.starts_with(kMagicCookie)) {
+        key.branch = branch;
+        key.sent_by = via->host;
+        key.number = via->port.value == 0 ? kSipPort : via->port.value;
+        key.hash = siphash(tag_key, branch);
+    } else {
+        key.uri = request.request_uri();
+        key.from_tag = tag_of(request, HeaderId::from);
+        key.call_id = request.value(HeaderId::call_id);
+        key.number = request.cseq();
+        key.via = via->text;
+        key.hash = siphash(tag_key, key.call_id) * kMix + siphash(tag_key, key.via);
+    }
+    for (const char c : key.sent_by) key.hash = key.hash * kMix + static_cast<unsigned char>(lower(c));
+    for (const char c : key.method) key.hash = key.hash * kMix + static_cast<unsigned char>(c);
+    key.hash = (key.hash + key.number) * kMix + std::hash<Door>{}(key.door);
     return key;
 }
 
@@ -114,7 +127,8 @@ int status_of(std::string_view response) {
     return status && *status >= 100 && *status < 700 ? static_cast<int>(*status) : 0;
 }
 
-std::string derived_request(const Message& invite, std::string_view method, std::string_view to) {
+std::string derived_request(const Message& invite, std::string_view method, std::string_view to,
+                            std::string_view fields) {
     const auto via = top_via(invite);
     std::string out;
     out.reserve(invite.fields_end());
@@ -135,8 +149,21 @@ std::string derived_request(const Message& invite, std::string_view method, std:
     line("To", to);
     line("Call-ID", invite.value(HeaderId::call_id));
     line("CSeq", std::to_string(invite.cseq()) + " " + std::string(method));
+    for (std::size_t i = 0; i < invite.field_count(); ++i)
+        if (const HeaderField preference = invite.field(i); is_caller_preference(preference))
+            line(preference.name, preference.value);
+    out += fields;
     line("Content-Length", "0");
     out += "\r\n";
+    return out;
+}
+
+std::string kept_cancel_fields(const Message& cancel) {
+    std::string out;
+    for (const HeaderId id : {HeaderId::reason, HeaderId::privacy, HeaderId::resource_priority, HeaderId::user_agent})
+        cancel.for_each(id, [&](const HeaderField& field) {
+            out.append(field.name).append(": ").append(field.value).append("\r\n");
+        });
     return out;
 }
 
@@ -156,10 +183,10 @@ struct Transactions::Impl : TransactionCore, std::enable_shared_from_this<Transa
     void receive_request(OwnedMessage request, const Flow& flow);
     void receive_ack(OwnedMessage ack, const Flow& flow);
     void receive_cancel(OwnedMessage cancel, const Flow& flow);
-    void begin(std::string key, OwnedMessage request, const Flow& flow);
-    void refuse(const Message& request, const Flow& flow, std::string_view key);
+    void begin(const ServerKey& key, OwnedMessage request, const Flow& flow);
+    void refuse(const Message& request, const Flow& flow, const ServerKey& key);
     void stray(OwnedMessage message, const Flow& flow);
-    std::shared_ptr<ServerFlow> find_server(const Message& request, const Flow& flow, std::string_view method) const;
+    std::shared_ptr<ServerFlow> find_server(const ServerKey& key, const Flow& flow) const;
     void connection_lost(const Flow& flow);
     std::unique_ptr<ClientTransaction> send(std::string_view request, const Flow& flow, SendOptions options);
     bool has_room(const Message& request, const Flow& flow);
@@ -168,6 +195,7 @@ struct Transactions::Impl : TransactionCore, std::enable_shared_from_this<Transa
     RequestHandler request_handler;
     StrayHandler stray_handler;
     std::function<bool(const Message&, const Flow&)> screen, is_urgent, must_shed;
+    std::function<void(const Message&, const Flow&, const Flow&)> wrong_door_handler;
 };
 
 void Transactions::Impl::receive(OwnedMessage message, const Flow& flow) {
@@ -189,42 +217,46 @@ void Transactions::Impl::receive(OwnedMessage message, const Flow& flow) {
 
 void Transactions::Impl::receive_response(OwnedMessage response, const Flow& flow) {
     const auto via = top_via(*response);
-    const auto found = via ? clients.find(client_key(via->branch(), response->method_name())) : clients.end();
+    const auto found =
+        via && !via->branch().empty() ? clients.find({via->branch(), response->method_name()}) : clients.end();
     if (found == clients.end()) {
         ++counters.stray_responses;
         stray(std::move(response), flow);
         return;
     }
     const auto client = found->second;
-    client->receive(std::move(response));
+    if (client->may_answer(flow)) return client->receive(std::move(response));
+    ++counters.responses_wrong_door;
+    if (wrong_door_handler) guarded("wrong-door handler", [&] { wrong_door_handler(*response, flow, client->flow()); });
 }
 
-std::shared_ptr<ServerFlow> Transactions::Impl::find_server(const Message& request, const Flow& flow, std::string_view method) const {
-    const auto key = server_key(request, flow, method);
-    const auto found = key ? servers.find(*key) : servers.end();
-    return found == servers.end() ? nullptr : found->second;
+std::shared_ptr<ServerFlow> Transactions::Impl::find_server(const ServerKey& key, const Flow& flow) const {
+    const auto found = servers.find(key);
+    return found != servers.end() && is_way_of(key.door, found->second->flow(), flow) ? found->second : nullptr;
 }
 
 void Transactions::Impl::receive_ack(OwnedMessage ack, const Flow& flow) {
     const auto key = server_key(*ack, flow, "INVITE");
-    const auto found = key ? servers.find(*key) : servers.end();
-    if (found != servers.end()) {
-        const auto server = found->second;
+    if (!key) return;  // no Via that can be read: it belongs to nothing
+    if (const auto server = find_server(*key, flow)) {
         if (!server->receive_ack()) stray(std::move(ack), flow);
-    } else if (!key || tag_of(*ack, HeaderId::to) != tag_for(*key)) {  // else to a refusal that left no transaction: absorbed
+    } else if (tag_of(*ack, HeaderId::to) != tag_for(*key)) {  // else to a refusal that left no transaction: absorbed
         stray(std::move(ack), flow);
     }
 }
 
 void Transactions::Impl::receive_cancel(OwnedMessage cancel, const Flow& flow) {
-    if (const auto server = find_server(*cancel, flow, "INVITE"))
-        server->receive_cancel(*cancel, flow);
-    else
-        stray(std::move(cancel), flow);
+    const auto key = server_key(*cancel, flow, "INVITE");
+    if (!key) return;
+    if (const auto server = find_server(*key, flow)) return server->receive_cancel(*cancel, flow);
+    // §9.2: without a transaction, whoever sends it (a stranger could fill the table); each copy gets another one.
+    ++counters.cancels_unmatched;
+    if (const auto route = transports.reply_route(flow))
+        (void)transports.send(*route, make_response(*cancel, 481, "Call/Transaction Does Not Exist", tag_for(*key)));
 }
 
 void Transactions::Impl::receive_request(OwnedMessage request, const Flow& flow) {
-    auto key = server_key(*request, flow, transaction_method(*request));
+    const auto key = server_key(*request, flow, transaction_method(*request));
     if (!key) return;  // the parser has seen a Via field, but its value is none: there is no way to answer
     if (const auto found = servers.find(*key); found != servers.end()) {
         const auto server = found->second;
@@ -236,13 +268,14 @@ void Transactions::Impl::receive_request(OwnedMessage request, const Flow& flow)
         ++counters.shed;
         refuse(*request, flow, *key);
     } else {
-        begin(std::move(*key), std::move(request), flow);
+        begin(*key, std::move(request), flow);
     }
 }
 
-void Transactions::Impl::begin(std::string key, OwnedMessage request, const Flow& flow) {
+void Transactions::Impl::begin(const ServerKey& key, OwnedMessage request, const Flow& flow) {
+    // It keeps the bytes that the key shows.
     const auto server = std::make_shared<ServerFlow>(shared_from_this(), key, std::move(request), flow);
-    servers.emplace(std::move(key), server);
+    servers.emplace(key, server);
     server->start();
     const bool done = request_handler && guarded("request handler", [&] { request_handler(server); });
     if (!done && !server->is_completed())
@@ -256,7 +289,7 @@ bool Transactions::Impl::has_room(const Message& request, const Flow& flow) {
 }
 
 /// Without a transaction, for there is no room for one: a retransmission gets another 503.
-void Transactions::Impl::refuse(const Message& request, const Flow& flow, std::string_view key) {
+void Transactions::Impl::refuse(const Message& request, const Flow& flow, const ServerKey& key) {
     const auto route = transports.reply_route(flow);
     if (!route) return;
     const std::vector<std::string> extra{"Retry-After: " + std::to_string(kRetryAfterSeconds)};
@@ -286,9 +319,10 @@ std::unique_ptr<ClientTransaction> Transactions::Impl::send(std::string_view req
     const auto via = top_via(**message);
     if (!(*message)->is_request() || (*message)->method() == Method::ack || !via || via->branch().empty())
         return failed(Reaction::internal, "a request of our own needs a Via with a branch, and ACK is sent without a transaction");
-    auto key = client_key(via->branch(), (*message)->method_name());
+    const ClientKey key{via->branch(), (*message)->method_name()};
     const auto client = std::make_shared<ClientFlow>(shared_from_this(), key, std::move(*message), flow);
-    if (!clients.emplace(std::move(key), client).second) return failed(Reaction::internal, "the branch of a request of our own is in use");
+    if (!clients.emplace(key, client).second)
+        return failed(Reaction::internal, "the branch of a request of our own is in use");
     auto handle = std::make_unique<ClientHandle>(client);
     client->start(options.patience);
     return handle;
@@ -298,6 +332,8 @@ void Transactions::Impl::stop() {
     request_handler = nullptr;
     stray_handler = nullptr;
     screen = is_urgent = must_shed = nullptr;
+    wrong_door_handler = nullptr;
+    doors = nullptr;
     for (const auto& [key, server] : std::exchange(servers, {})) server->terminate();
     for (const auto& [key, client] : std::exchange(clients, {}))
         client->fail({Reaction::broken, 0, "the transaction layer is shut down"});
@@ -328,6 +364,10 @@ void Transactions::on_request(RequestHandler handler) { impl_->request_handler =
 void Transactions::on_stray(StrayHandler handler) { impl_->stray_handler = std::move(handler); }
 void Transactions::set_screen(std::function<bool(const Message&, const Flow&)> screen) { impl_->screen = std::move(screen); }
 
+void Transactions::set_doors(DoorFinder doors) { impl_->doors = std::move(doors); }
+void Transactions::on_wrong_door(std::function<void(const Message&, const Flow&, const Flow&)> handler) {
+    impl_->wrong_door_handler = std::move(handler);
+}
 void Transactions::set_urgent(std::function<bool(const Message&, const Flow&)> is_urgent) { impl_->is_urgent = std::move(is_urgent); }
 void Transactions::set_shed(std::function<bool(const Message&, const Flow&)> must_shed) { impl_->must_shed = std::move(must_shed); }
 

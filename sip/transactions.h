@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/task.h"
+#include "sip/door.h"
 #include "sip/transport.h"
 
 namespace gmgate::sip {
@@ -42,8 +43,9 @@ public:
     virtual void forget() = 0;
     /// The same, but only while more than half of the table is in use.
     virtual void forget_when_crowded() = 0;
-    /// Called when a CANCEL for this INVITE arrives (the layer has answered the CANCEL with 200 itself).
-    virtual void on_cancel(std::function<void()> handler) = 0;
+    /// Called when a CANCEL for this INVITE arrives (the layer has answered the CANCEL with 200 itself), with the
+    /// header fields of it that the next CANCEL keeps, such as its Reason; see ClientTransaction::cancel().
+    virtual void on_cancel(std::function<void(std::string fields)> handler) = 0;
 };
 
 /// A request that was sent. Destroying the handle forgets the transaction (late responses become stray).
@@ -56,8 +58,9 @@ public:
     /// response of a non-INVITE transaction it must not be called again; one exception: is_connection_lost(). ACK to a non-2xx final is
     /// sent by the layer.
     virtual Task<Result<OwnedMessage>> next() = 0;
-    /// Sends CANCEL when a provisional response has come (or as soon as one comes). INVITE only.
-    virtual void cancel() = 0;
+    /// Sends CANCEL when a provisional response has come (or as soon as one comes). INVITE only. `fields`: header
+    /// fields that it gets besides those of the INVITE, whole, each with its line end ("Reason: …\r\n", RFC 3326).
+    virtual void cancel(std::string fields = {}) = 0;
     /// What still belongs to the transaction (CANCEL, ACK) goes this way: the connection of the request has ended.
     virtual void move_to(const Flow& flow) = 0;
     /// Ends it: next() gives `error`, after what has come already.
@@ -82,6 +85,8 @@ struct SendOptions {
 
 struct TransactionCounters {
     std::uint64_t retransmissions_in = 0, retransmissions_out = 0, stray_responses = 0, refused_limit = 0, shed = 0, timeouts = 0;
+    std::uint64_t responses_wrong_door = 0;  ///< to a request of ours, but not from where that was sent to: dropped
+    std::uint64_t cancels_unmatched = 0;     ///< answered 481
 };
 
 /// Matches messages to transactions. `timers_for(flow)` tells which timers hold on a leg.
@@ -95,12 +100,19 @@ public:
                  std::function<Timers(const Flow&)> timers_for);
     ~Transactions();
 
-    /// A new request other than ACK and CANCEL that match a transaction. At the limit new requests get 503 with Retry-After.
+    /// A new request other than ACK and CANCEL. At the limit new requests get 503 with Retry-After.
     void on_request(RequestHandler handler);
-    /// ACKs to 2xx, CANCELs without a transaction, and responses that match nothing (2xx retransmissions of a forgotten INVITE).
+    /// ACKs to 2xx, and responses that match nothing (2xx retransmissions of a forgotten INVITE). What has the branch
+    /// of a transaction, but came through another door, is none of them: it is dropped (responses), or is that of an
+    /// unknown transaction (ACK, CANCEL).
     void on_stray(StrayHandler handler);
     /// Looks at every message before it is matched; false = drop it (wrong SA, C-45). Called on each retransmission, too.
     void set_screen(std::function<bool(const Message&, const Flow&)> screen);
+
+    /// Tells the door of a flow; default: door_of_ends(). To be set before the first message.
+    void set_doors(DoorFinder doors);
+    /// Told of each response that is dropped because it came through another door than its request left by.
+    void on_wrong_door(std::function<void(const Message& response, const Flow& came, const Flow& sent)> handler);
 
     /// Which requests may take the reserve when the table is nearly full (emergency); asked only then. Default: none.
     void set_urgent(std::function<bool(const Message&, const Flow&)> is_urgent);

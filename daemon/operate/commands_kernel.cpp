@@ -66,6 +66,8 @@ nlohmann::json Operations::rates() const {
     counters["datagrams_in"] = transport.datagrams_in;
     counters["datagrams_out"] = transport.datagrams_out;
     counters["messages_in"] = transport.messages_in;
+    counters["responses_wrong_door"] = p_.transactions.counters().responses_wrong_door;
+    counters["cancels_unmatched"] = p_.transactions.counters().cancels_unmatched;
     return Json{{"time", utc_text(p_.clock.wall())}, {"registrations", p_.table.registration_count()}, {"challenges", p_.table.challenge_count()},
                 {"sets", p_.table.set_count()}, {"connections", p_.transports.connection_count()}, {"transactions", p_.transactions.server_count()},
                 {"counters", std::move(counters)}};

@@ -47,6 +47,7 @@ namespace gmgate::daemon {
     X(temporary_expired, "temporary sets that ran out unanswered")                                             \
     X(established_expired, "registrations that ran out")                                                       \
     X(wrong_sa, "messages dropped because they came over no or the wrong set of SAs")                          \
+    X(stray_wrong_door, "ACKs and late responses dropped because they did not come from whom they may come")   \
     X(unprotected_rejected, "requests other than REGISTER and emergency rejected on an unprotected port")      \
     X(emergency_passed, "emergency requests passed from an unprotected port")                                  \
     X(core_unreachable, "requests for which the core gave no answer")                                          \

@@ -78,6 +78,11 @@ void add_transport(Page& page, const MetricSources& s) {
     page.gauge("transactions", "SIP transactions in progress").add(s.transactions.server_count(), {{"side", "server"}}).add(s.transactions.client_count(), {{"side", "client"}});
     page.counter("retransmissions_total", "SIP retransmissions").add(x.retransmissions_in, {{"direction", "in"}}).add(x.retransmissions_out, {{"direction", "out"}});
     page.counter("stray_responses_total", "responses that belong to no transaction").add(x.stray_responses);
+    page.counter("responses_wrong_door_total",
+                 "responses dropped because they came from elsewhere than their request was sent to")
+        .add(x.responses_wrong_door);
+    page.counter("cancels_unmatched_total", "CANCELs answered 481: no INVITE that came the same way is open")
+        .add(x.cancels_unmatched);
     page.counter("transactions_refused_limit_total", "requests answered 503 because of the limit of transactions").add(x.refused_limit);
     page.counter("transaction_timeouts_total", "requests sent that were never answered").add(x.timeouts);
 }

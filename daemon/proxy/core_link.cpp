@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "daemon/registrations/table.h"
 #include "sip/spawn.h"
 
 namespace gmgate::daemon {
@@ -51,6 +52,13 @@ bool CoreLink::is_core_side(const sip::Flow& flow) const {
     if (flow.local == core_.listen) return true;
     return sip::is_reliable(flow.transport) &&
            std::ranges::any_of(connections_, [&](const auto& known) { return known.second.connection == flow.connection; });
+}
+
+sip::Door CoreLink::door_of(const sip::Flow& flow) {
+    return {.owner = kCoreOwner,
+            .transport = flow.transport,
+            .local = {flow.local.address, Port{}},
+            .remote = flow.remote.address};
 }
 
 bool CoreLink::is_core_address(const Address& address) const { return core_addresses_.contains(address); }

@@ -67,6 +67,9 @@ public:
     /// host:port of our URI as the core reaches it, in Path and Record-Route; with ;transport=tcp or tls when the core is spoken to so.
     const std::string& uri_host() const { return uri_host_; }
     bool is_core_side(const sip::Flow& flow) const;  ///< received on the core-side socket or on a connection of ours to the core
+    /// The door of a core-side flow: the element of the core, by its address. A datagram comes through our socket; of
+    /// connections it may have several, opened from either side.
+    static sip::Door door_of(const sip::Flow& flow);
     /// True for an address that we send requests to or that requests came from: only there may a response without transaction go.
     bool is_core_address(const Address& address) const;
     /// A request came from there, so its answers may go there.

@@ -152,7 +152,9 @@ Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> t
 
 Task<void> Router::stray_emergency(sip::OwnedMessage message, sip::Flow flow) {
     const EmergencyDialog* dialog = emergency_.find(*message);
-    if (dialog == nullptr || dialog->ue.remote.address != flow.remote.address || message->is_response()) co_return;
+    if (dialog == nullptr || message->is_response()) co_return;
+    if (sip::door_of_ends(dialog->ue) != sip::door_of_ends(flow))
+        co_return drop_stray(*message, flow, "an ACK in the emergency call of another address or port");
     ToCore rules;
     rules.received = flow;
     rules.via_host = core_.via_host();

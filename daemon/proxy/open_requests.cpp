@@ -6,24 +6,37 @@
 #include <vector>
 
 #include <asio/post.hpp>
+#include <fmt/format.h>
 
 namespace gmgate::daemon {
+namespace {
+
+/// RFC 3326: why we cancel, as the status that stands for it.
+std::string reason(int status, std::string_view phrase) {
+    return fmt::format("Reason: SIP;cause={};text=\"{}\"\r\n", status, phrase);
+}
+
+}  // namespace
 
 void RequestWatch::attach(sip::ClientTransaction* client) {
     client_ = client;
     if (client_ == nullptr) return;
-    if (is_cancelled_) client_->cancel();
+    if (is_cancelled_) client_->cancel(fields_);
     if (is_lost_) client_->end({Reaction::broken, 0, "the other side is gone"});
 }
 
-void RequestWatch::cancel() {
+void RequestWatch::cancel(std::string fields) {
+    if (!is_cancelled_) fields_ = std::move(fields);
     is_cancelled_ = true;
-    if (client_ != nullptr) client_->cancel();
+    if (client_ != nullptr) client_->cancel(fields_);
 }
 
+void RequestWatch::sender_gone() { cancel(reason(503, "Service Unavailable")); }  // TS 24.229 §5.2.8.1.1
+
 void RequestWatch::give_up(Answer answer) {
+    auto why = reason(answer.status, answer.phrase);
     if (!is_cancelled_) instead_ = std::move(answer);
-    cancel();
+    cancel(std::move(why));
 }
 
 void RequestWatch::lose(Answer answer) {
@@ -99,7 +112,7 @@ void OpenRequests::State::judge(const Open& request) const {
     const Registration* registration = table.find(request.key);
     const bool is_reachable = registration != nullptr && registration->token == request.token && (registration->tls || !registration->sets.empty());
     if (is_reachable && !registration->ended) return;
-    if (request.side == Side::from_phone) return watch->cancel();
+    if (request.side == Side::from_phone) return watch->sender_gone();
     Answer answer = make_answer(480, "Temporarily Unavailable", "the phone's registration has ended", Counter::no_set);
     if (is_reachable) watch->give_up(std::move(answer));  // its SAs live a little longer: it can be told
     else watch->lose(std::move(answer));

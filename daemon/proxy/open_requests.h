@@ -18,9 +18,12 @@ class RequestWatch {
 public:
     /// The try that is under way now, nullptr between tries; what has been decided meanwhile is done to it.
     void attach(sip::ClientTransaction* client);
-    /// The sender does not want it any more.
-    void cancel();
+    /// The sender does not want it any more. `fields`: what its CANCEL says besides (sip::ClientTransaction::cancel()).
+    void cancel(std::string fields);
+    /// The sender cannot want it any more: it has gone. The CANCEL says so.
+    void sender_gone();
     /// We do not want it any more, and the sender gets `answer` once the other side has given up (RFC 3261 §16.8).
+    /// The other side is told by the Reason of the CANCEL.
     void give_up(Answer answer);
     /// The other side cannot answer any more: the sender gets `answer` now.
     void lose(Answer answer);
@@ -32,6 +35,7 @@ public:
 private:
     sip::ClientTransaction* client_ = nullptr;
     std::optional<Answer> instead_;
+    std::string fields_;  // for the CANCEL
     bool is_cancelled_ = false, is_lost_ = false;
 };
 

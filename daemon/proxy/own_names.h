@@ -33,5 +33,7 @@ std::string ue_uri_host(const Config& config, std::string_view realm_id, const E
 std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts);
 /// The caller's token in our Record-Route of a response (a retransmitted 2xx whose transaction is gone).
 std::optional<std::string> token_in_record_route(const sip::Message& response, const std::vector<std::string>& own_hosts);
+/// Whether one of our URIs in the Record-Route of a response carries that token.
+bool record_route_has(const sip::Message& response, std::string_view token, const std::vector<std::string>& own_hosts);
 
 }  // namespace gmgate::daemon

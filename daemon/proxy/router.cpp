@@ -57,7 +57,8 @@ Task<void> Router::guarded(Task<void> work, const char* what) {
 
 std::shared_ptr<RequestWatch> Router::watch_cancel(sip::ServerTransaction& transaction) {
     auto watch = std::make_shared<RequestWatch>();
-    if (transaction.request().method() == sip::Method::invite) transaction.on_cancel([watch] { watch->cancel(); });
+    if (transaction.request().method() == sip::Method::invite)
+        transaction.on_cancel([watch](std::string fields) { watch->cancel(std::move(fields)); });
     return watch;
 }
 

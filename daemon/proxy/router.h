@@ -103,6 +103,8 @@ private:
 
     // ---- stray.cpp
     Task<void> handle_stray(sip::OwnedMessage message, sip::Flow flow);
+    /// Counts and logs what came through a door that it may not come through; nobody gets it.
+    void drop_stray(const sip::Message& message, const sip::Flow& flow, std::string_view why);
     // Each holds the message itself: it must outlive the awaits.
     Task<void> stray_ack_from_ue(sip::OwnedMessage ack, std::string token);
     Task<void> stray_ack_from_core(sip::OwnedMessage ack);

@@ -24,16 +24,23 @@ bool is_late_2xx(const sip::Message& response, const std::vector<std::string>& o
 
 }  // namespace
 
+void Router::drop_stray(const sip::Message& message, const sip::Flow& flow, std::string_view why) {
+    counters_.add(Counter::stray_wrong_door);
+    log::debug("stray-wrong-door",
+               {{"what", message.is_request() ? message.method_name() : std::string_view("response")},
+                {"from", flow.remote.to_string()},
+                {"to", flow.local.to_string()},
+                {"why", why}});
+}
+
 Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
     const bool from_core = core_.is_core_side(flow);
     const bool is_ack = message->is_request() && message->method() == sip::Method::ack;
-    if (message->is_request() && !is_ack) {  // a CANCEL that is too late (RFC 3261 §9.2)
-        if (from_core) (void)transactions_.send_stateless(sip::make_response(*message, 481, "Call/Transaction Does Not Exist", "gmgate"), flow);
-        co_return;
-    }
     if (is_ack && check_proxyable(*message, false)) co_return;  // Max-Forwards used up: nobody is answered
     if (from_core) {
         if (is_ack) co_await stray_ack_from_core(std::move(message));
+        else if (!core_.is_core_address(flow.remote.address))
+            drop_stray(*message, flow, "a response from an address that is none of the core's");
         else co_await stray_response_from_core(std::move(message));
         co_return;
     }
@@ -44,8 +51,17 @@ Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
         co_return;
     }
     const std::string token = owner.registration->token;
-    if (is_ack) co_await stray_ack_from_ue(std::move(message), token);
-    else co_await stray_response_from_ue(std::move(message));
+    if (is_ack) {
+        const auto named = token_of(*message, own_hosts_);
+        const Registration* other = named ? table_.find_by_token(*named) : nullptr;
+        if (other != nullptr && other->phone != owner.registration->phone)
+            co_return drop_stray(*message, flow, "an ACK in the dialog of another phone");
+        co_return co_await stray_ack_from_ue(std::move(message), token);
+    }
+    // The 2xx shows for whom our Record-Route was (RFC 3261 §12.1.1): nobody answers for another phone.
+    if (!record_route_has(*message, token, own_hosts_))
+        co_return drop_stray(*message, flow, "a response whose Record-Route is not that phone's");
+    co_await stray_response_from_ue(std::move(message));
 }
 
 Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {

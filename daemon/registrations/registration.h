@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/types.h"
+#include "sip/door.h"
 #include "sip/sec_agree.h"
 #include "sip/transport.h"
 #include "xfrm/sa.h"
@@ -56,6 +57,7 @@ struct Challenge {
     std::optional<SetNumber> came_over;  ///< the established or old set that carried the first REGISTER; none: it came unprotected
     std::string nonce;                   ///< of the core's 401: by it the phone's report of a failure names this challenge (B-42)
     std::string token;                   ///< of the Path that the core saw in the first REGISTER
+    sip::OwnerId phone;                  ///< set by the table: owner of the doors that its SAs make
     bool finished = false;               ///< answered finally: the set only waits until retransmissions are over
 };
 
@@ -77,6 +79,7 @@ struct Registration {
     std::string realm_id;                        ///< sip-interface
     sip::Transport transport = sip::Transport::udp;  ///< that the REGISTER came over
     TimePoint expires{};
+    sip::OwnerId phone;                          ///< set by the table: owner of its doors, one for all of a device
     std::uint64_t generation = 0;                ///< grows with every change; re-checked after each co_await
     bool ended = false;                          ///< de-registered: its sets only wait until the last answer is surely out
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/random.h"
+
 namespace gmgate::daemon {
 namespace {
 
@@ -16,6 +18,8 @@ std::size_t count_at(const std::unordered_map<Address, std::size_t>& counts, con
 }
 
 }  // namespace
+
+Table::Table() { random_bytes(phone_key_); }
 
 std::size_t Table::PairHash::operator()(const Pair& p) const noexcept {
     return std::hash<Endpoint>{}(p.first) * 1000003 + std::hash<Endpoint>{}(p.second);
@@ -45,6 +49,7 @@ Challenge* Table::find_challenge(const Impi& impi, const Address& ue) {
 
 std::unique_ptr<Challenge> Table::put_challenge(std::unique_ptr<Challenge> challenge) {
     auto before = take_challenge(challenge->impi, challenge->ue);
+    challenge->phone = phone_of(challenge->contact);
     index(*challenge->set, nullptr, challenge.get());
     ++challenges_per_address_[challenge->ue];
     ChallengeKey key{challenge->impi, challenge->ue};
@@ -84,6 +89,7 @@ std::vector<Registration*> Table::find_by_impi(const Impi& impi) {
 
 Registration& Table::add(std::unique_ptr<Registration> registration) {
     auto& added = *registration;
+    added.phone = phone_of(added.key);
     for (const auto& set : added.sets) index(*set, &added, nullptr);
     by_token_[added.token] = &added;
     registrations_.emplace(added.key, std::move(registration));
@@ -181,6 +187,23 @@ FlowOwner Table::owner_of(const sip::Flow& flow) {
     if (!sip::is_reliable(flow.transport)) return {};
     const auto at = by_pair_.find({flow.local, flow.remote});
     return at == by_pair_.end() ? FlowOwner{} : find_set(at->second);
+}
+
+sip::OwnerId Table::phone_of(const ContactKey& contact) const {
+    const std::uint64_t hash = siphash(phone_key_, contact.impi.value) * 31 + siphash(phone_key_, contact.instance);
+    return sip::OwnerId{std::max(hash, kCoreOwner.value + 1)};
+}
+
+sip::OwnerId Table::phone_of(const sip::Flow& flow, sip::Direction direction) {
+    FlowOwner owner;
+    if (direction == sip::Direction::out && flow.transport == sip::Transport::udp) {
+        const auto at = by_pair_.find({flow.local, flow.remote});
+        if (at != by_pair_.end()) owner = find_set(at->second);
+    } else {
+        owner = owner_of(flow);
+    }
+    if (owner.registration != nullptr) return owner.registration->phone;
+    return owner.challenge != nullptr ? owner.challenge->phone : sip::OwnerId{};
 }
 
 bool Table::uses_client_port(const Address& ue, Port port_uc, const Endpoint& gateway_server) const {

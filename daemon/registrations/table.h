@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/siphash.h"
 #include "daemon/registrations/registration.h"
 
 namespace gmgate::daemon {
@@ -19,8 +20,13 @@ struct FlowOwner {
     Challenge* challenge = nullptr;        ///< set when the set is temporary
 };
 
+/// The owner of every core-side door; which element of the core it is tells the address.
+inline constexpr sip::OwnerId kCoreOwner{1};
+
 class Table {
 public:
+    Table();
+
     /// Each is called with the key of a registration that was taken out or lost or gained a set or a connection, and by changed().
     void on_change(std::function<void(const ContactKey&)> handler) { change_handlers_.push_back(std::move(handler)); }
     /// Something of a registration changed that the table cannot see (which set is in use, a lifetime, that it ended).
@@ -71,6 +77,11 @@ public:
     FlowOwner find_set(SetNumber number);
     /// Who owns a flow: for TLS the bound connection; else the mark; for connections that carry no mark the four-tuple.
     FlowOwner owner_of(const sip::Flow& flow);
+    /// The phone at the other end, 0 when it is nobody's that is known. It stands for IMPI and instance: the contacts
+    /// of one device (an emergency contact beside another, several reg-ids) are one, so are its sets before and after
+    /// a re-registration, and a temporary set is its own already. A datagram that leaves has no mark: the two ends
+    /// tell whose SA it takes.
+    sip::OwnerId phone_of(const sip::Flow& flow, sip::Direction direction);
     void for_each_set(const std::function<void(const SaSet&)>& f) const;
     std::size_t set_count() const { return owners_.size(); }
     std::size_t sets_at(const Address& ue) const;
@@ -96,6 +107,7 @@ private:
     };
     void index(SaSet& set, Registration* registration, Challenge* challenge);
     void unindex(const SaSet& set);
+    sip::OwnerId phone_of(const ContactKey& contact) const;
 
     std::map<ChallengeKey, std::unique_ptr<Challenge>> challenges_;
     std::map<ContactKey, std::unique_ptr<Registration>> registrations_;
@@ -106,6 +118,7 @@ private:
     std::unordered_map<Address, std::size_t> challenges_per_address_, sets_per_address_;
     std::set<Address> suspended_;
     std::uint32_t last_number_ = 0;
+    SipHashKey phone_key_{};
     std::vector<std::function<void(const ContactKey&)>> change_handlers_;
 };
 

@@ -60,7 +60,7 @@ public:
     std::string tag() const override { return "gateway"; }
     void forget() override { is_forgotten = true; }
     void forget_when_crowded() override { is_forgettable = true; }
-    void on_cancel(std::function<void()>) override {}
+    void on_cancel(std::function<void(std::string)>) override {}
 
     std::vector<std::string> responses;
     std::function<void(RecordedTransaction&)> on_respond;  ///< before the response is kept: what holds at that moment

@@ -118,7 +118,9 @@ TEST_CASE("RFC 3261 §16.8, Timer C: a phone that rings for ever is cancelled, a
         const std::string invite = net.ue_server.receive();
         net.ue_client.send(response_text(invite, 180), net.ps);
         CHECK(Network::final_of(net.core_peer).starts_with("SIP/2.0 180"));
-        CHECK(first_line(net.ue_server.receive()).starts_with("CANCEL "));
+        const std::string cancel = net.ue_server.receive();
+        CHECK(first_line(cancel).starts_with("CANCEL "));
+        CHECK(header(cancel, "Reason") == "SIP;cause=408;text=\"Request Timeout\"");  // RFC 3326
         net.ue_client.send(response_text(invite, answers ? 200 : 487), net.ps);
         const std::string final = net.core_peer.receive();
         CHECK(final.starts_with(answers ? "SIP/2.0 200" : "SIP/2.0 408"));
@@ -136,7 +138,9 @@ TEST_CASE("RFC 3261 §16.9: a phone whose registration ends while it rings: 480 
         if (tells) {
             net.table.find(net.key)->ended = true;  // de-registered: its SAs wait for the last answer
             net.table.changed(net.key);
-            CHECK(first_line(net.ue_server.receive()).starts_with("CANCEL "));
+            const std::string cancel = net.ue_server.receive();
+            CHECK(first_line(cancel).starts_with("CANCEL "));
+            CHECK(header(cancel, "Reason") == "SIP;cause=480;text=\"Temporarily Unavailable\"");
             net.ue_client.send(response_text(invite, 487), net.ps);
         } else {
             (void)net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
@@ -156,6 +160,7 @@ TEST_CASE("a caller whose registration ends while it waits: the callee is cancel
     (void)net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
     const std::string cancel = net.core_peer.receive();
     CHECK(first_line(cancel) == "CANCEL sip:bob@home.example SIP/2.0");
+    CHECK(header(cancel, "Reason") == "SIP;cause=503;text=\"Service Unavailable\"");  // TS 24.229 §5.2.8.1.1
     net.core_peer.send(response_text(cancel, 200), net.core_side);
     net.core_peer.send(response_text(invite, 487), net.core_side);
     CHECK(first_line(net.core_peer.receive()).starts_with("ACK "));

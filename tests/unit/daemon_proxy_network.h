@@ -30,7 +30,7 @@ public:
     std::string tag() const override { return inner_->tag(); }
     void forget() override { inner_->forget(); }
     void forget_when_crowded() override { inner_->forget_when_crowded(); }
-    void on_cancel(std::function<void()> handler) override { inner_->on_cancel(std::move(handler)); }
+    void on_cancel(std::function<void(std::string)> handler) override { inner_->on_cancel(std::move(handler)); }
 
 private:
     std::shared_ptr<sip::ServerTransaction> inner_;
@@ -64,6 +64,10 @@ struct Network {
 
     Network() {
         for (const Endpoint& local : {ps, pc, core_side}) REQUIRE(transports.listen(local, {}).has_value());
+        transactions.set_doors([this](const sip::Flow& flow, sip::Direction) {
+            const bool is_phone = flow.local == ps || flow.local == pc;
+            return is_phone ? sip::Door{.owner = sip::OwnerId{kSet}} : CoreLink::door_of(flow);
+        });
         transactions.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) {
             const bool from_core = transaction->flow().local == core_side;
             auto marked = std::make_shared<Marked>(std::move(transaction), Mark{from_core ? 0 : mark});

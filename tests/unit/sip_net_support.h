@@ -77,8 +77,9 @@ private:
 /// The other side: one UDP socket or one TCP connection, scripted by the test.
 class Peer {
 public:
-    static Peer udp(Loop& loop, Family family) {
-        auto fd = open_udp_socket({loopback(family), Port(0)}, false);
+    static Peer udp(Loop& loop, Family family) { return udp(loop, loopback(family)); }
+    static Peer udp(Loop& loop, const Address& address) {
+        auto fd = open_udp_socket({address, Port(0)}, false);
         REQUIRE(fd.has_value());
         return Peer(loop, std::move(*fd));
     }

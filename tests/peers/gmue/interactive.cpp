@@ -1,6 +1,7 @@
 // gmue run: a phone that stays and obeys commands on standard input.
 #include "scenarios.h"
 
+#include "../common/bytes.h"
 #include "../common/text.h"
 
 #include <array>
@@ -111,6 +112,9 @@ class Session {
       (void)co_await phone_.message(command.first, command.rest);
     } else if (word == "options" && !command.first.empty()) {
       (void)co_await phone_.options(command.first);
+    } else if (word == "inject" && !command.first.empty()) {
+      const auto bytes = from_hex(command.first);
+      phone_.inject(bytes ? std::string(bytes->begin(), bytes->end()) : std::string());
     } else if (word == "call" && !command.first.empty()) {
       // A call goes on beside the next commands, so that a re-registration during it can be tried.
       calls_.spawn(call(command.first, duration_of(command.rest, 1)));

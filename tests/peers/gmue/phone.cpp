@@ -182,6 +182,11 @@ Task<Verdict> Phone::options(std::string to) {
   co_return co_await simple_request(std::move(request), "options_sent");
 }
 
+void Phone::inject(const std::string& bytes) {
+  const auto sent = link_.send(bytes, path(config_.message_over_tcp));
+  emit({{"event", "injected"}, {"ok", sent.has_value()}, {"detail", sent ? "" : sent.error().text}});
+}
+
 Task<Verdict> Phone::call(std::string to, Duration talk) { return calls_->call(std::move(to), talk); }
 void Phone::hang_up() { calls_->hang_up(); }
 void Phone::pick_up() { calls_->pick_up(); }

@@ -50,6 +50,8 @@ class Phone {
   [[nodiscard]] Task<Verdict> message(std::string to, std::string text);
   /// Sends an OPTIONS; emits "options_sent".
   [[nodiscard]] Task<Verdict> options(std::string to);
+  /// Sends these bytes as they are, protected like a request of this phone; emits "injected".
+  void inject(const std::string& bytes);
   /// Calls, talks for that long and hangs up; emits "call_…".
   [[nodiscard]] Task<Verdict> call(std::string to, Duration talk);
   /// Ends all calls.
