@@ -11,6 +11,7 @@
 
 #include "daemon/config_toml.h"
 #include "sip/headers.h"
+#include "sip/limits.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -289,6 +290,8 @@ void read_limits(Section& section, Limits& limits) {
     std::int64_t loop_lag = limits.loop_lag.count();
     section.number("loop-lag", loop_lag, 50, 60000);
     limits.loop_lag = std::chrono::milliseconds{loop_lag};
+    section.number("unprotected-message", limits.unprotected_message, 2048, sip::kMaxMessage);
+    section.number("unprotected-body", limits.unprotected_body, 0, sip::kMaxMessage);
     section.number("trace-records-per-ue", limits.trace_records_per_ue, 1, 1000);
     section.number("traced-ues", limits.traced_ues, 1, kMany);
 }

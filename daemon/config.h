@@ -140,6 +140,9 @@ struct Limits {
     std::size_t transactions = 65536;
     std::size_t emergency_reserve = 5;               ///< percent of the transactions that only emergency requests may take
     std::chrono::milliseconds loop_lag{1000};        ///< the loop is this late: new requests get 503, except emergency
+    /// Octets of a message, and of its body, from somebody who has not registered: on an unprotected port, or over TLS
+    /// that is not bound. A REGISTER has no body to speak of, an emergency INVITE has SDP and a location.
+    std::size_t unprotected_message = 16384, unprotected_body = 8192;
     std::size_t trace_records_per_ue = 16;
     std::size_t traced_ues = 10000;
 };

@@ -77,6 +77,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
                                              {"request-went-to", sent.remote.to_string()}});
     });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
+    transports_.set_message_limit([this](const sip::Flow& flow) { return message_limit(flow); });
     transactions_.set_urgent([this](const sip::Message& message, const sip::Flow&) { return is_urgent(message); });
     transactions_.set_shed([this](const sip::Message& message, const sip::Flow& flow) { return must_shed(message, flow); });
     transports_.on_traffic([this](bool outward, const sip::Flow& flow, std::string_view bytes) {
@@ -321,6 +322,14 @@ bool Gateway::may_leave(const sip::Flow& flow) {
     log::info("no-sa", {{"from", flow.local.to_string()}, {"to", flow.remote.to_string()},
                         {"why", is_guarded ? "the set of SAs of this message has ended; it is not sent" : "a guard policy is missing; nothing is sent until it stands again"}});
     return false;
+}
+
+// Who has not registered may send as much as a REGISTER or an emergency call needs, and no more.
+sip::MessageLimit Gateway::message_limit(const sip::Flow& flow) {
+    const bool is_known = accesses_.is_protected(flow.local) || !accesses_.find(flow.local) ||
+                          (flow.transport == sip::Transport::tls && table_.owner_of(flow).registration != nullptr);
+    if (is_known) return {};
+    return {.message = config_.limits.unprotected_message, .body = config_.limits.unprotected_body};
 }
 
 // C-83: what may take the reserve of the transaction table: emergency calls, and what belongs to one from an unprotected port.

@@ -75,6 +75,7 @@ private:
     bool screen(const sip::Message& message, const sip::Flow& flow);
     bool may_leave(const sip::Flow& flow);
     sip::Door door_of(const sip::Flow& flow, sip::Direction direction);
+    sip::MessageLimit message_limit(const sip::Flow& flow);
     bool is_urgent(const sip::Message& request) const;
     bool must_shed(const sip::Message& request, const sip::Flow& flow);
     std::optional<sip::Flow> way_back(const sip::Flow& flow);

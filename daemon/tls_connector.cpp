@@ -24,7 +24,7 @@ Task<Result<sip::Flow>> TlsConnector::connect(Endpoint local, Endpoint remote, s
     auto flow = co_await establish(local, remote, std::move(name), timeout);
     if (!flow) {
         log::warning("tls-connect-failed", {{"local", local.to_string()}, {"remote", remote.to_string()}, {"reason", flow.error().text}});
-        flow.error().reaction = Reaction::broken;
+        if (flow.error().reaction != Reaction::exhausted) flow.error().reaction = Reaction::broken;
     }
     co_return flow;
 }

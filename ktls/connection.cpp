@@ -210,6 +210,11 @@ private:
         return {};
     }
     std::unexpected<Error> refuse(Alert alert, std::string text) {
+        // A record that does not authenticate leaves an error on the socket, and the kernel sends nothing until
+        // somebody has read it (net/tls: tls_err_abort(); net/ipv4/tcp.c looks at sk_err).
+        int pending = 0;
+        socklen_t size = sizeof pending;
+        (void)::getsockopt(fd(), SOL_SOCKET, SO_ERROR, &pending, &size);
         send_alert(fd(), alert);
         give_up();
         return failure(Reaction::broken, std::move(text));

@@ -42,7 +42,8 @@ ClientFlow::ClientFlow(const std::shared_ptr<TransactionCore>& core, const Clien
 
 void ClientFlow::start(std::chrono::milliseconds patience) {
     if (auto sent = transmit(); !sent) {
-        fail({Reaction::broken, sent.error().code, std::move(sent.error().text)});
+        const bool is_ours = sent.error().reaction == Reaction::internal;  // says nothing of the peer
+        fail({is_ours ? Reaction::internal : Reaction::broken, sent.error().code, std::move(sent.error().text)});
         return;
     }
     if (is_udp()) {

@@ -22,7 +22,10 @@ Task<> Transports::Impl::read_loop(std::shared_ptr<Impl> self, std::shared_ptr<C
             connection->queue.clear();
             break;
         }
-        if (*count == 0) break;
+        if (*count == 0) {
+            if (self->go_on_answering(connection)) co_return;
+            break;
+        }
         if (!connection->closing) self->receive_stream(connection, bytes);
         wipe(bytes.data(), bytes.size());
         connection->settle();
@@ -89,16 +92,35 @@ void Transports::Impl::begin_close(const std::shared_ptr<Connection>& connection
     if (!std::exchange(connection->closing, true)) {
         connection->mark.set();
         connection->close_by = std::chrono::steady_clock::now() + limits.user_timeout;
-        const auto found = by_endpoints.find({connection->flow.local, connection->flow.remote});
-        if (found != by_endpoints.end() && found->second == connection->flow.connection) by_endpoints.erase(found);
+        forget_endpoints(*connection);
     }
     if (reset) {
         connection->queue.clear();
         connection->stream->close(true);
-        return;
+    } else {
+        flush(connection);
+        if (!connection->writing && connection->queue.empty()) end_writing(connection);
     }
-    flush(connection);
-    if (!connection->writing && connection->queue.empty()) end_writing(connection);
+    // Nobody reads it any more who would see its end. Later: whoever called walks over the table.
+    if (connection->half_closed && !connection->writing)
+        asio::post(executor, [self = shared_from_this(), connection] { self->finish(connection); });
+}
+
+void Transports::Impl::forget_endpoints(const Connection& connection) {
+    const auto found = by_endpoints.find({connection.flow.local, connection.flow.remote});
+    if (found != by_endpoints.end() && found->second == connection.flow.connection) by_endpoints.erase(found);
+}
+
+// What was asked over it is answered there; what we have asked the peer there, it cannot answer any more.
+bool Transports::Impl::go_on_answering(const std::shared_ptr<Connection>& connection) {
+    const bool goes_on = !stopped && !connection->closing && answers_due && answers_due(connection->flow.connection);
+    if (!goes_on) return false;
+    connection->half_closed = connection->reader_done = true;
+    connection->close_by = std::chrono::steady_clock::now() + limits.half_closed;
+    connection->mark.set();
+    forget_endpoints(*connection);
+    if (closed_watcher) guarded("closed watcher", [&] { closed_watcher(connection->flow); });
+    return true;
 }
 
 void Transports::Impl::end_writing(const std::shared_ptr<Connection>& connection) {

@@ -57,6 +57,17 @@ std::size_t value_begin(const Message& message, const HeaderField& field) {
     return static_cast<std::size_t>(field.value.data() - message.bytes().data());
 }
 
+/// What stands before the value, "l: ", when the field is written as everybody reads it. Else "": "Content-Length : 5"
+/// and a folded line are the same to us, but perhaps not to whoever reads the stream after us.
+std::string_view plain_name(const Message& message, const HeaderField& field) {
+    const std::string_view line = message.bytes().substr(field.begin, field.end - field.begin);
+    const std::size_t before = value_begin(message, field) - field.begin,
+                      behind = line.size() - before - field.value.size();
+    const bool is_plain =
+        line[field.name.size()] == ':' && before <= field.name.size() + 2 && behind == 2 && line.ends_with("\r\n");
+    return is_plain ? line.substr(0, before) : std::string_view{};
+}
+
 }  // namespace
 
 void Edit::add(std::size_t begin, std::size_t end, std::string text, bool in_front) {
@@ -148,18 +159,38 @@ bool Edit::remove_option_tag(HeaderId id, std::string_view tag) {
 }
 
 void Edit::set_body(std::string body) {
-    const std::string length = std::to_string(body.size());
-    if (const auto index = message_.find(HeaderId::content_length)) replace_value(*index, length);
-    else append("Content-Length: " + length);
+    body_size_ = body.size();
     const std::size_t end = message_.bytes().size();
     add(end - message_.body().size(), end, std::move(body));
 }
 
-void Edit::ensure_content_length() {
-    if (!message_.has(HeaderId::content_length)) append("Content-Length: " + std::to_string(message_.body().size()));
+bool Edit::has_right_length() const {
+    const auto index = message_.find(HeaderId::content_length);
+    if (!index) return false;
+    const HeaderField field = message_.field(*index);
+    const bool is_touched =
+        std::ranges::any_of(changes_, [&](const Change& c) { return c.begin < field.end && field.begin < c.end; });
+    return !is_touched && !plain_name(message_, field).empty() && field.value == std::to_string(body_size_);
+}
+
+void Edit::write_length() {
+    const auto index = message_.find(HeaderId::content_length);
+    if (!index) return append("Content-Length: " + std::to_string(body_size_));
+    const HeaderField field = message_.field(*index);
+    const std::string_view name = plain_name(message_, field);
+    std::erase_if(changes_, [&field](const Change& c) { return c.begin < field.end && field.begin < c.end; });
+    add(field.begin, field.end,
+        std::string(name.empty() ? "Content-Length: " : name) + std::to_string(body_size_) + "\r\n");
 }
 
 std::string Edit::to_string() const {
+    if (has_right_length()) return write();
+    Edit with_length = *this;
+    with_length.write_length();
+    return with_length.write();
+}
+
+std::string Edit::write() const {
     const std::string_view bytes = message_.bytes();
     std::size_t size = bytes.size();
     for (const Change& c : changes_) size = size + c.text.size() - (c.end - c.begin);

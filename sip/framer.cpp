@@ -20,7 +20,40 @@ bool is_sip_line(std::string_view line) {
     return false;
 }
 
+/// Content-Length of a header section, or why it tells none.
+struct Length {
+    std::optional<std::uint32_t> octets;
+    const char* body = nullptr;  // where the header section has ended
+    std::string_view reason;
+};
+Length read_length(const char* begin, const char* end) {
+    const auto none = [](std::string_view reason) {
+        return Length{.octets = std::nullopt, .body = nullptr, .reason = reason};
+    };
+    Length length;
+    const char* at = scan::read_line(begin, end).next;
+    while (at != nullptr && at != end && scan::empty_line(at, end) == 0) {
+        scan::FieldSpan field;
+        if (const char* reason = scan::read_field(at, end, field)) return none(reason);
+        at = field.end;
+        if (field.id != HeaderId::content_length) continue;
+        if (length.octets) return none("Content-Length occurs twice");
+        length.octets = parse_u32(field.text());
+        if (!length.octets) return none("bad Content-Length");
+    }
+    if (at == nullptr || at == end) return none("header section does not end");
+    if (!length.octets) return none("Content-Length is missing");
+    length.body = at + scan::empty_line(at, end);
+    return length;
+}
+
 }  // namespace
+
+bool is_one_frame(std::string_view bytes) {
+    const char* const end = bytes.data() + bytes.size();
+    const Length length = read_length(bytes.data(), end);
+    return length.octets && *length.octets == static_cast<std::size_t>(end - length.body);
+}
 
 Framer::~Framer() { wipe(buffer_.data(), buffer_.size()); }
 
@@ -80,7 +113,8 @@ FrameResult Framer::next() {
     return result;
 }
 
-/// Skips line ends between messages. `message` means: something else begins here.
+/// Skips line ends between messages. `message` means: something else begins here. A phone whose link was away for long
+/// may send all its keep-alives at once, and then its request.
 FrameResult Framer::keep_alive() {
     for (std::string_view bytes = rest(); !bytes.empty(); bytes = rest()) {
         if (bytes.front() != '\r' && bytes.front() != '\n') return {.frame = Frame::message, .bytes = {}, .reason = {}};
@@ -98,15 +132,17 @@ FrameResult Framer::keep_alive() {
 }
 
 FrameResult Framer::find_head_end() {
-    const std::string_view bytes = rest().substr(0, kMaxMessage);
+    const std::size_t most = std::min(limit_.message, kMaxMessage);
+    const std::string_view bytes = rest().substr(0, most);
     const char* const begin = bytes.data();
     const char* const end = begin + bytes.size();
     if (!scan::is(bytes.front(), scan::kToken)) return fail(0, "this is not SIP");
+    if (scanned_ > bytes.size()) return fail(bytes.size(), scan::kHeadTooLarge);  // the limit has sunk meanwhile
     while (true) {
         const scan::Line line = scan::read_line(begin + scanned_, end);
         scanned_ = static_cast<std::size_t>(line.text_end - begin);
         if (line.reason != nullptr) return fail(scanned_, line.reason);
-        if (line.next == nullptr) return bytes.size() == kMaxMessage ? fail(bytes.size(), "header section too large") : FrameResult{};
+        if (line.next == nullptr) return bytes.size() == most ? fail(bytes.size(), scan::kHeadTooLarge) : FrameResult{};
         if (line_ == 0 && !is_sip_line(bytes.substr(0, scanned_))) return fail(scanned_, "this is not SIP");
         const bool is_last = scanned_ == line_;
         line_ = scanned_ = static_cast<std::size_t>(line.next - begin);
@@ -116,21 +152,12 @@ FrameResult Framer::find_head_end() {
 
 /// The header section is whole: sets total_ from Content-Length.
 FrameResult Framer::measure(std::size_t head_length) {
-    const char* const end = rest().data() + head_length;
-    const char* at = scan::read_line(rest().data(), end).next;
-    std::optional<std::uint32_t> length;
-    while (scan::empty_line(at, end) == 0) {
-        scan::FieldSpan field;
-        if (const char* reason = scan::read_field(at, end, field)) return fail(head_length, reason);
-        at = field.end;
-        if (field.id != HeaderId::content_length) continue;
-        if (length) return fail(head_length, "Content-Length occurs twice");
-        length = parse_u32(field.text());
-        if (!length) return fail(head_length, "bad Content-Length");
-    }
-    if (!length) return fail(head_length, "Content-Length is missing");
-    if (*length > kMaxMessage - head_length) return fail(head_length, "message too large");
-    total_ = head_length + *length;
+    const Length length = read_length(rest().data(), rest().data() + head_length);
+    if (!length.octets) return fail(head_length, length.reason);
+    const std::size_t most = std::min(limit_.message, kMaxMessage);
+    if (head_length > most || *length.octets > most - head_length || *length.octets > limit_.body)
+        return fail(head_length, scan::kTooLarge);
+    total_ = head_length + *length.octets;
     return {};
 }
 

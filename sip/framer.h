@@ -36,6 +36,8 @@ public:
     bool feed(std::string_view bytes);
     /// The next thing at the front of the buffer; call it until it says need_more. An error is final: it is returned again and again.
     FrameResult next();
+    /// Holds for messages whose header section is not whole yet.
+    void set_limit(const MessageLimit& limit) { limit_ = limit; }
     /// True between two messages: nothing half read is held (a connection may then be handed over).
     bool is_empty() const { return buffer_.size() == consumed_; }
 
@@ -58,6 +60,11 @@ private:
     std::size_t keep_alives_ = 0; ///< line ends skipped since the buffer was last empty
     bool half_ping_ = false;      ///< one CRLF was seen between messages
     FrameResult failure_;
+    MessageLimit limit_;
 };
+
+/// Whether a reader of a stream takes these bytes for one whole message and nothing more: one Content-Length, which is
+/// that of the body.
+bool is_one_frame(std::string_view bytes);
 
 }  // namespace gmgate::sip

@@ -208,7 +208,7 @@ std::expected<Message, ParseError> Message::parse(std::string_view bytes) {
     if (result->bytes_.empty()) {
         error.reason = "empty message";
     } else if (result->bytes_.size() > kMaxMessage) {
-        error.reason = "message too large";
+        error.reason = scan::kTooLarge;
     } else {
         Reader reader(*result, result->bytes_);
         if (reader.run()) return result;

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "sip/edit.h"
+#include "sip/scanner.h"
 #include "sip/spawn.h"
 #include "sip/stun.h"
 #include "sip/transport_impl.h"
@@ -9,6 +10,8 @@
 namespace gmgate::sip {
 namespace {
 
+/// Octets of an answer to whoever sent too much; perhaps the address is not its own.
+constexpr std::size_t kMaxEcho = 4096;
 constexpr std::string_view kPing = "\r\n\r\n", kPong = "\r\n";
 
 /// Datagrams that only keep a NAT binding: CRLFs, zero octets, nothing at all. No SIP message consists of these.
@@ -42,11 +45,12 @@ void Transports::Impl::receive_datagram(std::string_view bytes, const Flow& flow
 }
 
 void Transports::Impl::receive_stream(const std::shared_ptr<Connection>& connection, std::string_view bytes) {
+    if (limit_of) connection->framer.set_limit(limit_of(connection->flow));
     // The framer takes one read of at most a whole message beside an incomplete one: give it pieces, and a burst is no overflow.
     while (!bytes.empty() && !connection->closing) {
         const std::size_t piece = std::min(bytes.size(), kMaxMessage);
         if (!connection->framer.feed(bytes.substr(0, piece))) {
-            answer_malformed({}, {.reason = "message too large", .offset = 0, .answerable = false}, connection->flow);
+            answer_malformed({}, {.reason = scan::kTooLarge, .offset = 0, .answerable = false}, connection->flow);
             begin_close(connection, false);
             return;
         }
@@ -73,7 +77,13 @@ void Transports::Impl::receive_stream(const std::shared_ptr<Connection>& connect
 }
 
 void Transports::Impl::receive_message(std::string_view bytes, const Flow& flow) {
+    // A datagram is measured before it is copied and parsed; on a stream the framer has done so.
+    const MessageLimit limit = limit_of && !is_reliable(flow.transport) ? limit_of(flow) : MessageLimit{};
+    if (bytes.size() > limit.message)
+        return answer_malformed(bytes, {.reason = scan::kTooLarge, .offset = 0, .answerable = true}, flow);
     auto message = OwnedMessage::parse(bytes);
+    if (message && (*message)->body().size() > limit.body)
+        return answer_malformed(bytes, {.reason = scan::kTooLarge, .offset = 0, .answerable = true}, flow);
     if (!message) {
         answer_malformed(bytes, message.error(), flow);
         return;
@@ -84,9 +94,12 @@ void Transports::Impl::receive_message(std::string_view bytes, const Flow& flow)
 }
 
 void Transports::Impl::answer_malformed(std::string_view bytes, const ParseError& error, const Flow& flow) {
+    const bool is_too_large = error.reason == scan::kTooLarge || error.reason == scan::kHeadTooLarge;
     ++counters->malformed;
+    if (is_too_large) ++counters->too_large;
     if (!error.answerable) return;
     auto answer = make_bad_request(bytes, error);
+    if (answer && is_too_large && answer->size() > kMaxEcho) return;
     if (!answer || !bad_requests.allow(std::chrono::steady_clock::now())) return;
     const auto route = route_reply(flow);
     if (route && send(*route, std::move(*answer))) ++counters->bad_requests_answered;

@@ -88,6 +88,8 @@ std::optional<std::string> make_bad_request(std::string_view bytes, const ParseE
     std::string_view phrase = error.reason;
     if (error.reason == scan::kVersionNotSupported) status = 505, phrase = "Version Not Supported";
     if (error.reason == scan::kUnknownMethodDiffers) status = 501, phrase = "Not Implemented";  // RFC 4475 §3.1.2.18
+    if (error.reason == scan::kTooLarge || error.reason == scan::kHeadTooLarge)
+        status = 513, phrase = "Message Too Large";
     std::string out;
     out.reserve(salvaged.lines.size() + 128);
     append_status_line(out, status, phrase);

@@ -173,6 +173,8 @@ Salvage salvage(std::string_view bytes, std::string_view to_tag);
 bool is_answerable(std::string_view bytes);
 
 inline constexpr std::string_view kVersionNotSupported = "SIP version not supported";
+/// More than whoever sent it may send: MessageLimit.
+inline constexpr std::string_view kTooLarge = "message too large", kHeadTooLarge = "header section too large";
 /// A method that we do not know, and another one in CSeq: which of the two is meant only a later standard can say.
 inline constexpr std::string_view kUnknownMethodDiffers = "CSeq method differs from the unknown one of the request";
 

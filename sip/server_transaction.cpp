@@ -24,6 +24,10 @@ ServerFlow::ServerFlow(const std::shared_ptr<TransactionCore>& core, const Serve
       timers_(core->timers_for(flow)) {}
 
 void ServerFlow::start() {
+    // With a TLS connection a registration ends, and with that its calls: an INVITE holds none open.
+    const auto core = core_.lock();
+    is_due_ = core && is_reliable(flow_.transport) && !(is_invite() && flow_.transport == Transport::tls);
+    if (is_due_) ++core->answers_due[flow_.connection];
     // RFC 4320 §4.1: a non-INVITE request gets 100 once the client's Timer E has reached T2, not before.
     retransmit_in(is_invite() ? kTryingDelay : time_until_t2(timers_));
     end_in(64 * timers_.t1);
@@ -65,6 +69,7 @@ Result<void> ServerFlow::respond_final(int status, std::string response) {
     }
     unsent_.clear();
     final_given_ = true;
+    count_answered();
     stop_retransmission();
     cancel_handler_ = nullptr;
     if (is_invite() && status < 300) {
@@ -88,6 +93,11 @@ Result<void> ServerFlow::respond_final(int status, std::string response) {
         end_in(64 * timers_.t1);  // Timer J
     }
     return {};
+}
+
+void ServerFlow::count_answered() {
+    const auto core = core_.lock();
+    if (std::exchange(is_due_, false) && core) core->answered(flow_.connection);
 }
 
 Result<void> ServerFlow::respond_again(int status, std::string response) {
@@ -204,6 +214,7 @@ void ServerFlow::terminate() {
     last_.clear();
     unsent_.clear();
     cancel_handler_ = nullptr;
+    count_answered();
     if (const auto core = core_.lock()) core->servers.erase(key_);
 }
 

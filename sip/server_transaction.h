@@ -44,6 +44,7 @@ private:
     Result<void> transmit(std::string response);
     void repeat_last();
     void tell_cancelled();
+    void count_answered();
     void on_retransmit() override;
     void on_end() override;
     std::shared_ptr<void> hold() override { return shared_from_this(); }
@@ -61,6 +62,7 @@ private:
     State state_ = State::trying;
     bool final_given_ = false;
     bool cancelled_ = false;
+    bool is_due_ = false;  // counted in answers_due
 };
 
 }  // namespace gmgate::sip

@@ -60,6 +60,8 @@ struct TransactionCore {
     /// Whether what came on `flow` may belong to a transaction of `of`, behind the same `door`: with nobody known
     /// behind it, a stream's transaction stays on its connection until that has ended.
     bool is_way_of(const Door& door, const Flow& of, const Flow& flow) const;
+    /// A request that came over this connection has its final response, or will have none.
+    void answered(ConnectionId connection);
     bool is_crowded() const { return servers.size() > limits.server_transactions / 2; }
 
     asio::any_io_executor executor;
@@ -74,6 +76,8 @@ struct TransactionCore {
     std::unordered_map<ServerKey, std::shared_ptr<ServerFlow>, KeyHash> servers;
     std::unordered_map<ClientKey, std::shared_ptr<ClientFlow>, KeyHash> clients;
     std::unordered_map<ConnectionId, std::unordered_set<ClientFlow*>> clients_of;  ///< those that wait on a stream connection
+    std::unordered_map<ConnectionId, std::size_t>
+        answers_due;  ///< how many requests that came over a stream connection wait for a final response
 };
 
 /// The two deadlines that a transaction can have at a time: its next retransmission and its end.

@@ -84,6 +84,13 @@ std::string TransactionCore::tag_for(const ServerKey& key) const {
     return fmt::format("{:016x}", siphash(tag_key, {reinterpret_cast<const char*>(&key.hash), sizeof key.hash}));
 }
 
+void TransactionCore::answered(ConnectionId connection) {
+    const auto found = answers_due.find(connection);
+    if (found == answers_due.end() || --found->second != 0) return;
+    answers_due.erase(found);
+    transports.all_answered(connection);
+}
+
 bool TransactionCore::is_way_of(const Door& door, const Flow& of, const Flow& flow) const {
     if (door.owner.value != 0 || !is_reliable(flow.transport) || of.connection == flow.connection) return true;
     return !transports.is_open(of.connection);
@@ -349,6 +356,10 @@ Transactions::Transactions(asio::any_io_executor executor, Transports& transport
     transports.on_message([weak](OwnedMessage message, const Flow& flow) {
         if (const auto self = weak.lock()) self->receive(std::move(message), flow);
     });
+    transports.set_answers_due([weak](ConnectionId connection) {
+        const auto self = weak.lock();
+        return self && self->answers_due.contains(connection);
+    });
     transports.watch_closed([weak](const Flow& flow) {
         if (const auto self = weak.lock()) self->connection_lost(flow);
     });
@@ -357,6 +368,7 @@ Transactions::Transactions(asio::any_io_executor executor, Transports& transport
 Transactions::~Transactions() {
     impl_->transports.on_message(nullptr);
     impl_->transports.watch_closed(nullptr);
+    impl_->transports.set_answers_due(nullptr);
     impl_->stop();
 }
 

@@ -103,6 +103,12 @@ Flow Transports::Impl::add(std::unique_ptr<ByteStream> stream, Flow flow) {
 
 std::shared_ptr<Connection> Transports::Impl::find(ConnectionId id) const {
     const auto found = connections.find(id);
+    return found != connections.end() && !found->second->closing && !found->second->half_closed ? found->second
+                                                                                                : nullptr;
+}
+
+std::shared_ptr<Connection> Transports::Impl::find_to_send(ConnectionId id) const {
+    const auto found = connections.find(id);
     return found != connections.end() && !found->second->closing ? found->second : nullptr;
 }
 
@@ -161,7 +167,10 @@ void Transports::Impl::sweep() {
     for (const auto& [id, connection] : connections) {  // closing takes nothing out of the table: that happens in later turns
         if (connection->closing) {
             if (now >= connection->close_by) connection->stream->close(true);
-        } else if (!connection->kept && limits.unbound_idle.count() > 0 && now - connection->last_message >= limits.unbound_idle) {
+        } else if (connection->half_closed) {
+            if (now >= connection->close_by) begin_close(connection, false);
+        } else if (!connection->kept && limits.unbound_idle.count() > 0 &&
+                   now - connection->last_message >= limits.unbound_idle) {
             begin_close(connection, false);
         }
     }
@@ -174,9 +183,14 @@ Result<void> Transports::Impl::send(const Flow& flow, std::string bytes) {
         ++counters->messages_not_sent;
         return failure(Reaction::broken, "no SA covers " + flow.local.to_string() + " to " + flow.remote.to_string());
     }
+    if (is_reliable(flow.transport) &&
+        !is_one_frame(bytes)) {  // whoever made it: the last place where that can be seen
+        ++counters->messages_not_sent;
+        return failure(Reaction::internal, "a message for a stream has no Content-Length, or another than its body's");
+    }
     if (traffic_watcher) guarded("traffic watcher", [&] { traffic_watcher(true, flow, bytes); });
     if (flow.transport != Transport::udp) {
-        const auto connection = find(flow.connection);
+        const auto connection = find_to_send(flow.connection);
         if (!connection)
             return failure(Reaction::broken, "there is no connection between " + flow.local.to_string() + " and " + flow.remote.to_string());
         connection->last_message = std::chrono::steady_clock::now();
@@ -222,6 +236,8 @@ void Transports::Impl::shutdown() {
     for (const auto& [id, connection] : connections) {
         connection->closing = true;
         connection->stream->close(false);
+        if (connection->half_closed && !connection->writing)
+            asio::post(executor, [self = shared_from_this(), connection] { self->finish(connection); });
     }
 }
 
@@ -261,8 +277,10 @@ Transports::~Transports() {
     impl_->message_handler = nullptr;
     impl_->closed_handler = nullptr;
     impl_->closed_watcher = nullptr;
+    impl_->answers_due = nullptr;
     impl_->reply_route = nullptr;
     impl_->may_leave = nullptr;
+    impl_->limit_of = nullptr;
     impl_->opened_handler = nullptr;
 }
 
@@ -283,8 +301,18 @@ void Transports::close_listener(const Endpoint& local) {
 void Transports::on_message(MessageHandler handler) { impl_->message_handler = std::move(handler); }
 void Transports::on_closed(ClosedHandler handler) { impl_->closed_handler = std::move(handler); }
 void Transports::watch_closed(ClosedHandler watcher) { impl_->closed_watcher = std::move(watcher); }
+void Transports::set_answers_due(std::function<bool(ConnectionId)> answers_due) {
+    impl_->answers_due = std::move(answers_due);
+}
+void Transports::all_answered(ConnectionId connection) {
+    const auto found = impl_->find_to_send(connection);
+    if (found && found->half_closed) impl_->begin_close(found, false);
+}
 void Transports::on_traffic(std::function<void(bool, const Flow&, std::string_view)> watcher) { impl_->traffic_watcher = std::move(watcher); }
 void Transports::set_gate(std::function<bool(const Flow&)> may_leave) { impl_->may_leave = std::move(may_leave); }
+void Transports::set_message_limit(std::function<MessageLimit(const Flow&)> limit_of) {
+    impl_->limit_of = std::move(limit_of);
+}
 void Transports::set_reply_route(std::function<std::optional<Flow>(const Flow&)> route) { impl_->reply_route = std::move(route); }
 std::optional<Flow> Transports::reply_route(const Flow& received_on) const { return impl_->route_reply(received_on); }
 
@@ -316,6 +344,8 @@ std::optional<Flow> Transports::find_connection(const Endpoint& local, const End
 }
 
 bool Transports::is_open(ConnectionId connection) const { return impl_->find(connection) != nullptr; }
+
+bool Transports::can_answer(ConnectionId connection) const { return impl_->find_to_send(connection) != nullptr; }
 
 std::optional<Protection> Transports::protection(ConnectionId connection) const {
     const auto found = impl_->find(connection);

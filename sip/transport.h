@@ -21,6 +21,8 @@
 
 namespace gmgate::sip {
 
+struct TransactionCore;
+
 enum class Transport : std::uint8_t { udp, tcp, tls };
 std::string_view to_string(Transport transport);  ///< "UDP", as in Via
 bool is_reliable(Transport transport);
@@ -74,13 +76,16 @@ struct TransportLimits {
     std::size_t connections_per_address = 1024;  ///< carrier NAT puts many phones behind one address
     std::size_t write_queue_octets = 262144;     ///< per connection; beyond it the connection is closed and counted
     std::chrono::seconds unbound_idle{60};       ///< a stream connection that nobody keeps (see keep_open) is closed after this time without a whole message either way
+    std::chrono::seconds half_closed{
+        32};  ///< a peer that has ended its sending side gets the answers due to it for so long (64*T1)
     std::chrono::seconds user_timeout{10};       ///< TCP_USER_TIMEOUT; also how long a closing connection may take to flush
     std::uint32_t bad_requests_per_second = 100; ///< 400s to bytes that are no SIP, of the whole process; beyond it they are only counted
 };
 
 struct TransportCounters {
     std::uint64_t datagrams_in = 0, datagrams_out = 0, datagrams_not_sent = 0, receive_calls = 0, send_calls = 0;
-    std::uint64_t messages_in = 0, messages_not_sent = 0, malformed = 0, keep_alives = 0, stun_requests = 0;
+    std::uint64_t messages_in = 0, messages_not_sent = 0, malformed = 0, too_large = 0, keep_alives = 0,
+                  stun_requests = 0;
     std::uint64_t connections_opened = 0, connections_accepted = 0, connections_refused_limit = 0, connections_closed = 0, write_queue_overflows = 0;
     std::uint64_t bad_requests_answered = 0;
 };
@@ -119,12 +124,17 @@ public:
     /// Asked before each message leaves; false: it is not sent, counted as messages_not_sent, and send() fails with Reaction::broken.
     /// On a protected port the kernel swallows a datagram without an SA and reports success, so only the gateway can know. Default: all.
     void set_gate(std::function<bool(const Flow&)> may_leave);
+    /// How large a message may be that comes this way; asked when its bytes come. Larger ones get 513, are counted as
+    /// too_large and malformed, and end a stream. Default: kMaxMessage.
+    void set_message_limit(std::function<MessageLimit(const Flow&)> limit_of);
     /// Shows every message as it is received (whole, and SIP) or queued for sending. `outward`: towards flow.remote. For an operator's trace;
     /// it must not send. Empty: none, which costs nothing.
     void on_traffic(std::function<void(bool outward, const Flow&, std::string_view bytes)> watcher);
 
-    /// Queues a message. UDP: on the socket bound to flow.local; stream: on flow.connection. Errors: no such socket or connection
-    /// (Reaction::broken), queue full (exhausted). UDP success means "given to the kernel queue", not "sent under ESP".
+    /// Queues a message. UDP: on the socket bound to flow.local; stream: on flow.connection. Errors: no such socket or
+    /// connection (Reaction::broken), queue full (exhausted), and on a stream a message without the one Content-Length
+    /// that is its body's (internal): the peer would read the body as the next message, or close a connection that
+    /// others use, too. UDP success means "given to the kernel queue", not "sent under ESP".
     Result<void> send(const Flow& flow, std::string bytes);
     /// Gives the queues to the kernel now instead of at the end of the loop's turn, as far as the sockets take them: before the SAs
     /// under a last message are deleted.
@@ -141,6 +151,9 @@ public:
     /// A live connection between exactly these endpoints; nullopt when there is none.
     std::optional<Flow> find_connection(const Endpoint& local, const Endpoint& remote) const;
     bool is_open(ConnectionId connection) const;
+    /// Open, or ended by the peer in its own direction only while answers are due there: send() takes them, and nothing
+    /// else should go over it.
+    bool can_answer(ConnectionId connection) const;
     /// Nothing when it is in clear, ended or ending.
     std::optional<Protection> protection(ConnectionId connection) const;
     /// While kept, a connection is not closed for being idle (a registered phone's).
@@ -179,8 +192,13 @@ public:
 
 private:
     friend class Transactions;
+    friend struct TransactionCore;
     /// Transactions learn of an ended connection before on_closed is called.
     void watch_closed(ClosedHandler watcher);
+    /// Asked when a peer has ended its sending side: whether answers are due over that connection. It ends with
+    /// all_answered().
+    void set_answers_due(std::function<bool(ConnectionId)> answers_due);
+    void all_answered(ConnectionId connection);
     struct Impl;
     std::shared_ptr<Impl> impl_;  // shared with pending completion handlers, which must outlive a shutdown
 };

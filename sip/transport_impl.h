@@ -26,15 +26,17 @@ struct Connection {
     bool dirty = false;         // listed for the next flush
     bool kept = false;
     bool closing = false;       // no longer read, found or sent to; ends when the queue is empty
+    bool half_closed = false;   // the peer sends nothing more, answers are due to it: neither read nor found, but sent
+                                // to until close_by
     bool reader_done = false;
     bool writer_done = false;   // our sending side has ended
     TimePoint last_message;     // or the beginning
-    TimePoint close_by;         // valid while closing
+    TimePoint close_by;         // valid while closing or half closed
 
     std::size_t queued() const { return queue.size() + in_flight; }
     /// Clears the mark when nothing is held on either side. A connection that is closing is never gone on with.
     void settle() const {
-        if (!closing && framer.is_empty() && queued() == 0) mark.clear();
+        if (!closing && !half_closed && framer.is_empty() && queued() == 0) mark.clear();
     }
 };
 
@@ -79,6 +81,8 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     /// Puts a connected stream into the table and starts to read it. The caller has checked the limits.
     Flow add(std::unique_ptr<ByteStream> stream, Flow flow);
     std::shared_ptr<Connection> find(ConnectionId id) const;
+    /// Also one that is half closed.
+    std::shared_ptr<Connection> find_to_send(ConnectionId id) const;
     void sweep_later();
     void sweep();
     void shutdown();
@@ -94,6 +98,9 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     /// `reset` drops what is queued; else the connection ends once it is written.
     void begin_close(const std::shared_ptr<Connection>& connection, bool reset);
     void flush(const std::shared_ptr<Connection>& connection);
+    /// The peer has ended its sending side: with answers due our side goes on, and true comes back.
+    bool go_on_answering(const std::shared_ptr<Connection>& connection);
+    void forget_endpoints(const Connection& connection);
     /// Everything is written: ends our side and waits for the peer's end (until close_by), for a socket that is closed while the peer
     /// still sends answers with RST, which destroys what the peer has not read.
     void end_writing(const std::shared_ptr<Connection>& connection);
@@ -121,8 +128,10 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     std::shared_ptr<ReceiveBuffers> buffers = std::make_shared<ReceiveBuffers>();
     MessageHandler message_handler;
     ClosedHandler closed_handler, closed_watcher;
+    std::function<bool(ConnectionId)> answers_due;
     std::function<std::optional<Flow>(const Flow&)> reply_route;
     std::function<bool(const Flow&)> may_leave;
+    std::function<MessageLimit(const Flow&)> limit_of;
     std::function<StepMark(const Flow&, int)> opened_handler;
     std::vector<FileDescriptor> inherited;
     std::vector<FileDescriptor> prepared;

@@ -66,6 +66,9 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     p_.trace.core_answered(asked);
     if (!response && response.error().reaction == Reaction::reject) {
         object(x, {483, "max-forwards", response.error().text});
+    } else if (!response && x.is_disliked) {  // no fault of the core's, and no alarm for its operator
+        p_.counters.add(Counter::core_closed);
+        object(x, {502, "core-closes", "the core closes the connection when it reads this request"});
     } else if (!response) {
         p_.counters.add(Counter::core_unreachable);
         object(x, {504, "core", "the core gives no answer: " + response.error().text});  // C-18
@@ -200,7 +203,8 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     };
     auto targets = co_await p_.core.next_hops();
     if (!targets) co_return std::unexpected(targets.error());
-    CoreAttempts attempts(p_.core, std::move(*targets), build);
+    const bool is_stranger = x.over == Over::unprotected || (x.over == Over::tls && !x.is_bound);
+    CoreAttempts attempts(p_.core, std::move(*targets), build, is_stranger ? Traffic::strangers : Traffic::phones);
     auto sent = co_await attempts.next();
     if (!sent) co_return std::unexpected(sent.error());
     for (;;) {
@@ -220,6 +224,7 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
                 continue;
             }
         }
+        x.is_disliked = attempts.is_disliked();
         if (!response) co_return std::unexpected(response.error());
         x.record.core_status = (*response)->status();
         co_return std::move(*response);

@@ -79,6 +79,7 @@ private:
         Choice choice;
         bool has_response = false;
         bool is_bound = false;                ///< over the TLS connection bound to its contact
+        bool is_disliked = false;             ///< CoreAttempts::is_disliked()
         std::optional<std::string_view> integrity_protected;
         std::string token;
         DecisionRecord record;

@@ -51,6 +51,7 @@ namespace gmgate::daemon {
     X(unprotected_rejected, "requests other than REGISTER and emergency rejected on an unprotected port")      \
     X(emergency_passed, "emergency requests passed from an unprotected port")                                  \
     X(core_unreachable, "requests for which the core gave no answer")                                          \
+    X(core_closed, "REGISTERs in clear at which the core closed a connection that carried nothing else")        \
     X(no_sa, "messages not sent from a protected port because their set of SAs has ended")                     \
     X(no_set, "requests towards a UE refused because it has no set of SAs")                                    \
     X(not_registered, "requests towards a token that is not registered")                                       \

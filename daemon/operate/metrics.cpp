@@ -68,6 +68,10 @@ void add_transport(Page& page, const MetricSources& s) {
     page.counter("datagrams_not_sent_total", "UDP datagrams that the kernel did not take").add(t.datagrams_not_sent);
     page.counter("sip_messages_total", "SIP messages received").add(t.messages_in);
     page.counter("sip_malformed_total", "received bytes that are no SIP").add(t.malformed);
+    page.counter(
+            "sip_too_large_total",
+            "of these, messages larger than their sender may send ([limits] unprotected-message, unprotected-body)")
+        .add(t.too_large);
     page.counter("keep_alives_total", "CRLF keep-alives received").add(t.keep_alives);
     page.counter("stun_requests_total", "STUN binding requests received").add(t.stun_requests);
     page.counter("connections_opened_total", "stream connections opened by the gateway").add(t.connections_opened);

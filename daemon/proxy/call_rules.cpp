@@ -69,7 +69,6 @@ std::string request_to_core(const sip::Message& request, const ToCore& rules, si
     } else {
         edit.remove_all(HeaderId::p_preferred_identity);
     }
-    edit.ensure_content_length();
     return edit.to_string();
 }
 
@@ -82,7 +81,6 @@ std::string request_to_ue(const sip::Message& request, const ToUe& rules) {
     if (needs_record_route(request))                                                          // the phone meets its side first
         edit.insert_before(HeaderId::record_route, fmt::format("Record-Route: <{}>, <{}>", rules.ue_uri, rules.core_uri));
     strip_for_ue(edit, request);                                                              // C-72
-    edit.ensure_content_length();
     return edit.to_string();
 }
 
@@ -90,7 +88,6 @@ std::string response_to_ue(const sip::Message& response) {
     sip::Edit edit(response);
     pop_via(edit, response);
     strip_for_ue(edit, response);
-    edit.ensure_content_length();
     return edit.to_string();
 }
 
@@ -104,7 +101,6 @@ std::string response_to_core(const sip::Message& response, const ResponseToCore&
         assert_called_identity(edit, response, rules.called_party, rules.registered);         // TS 24.229 §5.2.6.4.4
     else
         edit.remove_all(HeaderId::p_preferred_identity);
-    edit.ensure_content_length();
     return edit.to_string();
 }
 

@@ -13,8 +13,9 @@ namespace {
 constexpr std::chrono::milliseconds kConnectTimeout{4000};  // long enough for one lost SYN, short enough to try UDP in time
 }
 
-Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote, sip::Transport transport, std::string tls_name) {
-    const std::tuple ends(local, remote, tls_name);
+Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote, sip::Transport transport,
+                                           std::string tls_name, unsigned lane) {
+    const std::tuple ends(local, remote, tls_name, lane);
     if (const auto under_way = attempts_.find(ends); under_way != attempts_.end()) {
         const std::shared_ptr<Attempt> attempt = under_way->second;
         std::error_code cancelled;
@@ -23,14 +24,15 @@ Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote, sip:
     }
     const auto attempt = std::make_shared<Attempt>(co_await asio::this_coro::executor);
     attempts_[ends] = attempt;
-    Result<sip::Flow> flow = co_await open(local, remote, transport, std::move(tls_name));
+    Result<sip::Flow> flow = co_await connect_alone(local, remote, transport, std::move(tls_name));
     attempts_.erase(ends);
     attempt->outcome = flow;
     attempt->done.cancel();
     co_return flow;
 }
 
-Task<Result<sip::Flow>> Connector::open(Endpoint local, Endpoint remote, sip::Transport transport, std::string tls_name) {
+Task<Result<sip::Flow>> Connector::connect_alone(Endpoint local, Endpoint remote, sip::Transport transport,
+                                                 std::string tls_name) {
     if (transport == sip::Transport::tls) {
         if (!tls_) co_return failure(Reaction::broken, "TLS is not set up");
         co_return co_await tls_->connect(local, remote, std::move(tls_name), kConnectTimeout);
@@ -41,7 +43,7 @@ Task<Result<sip::Flow>> Connector::open(Endpoint local, Endpoint remote, sip::Tr
     } else {
         log::info("tcp-connect-failed",
                   {{"local", local.to_string()}, {"remote", remote.to_string()}, {"reason", flow.error().text}});
-        flow.error().reaction = Reaction::broken;
+        if (flow.error().reaction != Reaction::exhausted) flow.error().reaction = Reaction::broken;
     }
     co_return flow;
 }

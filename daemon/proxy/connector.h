@@ -25,9 +25,14 @@ public:
     /// How TLS connections are opened; none can be before.
     void use_tls(TlsConnector& tls) { tls_ = &tls; }
 
-    /// A new connection from exactly `local` (port 0: any) to `remote`, kept open while idle. `tls_name`: see TlsConnector::connect. Errors
-    /// have Reaction::broken.
-    Task<Result<sip::Flow>> connect(Endpoint local, Endpoint remote, sip::Transport transport = sip::Transport::tcp, std::string tls_name = {});
+    /// A new connection from exactly `local` (port 0: any) to `remote`, kept open while idle. `tls_name`: see
+    /// TlsConnector::connect. Who gives another `lane` gets a connection of its own. Errors: Reaction::exhausted, a
+    /// limit of ours; broken, everything else.
+    Task<Result<sip::Flow>> connect(Endpoint local, Endpoint remote, sip::Transport transport = sip::Transport::tcp,
+                                    std::string tls_name = {}, unsigned lane = 0);
+    /// The same, shared with nobody.
+    Task<Result<sip::Flow>> connect_alone(Endpoint local, Endpoint remote, sip::Transport transport,
+                                          std::string tls_name);
 
 private:
     struct Attempt {
@@ -35,11 +40,11 @@ private:
         asio::steady_timer done;  ///< never expires; cancelled when the attempt has ended
         std::optional<Result<sip::Flow>> outcome;
     };
-    Task<Result<sip::Flow>> open(Endpoint local, Endpoint remote, sip::Transport transport, std::string tls_name);
 
     sip::Transports& transports_;
     TlsConnector* tls_ = nullptr;
-    std::map<std::tuple<Endpoint, Endpoint, std::string>, std::shared_ptr<Attempt>> attempts_;  ///< shared by the waiting coroutines
+    std::map<std::tuple<Endpoint, Endpoint, std::string, unsigned>, std::shared_ptr<Attempt>>
+        attempts_;  ///< shared by the waiting coroutines
 };
 
 }  // namespace gmgate::daemon

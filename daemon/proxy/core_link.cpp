@@ -21,6 +21,7 @@ namespace {
 constexpr std::size_t kDatagramLimit = 1300;   // RFC 3261 §18.1.1: path MTU unknown
 constexpr std::size_t kCoreAddresses = 4096;   // learnt; an operator's core has tens
 constexpr std::chrono::milliseconds kPingPatience{8000};
+constexpr std::size_t kAlone = 64;  // connections for one request each; they end with its answer
 
 std::uint64_t draw(std::uint64_t most) { return random_u64() % (most + 1); }
 
@@ -51,7 +52,9 @@ CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transacti
 bool CoreLink::is_core_side(const sip::Flow& flow) const {
     if (flow.local == core_.listen) return true;
     return sip::is_reliable(flow.transport) &&
-           std::ranges::any_of(connections_, [&](const auto& known) { return known.second.connection == flow.connection; });
+           (alone_.contains(flow.connection) || std::ranges::any_of(connections_, [&](const auto& known) {
+                return known.second.connection == flow.connection;
+            }));
 }
 
 sip::Door CoreLink::door_of(const sip::Flow& flow) {
@@ -156,7 +159,8 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
 
 // ------------------------------------------------------------------------------------------------------------------ sending
 
-Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transport, std::string tls_name) {
+Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transport, std::string tls_name,
+                                             Traffic traffic) {
     Way way;
     if (transport == CoreTransport::udp) {
         way.flow.transport = sip::Transport::udp;
@@ -164,7 +168,7 @@ Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transpor
         way.flow.remote = to;
         co_return way;
     }
-    const std::tuple key(to, transport, tls_name);
+    const std::tuple key(to, transport, tls_name, traffic);
     if (const auto known = connections_.find(key); known != connections_.end()) {
         if (transports_.is_open(known->second.connection)) {
             way.flow = known->second;
@@ -174,9 +178,25 @@ Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transpor
         connections_.erase(known);
     }
     const Endpoint from{core_.listen.address, Port{0}};
-    const Result<sip::Flow> opened = co_await connector_.connect(from, to, to_sip(transport), std::move(tls_name));
+    const Result<sip::Flow> opened =
+        co_await connector_.connect(from, to, to_sip(transport), std::move(tls_name), static_cast<unsigned>(traffic));
     if (!opened) co_return std::unexpected(opened.error());
     connections_[key] = *opened;
+    way.flow = *opened;
+    co_return way;
+}
+
+Task<Result<CoreLink::Way>> CoreLink::way_alone(Endpoint to, CoreTransport transport, std::string tls_name) {
+    std::erase_if(alone_, [this](sip::ConnectionId connection) { return !transports_.is_open(connection); });
+    if (transport == CoreTransport::udp || alone_.size() >= kAlone)
+        co_return co_await way_to(to, transport, std::move(tls_name), Traffic::strangers);
+    const Endpoint from{core_.listen.address, Port{0}};
+    const Result<sip::Flow> opened =
+        co_await connector_.connect_alone(from, to, to_sip(transport), std::move(tls_name));
+    if (!opened) co_return std::unexpected(opened.error());
+    alone_.insert(opened->connection);
+    transports_.keep_open(opened->connection, false);  // when nobody closes it
+    Way way;
     way.flow = *opened;
     co_return way;
 }
@@ -190,16 +210,20 @@ Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
         std::string text = build_(to_sip(target.transport));
         const CoreTransport transport = transport_for(text.size(), target.transport);
         if (transport != target.transport) text = build_(to_sip(transport));
-        Result<CoreLink::Way> way = co_await link_->way_to(target.endpoint, transport, target.tls_name);
+        Result<CoreLink::Way> way = failure(Reaction::broken, {});
+        if (is_alone_) way = co_await link_->way_alone(target.endpoint, transport, target.tls_name);
+        else way = co_await link_->way_to(target.endpoint, transport, target.tls_name, traffic_);
         if (!way && target.transport == CoreTransport::udp) {  // RFC 3261 §18.1.1: better a fragmented datagram than no request
             text = build_(sip::Transport::udp);
             way = co_await link_->way_to(target.endpoint, CoreTransport::udp);
         }
         if (!way) {
             last = way.error();
-            link_->failed(target, last.text);
+            if (last.reaction != Reaction::exhausted)
+                link_->failed(target, last.text);  // our own limit says nothing of the element
             continue;
         }
+        own_connection_ = link_->alone_.contains(way->flow.connection) ? way->flow.connection : sip::ConnectionId{};
         used_old_connection_ = way->is_old;
         sent_at_ = link_->clock_.now();
         used_ = transport;
@@ -216,6 +240,14 @@ Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
 
 bool CoreAttempts::should_try_again(const Result<sip::OwnedMessage>& outcome) {
     if (!current_) return false;
+    const bool again = judge(outcome);
+    const bool is_over = !outcome || (*outcome)->status() >= 300 || ((*outcome)->status() >= 200 && !is_invite_);
+    if (is_over && own_connection_ != sip::ConnectionId{})
+        link_->transports_.close(std::exchange(own_connection_, {}), false);
+    return again;
+}
+
+bool CoreAttempts::judge(const Result<sip::OwnedMessage>& outcome) {
     if (outcome && (*outcome)->status() != 503) {
         link_->answered(*current_);
         return false;
@@ -225,33 +257,54 @@ bool CoreAttempts::should_try_again(const Result<sip::OwnedMessage>& outcome) {
         link_->answered(*current_);
         return false;
     }
-    if (!is_lost && !outcome && outcome.error().reaction == Reaction::broken && used_old_connection_) {  // the element may have started anew
+    const bool is_closed =
+        !is_lost && !outcome && outcome.error().reaction == Reaction::broken && used_ != CoreTransport::udp;
+    if (is_closed && traffic_ == Traffic::strangers) return try_alone();
+    if (is_closed && used_old_connection_) {  // the element may have started anew
         left_.insert(left_.begin(), *current_);
         return true;
     }
     if (!outcome && outcome.error().reaction != Reaction::broken && outcome.error().reaction != Reaction::retry) return false;  // our own limit
+    return suspect(outcome);
+}
+
+// The connection that strangers share was closed without a word, perhaps because of somebody else's request. Alone it
+// tells whose fault it was; a second close is no failure of the element, and no other element is troubled with it.
+bool CoreAttempts::try_alone() {
+    is_disliked_ = own_connection_ != sip::ConnectionId{};
+    if (std::exchange(is_alone_, true)) return false;
+    left_.insert(left_.begin(), *current_);
+    return true;
+}
+
+// What it says of the element's health: nothing that a stranger causes does so by itself, for he may have chosen a
+// request that brings no answer, or 503.
+bool CoreAttempts::suspect(const Result<sip::OwnedMessage>& outcome) {
+    const std::string why = outcome ? "503" : outcome.error().text;
     const bool is_silence = !outcome && outcome.error().reaction == Reaction::retry;
-    if (!is_silence) link_->failed(*current_, outcome ? "503" : outcome.error().text);
-    else if (is_invite_) link_->silent(*current_, sent_at_, outcome.error().text);
-    else link_->doubt(*current_, sent_at_, outcome.error().text);
+    const bool is_doubtful = (is_silence && !is_invite_) ||
+                             (traffic_ == Traffic::strangers && link_->pinging_on_ && (is_silence || outcome));
+    if (is_doubtful) link_->doubt(*current_, sent_at_, why);
+    else if (is_silence) link_->silent(*current_, sent_at_, why);
+    else link_->failed(*current_, why);
     return !left_.empty();
 }
 
 Task<std::optional<sip::Flow>> CoreAttempts::other_way() {
     if (!current_) co_return std::nullopt;
     const Target target = *current_;
-    const Result<CoreLink::Way> way = co_await link_->way_to(target.endpoint, used_, target.tls_name);
+    const Result<CoreLink::Way> way = co_await link_->way_to(target.endpoint, used_, target.tls_name, traffic_);
     if (!way) co_return std::nullopt;
     co_return way->flow;
 }
 
-Task<Result<void>> CoreLink::send_stateless(CoreAttempts::Build build, std::vector<Target> targets) {
+Task<Result<void>> CoreLink::send_stateless(CoreAttempts::Build build, std::vector<Target> targets, Traffic traffic) {
     if (targets.empty()) co_return failure(Reaction::broken, "no element of the core is known");
     const Target target = targets.front();
     std::string text = build(to_sip(target.transport));
     const CoreTransport transport = transport_for(text.size(), target.transport);
     if (transport != target.transport) text = build(to_sip(transport));
-    Result<Way> way = co_await way_to(target.endpoint, transport, target.tls_name);
+    Result<Way> way = co_await way_to(target.endpoint, transport, target.tls_name, traffic);
     if (!way && target.transport == CoreTransport::udp) {
         text = build(sip::Transport::udp);
         way = co_await way_to(target.endpoint, CoreTransport::udp);
@@ -289,8 +342,13 @@ void CoreLink::silent(const Target& target, TimePoint since, std::string_view wh
 }
 
 void CoreLink::doubt(const Target& target, TimePoint since, std::string_view why) {
-    if (pinging_on_ && !health_.is_down(target.endpoint)) sip::spawn(*pinging_on_, ping(target), "ping");
-    else silent(target, since, why);
+    if (!pinging_on_ || health_.is_down(target.endpoint)) return silent(target, since, why);
+    if (doubted_.insert(target.endpoint).second) sip::spawn(*pinging_on_, ask_about(target), "ping");
+}
+
+Task<void> CoreLink::ask_about(Target target) {
+    co_await ping(target);
+    doubted_.erase(target.endpoint);
 }
 
 Task<void> CoreLink::ping(Target target) {

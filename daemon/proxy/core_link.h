@@ -26,33 +26,49 @@ namespace gmgate::daemon {
 
 class CoreLink;
 
+/// Whose requests a connection to the core carries. What a stranger sends may make the core close it; that must cost
+/// strangers only.
+enum class Traffic : std::uint8_t {
+    phones,     ///< of registered phones, of a phone that answers a challenge over its SAs, and our own
+    strangers,  ///< of somebody who has proved nothing: REGISTER and emergency in clear, or over TLS that is not bound
+};
+
 /// One request on its way to the core: tries one target after the other, each with a branch of its own (RFC 3263 §4.3, RFC 3261 §16.6).
 /// Tells the core link which targets answered. Must not outlive it.
 class CoreAttempts {
 public:
     /// The request as it goes out over that transport, with a fresh branch each time it is called.
     using Build = std::function<std::string(sip::Transport)>;
-    CoreAttempts(CoreLink& link, std::vector<Target> targets, Build build, bool is_urgent = false)
-        : link_(&link), left_(std::move(targets)), build_(std::move(build)), is_urgent_(is_urgent) {}
+    CoreAttempts(CoreLink& link, std::vector<Target> targets, Build build, Traffic traffic, bool is_urgent = false)
+        : link_(&link), left_(std::move(targets)), build_(std::move(build)), traffic_(traffic), is_urgent_(is_urgent) {}
 
     /// Sends to the next target that can be sent to. Errors: Reaction::broken with the last reason when none is left, exhausted.
     Task<Result<std::unique_ptr<sip::ClientTransaction>>> next();
-    /// What came of the last try. True when another target may be tried: nothing came (time-out, broken connection), or 503, and there is
-    /// another target, or the connection was an old one and the same target deserves a new one.
+    /// What came of the last try. True when another target may be tried: nothing came (time-out, broken connection), or
+    /// 503, and there is another target, or the connection was an old one and the same target deserves a new one. A
+    /// stranger's request whose connection ended is tried once more, on a connection that it shares with nobody.
     bool should_try_again(const Result<sip::OwnedMessage>& outcome);
+    /// The element ended a connection that carried nothing but this request: it is the request that it does not like.
+    bool is_disliked() const { return is_disliked_; }
     /// The connection of the last try has ended after a provisional response: a new one to the same target, over which it can still be
     /// cancelled; nullopt when it takes none.
     Task<std::optional<sip::Flow>> other_way();
 
 private:
+    bool judge(const Result<sip::OwnedMessage>& outcome);
+    bool try_alone();
+    bool suspect(const Result<sip::OwnedMessage>& outcome);
+
     CoreLink* link_;
     std::vector<Target> left_;
     Build build_;
+    Traffic traffic_;
     bool is_urgent_;
     std::optional<Target> current_;
     TimePoint sent_at_{};
     CoreTransport used_ = CoreTransport::udp;
-    bool used_old_connection_ = false, is_invite_ = false;
+    bool used_old_connection_ = false, is_invite_ = false, is_alone_ = false, is_disliked_ = false;
+    sip::ConnectionId own_connection_;  ///< 0: it is shared
 };
 
 class CoreLink {
@@ -84,7 +100,7 @@ public:
     Task<Result<std::vector<Target>>> targets_for(std::string route_uri, std::vector<std::string> service_route);
 
     /// ACK to 2xx, late responses: outside transactions, to the first of `targets`; TCP for what is too long for a datagram.
-    Task<Result<void>> send_stateless(CoreAttempts::Build build, std::vector<Target> targets);
+    Task<Result<void>> send_stateless(CoreAttempts::Build build, std::vector<Target> targets, Traffic traffic);
     Task<Result<void>> send_stateless(std::string bytes, sip::Transport transport, Endpoint to);
 
     /// OPTIONS to every next hop, again and again; ends with the loop. Answers bring an element back, silence takes it out.
@@ -98,8 +114,12 @@ private:
         bool is_old = false;  ///< a connection that was open already
     };
     Task<Result<std::vector<Target>>> resolve(std::vector<NextHop> hops);
-    Task<Result<Way>> way_to(Endpoint to, CoreTransport transport, std::string tls_name = {});
+    Task<Result<Way>> way_to(Endpoint to, CoreTransport transport, std::string tls_name = {},
+                             Traffic traffic = Traffic::phones);
+    /// The same over a connection that nobody else gets; while there are too many of them, over the strangers' one.
+    Task<Result<Way>> way_alone(Endpoint to, CoreTransport transport, std::string tls_name);
     Task<void> ping(Target target);
+    Task<void> ask_about(Target target);  ///< one ping at a time because of a doubt
     void answered(const Target& target);
     void log_down(const Target& target, std::string_view why);
     void failed(const Target& target, std::string_view why);
@@ -114,11 +134,14 @@ private:
     Clock clock_;
     OwnMarks marks_;
     std::string via_host_, uri_host_;
-    std::map<std::tuple<Endpoint, CoreTransport, std::string>, sip::Flow> connections_;  ///< the live TCP or TLS connection to each element, by TLS name
+    /// The live TCP or TLS connection to each element, by TLS name and by whose requests it carries.
+    std::map<std::tuple<Endpoint, CoreTransport, std::string, Traffic>, sip::Flow> connections_;
+    std::set<sip::ConnectionId> alone_;                                    ///< of single requests; bounded
     std::set<Address> core_addresses_;                                     ///< bounded; configured ones and those learnt
     Connector connector_;
     Health health_;
     std::optional<asio::any_io_executor> pinging_on_;                      ///< while watch_next_hops() runs
+    std::set<Endpoint> doubted_;                                           ///< a ping is under way because of a doubt
     std::unique_ptr<Resolver> resolver_;                                   ///< made when the first name is met
 };
 

@@ -99,7 +99,8 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     if (initial) rules.route.emplace();  // an unknown phone does not choose its way through the network
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
     Result<std::vector<Target>> targets = co_await core_.emergency_next_hops();
-    const auto attempts = std::make_shared<CoreAttempts>(core_, targets ? std::move(*targets) : std::vector<Target>{}, build, true);
+    const auto attempts = std::make_shared<CoreAttempts>(core_, targets ? std::move(*targets) : std::vector<Target>{},
+                                                         build, Traffic::strangers, true);
     auto client = co_await attempts->next();
     if (!client) {
         if (initial) emergency_.close(token);
@@ -170,7 +171,7 @@ Task<void> Router::stray_emergency(sip::OwnedMessage message, sip::Flow flow) {
     Result<std::vector<Target>> targets = co_await core_.emergency_next_hops();
     if (!targets) co_return;
     CoreAttempts::Build build = [&](sip::Transport transport) { return request_to_core(*message, rules, transport); };
-    (void)co_await core_.send_stateless(std::move(build), std::move(*targets));
+    (void)co_await core_.send_stateless(std::move(build), std::move(*targets), Traffic::strangers);
 }
 
 }  // namespace gmgate::daemon

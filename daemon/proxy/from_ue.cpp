@@ -106,7 +106,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
         co_return co_await answer(transaction, std::move(refusal), aim);
     }
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
-    const auto attempts = std::make_shared<CoreAttempts>(core_, std::move(*targets), build, is_urgent);
+    const auto attempts = std::make_shared<CoreAttempts>(core_, std::move(*targets), build, Traffic::phones, is_urgent);
     auto client = co_await attempts->next();
     if (!client) {
         Answer refusal = unreachable(client.error());

@@ -171,7 +171,9 @@ Task<void> RegEvents::subscribe(std::string call_id, seconds expires) {
     std::vector<std::string> no_service_route;
     Result<std::vector<Target>> targets = co_await core_.targets_for(std::move(first), std::move(no_service_route));
     if (targets) {
-        CoreAttempts attempts(core_, std::move(*targets), [&](sip::Transport transport) { return subscribe_text(asked, expires, transport); });
+        CoreAttempts attempts(
+            core_, std::move(*targets),
+            [&](sip::Transport transport) { return subscribe_text(asked, expires, transport); }, Traffic::phones);
         bool try_again = true;
         while (try_again) {
             auto sent = co_await attempts.next();

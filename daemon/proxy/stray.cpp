@@ -80,7 +80,7 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     Result<std::vector<Target>> targets = co_await core_.targets_for(top_route, service_route);
     CoreAttempts::Build build = [&](sip::Transport transport) { return request_to_core(*ack, rules, transport); };
     Result<void> sent = failure(Reaction::broken, {});
-    if (targets) sent = co_await core_.send_stateless(std::move(build), std::move(*targets));
+    if (targets) sent = co_await core_.send_stateless(std::move(build), std::move(*targets), Traffic::phones);
     else sent = std::unexpected(targets.error());
     if (!sent) log::info("proxy-stray-not-sent", {{"what", "ACK"}, {"token", token}, {"reason", sent.error().text}});
 }

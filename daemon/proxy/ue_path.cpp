@@ -85,7 +85,12 @@ Task<std::optional<sip::Flow>> Router::other_way_to_ue(std::string token) {
 
 Task<bool> Router::aim_at_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token) {
     const bool is_stream = sip::is_reliable(transaction->flow().transport);
-    if (is_stream && transports_.is_open(transaction->flow().connection)) {  // B-15: on the same connection, while its set lives
+    // B-15: on the same connection, while its set lives. A phone that has ended its sending side may have closed it
+    // altogether: over SAs one of ours is the safer way (RFC 3261 §18.2.2), over TLS there is no other.
+    const sip::Flow& came = transaction->flow();
+    const bool is_there = came.transport == sip::Transport::tls ? transports_.can_answer(came.connection)
+                                                                : transports_.is_open(came.connection);
+    if (is_stream && is_there) {
         const FlowOwner owner = table_.owner_of(transaction->flow());
         if (owner.registration != nullptr && owner.registration->token == token) {
             transaction->set_reply_flow(transaction->flow());

@@ -78,7 +78,14 @@ inline void check_fields(const Message& message) {
 }
 
 inline void check_edits(const Message& message) {
-    require(Edit(message).to_string() == message.bytes(), "without edits the bytes stay as they are");
+    const std::string as_it_came = Edit(message).to_string();
+    require(is_one_frame(as_it_came) && as_it_came.ends_with(message.body()),
+            "what is sent on is one message for a stream, with the body that was read");
+    const auto length = message.find(HeaderId::content_length);
+    const HeaderField field = length ? message.field(*length) : HeaderField{};
+    const bool is_plain = length && message.bytes().substr(field.begin, field.end - field.begin) ==
+                                        std::string(field.name) + ": " + std::to_string(message.body().size()) + "\r\n";
+    require(!is_plain || as_it_came == message.bytes(), "without edits the bytes stay as they are");
     Edit edit(message);
     edit.prepend("X-First: 1");
     edit.remove_all(HeaderId::security_client);
@@ -101,7 +108,10 @@ inline void check_message(std::string_view bytes) {
         const auto answer = make_bad_request(bytes, parsed.error());
         require(answer.has_value() == parsed.error().answerable, "what is answerable can be answered");
         const auto begins = [&](std::string_view line) { return answer->starts_with(line); };
-        if (answer) require(begins("SIP/2.0 400 ") || begins("SIP/2.0 501 ") || begins("SIP/2.0 505 "), "… with 400, 501 or 505");
+        if (answer)
+            require(
+                begins("SIP/2.0 400 ") || begins("SIP/2.0 501 ") || begins("SIP/2.0 505 ") || begins("SIP/2.0 513 "),
+                "… with 400, 501, 505 or 513");
         return;
     }
     const Message& message = *parsed;

@@ -325,6 +325,7 @@ TEST_CASE("data in one segment with Finished, and a record cut in pieces, arrive
 TEST_CASE("records that are damaged, oversized or out of place end the connection and are counted") {
     Bench bench(KernelTls::required);
     auto outside = user_space(bench);
+    std::string alerts;
     const auto fail_with = [&](const std::string& bytes) {
         auto pair = connect_pair(bench, outside, bench.connect_socket());
         REQUIRE(::send(pair.client.connection->native_handle(), bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()));
@@ -332,6 +333,10 @@ TEST_CASE("records that are damaged, oversized or out of place end the connectio
         const auto result = bench.get(pair.server.connection->read(out));
         REQUIRE_FALSE(result.has_value());
         CHECK(out.empty());
+        // The alert has left, whatever the kernel thinks of the socket.
+        const auto told = bench.get(pair.client.connection->read(out));
+        REQUIRE_FALSE(told.has_value());
+        alerts += told.error().text + "; ";
         pair.server.connection->close(false);
         return result.error().text;
     };
@@ -340,6 +345,9 @@ TEST_CASE("records that are damaged, oversized or out of place end the connectio
     CHECK(fail_with(std::string("\x17\x03\x03\x7f\xff", 5) + std::string(32767, 'x')).find("larger than 16 KiB") != std::string::npos);
     CHECK(fail_with("OPTIONS sip:example.net SIP/2.0\r\n\r\n").find("TLS record") != std::string::npos);
     CHECK(bench.handshaker.counters().bad_records == 2);
+    INFO("the peer was told: ", alerts);
+    for (const std::string_view alert : {"bad record mac", "record overflow", "protocol version"})
+        CHECK(alerts.find(alert) != std::string::npos);
     check_in_kernel(0);
 }
 

@@ -88,6 +88,55 @@ TEST_SUITE("server transactions") {
         CHECK(l.peer.receive().starts_with("SIP/2.0 200"));
     }
 
+    TEST_CASE(
+        "RFC 3261 §18.2.2: a peer that ends its sending side gets the answers due to it, and then the end; nobody "
+        "finds the connection meanwhile") {
+        Layer l;
+        Peer stream = Peer::tcp(l.loop, l.local);
+        stream.send(request_text({.branch = "z9hG4bKfirst", .transport = "TCP"}) +
+                    request_text({.branch = "z9hG4bKsecond", .transport = "TCP"}));
+        REQUIRE(l.loop.until([&] { return l.requests.size() == 2; }));
+        const Flow flow = l.requests[0]->flow();
+        bool is_lost = false;
+        l.client = l.transactions.send(request_text({.branch = Transactions::new_branch(), .transport = "TCP"}), flow);
+        CHECK(stream.receive().starts_with("OPTIONS "));
+        l.loop.start(l.client->next(), [&](const Result<OwnedMessage>& outcome) { is_lost = !outcome; });
+        ::shutdown(stream.fd(), SHUT_WR);
+        REQUIRE(l.loop.until([&] { return is_lost; }));  // what we have asked it, it cannot answer any more
+        CHECK_FALSE(l.transports.is_open(flow.connection));
+        CHECK_FALSE(l.transports.find_connection(flow.local, flow.remote).has_value());
+        CHECK(l.transports.can_answer(flow.connection));
+        CHECK(l.requests[1]->respond(answer(*l.requests[1], 200)).has_value());
+        CHECK(stream.receive().find("z9hG4bKsecond") != std::string::npos);
+        CHECK(l.transports.can_answer(flow.connection));
+        CHECK(l.requests[0]->respond(answer(*l.requests[0], 404)).has_value());
+        const std::string rest = stream.receive_all();
+        CHECK(rest.starts_with("SIP/2.0 404"));
+        CHECK(l.loop.until([&] { return l.transports.connection_count() == 0; }));
+    }
+
+    TEST_CASE(
+        "a peer that has ended its sending side and gone: the connection ends with the answer that nobody takes, with "
+        "the transaction, or at once without any") {
+        Layer l;
+        Peer gone = Peer::tcp(l.loop, l.local), silent = Peer::tcp(l.loop, l.local), idle = Peer::tcp(l.loop, l.local);
+        gone.send(request_text({.branch = "z9hG4bKgone", .transport = "TCP"}));
+        REQUIRE(l.loop.until([&] { return l.requests.size() == 1; }));
+        silent.send(request_text({.branch = "z9hG4bKsilent", .transport = "TCP"}));
+        REQUIRE(l.loop.until([&] { return l.requests.size() == 2; }));
+        idle.close();
+        CHECK(l.loop.until([&] { return l.transports.connection_count() == 2; }));
+        gone.close();
+        REQUIRE(l.loop.until([&] { return !l.transports.is_open(l.requests[0]->flow().connection); }));
+        CHECK(l.requests[0]->respond(answer(*l.requests[0], 200)).has_value());
+        CHECK(l.loop.until([&] { return l.transports.connection_count() == 1; }));
+        ::shutdown(silent.fd(), SHUT_WR);
+        CHECK(l.loop.until([&] {
+            return l.transports.connection_count() == 0;
+        }));  // 64*T1: the transaction has ended without an answer
+        CHECK(silent.receive_all().empty());
+    }
+
     TEST_CASE("a retransmitted request is absorbed, then answered with the same bytes") {
         Layer l;
         const auto t = l.receive({});

@@ -205,7 +205,7 @@ TEST_CASE("TCP: what was queued before an orderly close still arrives, and nothi
     Peer peer = Peer::tcp(g.loop, g.local);
     peer.send(request_text({.transport = "TCP"}));
     REQUIRE(g.has_received(1));
-    const std::string large(200000, 'x');
+    const std::string large = response_text(request_text({.transport = "TCP"}), 200, std::string(200000, 'x'));
     CHECK(g.transports.send(g.received[0].flow, large).has_value());
     g.transports.close(g.received[0].flow.connection, false);
     peer.send(request_text({.transport = "TCP"}));
@@ -224,7 +224,8 @@ TEST_CASE("TCP: a peer that does not read is cut off when its queue is full, and
     CHECK(flow.connection != ConnectionId());
     Result<void> sent;
     int count = 0;
-    while ((sent = g.transports.send(flow, std::string(1000, 'x')))) {
+    const std::string start = "SIP/2.0 200 OK\r\nContent-Length: 961\r\n\r\n", message = start + std::string(961, 'x');
+    while ((sent = g.transports.send(flow, message))) {
         ++count;
         g.loop.io.poll();
     }
@@ -288,8 +289,11 @@ TEST_CASE("B-15: several connections are opened from one fixed port, which may e
         CHECK(second->local == g.local);
         CHECK(first->connection != second->connection);
         Peer peer = Peer::accept(g.loop, *one);
-        CHECK(g.transports.send(*first, "hello").has_value());
-        CHECK(peer.receive() == "hello");
+        CHECK(g.transports.send(*first, "hello").error().reaction ==
+              Reaction::internal);  // no message: nobody could tell where it ends
+        const std::string message = request_text({.transport = "TCP"});
+        CHECK(g.transports.send(*first, message).has_value());
+        CHECK(peer.receive() == message);
         peer.send(request_text({.transport = "TCP"}));
         REQUIRE(g.has_received(1));
         CHECK(g.received[0].flow == *first);
@@ -395,6 +399,54 @@ TEST_CASE("E-7: malformed requests get 400 where they can be answered, by the ro
     CHECK(g.transports.counters().bad_requests_answered >= 5);
     CHECK(g.transports.counters().bad_requests_answered <= 7);
     CHECK(g.received.empty());
+}
+
+TEST_CASE("what is larger than its sender may send gets 513, is counted, and nobody sees it; others may send more") {
+    for (const Family family : kFamilies) {
+        Gateway g(family);
+        const Endpoint known = free_endpoint(family);
+        REQUIRE(g.transports.listen(known, {}).has_value());
+        g.transports.set_message_limit([&](const Flow& flow) {
+            return flow.local == known ? MessageLimit{} : MessageLimit{.message = 2000, .body = 100};
+        });
+        const auto with_body = [](std::string transport, std::size_t size) {
+            return request_text(
+                {.method = "MESSAGE", .transport = std::move(transport), .body = std::string(size, 'b')});
+        };
+        std::uint64_t refused = 0;
+        for (const std::size_t size : {std::size_t{101}, std::size_t{3000}}) {
+            Peer datagrams = Peer::udp(g.loop, family), stream = Peer::tcp(g.loop, g.local);
+            datagrams.send(with_body("UDP", size), g.local);
+            CHECK(datagrams.receive().starts_with("SIP/2.0 513 Message Too Large\r\n"));
+            stream.send(with_body("TCP", size));
+            CHECK(stream.receive_all().starts_with("SIP/2.0 513 "));
+            refused += 2;
+            CHECK(g.transports.counters().too_large == refused);
+            datagrams.send(with_body("UDP", size), known);
+            Peer other = Peer::tcp(g.loop, known);
+            other.send(with_body("TCP", size));
+            REQUIRE(g.has_received(refused));
+        }
+        Peer stream = Peer::tcp(g.loop, g.local);
+        stream.send(with_body("TCP", 100));
+        CHECK(g.has_received(refused + 1));
+    }
+}
+
+TEST_CASE(
+    "RFC 3261 §18.3: what a datagram holds behind its Content-Length is no part of the message; a larger "
+    "Content-Length gets 400") {
+    Gateway g;
+    Peer peer = Peer::udp(g.loop, Family::v4);
+    const std::string text = request_text({});
+    peer.send(text + "INVITE sip:smuggled SIP/2.0\r\n", g.local);
+    REQUIRE(g.has_received(1));
+    CHECK(g.received[0].bytes == text);
+    std::string larger = text;
+    larger.replace(larger.find("Content-Length: 0"), 17, "Content-Length: 1");
+    peer.send(larger, g.local);
+    CHECK(peer.receive().starts_with("SIP/2.0 400 "));
+    CHECK(g.received.size() == 1);
 }
 
 TEST_CASE("E-7: a stream that is out of step gets 400 when it can be answered, and is closed") {

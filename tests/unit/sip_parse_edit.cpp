@@ -168,13 +168,34 @@ TEST_CASE("a new body corrects Content-Length, in compact form too, or adds it")
     CHECK(body_of("X: 1\n") == expected("X: 1\nContent-Length: 9\n"));
 }
 
-TEST_CASE("a message that came without Content-Length can leave with it") {
-    const std::string bytes = message_with("", "MESSAGE sip:b@example.com SIP/2.0", "old");
+TEST_CASE("RFC 3261 §18.3: whatever leaves has one Content-Length, and it is that of what was read as body") {
+    const auto forwarded = [](std::string_view lines, std::string_view rest = "") {
+        const std::string bytes = message_with(lines, "MESSAGE sip:b@example.com SIP/2.0", "old") + std::string(rest);
+        const auto message = Message::parse(bytes);
+        REQUIRE(message);
+        return Edit(*message).to_string();
+    };
+    const auto expected = [](std::string_view lines, std::string_view body = "old") {
+        return message_with(lines, "MESSAGE sip:b@example.com SIP/2.0", body);
+    };
+    CHECK(forwarded("") == expected("Content-Length: 3\n"));  // by UDP: to the end of the datagram
+    CHECK(forwarded("X: 1\n", "er") == expected("X: 1\nContent-Length: 5\n", "older"));
+    CHECK(forwarded("l: 3\n") == expected("l: 3\n"));                                             // as it came
+    CHECK(forwarded("Content-Length:3\n", "INVITE smuggled") == expected("Content-Length:3\n"));  // cut
+    for (const std::string_view odd : {"Content-Length : 3\n", "Content-Length:\n 3\n", "Content-Length: 003\n",
+                                       "Content-Length: 3 \n", "Content-Length:   3\n"})
+        CHECK(forwarded(std::string(odd) + "X: 1\n") == expected("Content-Length: 3\nX: 1\n"));
+}
+
+TEST_CASE("an edit that takes Content-Length away, or writes another one, does not stand") {
+    const std::string bytes = message_with("l: 3\n", "MESSAGE sip:b@example.com SIP/2.0", "old");
     const auto message = Message::parse(bytes);
     REQUIRE(message);
-    Edit edit(*message);
-    edit.ensure_content_length();
-    CHECK(edit.to_string() == message_with("Content-Length: 3\n", "MESSAGE sip:b@example.com SIP/2.0", "old"));
+    Edit removed(*message), changed(*message);
+    removed.remove_all(HeaderId::content_length);
+    changed.replace_value(*message->find(HeaderId::content_length), "0");
+    CHECK(removed.to_string() == bytes);
+    CHECK(changed.to_string() == bytes);
 }
 
 TEST_CASE("H-2: a line end inside a given text brings no header field of its own") {

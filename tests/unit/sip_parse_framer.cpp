@@ -94,7 +94,7 @@ TEST_CASE("RFC 5626 3.5.1: a double CRLF is a ping, a single one is skipped") {
     CHECK(framer.next().frame == Frame::need_more);
 }
 
-TEST_CASE("pings go on for hours, but not by the hundred at once") {
+TEST_CASE("pings go on for hours, and by the hundred at once before a message, but not without end") {
     Framer framer;
     for (int i = 0; i < 1000; ++i) {
         REQUIRE(framer.feed("\r\n\r\n"));
@@ -102,6 +102,11 @@ TEST_CASE("pings go on for hours, but not by the hundred at once") {
         REQUIRE(framer.next().frame == Frame::need_more);
     }
     std::string flood;
+    for (int i = 0; i < 70; ++i) flood += "\r\n";
+    REQUIRE(framer.feed(flood + message_of("after them")));
+    for (int i = 0; i < 35; ++i) REQUIRE(framer.next().frame == Frame::ping);
+    CHECK(framer.next().bytes == message_of("after them"));
+    flood.clear();
     for (std::size_t i = 0; i <= kMaxKeepAlive; ++i) flood += "\r\n";
     CHECK(error_of(flood) == "too many keep-alives at once");
 }
@@ -135,6 +140,34 @@ TEST_CASE("a request whose start line is bad still comes out whole, so that it c
     Framer framer;
     REQUIRE(framer.feed(text));
     CHECK(framer.next().frame == Frame::message);
+}
+
+TEST_CASE("a limit of its own for who is not known: the whole message, and its body") {
+    const auto error_within = [](MessageLimit limit, const std::string& text) {
+        Framer framer;
+        framer.set_limit(limit);
+        REQUIRE(framer.feed(text));
+        return std::string(framer.next().reason);
+    };
+    const std::string text = message_of(std::string(100, 'b'));
+    CHECK(error_within({.message = text.size(), .body = 100}, text).empty());
+    CHECK(error_within({.message = text.size() - 1}, text) == "message too large");
+    CHECK(error_within({.body = 99}, text) == "message too large");
+    CHECK(error_within({.body = 0}, message_of("")).empty());
+    CHECK(error_within({.message = 300}, "OPTIONS sip:b@example.com SIP/2.0\r\nX: " + std::string(300, 'x')) ==
+          "header section too large");
+}
+
+TEST_CASE("a message for a stream: one Content-Length, which is that of its body") {
+    CHECK(is_one_frame(message_of("body")));
+    CHECK(is_one_frame(message_of("")));
+    CHECK_FALSE(is_one_frame(message_with("X: 1\n")));
+    CHECK_FALSE(is_one_frame(message_of("body") + "x"));
+    CHECK_FALSE(is_one_frame(message_of("body").substr(0, message_of("body").size() - 1)));
+    CHECK_FALSE(is_one_frame(message_with("l: 0\nContent-Length: 0\n")));
+    CHECK_FALSE(is_one_frame("OPTIONS sip:b@example.com SIP/2.0\r\nContent-Length: 0\r\n"));
+    CHECK_FALSE(is_one_frame("hello"));
+    CHECK_FALSE(is_one_frame(""));
 }
 
 TEST_CASE("limits: one message, and one read as large again, are held") {
