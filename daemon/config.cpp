@@ -287,6 +287,8 @@ void read_limits(Section& section, Limits& limits) {
     section.number("tls-handshakes-per-address", limits.tls_handshakes_per_address, 1, kMany);
     section.number("transactions", limits.transactions, 1, kMany);
     section.number("emergency-reserve", limits.emergency_reserve, 0, 50);
+    section.number("emergency-calls", limits.emergency_calls, 1, kMany);
+    section.number("emergency-calls-per-source", limits.emergency_calls_per_source, 1, kMany);
     std::int64_t loop_lag = limits.loop_lag.count();
     section.number("loop-lag", loop_lag, 50, 60000);
     limits.loop_lag = std::chrono::milliseconds{loop_lag};

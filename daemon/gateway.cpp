@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "daemon/operate/metrics.h"
+#include "daemon/proxy/dialog_key.h"
 #include "daemon/registrations/adopt.h"
 #include "sip/spawn.h"
 
@@ -155,6 +156,7 @@ Task<Result<void>> Gateway::install_guards() {
 Task<Result<void>> Gateway::take_up() {
     const auto begun = clock_.now();
     if (auto ok = store_.open(boot_id_of_this_machine(), handover_.take_lock()); !ok) co_return ok;
+    keep_dialogs();
     Adoption adoption({config_, accesses_, table_, sets_, expiry_, spis_, kernel_, counters_, clock_});
     if (auto ok = store_.load([&](StoredRegistration row) { adoption.add(std::move(row)); }); !ok) co_return ok;
     if (auto ok = co_await adoption.match_kernel(); !ok) co_return ok;
@@ -171,6 +173,17 @@ Task<Result<void>> Gateway::take_up() {
     if (summary.foreign != 0)
         log::warning("foreign-sas", {{"count", summary.foreign}, {"reqid", config_.xfrm.reqid}, {"why", "they have our reqid but no mark of ours: someone else's, left alone; give [xfrm] another reqid"}});
     co_return Result<void>{};
+}
+
+// With the registrations goes the key by which their dialogs are known; without a file both end with the process.
+void Gateway::keep_dialogs() {
+    if (!config_.store.is_kept) return;
+    bool is_new = false;
+    const std::string file = config_.store.file + ".dialog-key";
+    const auto key = kept_dialog_key(file, is_new);
+    if (!key) return log::warning("dialog-key-not-kept", {{"reason", key.error().text}, {"why", "calls that stand at the next restart will be treated as unknown ones"}});
+    if (is_new) log::info("dialog-key-made", {{"file", file}});
+    router_.use_dialog_key(*key);
 }
 
 Result<void> Gateway::open_sockets() {
@@ -341,7 +354,7 @@ bool Gateway::is_urgent(const sip::Message& request) const {
 // Overload: nothing new is begun. What belongs to a dialog goes on, for it ends work; so does the answer to a challenge, whose SAs are there
 // already, and a refresh; emergency calls always do.
 bool Gateway::must_shed(const sip::Message& request, const sip::Flow& flow) {
-    if (!loop_watch_.is_overloaded() || !sip::tag_of(request, sip::HeaderId::to).empty() || is_urgent(request)) return false;
+    if (!loop_watch_.is_overloaded() || is_urgent(request) || router_.is_in_dialog(request, flow)) return false;
     if (request.method() == sip::Method::register_ && accesses_.is_protected(flow.local)) return false;
     counters_.add(Counter::overload_refused);
     return true;

@@ -65,6 +65,7 @@ private:
     Task<Result<void>> check_kernel();
     Task<Result<void>> install_guards();
     Task<Result<void>> take_up();
+    void keep_dialogs();
     Result<void> open_sockets();
     Result<void> open_core_side();
     void tell_what_phones_get() const;

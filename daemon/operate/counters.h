@@ -57,6 +57,8 @@ namespace gmgate::daemon {
     X(not_registered, "requests towards a token that is not registered")                                       \
     X(overload_refused, "requests outside dialogs refused with 503 because the loop was late")                  \
     X(emergency_refused, "emergency requests refused because too many emergency dialogs are open")             \
+    X(emergency_evicted, "unanswered emergency calls from unprotected ports that gave way to newer ones")         \
+    X(unknown_dialog, "requests of UEs with a To tag whose dialog never passed here: treated as outside a dialog") \
     X(route_replaced, "requests of UEs whose Route was not the Service-Route and was replaced by it")          \
     X(reg_event_subscribed, "subscriptions to the reg event package that the S-CSCF accepted")                 \
     X(reg_event_failed, "SUBSCRIBEs for the reg event package that got no 2xx")                                \

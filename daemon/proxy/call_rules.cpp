@@ -46,7 +46,6 @@ bool needs_record_route(const sip::Message& request) {
 
 std::string request_to_core(const sip::Message& request, const ToCore& rules, sip::Transport transport) {
     sip::Edit edit(request);
-    const bool initial = is_initial(request) && request.method() != Method::ack;
     (void)decrement_max_forwards(edit, request);
     mark_received(edit, request, rules.received);                                             // C-19
     push_via(edit, transport, rules.via_host, sip::Transactions::new_branch() + rules.loop_mark);
@@ -63,7 +62,7 @@ std::string request_to_core(const sip::Message& request, const ToCore& rules, si
     strip_sec_agree(edit, request);                                                           // C-64
     write_credentials(edit, request, HeaderId::authorization, rules.credentials.authorization);  // C-17: no indicator
     write_credentials(edit, request, HeaderId::proxy_authorization, rules.credentials.proxy_authorization);
-    if (initial) {
+    if (rules.is_initial && request.method() != Method::ack) {
         assert_identity(edit, request, rules.registered);                                     // C-61
         edit.append(fmt::format("P-Charging-Vector: {}", charging_vector(rules.orig_ioi)));   // C-63
     } else {
@@ -84,10 +83,25 @@ std::string request_to_ue(const sip::Message& request, const ToUe& rules) {
     return edit.to_string();
 }
 
-std::string response_to_ue(const sip::Message& response) {
-    sip::Edit edit(response);
+namespace {
+
+void edit_response_to_ue(sip::Edit& edit, const sip::Message& response) {
     pop_via(edit, response);
     strip_for_ue(edit, response);
+}
+
+}  // namespace
+
+std::string response_to_ue(const sip::Message& response) {
+    sip::Edit edit(response);
+    edit_response_to_ue(edit, response);
+    return edit.to_string();
+}
+
+std::string response_to_ue(const sip::Message& response, const MarkFor& mark) {
+    sip::Edit edit(response);
+    edit_response_to_ue(edit, response);
+    mark.dialogs.mark_response(edit, response, mark.token, mark.owner, mark.own_hosts);
     return edit.to_string();
 }
 

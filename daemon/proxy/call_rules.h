@@ -7,6 +7,7 @@
 
 #include "base/types.h"
 #include "daemon/config.h"
+#include "daemon/proxy/dialogs.h"
 #include "sip/credentials.h"
 #include "sip/message.h"
 #include "sip/transport.h"
@@ -22,6 +23,7 @@ struct ToCore {
     std::vector<std::string> own_hosts;
     sip::RequestCredentials credentials;                 ///< as they were checked: these and no others reach the core
     std::vector<Impu> registered;                        ///< to assert one of them (C-61)
+    bool is_initial = false;                             ///< outside a dialog, or in none that passed here: it is charged and somebody asserted
     std::optional<std::vector<std::string>> route;       ///< replaces the whole Route (C-60); nullopt: only our own are popped
 };
 /// A request from a phone as the core gets it: C-60…C-64, H-2, B-115. Max-Forwards must have been checked (check_proxyable).
@@ -40,6 +42,16 @@ std::string request_to_ue(const sip::Message& request, const ToUe& rules);
 
 /// A response from the core as the phone gets it: our Via gone, C-3.
 std::string response_to_ue(const sip::Message& response);
+
+/// Whose dialogs a response marks (DialogMarks::mark_response).
+struct MarkFor {
+    const DialogMarks& dialogs;
+    std::string token;
+    ContactKey owner;
+    const std::vector<std::string>& own_hosts;
+};
+/// The same, and our Record-Route marked for the phone.
+std::string response_to_ue(const sip::Message& response, const MarkFor& mark);
 
 struct ResponseToCore {
     std::vector<Impu> registered;

@@ -50,6 +50,7 @@ public:
     bool should_try_again(const Result<sip::OwnedMessage>& outcome);
     /// The element ended a connection that carried nothing but this request: it is the request that it does not like.
     bool is_disliked() const { return is_disliked_; }
+    const std::optional<Target>& current() const { return current_; }  ///< of the last try
     /// The connection of the last try has ended after a provisional response: a new one to the same target, over which it can still be
     /// cancelled; nullopt when it takes none.
     Task<std::optional<sip::Flow>> other_way();

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/random.h"
+#include "daemon/proxy/dialogs.h"
+#include "daemon/proxy/identity.h"
 #include "sip/headers.h"
 
 namespace gmgate::daemon {
@@ -22,69 +24,160 @@ bool is_emergency(std::string_view request_uri, const std::vector<std::string>& 
     return std::ranges::find(numbers, number) != numbers.end();
 }
 
-std::map<EmergencyDialogs::Key, EmergencyDialog>::const_iterator EmergencyDialogs::locate(const sip::Message& message) const {
-    const std::string call_id(message.value(HeaderId::call_id));
-    for (const HeaderId side : {HeaderId::from, HeaderId::to}) {
-        const std::string_view tag = sip::tag_of(message, side);
-        if (tag.empty()) continue;
-        const auto at = dialogs_.find({call_id, std::string(tag)});
-        if (at != dialogs_.end() && at->second.expires > clock_->now()) return at;
-    }
-    return dialogs_.end();
+namespace {
+
+constexpr std::size_t kLegs = 8, kTargets = 4;  // more forks, or refreshes in one round trip, has no call
+
+bool is_same_target(std::string_view a, std::string_view b) { return a == b || is_same_identity(a, b); }
+
+}  // namespace
+
+Address source_prefix(const Address& address) {
+    if (!address.is_v6()) return address;
+    auto bytes = address.bytes();
+    std::fill(bytes.begin() + 8, bytes.end(), std::uint8_t{0});
+    return Address::v6(bytes);
+}
+
+const EmergencyLeg* EmergencyDialog::leg(std::string_view tag) const {
+    const auto found = std::ranges::find(legs, tag, &EmergencyLeg::tag);
+    return tag.empty() || found == legs.end() ? nullptr : &*found;
+}
+
+const EmergencyDialog* EmergencyDialogs::at(const sip::Message& message, HeaderId phones_side) const {
+    const std::string_view tag = sip::tag_of(message, phones_side);
+    if (tag.empty() || dialogs_.empty()) return nullptr;
+    const auto found = dialogs_.find({std::string(message.value(HeaderId::call_id)), std::string(tag)});
+    return found != dialogs_.end() && found->second.expires > clock_->now() ? &found->second : nullptr;
+}
+
+EmergencyDialog* EmergencyDialogs::by_token(std::string_view token) {
+    const auto key = by_token_.find(std::string(token));
+    const auto found = key == by_token_.end() ? dialogs_.end() : dialogs_.find(key->second);
+    return found == dialogs_.end() ? nullptr : &found->second;
+}
+
+void EmergencyDialogs::forget_unanswered(EmergencyDialog& dialog) {
+    dialog.end = nullptr;
+    if (dialog.order == 0) return;
+    unanswered_.erase(dialog.order);
+    const auto source = unanswered_of_.find(source_prefix(dialog.ue.remote.address));
+    if (source != unanswered_of_.end() && source->second.erase(dialog.order) != 0 && source->second.empty()) unanswered_of_.erase(source);
+    dialog.order = 0;
+}
+
+void EmergencyDialogs::erase(Dialogs::iterator at) {
+    forget_unanswered(at->second);
+    by_token_.erase(at->second.token);
+    dialogs_.erase(at);
+}
+
+void EmergencyDialogs::evict(std::uint64_t order) {
+    const auto found = dialogs_.find(unanswered_.at(order));
+    const auto end = std::move(found->second.end);
+    erase(found);
+    ++evicted_;
+    if (end) end();
 }
 
 void EmergencyDialogs::expire() {
     const TimePoint now = clock_->now();
-    std::erase_if(dialogs_, [&](const auto& entry) {
-        if (entry.second.expires > now) return false;
-        by_token_.erase(entry.second.token);
-        return true;
-    });
+    for (auto next = dialogs_.begin(); next != dialogs_.end();) {
+        const auto one = next++;
+        if (one->second.expires <= now) erase(one);
+    }
 }
 
 const EmergencyDialog* EmergencyDialogs::open(const sip::Message& request, const sip::Flow& ue) {
     if (const EmergencyDialog* known = find(request)) return known;
-    if (dialogs_.size() >= limit_) expire();
-    if (dialogs_.size() >= limit_) return nullptr;
+    const Address source = source_prefix(ue.remote.address);
+    if (const auto of = unanswered_of_.find(source); of != unanswered_of_.end() && of->second.size() >= limits_.unanswered_per_source) evict(*of->second.begin());
+    if (dialogs_.size() >= limits_.calls) expire();
+    if (dialogs_.size() >= limits_.calls && !unanswered_.empty()) evict(unanswered_.begin()->first);
+    if (dialogs_.size() >= limits_.calls) return nullptr;
     EmergencyDialog dialog;
     dialog.token = "sos" + random_hex(12);
     dialog.call_id = std::string(request.value(HeaderId::call_id));
     dialog.ue_tag = std::string(sip::tag_of(request, HeaderId::from));
+    dialog.asked_for = std::string(request.request_uri());
     dialog.ue = ue;
     dialog.expires = clock_->now() + lifetime_;
+    dialog.order = ++last_order_;
     Key key{dialog.call_id, dialog.ue_tag};
+    if (const auto stale = dialogs_.find(key); stale != dialogs_.end()) erase(stale);
     by_token_[dialog.token] = key;
-    return &dialogs_.insert_or_assign(std::move(key), std::move(dialog)).first->second;
+    unanswered_[dialog.order] = key;
+    unanswered_of_[source].insert(dialog.order);
+    return &dialogs_.emplace(std::move(key), std::move(dialog)).first->second;
 }
 
-const EmergencyDialog* EmergencyDialogs::find(const sip::Message& message) {
-    const auto at = locate(message);
-    if (at == dialogs_.end()) return nullptr;
-    EmergencyDialog& dialog = dialogs_.at(at->first);
-    dialog.expires = clock_->now() + lifetime_;
-    return &dialog;
+const EmergencyDialog* EmergencyDialogs::find(const sip::Message& request) {
+    const EmergencyDialog* known = at(request, HeaderId::from);
+    if (known == nullptr) return nullptr;
+    EmergencyDialog* dialog = by_token(known->token);
+    dialog->expires = clock_->now() + lifetime_;
+    return dialog;
 }
 
 const EmergencyDialog* EmergencyDialogs::find_by_token(std::string_view token) const {
     const auto key = by_token_.find(std::string(token));
     if (key == by_token_.end()) return nullptr;
-    const auto at = dialogs_.find(key->second);
-    return at == dialogs_.end() || at->second.expires <= clock_->now() ? nullptr : &at->second;
+    const auto found = dialogs_.find(key->second);
+    return found == dialogs_.end() || found->second.expires <= clock_->now() ? nullptr : &found->second;
+}
+
+bool EmergencyDialogs::permits(const sip::Message& request) const {
+    const EmergencyDialog* dialog = at(request, HeaderId::from);
+    if (dialog == nullptr || !is_call_method(request.method())) return false;
+    const EmergencyLeg* leg = dialog->leg(sip::tag_of(request, HeaderId::to));
+    if (leg == nullptr) return false;
+    const std::string_view uri = request.request_uri();
+    return uri == dialog->asked_for || std::ranges::any_of(leg->targets, [uri](const std::string& target) { return is_same_target(target, uri); });
+}
+
+bool EmergencyDialogs::covers(const sip::Message& message) const {
+    for (const auto [phones, others] : {std::pair(HeaderId::from, HeaderId::to), std::pair(HeaderId::to, HeaderId::from)})
+        if (const EmergencyDialog* dialog = at(message, phones); dialog != nullptr && dialog->leg(sip::tag_of(message, others)) != nullptr) return true;
+    return false;
+}
+
+void EmergencyDialogs::learn(std::string_view token, const sip::Message& message, std::vector<std::string> route) {
+    EmergencyDialog* dialog = by_token(token);
+    const std::string_view tag = sip::tag_of(message, message.is_response() ? HeaderId::to : HeaderId::from);
+    if (dialog == nullptr || tag.empty()) return;
+    auto leg = std::ranges::find(dialog->legs, tag, &EmergencyLeg::tag);
+    if (leg == dialog->legs.end()) {
+        if (dialog->legs.size() >= kLegs) dialog->legs.erase(dialog->legs.begin());
+        leg = dialog->legs.insert(dialog->legs.end(), {std::string(tag), {}, {}});
+    }
+    if (!route.empty()) leg->route = std::move(route);
+    const auto contact = sip::NameAddr::parse(message.value(HeaderId::contact));
+    if (!contact) return;
+    std::erase(leg->targets, contact->uri);
+    leg->targets.emplace(leg->targets.begin(), contact->uri);
+    if (leg->targets.size() > kTargets) leg->targets.pop_back();
+}
+
+void EmergencyDialogs::stays_at(std::string_view token, const Target& hop) {
+    if (EmergencyDialog* dialog = by_token(token)) dialog->hop = hop;
+}
+
+void EmergencyDialogs::answered(std::string_view token) {
+    if (EmergencyDialog* dialog = by_token(token)) forget_unanswered(*dialog);
+}
+
+void EmergencyDialogs::on_evicted(std::string_view token, std::function<void()> end) {
+    if (EmergencyDialog* dialog = by_token(token); dialog != nullptr && dialog->order != 0) dialog->end = std::move(end);
 }
 
 void EmergencyDialogs::moved(std::string_view token, const sip::Flow& ue) {
-    const auto key = by_token_.find(std::string(token));
-    if (key == by_token_.end()) return;
-    if (const auto at = dialogs_.find(key->second); at != dialogs_.end()) at->second.ue = ue;
+    if (EmergencyDialog* dialog = by_token(token)) dialog->ue = ue;
 }
-
-bool EmergencyDialogs::covers(const sip::Message& message) const { return locate(message) != dialogs_.end(); }
 
 void EmergencyDialogs::close(std::string_view token) {
     const auto key = by_token_.find(std::string(token));
     if (key == by_token_.end()) return;
-    dialogs_.erase(key->second);
-    by_token_.erase(key);
+    if (const auto found = dialogs_.find(key->second); found != dialogs_.end()) erase(found);
 }
 
 }  // namespace gmgate::daemon

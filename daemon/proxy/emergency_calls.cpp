@@ -1,8 +1,11 @@
 // Emergency requests from an unprotected port to the E-CSCF, and the rest of their dialogs in both directions (TS 23.167 §6.2.1,
 // TS 24.229 §5.2.10, requirements C.11). The one traffic that leaves the gateway in clear towards a phone, because it came so.
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "daemon/agreement/contact.h"
 #include "daemon/proxy/auth_params.h"
 #include "daemon/proxy/call_rules.h"
 #include "daemon/proxy/header_rules.h"
@@ -15,10 +18,32 @@ namespace gmgate::daemon {
 
 using sip::HeaderId;
 
+namespace {
+
+/// RFC 3261 §18.2.2: an answer in clear goes to the port that Via names, to the source port only with rport.
+sip::Flow way_back(const sip::ServerTransaction& transaction) {
+    const sip::Flow& flow = transaction.flow();
+    return sip::is_reliable(flow.transport) ? flow : unprotected_reply_flow(transaction.request(), flow);
+}
+
+/// The route set of a dialog as the caller writes it, without our pair at its head (RFC 3261 §12.1.2).
+std::vector<std::string> route_behind_us(const sip::Message& response, std::string_view token, const std::vector<std::string>& own_hosts) {
+    const std::vector<std::string_view> values = values_of(response, HeaderId::record_route);
+    std::vector<std::string> route;
+    for (auto value = values.rbegin(); value != values.rend(); ++value) {
+        const auto uri = own_uri(*value, own_hosts);
+        if (route.empty() && uri && token_in(uri->user) == token) continue;
+        route.emplace_back(*value);
+    }
+    return route;
+}
+
+}  // namespace
 
 Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transaction, const SipInterface& interface,
                                std::string security_server) {
     const sip::Message& request = transaction->request();
+    transaction->set_reply_flow(way_back(*transaction));
     Answer refusal;
     switch (judge_unprotected(request, interface, emergency_)) {
         case UnprotectedVerdict::emergency:
@@ -49,56 +74,98 @@ Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transacti
     co_await refuse_stranger(transaction, std::move(refusal));
 }
 
-Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction) {
-    const sip::Message& request = transaction->request();
-    const auto watch = watch_cancel(*transaction);
-    const auto credentials = sip::RequestCredentials::read(request);
-    auto objection = check_proxyable(request, false);
-    if (!objection) objection = check_unambiguous(request, credentials);
-    if (objection) {
-        Answer refusal = std::move(*objection);
-        co_return co_await refuse_stranger(transaction, std::move(refusal));
-    }
+// Which call? A new one opens a dialog (bounded); one that stands must be meant by a request of its own and come from its address (C-84).
+std::optional<Answer> Router::enter_emergency(const sip::ServerTransaction& transaction, std::string& token) {
+    const sip::Message& request = transaction.request();
+    const bool initial = has_no_to_tag(request);
+    if (!initial && !emergency_.permits(request))
+        return make_answer(403, "Forbidden", "no request of an emergency dialog that stands", Counter::unprotected_rejected);
+    const std::uint64_t evicted = emergency_.evicted();
+    const EmergencyDialog* dialog = initial ? emergency_.open(request, way_back(transaction)) : emergency_.find(request);
+    counters_.add(Counter::emergency_evicted, emergency_.evicted() - evicted);
+    if (dialog == nullptr) return make_answer(503, "Service Unavailable", "too many emergency dialogs", Counter::emergency_refused);
+    if (dialog->ue.remote.address != transaction.flow().remote.address)
+        return make_answer(403, "Forbidden", "an emergency dialog of another address", Counter::unprotected_rejected);
+    token = dialog->token;
+    emergency_.moved(token, way_back(transaction));
+    return std::nullopt;
+}
 
-    // Which call? A new one opens a dialog (bounded); a known one must come from the address that opened it (C-84).
-    const sip::Flow flow = transaction->flow();
-    const bool initial = is_initial(request);
-    const EmergencyDialog* dialog = initial ? emergency_.open(request, flow) : emergency_.find(request);
-    if (dialog == nullptr) {
-        Answer refusal = make_answer(503, "Service Unavailable", "too many emergency dialogs", Counter::emergency_refused);
-        co_return co_await refuse_stranger(transaction, std::move(refusal));
+// An initial request goes to any E-CSCF. What follows goes along the dialog's route set where that begins with an element that we know, else
+// to the element that has answered: of two equal E-CSCFs only one has the call.
+Task<Result<std::vector<Target>>> Router::emergency_targets(std::string token, std::vector<std::string> route) {
+    const EmergencyDialog* dialog = emergency_.find_by_token(token);
+    const std::optional<Target> hop = dialog != nullptr ? dialog->hop : std::nullopt;
+    Result<std::vector<Target>> all = co_await core_.emergency_next_hops();
+    if (!hop) co_return all;
+    const std::string top = first_route_uri(route);
+    const auto uri = sip::Uri::parse(top);
+    const auto address = uri ? Address::parse(uri->host) : std::nullopt;
+    std::vector<Target> one{*hop};
+    if (address && all) {
+        const Endpoint endpoint{*address, uri->port.value != 0 ? uri->port : Port{hop->transport == CoreTransport::tls ? std::uint16_t{5061} : std::uint16_t{5060}}};
+        const auto named = std::ranges::find(*all, endpoint, &Target::endpoint);
+        if (named != all->end()) one.front() = *named;
     }
-    if (dialog->ue.remote.address != flow.remote.address) {
-        Answer refusal = make_answer(403, "Forbidden", "an emergency dialog of another address", Counter::unprotected_rejected);
-        co_return co_await refuse_stranger(transaction, std::move(refusal));
-    }
-    const std::string token = dialog->token;
-    emergency_.moved(token, flow);
-    const std::string loop_mark = core_.marks().loop_mark(request, "core " + token);
-    objection = check_loop(request, loop_mark);
-    if (objection) {
-        Answer refusal = std::move(*objection);
-        co_return co_await refuse_stranger(transaction, std::move(refusal));
-    }
-    counters_.add(Counter::emergency_passed);
-    log::notice("emergency-passed", {{"method", request.method_name()},
-                                     {"peer", flow.remote.to_string()},
-                                     {"uri", request.request_uri()},
-                                     {"call-id", request.value(HeaderId::call_id)}});
-    if (request.method() == sip::Method::invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
+    co_return one;
+}
 
+void Router::learn_of_emergency(const std::string& token, const sip::Message& response, const std::optional<Target>& from, bool initial) {
+    if (response.status() <= 100 || response.status() >= 300) return;
+    emergency_.learn(token, response, initial ? route_behind_us(response, token, own_hosts_) : std::vector<std::string>{});
+    if (!initial) return;
+    if (from) emergency_.stays_at(token, *from);
+    if (response.status() >= 200) emergency_.answered(token);
+}
+
+ToCore Router::emergency_rules(const sip::Message& request, const sip::Flow& flow, const std::string& token) const {
     ToCore rules;
     rules.received = flow;
     rules.via_host = core_.via_host();
     rules.core_uri = token_uri(token, core_.uri_host());
     rules.ue_uri = token_uri(token, reached_over(flow.local.to_string(), flow.transport));
-    rules.loop_mark = loop_mark;
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;  // C-83: nobody is asserted
+    rules.is_initial = has_no_to_tag(request);
+    rules.route.emplace();  // an unknown phone does not choose its way through the network
+    const EmergencyDialog* dialog = emergency_.find_by_token(token);
+    const EmergencyLeg* leg = dialog != nullptr ? dialog->leg(sip::tag_of(request, HeaderId::to)) : nullptr;
+    if (leg != nullptr) rules.route = leg->route;
+    return rules;
+}
+
+Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction) {
+    const sip::Message& request = transaction->request();
+    const auto watch = watch_cancel(*transaction);
+    const auto credentials = sip::RequestCredentials::read(request);
+    transaction->set_reply_flow(way_back(*transaction));
+    const sip::Flow flow = transaction->flow();
+    const bool initial = has_no_to_tag(request), is_invite = request.method() == sip::Method::invite;
+    std::string token, loop_mark;
+    auto objection = check_proxyable(request, false);
+    if (!objection) objection = check_unambiguous(request, credentials);
+    if (!objection) objection = enter_emergency(*transaction, token);
+    if (!objection) {
+        loop_mark = core_.marks().loop_mark(request, "core " + token);
+        objection = check_loop(request, loop_mark);
+    }
+    if (objection) {
+        Answer refusal = std::move(*objection);
+        co_return co_await refuse_stranger(transaction, std::move(refusal));
+    }
+    if (initial) emergency_.on_evicted(token, [watch] { watch->give_up(make_answer(503, "Service Unavailable", "it gave way to newer emergency calls", Counter::emergency_refused)); });
+    counters_.add(Counter::emergency_passed);
+    log::notice("emergency-passed", {{"method", request.method_name()},
+                                     {"peer", flow.remote.to_string()},
+                                     {"uri", request.request_uri()},
+                                     {"call-id", request.value(HeaderId::call_id)}});
+    if (is_invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
+
+    ToCore rules = emergency_rules(request, flow, token);
     rules.credentials = credentials;
-    if (initial) rules.route.emplace();  // an unknown phone does not choose its way through the network
+    rules.loop_mark = loop_mark;
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
-    Result<std::vector<Target>> targets = co_await core_.emergency_next_hops();
+    Result<std::vector<Target>> targets = co_await emergency_targets(token, *rules.route);
     const auto attempts = std::make_shared<CoreAttempts>(core_, targets ? std::move(*targets) : std::vector<Target>{},
                                                          build, Traffic::strangers, true);
     auto client = co_await attempts->next();
@@ -113,8 +180,9 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     leg.transaction = transaction;
     leg.client = std::move(*client);
     leg.watch = watch;
-    leg.edit = [&final_status](const sip::Message& response) {
+    leg.edit = [&](const sip::Message& response) {
         if (response.status() >= 200 && (final_status < 200 || final_status >= 300)) final_status = response.status();
+        learn_of_emergency(token, response, attempts->current(), initial);
         return response_to_ue(response);
     };
     leg.towards_core = true;
@@ -122,8 +190,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     leg.other_way = [attempts] { return attempts->other_way(); };
     co_await relay(std::move(leg));
     const bool is_established = final_status >= 200 && final_status < 300;
-    if ((initial && !(request.method() == sip::Method::invite && is_established)) || request.method() == sip::Method::bye)
-        emergency_.close(token);
+    if ((initial && !(is_invite && is_established)) || request.method() == sip::Method::bye) emergency_.close(token);
     if (!is_established) transaction->forget_when_crowded();  // a stranger asked, and need not acknowledge what it is told
 }
 
@@ -137,6 +204,7 @@ Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> t
         co_return co_await answer(transaction, std::move(refusal));
     }
     const sip::Flow flow = dialog->ue;
+    emergency_.learn(token, request, {});
     if (request.method() == sip::Method::invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
     ToUe rules;
@@ -158,17 +226,17 @@ Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> t
 }
 
 Task<void> Router::stray_emergency(sip::OwnedMessage message, sip::Flow flow) {
+    if (message->is_response() || !emergency_.permits(*message)) co_return;
     const EmergencyDialog* dialog = emergency_.find(*message);
-    if (dialog == nullptr || message->is_response()) co_return;
+    if (dialog == nullptr) co_return;
     if (sip::door_of_ends(dialog->ue) != sip::door_of_ends(flow))
         co_return drop_stray(*message, flow, "an ACK in the emergency call of another address or port");
-    ToCore rules;
-    rules.credentials = sip::RequestCredentials::read(*message);
-    if (check_unambiguous(*message, rules.credentials)) co_return;
-    rules.received = flow;
-    rules.via_host = core_.via_host();
-    rules.own_hosts = own_hosts_;
-    Result<std::vector<Target>> targets = co_await core_.emergency_next_hops();
+    const auto credentials = sip::RequestCredentials::read(*message);
+    if (check_unambiguous(*message, credentials)) co_return;  // nobody answers an ACK
+    const std::string token = dialog->token;
+    ToCore rules = emergency_rules(*message, flow, token);
+    rules.credentials = credentials;
+    Result<std::vector<Target>> targets = co_await emergency_targets(token, *rules.route);
     if (!targets) co_return;
     CoreAttempts::Build build = [&](sip::Transport transport) { return request_to_core(*message, rules, transport); };
     (void)co_await core_.send_stateless(std::move(build), std::move(*targets), Traffic::strangers);

@@ -18,6 +18,48 @@ namespace gmgate::daemon {
 
 using sip::HeaderId;
 
+bool Router::is_in_dialog(const sip::Message& request, const sip::Flow& flow) const {
+    if (has_no_to_tag(request)) return false;
+    if (core_.is_core_side(flow)) return true;
+    const FlowOwner owner = table_.owner_of(flow);
+    if (owner.registration == nullptr) return emergency_.covers(request);
+    return dialogs_.knows_from_ue(owner.registration->key, request, split_route(request, own_hosts_));
+}
+
+// Everything that the forwarded request needs of the registration, copied: no reference into the table survives an await.
+ToCore Router::rules_from_ue(const sip::Message& request, const sip::Flow& flow, const FlowOwner& owner) const {
+    const Registration& registration = *owner.registration;
+    const Endpoint ours = owner.set != nullptr ? owner.set->gateway_server() : flow.local;
+    const std::string user = needs_record_route(request) ? dialogs_.user_towards_core(registration.token, registration.key, request) : std::string();
+    ToCore rules;
+    rules.received = flow;
+    rules.via_host = core_.via_host();
+    rules.core_uri = token_uri(user, core_.uri_host());
+    rules.ue_uri = token_uri(user, ue_uri_host(config_, registration.realm_id, ours, registration.transport));
+    rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
+    rules.own_hosts = own_hosts_;
+    rules.registered = registration.impus;
+    return rules;
+}
+
+void Router::note_unknown_dialog(const sip::Message& request, const Registration& registration) {
+    counters_.add(Counter::unknown_dialog);
+    log::debug("proxy-unknown-dialog", {{"impi", registration.key.impi.value},
+                                        {"method", request.method_name()},
+                                        {"call-id", request.value(HeaderId::call_id)}});
+}
+
+Task<void> Router::answer_for_gateway(std::shared_ptr<sip::ServerTransaction> transaction, Aim aim) {
+    const sip::Message& request = transaction->request();
+    if (request.method() == sip::Method::options) {
+        if (co_await aim()) (void)transaction->respond(sip::make_response(request, 200, "OK", transaction->tag(), {"Allow: OPTIONS, REGISTER"}));
+        co_return;
+    }
+    Answer refusal = make_answer(405, "Method Not Allowed", "it is for the gateway itself, which answers OPTIONS and REGISTER only");
+    refusal.extra.push_back("Allow: OPTIONS, REGISTER");
+    co_await answer(transaction, std::move(refusal), std::move(aim));
+}
+
 Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction) {
     const sip::Message& request = transaction->request();
 
@@ -32,6 +74,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     }
     const Registration& registration = *owner.registration;
     const std::string token = registration.token;
+    const ContactKey key = registration.key;
     const SipInterface* interface = interface_of(config_, registration.realm_id);
     const Aim aim = [this, transaction, token] { return aim_at_ue(transaction, token); };
     const auto watch = watch_cancel(*transaction);
@@ -51,38 +94,35 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
         co_return co_await answer(transaction, std::move(refusal), aim);
     }
 
-    // Everything that the forwarded request needs of the registration, copied: no reference into the table survives an await.
-    ToCore rules;
-    rules.received = transaction->flow();
-    rules.via_host = core_.via_host();
-    rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration.realm_id, owner.set ? owner.set->gateway_server() : transaction->flow().local, registration.transport));
+    // Inside a dialog? Only when it is one that passed here; whoever makes up a To tag is treated as if there were none.
+    const OwnRoute route = split_route(request, own_hosts_);
+    const bool initial = !dialogs_.knows_from_ue(registration.key, request, route);
+    if (initial && !has_no_to_tag(request)) note_unknown_dialog(request, registration);
+    if (initial && asks_gateway(request, route, own_hosts_)) co_return co_await answer_for_gateway(transaction, aim);
+
+    ToCore rules = rules_from_ue(request, transaction->flow(), owner);
+    rules.is_initial = initial;
     rules.loop_mark = loop_mark;
-    rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
-    rules.own_hosts = own_hosts_;
     rules.credentials = credentials;
-    rules.registered = registration.impus;
-    const std::vector<std::string> remaining = remaining_route(request, own_hosts_);
-    const bool is_urgent = is_initial(request) && interface != nullptr && is_emergency(request.request_uri(), interface->emergency_numbers);
+    const bool is_urgent = initial && interface != nullptr && is_emergency(request.request_uri(), interface->emergency_numbers);
     if (is_urgent) {
         rules.route.emplace();  // C-83: to the E-CSCF, whatever Service-Route says
         counters_.add(Counter::emergency_passed);
-    } else if (is_initial(request)) {
-        if (is_emergency_contact(registration.key)) {  // C-82
-            Answer refusal = make_answer(403, "Forbidden", "an emergency registration serves emergency requests only");
-            co_return co_await answer(transaction, std::move(refusal), aim);
-        }
-        if (compare_route(remaining, registration.service_route) == RouteVerdict::differs) {  // C-60: replaced by the stored one
+    } else if (is_emergency_contact(registration.key) && (initial || !is_call_method(request.method()))) {  // C-82
+        Answer refusal = make_answer(403, "Forbidden", "an emergency registration serves emergency requests and their calls only");
+        co_return co_await answer(transaction, std::move(refusal), aim);
+    } else if (initial) {
+        if (compare_route(route.rest, registration.service_route) == RouteVerdict::differs) {  // C-60: replaced by the stored one
             rules.route = registration.service_route;
             counters_.add(Counter::route_replaced);
             log::debug("proxy-route-replaced", {{"impi", registration.key.impi.value},
                                                {"method", request.method_name()},
-                                               {"route", fmt::format("{}", fmt::join(remaining, ", "))}});
+                                               {"route", fmt::format("{}", fmt::join(route.rest, ", "))}});
         }
     }
 
     const std::vector<std::string> service_route = registration.service_route;
-    const std::string top_route = first_route_uri(rules.route ? *rules.route : remaining);
+    const std::string top_route = rules.route ? first_route_uri(*rules.route) : first_route_uri(route.rest);
 
     // Before anything can answer: the transaction's own late 100 (RFC 4320 §4.1) has to come to port_us as well (B-15).
     const bool is_reachable = co_await aim();
@@ -95,7 +135,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     else targets = co_await core_.targets_for(top_route, service_route);
     const bool restores = !is_urgent && understands_restoration(request);
     std::string restoration;
-    if (restores) restoration = rules.core_uri;
+    if (restores) restoration = token_uri(token, core_.uri_host());  // as in Path
     const auto unreachable = [&](const Error& error) {
         Answer refusal = no_answer(error, true, *watch);
         if (refusal.status == 504 && !restoration.empty()) ask_for_restoration(refusal, restoration);  // C-66
@@ -118,7 +158,8 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     leg.transaction = transaction;
     leg.client = std::move(*client);
     leg.watch = watch;
-    leg.edit = response_to_ue;
+    const MarkFor mark{dialogs_, token, key, own_hosts_};
+    leg.edit = [mark](const sip::Message& response) { return response_to_ue(response, mark); };
     leg.aim = aim;
     leg.again = next_target(attempts);
     leg.other_way = [attempts] { return attempts->other_way(); };

@@ -89,13 +89,8 @@ std::optional<Answer> check_security_verify(const sip::Message& request, const S
                   .counter = Counter::verify_mismatch};
 }
 
-std::vector<std::string> remaining_route(const sip::Message& request, const std::vector<std::string>& own_hosts) {
-    const std::vector<std::string_view> all = values_of(request, HeaderId::route);
-    return {all.begin() + static_cast<std::ptrdiff_t>(count_own_routes(request, own_hosts)), all.end()};
-}
-
-RouteVerdict compare_route(const std::vector<std::string>& remaining, const std::vector<std::string>& service_route) {
-    const auto same_uri = [](const std::string& a, const std::string& b) {
+RouteVerdict compare_route(const std::vector<std::string_view>& remaining, const std::vector<std::string>& service_route) {
+    const auto same_uri = [](std::string_view a, std::string_view b) {
         const auto left = sip::NameAddr::parse(a);
         const auto right = sip::NameAddr::parse(b);
         return left && right && left->uri == right->uri;
@@ -103,13 +98,17 @@ RouteVerdict compare_route(const std::vector<std::string>& remaining, const std:
     return std::ranges::equal(remaining, service_route, same_uri) ? RouteVerdict::same : RouteVerdict::differs;
 }
 
-std::string first_route_uri(const std::vector<std::string>& route) {
+std::string first_route_uri(const std::vector<std::string_view>& route) {
     const auto first = route.empty() ? std::nullopt : sip::NameAddr::parse(route.front());
     return first ? std::string(first->uri) : std::string();
 }
 
+std::string first_route_uri(const std::vector<std::string>& route) {
+    return first_route_uri(std::vector<std::string_view>(route.begin(), route.begin() + (route.empty() ? 0 : 1)));
+}
+
 bool is_emergency_contact(const ContactKey& key) { return key.reg_id.starts_with("sos:"); }
 
-bool is_initial(const sip::Message& request) { return sip::tag_of(request, HeaderId::to).empty(); }
+bool has_no_to_tag(const sip::Message& request) { return sip::tag_of(request, HeaderId::to).empty(); }
 
 }  // namespace gmgate::daemon

@@ -36,20 +36,19 @@ std::optional<Answer> check_loop(const sip::Message& request, std::string_view m
 std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by, const Registration& registration,
                                             bool ignore_q);
 
-/// C-60: the Route values that are not ours, compared with the stored Service-Route. In-dialog requests have the dialog's own route set and
+/// C-60: the Route values that are not ours (split_route), compared with the stored Service-Route. In-dialog requests have the dialog's own route set and
 /// are not compared.
 enum class RouteVerdict { same, differs };
-RouteVerdict compare_route(const std::vector<std::string>& remaining, const std::vector<std::string>& service_route);
-/// The Route values that remain when those on top that are ours are gone.
-std::vector<std::string> remaining_route(const sip::Message& request, const std::vector<std::string>& own_hosts);
+RouteVerdict compare_route(const std::vector<std::string_view>& remaining, const std::vector<std::string>& service_route);
 
 /// URI text of the first of these name-addr values; "" when there is none.
 std::string first_route_uri(const std::vector<std::string>& route);
+std::string first_route_uri(const std::vector<std::string_view>& route);
 
 /// C-81, C-82: a contact that registered with the URI parameter `sos`.
 bool is_emergency_contact(const ContactKey& key);
 
-/// True for a request outside a dialog: no To tag.
-bool is_initial(const sip::Message& request);
+/// True for a request without To tag. One with a To tag is inside a dialog only when the dialog is known (DialogMarks, EmergencyDialogs).
+bool has_no_to_tag(const sip::Message& request);
 
 }  // namespace gmgate::daemon

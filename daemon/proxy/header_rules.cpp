@@ -201,24 +201,25 @@ bool is_own(const sip::Uri& uri, const std::vector<std::string>& own_hosts) {
     return false;
 }
 
-std::size_t count_own_routes(const sip::Message& request, const std::vector<std::string>& own_hosts) {
+std::size_t count_own_routes(const std::vector<std::string_view>& routes, const std::vector<std::string>& own_hosts) {
     std::vector<std::string_view> seen;
-    std::string_view token;
-    for (const std::string_view element : values_of(request, HeaderId::route)) {
+    std::string_view user;
+    for (const std::string_view element : routes) {
         const auto address = sip::NameAddr::parse(element);
         const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
         if (!uri || !is_own(*uri, own_hosts) || std::ranges::find(seen, uri->text) != seen.end()) break;
-        if (!uri->user.empty() && !token.empty() && uri->user != token) break;
-        if (!uri->user.empty()) token = uri->user;
+        if (!uri->user.empty() && !user.empty() && uri->user != user) break;
+        if (!uri->user.empty()) user = uri->user;
         seen.push_back(uri->text);
     }
     return seen.size();
 }
 
 std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const std::vector<std::string>& own_hosts) {
-    std::size_t left = count_own_routes(request, own_hosts);
+    const std::vector<std::string_view> routes = values_of(request, HeaderId::route);
+    std::size_t left = count_own_routes(routes, own_hosts);
     if (left == 0) return std::nullopt;
-    const auto first = sip::NameAddr::parse(values_of(request, HeaderId::route).front());
+    const auto first = sip::NameAddr::parse(routes.front());
     for (auto index = request.find(HeaderId::route); index && left > 0; index = request.find(HeaderId::route, *index + 1)) {
         std::size_t here = 0, ours = 0;  // elements to pass over, empty ones included
         sip::Split elements(request.field(*index).value, ',');

@@ -25,9 +25,9 @@ void push_via(sip::Edit& edit, sip::Transport transport, std::string_view via_ho
 void pop_via(sip::Edit& edit, const sip::Message& response);
 /// Max-Forwards: decremented, or 70 added. False when it is 0 or no number (answer 483).
 bool decrement_max_forwards(sip::Edit& edit, const sip::Message& request);
-/// How many Route values on top are our own for this passage: host and port match one of `own_hosts` (is_own) and all carry one token,
-/// none twice. Usually the pair that we recorded (own_names.h); a pair with another token behind it is the callee's, and stays.
-std::size_t count_own_routes(const sip::Message& request, const std::vector<std::string>& own_hosts);
+/// How many Route values on top are our own for this passage: host and port match one of `own_hosts` (is_own) and all carry one user
+/// part, none twice. Usually the pair that we recorded (own_names.h); a pair with another one behind it is the callee's, and stays.
+std::size_t count_own_routes(const std::vector<std::string_view>& routes, const std::vector<std::string>& own_hosts);
 /// Takes those Route values away; returns the URI text of the first of them.
 std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const std::vector<std::string>& own_hosts);
 /// True when the URI names us. An entry "host:port" matches that port (5060 when the URI has none), an entry "host" any port.

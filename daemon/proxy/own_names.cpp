@@ -8,16 +8,11 @@
 
 namespace gmgate::daemon {
 
-namespace {
-
-/// A name-addr that names us, as a URI; views into the message.
 std::optional<sip::Uri> own_uri(std::string_view element, const std::vector<std::string>& own_hosts) {
     const auto address = sip::NameAddr::parse(element);
     const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
     return uri && is_own(*uri, own_hosts) ? uri : std::nullopt;
 }
-
-}  // namespace
 
 std::vector<std::string> own_hosts(const Config& config) {
     std::vector<std::string> hosts;
@@ -53,23 +48,43 @@ std::string ue_uri_host(const Config& config, std::string_view realm_id, const E
     return reached_over(named ? fmt::format("{}:{}", interface->host, ours.port.value) : ours.to_string(), transport);
 }
 
-std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts) {
+OwnRoute split_route(const sip::Message& request, const std::vector<std::string>& own_hosts) {
+    OwnRoute route;
+    route.rest = values_of(request, sip::HeaderId::route);
+    const std::size_t ours = count_own_routes(route.rest, own_hosts);
+    for (std::size_t i = 0; i < ours && route.user.empty(); ++i) route.user = own_uri(route.rest[i], own_hosts)->user;
+    route.rest.erase(route.rest.begin(), route.rest.begin() + static_cast<std::ptrdiff_t>(ours));
+    return route;
+}
+
+std::optional<std::string_view> own_user_of(const sip::Message& request, const std::vector<std::string>& own_hosts) {
     bool names_us = false;
     for (const std::string_view element : values_of(request, sip::HeaderId::route)) {
         const auto uri = own_uri(element, own_hosts);
         if (!uri) break;
-        if (!uri->user.empty()) return std::string(uri->user);
+        if (!uri->user.empty()) return uri->user;
         names_us = true;
     }
-    if (const auto uri = sip::Uri::parse(request.request_uri()); uri && is_own(*uri, own_hosts)) return std::string(uri->user);
-    if (names_us) return std::string();
+    if (const auto uri = sip::Uri::parse(request.request_uri()); uri && is_own(*uri, own_hosts)) return uri->user;
+    if (names_us) return std::string_view();
     return std::nullopt;
+}
+
+std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts) {
+    const auto user = own_user_of(request, own_hosts);
+    return user ? std::optional(std::string(token_in(*user))) : std::nullopt;
+}
+
+bool asks_gateway(const sip::Message& request, const OwnRoute& route, const std::vector<std::string>& own_hosts) {
+    if (!route.rest.empty()) return false;
+    const auto uri = sip::Uri::parse(request.request_uri());
+    return uri && uri->user.empty() && is_own(*uri, own_hosts);
 }
 
 std::optional<std::string> token_in_record_route(const sip::Message& response, const std::vector<std::string>& own_hosts) {
     std::optional<std::string> token;  // the last one: when both phones are ours, the caller's stands at the bottom
     for (const std::string_view element : values_of(response, sip::HeaderId::record_route))
-        if (const auto uri = own_uri(element, own_hosts); uri && !uri->user.empty()) token = std::string(uri->user);
+        if (const auto uri = own_uri(element, own_hosts); uri && !uri->user.empty()) token = std::string(token_in(uri->user));
     return token;
 }
 

@@ -11,6 +11,7 @@
 
 #include "daemon/config.h"
 #include "daemon/registrations/registration.h"
+#include "sip/headers.h"
 #include "sip/message.h"
 
 namespace gmgate::daemon {
@@ -28,9 +29,25 @@ std::string reached_over(std::string host_and_port, sip::Transport transport);
 /// with ;transport= for a UE that registered over TCP or TLS (RFC 5658 §4: each of the pair tells the transport of its side).
 std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours, sip::Transport transport);
 
-/// The token of the first URI of ours that carries one, among the Route values on top, else in the Request-URI (C-70). nullopt when
-/// neither names us. An empty token: the request is for the gateway itself.
+/// A name-addr that names us, as a URI; views into the message.
+std::optional<sip::Uri> own_uri(std::string_view element, const std::vector<std::string>& own_hosts);
+/// The token in the user part of a URI of ours: what stands before the first "." (marks follow, dialogs.h).
+inline std::string_view token_in(std::string_view user) { return user.substr(0, user.find('.')); }
+
+/// The Route of a request in two parts; views into the request.
+struct OwnRoute {
+    std::string_view user;               ///< of the first URI of ours on top that has one
+    std::vector<std::string_view> rest;  ///< the values behind those on top that are ours (count_own_routes)
+};
+OwnRoute split_route(const sip::Message& request, const std::vector<std::string>& own_hosts);
+
+/// The user part of the first URI of ours that carries one, among the Route values on top, else in the Request-URI (C-70); a view into the
+/// request. nullopt when neither names us. Empty: the request is for the gateway itself.
+std::optional<std::string_view> own_user_of(const sip::Message& request, const std::vector<std::string>& own_hosts);
+/// The token in it.
 std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts);
+/// True when the Request-URI is a host and port of ours without a user part, and no Route leads on: the gateway itself is asked.
+bool asks_gateway(const sip::Message& request, const OwnRoute& route, const std::vector<std::string>& own_hosts);
 /// The caller's token in our Record-Route of a response (a retransmitted 2xx whose transaction is gone).
 std::optional<std::string> token_in_record_route(const sip::Message& response, const std::vector<std::string>& own_hosts);
 /// Whether one of our URIs in the Record-Route of a response carries that token.

@@ -21,7 +21,7 @@ constexpr std::string_view kBody =
 }  // namespace
 
 bool understands_restoration(const sip::Message& request) {
-    if (!is_initial(request)) return false;
+    if (!has_no_to_tag(request)) return false;
     for (std::size_t i = 0; i < request.field_count(); ++i) {
         const sip::HeaderField field = request.field(i);
         if (!sip::same_token(field.name, "Accept")) continue;

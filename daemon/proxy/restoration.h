@@ -9,7 +9,7 @@
 
 namespace gmgate::daemon {
 
-/// True for a request outside a dialog whose Accept allows the body that asks for restoration.
+/// True for a request without To tag whose Accept allows the body that asks for restoration.
 bool understands_restoration(const sip::Message& request);
 
 /// Completes a 504: the phone believes it by P-Asserted-Identity, which is our URI in the Path of its REGISTER (TS 24.229 §5.1.2A.1.6).

@@ -27,7 +27,7 @@ Router::Router(asio::any_io_executor executor, const Config& config, Table& tabl
       counters_(counters),
       connector_(transports),
       own_hosts_(own_hosts(config)),
-      emergency_(clock_),
+      emergency_(clock_, {config.limits.emergency_calls, config.limits.emergency_calls_per_source}),
       open_requests_(executor_, table) {}
 
 Task<void> Router::from_ue(std::shared_ptr<sip::ServerTransaction> transaction) {

@@ -14,7 +14,9 @@
 
 #include "daemon/config.h"
 #include "daemon/operate/counters.h"
+#include "daemon/proxy/call_rules.h"
 #include "daemon/proxy/core_link.h"
+#include "daemon/proxy/dialogs.h"
 #include "daemon/proxy/emergency.h"
 #include "daemon/proxy/from_ue_checks.h"
 #include "daemon/proxy/open_requests.h"
@@ -48,6 +50,10 @@ public:
     /// ACK to 2xx, responses that match no transaction.
     void stray(sip::OwnedMessage message, sip::Flow flow);
 
+    /// The key of the process before, for the marks in Record-Route: its dialogs are known. Before the first request.
+    void use_dialog_key(const SipHashKey& key) { dialogs_.use_key(key); }
+    /// True for a request with a To tag that belongs to a dialog which passed here: overload lets it through.
+    bool is_in_dialog(const sip::Message& request, const sip::Flow& flow) const;
     EmergencyDialogs& emergency_dialogs() { return emergency_; }
     const EmergencyDialogs& emergency_dialogs() const { return emergency_; }
 
@@ -89,10 +95,14 @@ private:
 
     // ---- from_ue.cpp
     Task<void> handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction);
+    ToCore rules_from_ue(const sip::Message& request, const sip::Flow& flow, const FlowOwner& owner) const;
+    void note_unknown_dialog(const sip::Message& request, const Registration& registration);
+    /// OPTIONS is how a phone sees whether we live; nothing else is done here.
+    Task<void> answer_for_gateway(std::shared_ptr<sip::ServerTransaction> transaction, Aim aim);
 
     // ---- to_ue.cpp
     Task<void> handle_from_core(std::shared_ptr<sip::ServerTransaction> transaction);
-    Task<void> forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token);
+    Task<void> forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token, std::string user);
 
     // ---- ue_path.cpp: looks the registration up anew, before and after every await
     Task<Result<UePath>> path_to_ue(std::string token, std::size_t octets, bool udp_only = false);
@@ -113,6 +123,10 @@ private:
 
     // ---- emergency_calls.cpp
     Task<void> handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction);
+    std::optional<Answer> enter_emergency(const sip::ServerTransaction& transaction, std::string& token);
+    Task<Result<std::vector<Target>>> emergency_targets(std::string token, std::vector<std::string> route);
+    void learn_of_emergency(const std::string& token, const sip::Message& response, const std::optional<Target>& from, bool initial);
+    ToCore emergency_rules(const sip::Message& request, const sip::Flow& flow, const std::string& token) const;
     Task<void> emergency_from_core(std::shared_ptr<sip::ServerTransaction> transaction, std::string token);
     Task<void> stray_emergency(sip::OwnedMessage message, sip::Flow flow);
 
@@ -126,6 +140,7 @@ private:
     Clock clock_;
     Connector connector_;
     std::vector<std::string> own_hosts_;
+    DialogMarks dialogs_;
     EmergencyDialogs emergency_;
     OpenRequests open_requests_;
 };

@@ -74,8 +74,14 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     if (const auto via = sip::top_via(*ack)) {  // leave the phone's Via as it is: an ACK gets no response
         rules.received.remote.address = via->sent_by_address().value_or(Address{});
     }
-    const std::string top_route = first_route_uri(remaining_route(*ack, own_hosts_));  // the way of the dialog's other requests
+    const OwnRoute route = split_route(*ack, own_hosts_);
     const Registration* registration = table_.find_by_token(token);
+    if (registration != nullptr && !dialogs_.knows_from_ue(registration->key, *ack, route)) {  // as in from_ue.cpp
+        note_unknown_dialog(*ack, *registration);
+        if (is_emergency_contact(registration->key)) co_return;
+        rules.route = registration->service_route;
+    }
+    const std::string top_route = rules.route ? first_route_uri(*rules.route) : first_route_uri(route.rest);  // the way of the dialog's other requests
     const std::vector<std::string> service_route = registration != nullptr ? registration->service_route : std::vector<std::string>{};
     Result<std::vector<Target>> targets = co_await core_.targets_for(top_route, service_route);
     CoreAttempts::Build build = [&](sip::Transport transport) { return request_to_core(*ack, rules, transport); };
@@ -130,7 +136,10 @@ Task<void> Router::stray_response_from_core(sip::OwnedMessage response) {
         co_return;
     }
     const Result<UePath> path = co_await path_to_ue(*token, response->bytes().size());
-    if (path) (void)transactions_.send_stateless(response_to_ue(*response), path->flow);
+    const Registration* registration = table_.find_by_token(*token);
+    if (!path || registration == nullptr) co_return;
+    const MarkFor mark{dialogs_, *token, registration->key, own_hosts_};
+    (void)transactions_.send_stateless(response_to_ue(*response, mark), path->flow);
 }
 
 }  // namespace gmgate::daemon

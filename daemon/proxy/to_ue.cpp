@@ -24,7 +24,8 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
     }
 
     // Whom is it for? The token in our Path or Record-Route says it (C-70).
-    const std::optional<std::string> token = token_of(request, own_hosts_);
+    const std::optional<std::string_view> user = own_user_of(request, own_hosts_);
+    const std::optional<std::string> token = user ? std::optional(std::string(token_in(*user))) : std::nullopt;
     if (token && token->empty() && request.method() == sip::Method::options) {  // the core looks whether we live
         (void)transaction->respond(sip::make_response(request, 200, "OK", "gmgate"));
         co_return;
@@ -43,10 +44,10 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
         Answer refusal = make_answer(480, "Temporarily Unavailable", "no registration with this token: the phone must register again", Counter::not_registered);
         co_return co_await answer(transaction, std::move(refusal));
     }
-    co_await forward_to_ue(transaction, *token);
+    co_await forward_to_ue(transaction, *token, std::string(*user));
 }
 
-Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token) {
+Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token, std::string user) {
     const sip::Message& request = transaction->request();
     const auto watch = watch_cancel(*transaction);
     const std::string loop_mark = core_.marks().loop_mark(request, "ue " + token);
@@ -74,14 +75,15 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     rules.received = transaction->flow();
     rules.transport = path->flow.transport;
     rules.via_host = path->via_host;
-    rules.core_uri = token_uri(token, core_.uri_host());
-    rules.ue_uri = token_uri(token, ue_uri_host(config_, registration->realm_id, *ours, registration->transport));
+    const std::string marked = needs_record_route(request) ? dialogs_.user_towards_ue(token, registration->key, request) : std::string();
+    rules.core_uri = token_uri(marked, core_.uri_host());
+    rules.ue_uri = token_uri(marked, ue_uri_host(config_, registration->realm_id, *ours, registration->transport));
     rules.loop_mark = loop_mark;
     rules.own_hosts = own_hosts_;
     ResponseToCore back;
     back.registered = registration->impus;
     back.called_party = std::string(request.value(HeaderId::p_called_party_id));
-    back.asserts = is_initial(request);
+    back.asserts = !dialogs_.knows_from_core(registration->key, request, user);
 
     Relay leg;
     leg.transaction = transaction;

@@ -20,10 +20,10 @@ std::string_view to_string(UnprotectedVerdict verdict) {
 }
 
 UnprotectedVerdict judge_unprotected(const sip::Message& message, const SipInterface& interface, const EmergencyDialogs& dialogs) {
-    // C-1: emergency first. C-84: what belongs to an emergency dialog passes, responses and ACK too.
+    // C-1: emergency first. C-84: what belongs to an emergency dialog passes, ACK too, and nothing else by its Call-ID.
     // A request outside a dialog needs an emergency URI of its own, whatever its Call-ID.
     const bool is_initial = message.is_request() && message.method() != sip::Method::ack && sip::tag_of(message, HeaderId::to).empty();
-    if (!is_initial && dialogs.covers(message)) return UnprotectedVerdict::emergency;
+    if (!is_initial && message.is_request() && dialogs.permits(message)) return UnprotectedVerdict::emergency;
     if (message.is_response() || message.method() == sip::Method::ack) return UnprotectedVerdict::drop;  // G-9
     if (is_initial && interface.anonymous_emergency && is_emergency(message.request_uri(), interface.emergency_numbers))
         return UnprotectedVerdict::emergency;  // C-80

@@ -104,6 +104,7 @@ struct Scene {
                 const auto to = lines_of(raw, "To");
                 REQUIRE(to.size() == 1);
                 const bool initial = to.front().find(";tag=") == std::string::npos;
+                if (!initial) CHECK(lines_of(raw, "P-Asserted-Identity").empty());  // its dialog is known: nobody is asserted, and no Service-Route given
                 if (std::string_view(method) != "INVITE" || !initial) continue;
                 CHECK(lines_of(raw, "P-Asserted-Identity").size() == 1);
                 const auto record_route = lines_of(raw, "Record-Route");
@@ -203,6 +204,38 @@ void check_long_call(const Access& from, const Access& to) {
     CHECK(heard.value("by", "") == "remote");
     CHECK(link.find("BYE sip:").empty());
     CHECK(link.find("INVITE sip:").empty());
+    for (const auto& raw : lab.core_received(0, "BYE")) CHECK(lines_of(raw, "P-Asserted-Identity").empty());  // the dialog is still known
+}
+
+/// A MESSAGE that pretends to be inside a dialog, with a Route of its own: asserted and routed like any other.
+void check_made_up_tag(const End& from, const End& to) {
+    Scene scene(from, to);
+    const auto registered = scene.caller.first().at("service_route").get<std::vector<std::string>>();
+    REQUIRE(registered.size() == 1);
+    scene.caller.program().write_line("fault made-up-tag");
+    scene.caller.start_message(scene.callee.impu(), "forged");
+    REQUIRE(eventually([&] { return scene.at_core("MESSAGE").size() >= 1; }));
+    const auto raw = scene.at_core("MESSAGE").front();
+    INFO(raw);
+    CHECK(lines_of(raw, "To").front().find(";tag=") != std::string::npos);
+    CHECK(lines_of(raw, "P-Asserted-Identity") == std::vector<std::string>{"<" + scene.caller.impu() + ">"});
+    CHECK(lines_of(raw, "Route") == registered);
+}
+
+/// The same over an emergency registration: it does not leave the gateway.
+void check_emergency_only(const Access& access, const std::string& tls) {
+    std::unique_ptr<TlsLab> tls_lab = tls.empty() ? nullptr : std::make_unique<TlsLab>();
+    std::unique_ptr<Lab> own = tls.empty() ? std::make_unique<Lab>(plain_lab()) : nullptr;
+    Lab& lab = tls_lab ? *tls_lab->lab : *own;
+    PhoneOptions options{.is_v6 = access.is_v6, .is_tcp = access.is_tcp, .arguments = {"--emergency"}};
+    if (tls_lab) std::ranges::copy(tls_lab->phone_arguments(tls, "1.3"), std::back_inserter(options.arguments));
+    Phone phone(lab, options);
+    phone.demand_registered();
+    const auto start = lab.core_mark();
+    CHECK(phone.message(impu_of_user(1), "no emergency") == 403);
+    phone.program().write_line("fault made-up-tag");
+    CHECK(phone.message(impu_of_user(1), "no dialog") == 403);
+    CHECK(lab.core_received(start, "MESSAGE").empty());
 }
 
 }  // namespace
@@ -220,6 +253,37 @@ TEST_SUITE("calls") {
 
     TEST_CASE("RFC 3262, 3311, 3264: the same from a phone with SAs over UDP to one on TLS") { check_whole_call({{false, false}, {}}, {{false, false}, "tls-prior"}); }
     TEST_CASE("RFC 3262, 3311, 3264: the same from a phone on TLS over IPv6 to one with SAs over TCP") { check_whole_call({{true, false}, "tls"}, {{false, true}, {}}); }
+
+    TEST_CASE("a made-up To tag frees no phone of Service-Route and asserted identity: SAs over UDP and IPv4") { check_made_up_tag({{false, false}, {}}, {{true, false}, {}}); }
+    TEST_CASE("a made-up To tag frees no phone of Service-Route and asserted identity: SAs over TCP and IPv6") { check_made_up_tag({{true, true}, {}}, {{false, false}, {}}); }
+    TEST_CASE("a made-up To tag frees no phone of Service-Route and asserted identity: TLS") { check_made_up_tag({{false, false}, "tls"}, {{false, false}, {}}); }
+    TEST_CASE("C-82: an emergency registration with a made-up To tag: UDP and IPv6") { check_emergency_only({true, false}, {}); }
+    TEST_CASE("C-82: an emergency registration with a made-up To tag: TCP and IPv4") { check_emergency_only({false, true}, {}); }
+    TEST_CASE("C-82: an emergency registration with a made-up To tag: TLS and IPv6") { check_emergency_only({true, false}, "tls-prior"); }
+
+    TEST_CASE("a BYE of a stranger in clear, with all that stands in the dialog's own, passes neither port") {
+        Scene scene(Access{}, Access{true, true});
+        scene.establish();
+        const auto invites = scene.at_core("INVITE");
+        REQUIRE_FALSE(invites.empty());
+        const auto acks = scene.at_core("ACK");
+        REQUIRE_FALSE(acks.empty());
+        std::string bye = acks.front();  // as the caller sent it, but for our Via
+        for (std::size_t at = bye.find("ACK"); at != std::string::npos; at = bye.find("ACK", at)) bye.replace(at, 3, "BYE");
+        bye.erase(bye.find("Via: "), bye.find("Via: ", bye.find("Via: ") + 1) - bye.find("Via: "));
+        for (const auto& [local, remote] : {std::pair(std::string(Network::kUe4) + ":5999", std::string(Network::kAccess4) + ":5060"),
+                                            std::pair("[" + std::string(Network::kUe6) + "]:5999", "[" + std::string(Network::kAccess6) + "]:5060")}) {
+            RawPeer stranger(scene.lab.network.ue, RawPeer::Kind::udp, local, remote);
+            std::string own = bye;
+            const auto via = own.find("Via: ");
+            own.replace(via, own.find("\r\n", via) - via, "Via: SIP/2.0/UDP " + local + ";branch=z9hG4bKforged");
+            stranger.send(own);
+            CHECK(stranger.receive_until("\r\n\r\n").starts_with("SIP/2.0 403"));
+        }
+        CHECK(scene.at_core("BYE").empty());
+        scene.hang_up(scene.callee, scene.caller);
+        scene.check_requests_at_core();
+    }
 
     TEST_CASE("a phone on TLS calls one with SAs, which hangs up") {
         Scene scene(End{{}, "tls"}, End{});

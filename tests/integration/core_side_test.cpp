@@ -3,6 +3,8 @@
 
 #include <csignal>
 #include <fstream>
+#include <set>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -44,9 +46,147 @@ struct Stranger {
     RawPeer peer;
 };
 
+/// Two equal E-CSCFs in the core, stateless, and an anonymous caller in clear.
+struct EmergencyScene {
+    explicit EmergencyScene(const std::string& limits = {}) : lab(options(limits)) {}
+    static LabOptions options(const std::string& limits) {
+        auto options = plain_lab();
+        options.core_lines = "ping-interval = 0\n";
+        for (const int port : {5081, 5082}) options.core_lines += fmt::format("[[core.emergency-next-hops]]\nhost = \"{}:{}\"\n", Network::kCore4, port);
+        options.more_sections = limits;
+        return options;
+    }
+    static std::string ecscf(int which) { return fmt::format("{}:{}", Network::kCore4, 5081 + which); }
+
+    /// The next request at either E-CSCF that is no copy, and at which; {-1, ""} when none comes.
+    std::pair<int, std::string> next() {
+        std::string text;
+        int at = -1;
+        (void)eventually([&] {
+            for (int which : {0, 1})
+                if (auto got = hops[which].receive(std::chrono::milliseconds(1))) {
+                    if (!seen.insert(field(*got, "Via: ")).second) continue;
+                    text = *got;
+                    at = which;
+                    return true;
+                }
+            return false;
+        });
+        return {at, text};
+    }
+    static std::string field(const std::string& raw, const std::string& begin) {
+        const auto at = raw.find(begin);
+        return at == std::string::npos ? std::string() : raw.substr(at, raw.find("\r\n", at) - at + 2);
+    }
+    void answer(int which, const std::string& request) {
+        std::string vias;
+        for (auto at = request.find("Via: "); at != std::string::npos; at = request.find("\r\nVia: ", at) == std::string::npos ? std::string::npos : request.find("\r\nVia: ", at) + 2)
+            vias += field(request.substr(at), "Via: ");
+        const std::string to = field(request, "To: ");
+        std::string routes = field(request, "Record-Route: ");
+        if (!routes.empty()) routes = fmt::format("Record-Route: <sip:{};lr>\r\n{}", ecscf(which), routes);
+        hops[which].send("SIP/2.0 200 OK\r\n" + vias + field(request, "From: ") + (to.find(";tag=") == std::string::npos ? to.substr(0, to.size() - 2) + ";tag=psap\r\n" : to) +
+                         field(request, "Call-ID: ") + field(request, "CSeq: ") + routes + fmt::format("Contact: <sip:psap@{}>\r\nContent-Length: 0\r\n\r\n", ecscf(which)));
+    }
+    std::string request(std::string_view method, const std::string& uri, const std::string& from, int number, bool in_dialog) const {
+        return fmt::format("{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2};branch=z9hG4bK{0}{3}\r\nMax-Forwards: 70\r\nFrom: <sip:anonymous@anonymous.invalid>;tag=f{3}\r\n"
+                           "To: <urn:service:sos>{4}\r\nCall-ID: sos-{3}\r\nCSeq: {5} {6}\r\nContact: <sip:{2}>\r\nContent-Length: 0\r\n\r\n",
+                           method, uri, from, number, in_dialog ? ";tag=psap" : "", method == "BYE" ? 2 : 1, method == "ACK" ? "INVITE" : method);
+    }
+
+    Lab lab;
+    RawPeer hops[2] = {{lab.network.core, RawPeer::Kind::udp, ecscf(0), std::string(Network::kGwCore4) + ":5060"}, {lab.network.core, RawPeer::Kind::udp, ecscf(1), std::string(Network::kGwCore4) + ":5060"}};
+    std::string from4 = std::string(Network::kUe4) + ":5070", from6 = "[" + std::string(Network::kUe6) + "]:5070";
+    RawPeer caller4{lab.network.ue, RawPeer::Kind::udp, from4, std::string(Network::kAccess4) + ":5060"}, caller6{lab.network.ue, RawPeer::Kind::udp, from6, "[" + std::string(Network::kAccess6) + "]:5060"};
+    std::set<std::string> seen{};
+};
+
+std::string final_answer(RawPeer& peer) {
+    for (;;) {
+        auto answer = peer.receive().value_or("");
+        if (!answer.starts_with("SIP/2.0 1")) return answer;
+    }
+}
+
 }  // namespace
 
 TEST_SUITE("core-side") {
+    TEST_CASE("C-83, C-84: two equal E-CSCFs, 200 anonymous calls over IPv4 and IPv6: every ACK and BYE reaches the one that has the call") {
+        EmergencyScene scene;
+        int calls_of[2] = {0, 0};
+        for (int i = 0; i < 200; ++i) {
+            INFO("call ", i);
+            RawPeer& caller = i % 2 == 0 ? scene.caller4 : scene.caller6;
+            const std::string& from = i % 2 == 0 ? scene.from4 : scene.from6;
+            caller.send(scene.request("INVITE", "urn:service:sos", from, i, false));
+            const auto [at, invite] = scene.next();
+            REQUIRE(at >= 0);
+            REQUIRE(invite.starts_with("INVITE urn:service:sos"));
+            ++calls_of[at];
+            scene.answer(at, invite);
+            REQUIRE(final_answer(caller).starts_with("SIP/2.0 200"));
+            const std::string psap = "sip:psap@" + EmergencyScene::ecscf(at);
+            caller.send(scene.request("ACK", psap, from, i, true));
+            const auto [ack_at, ack] = scene.next();
+            CHECK(ack_at == at);
+            CHECK(ack.starts_with("ACK " + psap));
+            CHECK(ack.find("Route: <sip:" + EmergencyScene::ecscf(at) + ";lr>\r\n") != std::string::npos);
+            if (i < 4) {  // the open door: other methods, another target, another address
+                for (const char* method : {"MESSAGE", "SUBSCRIBE", "REFER"}) {
+                    caller.send(scene.request(method, psap, from, i, true));
+                    CHECK(final_answer(caller).starts_with("SIP/2.0 403"));
+                }
+                caller.send(scene.request("UPDATE", "sip:somebody@home.example", from, i, true));
+                CHECK(final_answer(caller).starts_with("SIP/2.0 403"));
+                RawPeer& other = i % 2 == 0 ? scene.caller6 : scene.caller4;
+                other.send(scene.request("BYE", psap, i % 2 == 0 ? scene.from6 : scene.from4, i, true));
+                CHECK(final_answer(other).starts_with("SIP/2.0 403"));
+            }
+            caller.send(scene.request("BYE", psap, from, i, true));
+            const auto [bye_at, bye] = scene.next();
+            CHECK(bye_at == at);
+            CHECK(bye.starts_with("BYE " + psap));
+            scene.answer(bye_at < 0 ? at : bye_at, bye);
+            CHECK(final_answer(caller).starts_with("SIP/2.0 200"));
+        }
+        CHECK(calls_of[0] > 40);
+        CHECK(calls_of[1] > 40);
+    }
+
+    TEST_CASE("unanswered anonymous calls are bounded per source and in all: whoever comes later is served, and the oldest is told") {
+        EmergencyScene scene("[limits]\nemergency-calls = 12\nemergency-calls-per-source = 8\n");
+        for (int i = 0; i < 40; ++i) {  // nobody answers; more than the table holds
+            scene.caller4.send(scene.request("INVITE", "urn:service:sos", scene.from4, i, false));
+            REQUIRE(scene.next().first >= 0);
+        }
+        scene.caller6.send(scene.request("INVITE", "urn:service:sos", scene.from6, 100, false));
+        const auto [at, invite] = scene.next();
+        REQUIRE(at >= 0);
+        CHECK(invite.find("Call-ID: sos-100") != std::string::npos);
+        scene.answer(at, invite);
+        CHECK(final_answer(scene.caller6).starts_with("SIP/2.0 200"));
+        scene.caller6.send(scene.request("ACK", "sip:psap@" + EmergencyScene::ecscf(at), scene.from6, 100, true));
+        CHECK(scene.next().second.starts_with("ACK "));
+    }
+
+    TEST_CASE("RFC 3261 §18.2.2: an answer in clear goes to the port in Via, to the source port only with rport") {
+        Lab lab(plain_lab());
+        for (const bool is_v6 : {false, true}) {
+            const Access access{is_v6, false};
+            RawPeer named(lab.network.ue, RawPeer::Kind::udp, access.ue_port(5070), access.gateway_port(5060)), source(lab.network.ue, RawPeer::Kind::udp, access.ue_port(5071), access.gateway_port(5060));
+            const auto ask = [&](std::string_view rport, std::string_view method) {
+                source.send(fmt::format("{0} sip:x@y SIP/2.0\r\nVia: SIP/2.0/UDP {1}{2};branch={3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:x@y>\r\nCall-ID: {3}\r\nCSeq: 1 {0}\r\n"
+                                        "Content-Length: 0\r\n\r\n", method, access.ue_port(5070), rport, unique_word("z9hG4bK")));
+            };
+            for (const char* method : {"OPTIONS", "INVITE", "MESSAGE"}) {
+                ask("", method);
+                CHECK(named.receive().value_or("").starts_with("SIP/2.0 403"));
+                ask(";rport", method);
+                CHECK(source.receive().value_or("").starts_with("SIP/2.0 403"));
+            }
+        }
+    }
+
     TEST_CASE("RFC 3263 §4.3: the core dies; phones register at the next one, and one that was registered is taken over by it") {
         auto options = plain_lab();
         options.core_lines = "ping-interval = 1\nnext-hop-answer = 1\n";

@@ -84,9 +84,37 @@ void check_restart(End end, const Access& first, const Access& second) {
     CHECK_FALSE(lab.gateway().has_text("registrations-adopted"));
 }
 
+/// A call that stands while the gateway goes and comes back: re-INVITEs and BYE of both ends go on in a dialog that is known.
+void check_call_over_restarts(std::initializer_list<End> ends, const Access& from, const Access& to) {
+    Lab lab(plain_lab());
+    Phone a(lab, {.user = 0, .is_v6 = from.is_v6, .is_tcp = from.is_tcp}), b(lab, {.user = 1, .is_v6 = to.is_v6, .is_tcp = to.is_tcp});
+    a.demand_registered();
+    b.demand_registered();
+    const auto named = [](const char* name) { return [name](const nlohmann::json& event) { return event.value("event", "") == name; }; };
+    a.program().write_line("call " + b.impu() + " 600");
+    a.await_event(named("call_established"), "the answer");
+    b.await_event(named("call_established"), "the ACK");
+    for (const End end : ends) {
+        restart(lab, end);
+        const auto mark = lab.core_mark();
+        for (Phone* phone : {&a, &b})
+            for (const char* what : {"hold", "resume"}) CHECK(phone->command(what, named("reinvite_sent")).value("ok", false));
+        a.reregister(true);
+        CHECK(b.command("hold", named("reinvite_sent")).value("ok", false));
+        for (const char* method : {"INVITE", "ACK"})
+            for (const auto& raw : lab.core_received(mark, method)) CHECK(raw.find("P-Asserted-Identity") == std::string::npos);
+    }
+    const auto mark = lab.core_mark();
+    CHECK(b.command("hangup", named("call_ended")).value("ok", false));
+    a.await_event(named("call_ended"), "the BYE");
+    for (const auto& raw : lab.core_received(mark, "BYE")) CHECK(raw.find("P-Asserted-Identity") == std::string::npos);
+}
+
 }  // namespace
 
 TEST_SUITE("restart") {
+    TEST_CASE("a call outlives kill -9, SIGTERM and take-over, and its dialog stays known: UDP") { check_call_over_restarts({End::kill_9, End::sigterm, End::take_over}, {false, false}, {true, false}); }
+    TEST_CASE("a call outlives take-over and kill -9, and its dialog stays known: TCP") { check_call_over_restarts({End::take_over, End::kill_9}, {true, true}, {false, true}); }
     TEST_CASE("--take-over: UDP phones over IPv4 and IPv6 notice nothing") { check_restart(End::take_over, {false, false}, {true, false}); }
     TEST_CASE("--take-over: the TCP connections of phones over IPv4 and IPv6 live on") {
         Lab lab(plain_lab());

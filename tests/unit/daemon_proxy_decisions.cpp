@@ -40,6 +40,7 @@ ToCore rules() {
     r.ue_uri = "sip:TOKEN@192.0.2.1:7531;lr";
     r.orig_ioi = "visited.example";
     r.own_hosts = kOwn;
+    r.is_initial = true;
     r.registered = {Impu("sip:alice@home.example"), Impu("tel:+491701234567")};
     return r;
 }
@@ -94,7 +95,9 @@ P-Charging-Vector: icid-value="ICID";orig-ioi=visited.example
 TEST_CASE("an in-dialog request keeps the dialog's route set, asserts nobody and charges nothing") {
     const auto message = parse(request_with("BYE", "sip:bob@198.51.100.9",
         "Route: <sip:TOKEN@192.0.2.1:7531;lr>,<sip:TOKEN@10.0.0.1:5060;lr>\nRoute: <sip:scscf.home.example;lr>\n", "b1"));
-    const std::string text = request_to_core(*message, rules(), sip::Transport::tcp);
+    auto in_dialog = rules();
+    in_dialog.is_initial = false;
+    const std::string text = request_to_core(*message, in_dialog, sip::Transport::tcp);
     CHECK(contains(text, "Via: SIP/2.0/TCP 10.0.0.1:5060;branch=z9hG4bK"));
     CHECK(contains(text, "CSeq: 7 BYE\r\nRoute: <sip:scscf.home.example;lr>\r\nContent-Length: 0\r\n\r\n"));
     CHECK_FALSE(contains(text, "TOKEN"));
@@ -113,7 +116,7 @@ TEST_CASE("C-60: a Route that is not the Service-Route is seen, and replaced as 
     const std::vector<std::string> service_route{"<sip:orig@scscf.home.example;lr>"};
     const auto compare = [&](std::string_view route) {
         const auto message = parse(request_with("MESSAGE", "sip:bob@home.example", route));
-        return compare_route(remaining_route(*message, kOwn), service_route);
+        return compare_route(split_route(*message, kOwn).rest, service_route);
     };
     CHECK(compare("Route: <sip:192.0.2.1:7531;lr>, <sip:orig@scscf.home.example;lr>\n") == RouteVerdict::same);
     CHECK(compare("Route: <sip:orig@scscf.home.example;lr>\n") == RouteVerdict::same);
@@ -122,7 +125,7 @@ TEST_CASE("C-60: a Route that is not the Service-Route is seen, and replaced as 
     CHECK(compare("Route: <sip:evil.example;lr>, <sip:orig@scscf.home.example;lr>\n") == RouteVerdict::differs);
     CHECK(compare("Route: <sip:orig@scscf.home.example;lr>, <sip:192.0.2.1:7531;lr>\n") == RouteVerdict::differs);
 
-    auto replaced = rules();
+    auto replaced = rules();  // outside a dialog, as rules() are
     replaced.route = service_route;
     const auto message = parse(request_with("MESSAGE", "sip:bob@home.example", "Route: <sip:192.0.2.1:7531;lr>\nRoute: <sip:evil.example;lr>\n"));
     const std::string text = request_to_core(*message, replaced, sip::Transport::udp);
@@ -278,7 +281,7 @@ TEST_CASE("B-19, G-9, G-11: what an unprotected port lets through") {
 
 TEST_CASE("C-84: the rest of an emergency dialog passes in both directions, and nothing else by its Call-ID") {
     StillClock clock;
-    EmergencyDialogs dialogs(clock, 2, seconds{60});
+    EmergencyDialogs dialogs(clock, {.calls = 2, .unanswered_per_source = 2}, seconds{60});
     SipInterface interface;
     interface.sec_agree_feature = true;
     const auto flow = udp_flow("192.0.2.1:5060", "198.51.100.7:5060");
@@ -286,6 +289,23 @@ TEST_CASE("C-84: the rest of an emergency dialog passes in both directions, and 
     REQUIRE(dialog != nullptr);
     const std::string token = dialog->token;
     const auto judge = [&](std::string_view text) { return judge_unprotected(*parse(text), interface, dialogs); };
+    CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::reject_403);  // nobody has answered yet
+    const auto answer = [&](std::string_view tag, std::string_view contact) {
+        return parse(crlf(fmt::format("SIP/2.0 200 OK\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKx\nFrom: <sip:a@b>;tag=a1\nTo: <sip:b@b>;tag={}\nCall-ID: c1@ue\n"
+                                      "CSeq: 7 INVITE\nContact: <{}>\nContent-Length: 0\n\n", tag, contact)));
+    };
+    dialogs.learn(token, *answer("b1", "sip:psap@10.0.0.9"), {"<sip:ecscf;lr>"});
+    dialogs.answered(token);
+    CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::emergency);
+    CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9;transport=udp", "", "b1")) == UnprotectedVerdict::emergency);
+    CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9", "", "b2")) == UnprotectedVerdict::reject_403);
+    CHECK(judge(request_with("INVITE", "sip:bob@home.example", "", "b1")) == UnprotectedVerdict::reject_403);  // another target
+    for (const char* method : {"MESSAGE", "REFER", "SUBSCRIBE", "OPTIONS", "NOTIFY", "PUBLISH", "FOO"})
+        CHECK(judge(request_with(method, "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::reject_403);
+    for (const char* method : {"INVITE", "PRACK", "UPDATE", "INFO", "BYE"})
+        CHECK(judge(request_with(method, "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::emergency);
+    dialogs.learn(token, *answer("b1", "sip:psap@10.0.0.10"), {});  // a target refresh; a request may cross it
+    CHECK(judge(request_with("BYE", "sip:psap@10.0.0.10", "", "b1")) == UnprotectedVerdict::emergency);
     CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::emergency);
     CHECK(judge(request_with("ACK", "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::emergency);
     CHECK(judge(request_with("MESSAGE", "sip:bob@home.example")) == UnprotectedVerdict::reject_403);  // a new request with the old Call-ID
@@ -295,12 +315,44 @@ TEST_CASE("C-84: the rest of an emergency dialog passes in both directions, and 
     CHECK(dialogs.open(*parse(request_with("INVITE", "urn:service:sos")), flow)->token == token);  // a retransmission opens nothing
     std::string second = request_with("INVITE", "urn:service:sos"), third = second;
     CHECK(dialogs.open(*parse(second.replace(second.find("c1@ue"), 5, "c2@ue")), flow) != nullptr);
-    CHECK(dialogs.open(*parse(third.replace(third.find("c1@ue"), 5, "c3@ue")), flow) == nullptr);  // bounded
+    bool ended = false;
+    dialogs.on_evicted(dialogs.open(*parse(second), flow)->token, [&] { ended = true; });
+    CHECK(dialogs.open(*parse(third.replace(third.find("c1@ue"), 5, "c3@ue")), flow) != nullptr);  // bounded: the unanswered one gives way
+    CHECK(ended);
+    CHECK(dialogs.evicted() == 1);
     CHECK(dialogs.size() == 2);
+    CHECK(dialogs.find_by_token(token) != nullptr);
+    dialogs.answered(dialogs.open(*parse(third), flow)->token);
+    CHECK(dialogs.open(*parse(second), flow) == nullptr);  // answered calls never do
     clock.time += seconds{61};
     CHECK(dialogs.find_by_token(token) == nullptr);
     CHECK(dialogs.open(*parse(third), flow) != nullptr);
     CHECK(dialogs.size() == 1);
+}
+
+TEST_CASE("unanswered emergency calls: bounded for an IPv4 address and an IPv6 /64, the oldest gives way; strangers do not lock others out") {
+    StillClock clock;
+    EmergencyDialogs dialogs(clock, {.calls = 8, .unanswered_per_source = 3});
+    int number = 0;
+    const auto call = [&](std::string_view from) {
+        std::string text = request_with("INVITE", "urn:service:sos");
+        text.replace(text.find("c1@ue"), 5, fmt::format("n{}@ue", ++number));
+        const EmergencyDialog* dialog = dialogs.open(*parse(text), udp_flow(from.starts_with('[') ? "[2001:db8::1]:5060" : "192.0.2.1:5060", from));
+        REQUIRE(dialog != nullptr);
+        return dialog->token;
+    };
+    const std::string victim = call("198.51.100.7:5060");
+    for (int i = 0; i < 20; ++i) call(fmt::format("[2001:db8:0:1::{:x}]:5060", i + 1));  // one /64
+    CHECK(dialogs.size() == 4);
+    CHECK(dialogs.find_by_token(victim) != nullptr);
+    for (int i = 0; i < 5; ++i) call("198.51.100.8:5060");
+    CHECK(dialogs.size() == 7);
+    CHECK(dialogs.find_by_token(victim) != nullptr);
+    dialogs.answered(victim);
+    for (int i = 0; i < 1100; ++i) call(fmt::format("198.51.{}.{}:5060", i / 250, i % 250 + 1));  // each from another address
+    CHECK(dialogs.size() == 8);
+    CHECK(dialogs.find_by_token(victim) != nullptr);
+    CHECK(dialogs.evicted() == 1118);
 }
 
 TEST_CASE("A-22, A-23: with server-initiated agreement a request without sec-agree gets 421, with Supported 494, with two Via 502") {

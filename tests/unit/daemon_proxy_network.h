@@ -4,8 +4,12 @@
 
 #include <memory>
 
-#include <fmt/format.h>
+#include <algorithm>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "daemon/proxy/header_rules.h"
 #include "daemon/proxy/router.h"
 #include "sip/spawn.h"
 #include "tests/unit/daemon_proxy_support.h"
@@ -130,6 +134,26 @@ struct Network {
                                 method, uri, sent_by.to_string(), branch, in_dialog ? ";tag=b1" : "", lines));
     }
     std::string our_route() const { return "Route: <sip:tok1@" + core_side.to_string() + ";lr>\n"; }
+    enum class End { caller, callee };
+    /// The Route line that this end of a dialog writes after a message with that Record-Route (RFC 3261 §12.1), behind X-In-Dialog.
+    static std::string dialog_route(const std::string& text, End end) {
+        const auto message = parse(text);
+        auto values = values_of(*message, sip::HeaderId::record_route);
+        if (end == End::caller) std::ranges::reverse(values);
+        return fmt::format("X-In-Dialog: 1\nRoute: {}\n", fmt::join(values, ", "));
+    }
+    /// A response of the core, which has put itself into the dialog's route set, too.
+    static std::string answer_by_way_of(std::string_view proxy, const std::string& request, int status) {
+        std::string text = response_text(request, status);
+        return text.insert(text.find("Record-Route: "), fmt::format("Record-Route: <sip:{};lr>\r\n", proxy));
+    }
+    /// A call of the phone that the core answers; the 200 as the phone got it.
+    std::string established(std::string_view proxy = "scscf.home.example") {
+        ue_client.send(from_ue("INVITE", "sip:bob@home.example", "", "z9hG4bKcall"), ps);
+        REQUIRE(ue_server.receive().starts_with("SIP/2.0 100 "));
+        core_peer.send(answer_by_way_of(proxy, core_peer.receive(), 200), core_side);
+        return ue_server.receive();
+    }
     /// Skips a 100 Trying.
     static std::string final_of(Peer& peer) {
         for (;;) {

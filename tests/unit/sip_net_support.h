@@ -170,9 +170,11 @@ inline std::string response_text(std::string_view request, int status, std::stri
     std::string out = "SIP/2.0 " + std::to_string(status) + " Text\r\n";
     const Message& m = **message;
     m.for_each(HeaderId::via, [&](const HeaderField& f) { out += "Via: " + std::string(f.value) + "\r\n"; });
+    std::string route;  // RFC 3261 §12.1.1
     out += "From: " + std::string(m.value(HeaderId::from)) + "\r\nTo: " + std::string(m.value(HeaderId::to));
+    m.for_each(HeaderId::record_route, [&](const HeaderField& f) { route += "Record-Route: " + std::string(f.value) + "\r\n"; });
     if (!to_tag.empty() && m.value(HeaderId::to).find("tag=") == std::string_view::npos) out += ";tag=" + std::string(to_tag);
-    out += "\r\nCall-ID: " + std::string(m.value(HeaderId::call_id)) + "\r\nCSeq: " + std::string(m.value(HeaderId::cseq)) +
+    out += "\r\n" + route + "Call-ID: " + std::string(m.value(HeaderId::call_id)) + "\r\nCSeq: " + std::string(m.value(HeaderId::cseq)) +
            "\r\nContent-Length: 0\r\n\r\n";
     return out;
 }

@@ -155,6 +155,7 @@ class Session {
     else if (name == "auts") faults.force_auts = true;
     else if (name == "no-esp") faults.no_esp = true;
     else if (name == "lose-200") faults.lose_200 = true;
+    else if (name == "made-up-tag") faults.made_up_tag = true;
     else if (name != "none") env_.emit({{"event", "error"}, {"text", "unknown fault '" + name + "'"}});
     phone_.set_faults(faults);
   }

@@ -69,6 +69,7 @@ void set_identity(const Options& o, PhoneConfig& config, std::size_t index) {
   config.impi = !o.impi.empty() ? o.impi : imsi_at(o.imsi.empty() ? kDefaultImsi : std::string_view(o.imsi), index) + '@' + config.realm;
   config.impu = !o.impu.empty() ? o.impu : "sip:" + config.impi;
   config.instance = o.instance;
+  config.emergency = o.emergency;
 }
 
 Result<void> set_ports(const Options& o, PhoneConfig& config, const Place& place) {
@@ -156,6 +157,7 @@ void add_phone_options(CLI::App& app, Options& o) {
   app.add_option("--password", o.password, "plain digest user (with --security tls, tls-prior or none)")->group(who);
   app.add_option("--sqn", o.sqn, "highest sequence number accepted so far, 12 hexadecimal digits")->type_name("HEX")->capture_default_str()->group(who);
   app.add_option("--sqn-file", o.sqn_file, "keep the sequence numbers in FILE between runs")->type_name("FILE")->group(who);
+  app.add_flag("--emergency", o.emergency, "an emergency registration: Contact with the URI parameter sos")->group(who);
   app.add_option("--instance", o.instance, "+sip.instance, as urn:gsma:imei:35245510-000000-0")->type_name("URN")->group(who);
 }
 
@@ -274,7 +276,7 @@ void add_options(CLI::App& app, Options& o) {
       "  hold | resume | update [DIRECTION]                  re-INVITE, UPDATE in the standing call\n"
       "  status | wait SECONDS | quit                        quit leaves without deregistering\n"
       "  begin COMMAND                                       does not wait for the end of that command\n"
-      "  fault wrong-ik|wrong-res|auts|no-esp|lose-200|none  misbehave from the next REGISTER on\n"
+      "  fault wrong-ik|wrong-res|auts|no-esp|lose-200|made-up-tag|none  misbehave from the next REGISTER (or request) on\n"
       "  expires SECONDS                                     what the next REGISTERs ask for");
   for (CLI::App* sub : app.get_subcommands([](CLI::App*) { return true; })) sub->fallthrough();
   app.footer(kExamples);

@@ -23,6 +23,7 @@ struct Options {
   std::string password;
   std::string sqn = "000000000000";
   std::string sqn_file;
+  bool emergency = false;
   std::string instance;
   unsigned copies = 1;
   std::size_t index = 0;

@@ -4,6 +4,8 @@
 
 #include "../common/text.h"
 
+#include <algorithm>
+
 namespace gmgate::peers {
 
 Phone::Phone(PhoneEnvironment environment, PhoneConfig config)
@@ -32,7 +34,7 @@ std::string Phone::contact() const {
   const std::string user = uri && !uri->user.empty() ? uri->user : "gmue";
   const bool tls = config_.tls != TlsUse::none;
   const Path server = tls ? kTlsPath : Path{config_.ipsec ? SetId{1} : kClear, false};
-  return fmt::format("<sip:{}@{}{}>", user, link_.sent_by(server), tls ? ";transport=tls" : config_.register_over_tcp ? ";transport=tcp" : "");
+  return fmt::format("<sip:{}@{}{}{}>", user, link_.sent_by(server), tls ? ";transport=tls" : config_.register_over_tcp ? ";transport=tcp" : "", config_.emergency ? ";sos" : "");
 }
 
 nlohmann::json Phone::status() const {
@@ -133,9 +135,12 @@ const std::vector<std::string>* Phone::agreed_list() const {
 SipMessage Phone::out_of_dialog(std::string method, const std::string& uri) {
   SipMessage out = SipMessage::request(method, uri);
   out.add("Max-Forwards", "70");
-  for (const std::string& route : route_set()) out.add("Route", route);
+  const bool pretends = config_.faults.made_up_tag;
+  auto routes = route_set();
+  if (pretends) routes.resize(std::min<std::size_t>(routes.size(), 1));
+  for (const std::string& route : routes) out.add("Route", route);
   out.add("From", fmt::format("<{}>;tag={}", config_.impu, random_token()));
-  out.add("To", fmt::format("<{}>", uri));
+  out.add("To", pretends ? fmt::format("<{}>;tag={}", uri, random_token()) : fmt::format("<{}>", uri));
   out.add("Call-ID", random_token(20) + '@' + config_.local.host());
   out.add("CSeq", "1 " + method);
   out.add("P-Preferred-Identity", fmt::format("<{}>", config_.impu));

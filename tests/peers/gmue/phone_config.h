@@ -20,6 +20,7 @@ struct Faults {
   bool force_auts = false;  ///< claim a sequence number failure once
   bool no_esp = false;      ///< take the challenge and never answer
   bool lose_200 = false;    ///< never see the 200 of a REGISTER (TS 33.203 §7.4.1a: the new SAs are given up, the old ones go on)
+  bool made_up_tag = false; ///< requests outside a dialog pretend to be inside one: a To tag, and a Route of their own behind the gateway's
   bool clear = false;       ///< send the second REGISTER without ESP to the protected port
   std::string answer_as;    ///< answer the challenge with another private identity
   std::string forge;        ///< REGISTER for another user: how his credentials stand beside ours ("first", "last", "double")
@@ -63,6 +64,7 @@ struct PhoneConfig {
   std::uint32_t spi_us = 0;
 
   std::uint32_t expires = 600000;
+  bool emergency = false;  ///< an emergency registration: Contact with the URI parameter sos (TS 24.229 §5.1.6)
   std::string instance;  ///< +sip.instance, empty for none
   Duration t1 = std::chrono::seconds(2);          ///< TS 24.229 table 7.7.1: the UE's side of Gm
   Duration t2 = std::chrono::seconds(16);
