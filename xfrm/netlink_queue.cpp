@@ -118,12 +118,13 @@ Task<Result<void>> NetlinkQueue::perform(Batch& batch) {
 }
 
 Task<Result<void>> NetlinkQueue::receive_until_fence(Batch& batch, std::uint32_t fence) {
-    const WipedBytes buffer(kReceiveSize, settings_.memory);
+    if (!replies_) replies_.emplace(kReceiveSize, settings_.memory);
+    const auto buffer = replies_->all();
     bool is_finished = false;
     for (int datagrams = 1; !is_finished; ++datagrams) {
-        const auto size = co_await socket_->receive(buffer.all(), settings_.patience);
+        const auto size = co_await socket_->receive(buffer, settings_.patience);
         if (!size) co_return std::unexpected(size.error());
-        const auto datagram = buffer.all().first(*size);
+        const auto datagram = buffer.first(*size);
         const bool is_well_formed = decode(datagram, [&](Reply& reply) { is_finished = route(batch, reply, fence) || is_finished; });
         wipe(datagram);  // a told SA carries its keys
         if (!is_well_formed) co_return failure(Reaction::broken, "the kernel's answer is malformed", EBADMSG);

@@ -4,6 +4,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <asio/any_io_executor.hpp>
@@ -87,6 +88,7 @@ private:
     std::unique_ptr<NetlinkSocket> socket_;
     Settings settings_;
     std::deque<Entry> queue_;
+    std::optional<WipedBytes> replies_;  ///< kept from batch to batch; each datagram in it is wiped once it has been read
     std::uint32_t next_sequence_ = 1;
     std::uint64_t messages_sent_ = 0;
     bool is_running_ = false;
