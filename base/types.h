@@ -27,6 +27,9 @@ using ReqId = Distinct<std::uint32_t, struct ReqIdTag>;
 /// Packet mark that an inbound SA sets (XFRMA_SET_MARK) and a socket reports (SO_RCVMARK).
 using Mark = Distinct<std::uint32_t, struct MarkTag>;
 
+/// Number of a set of SAs for the life of the process; it is also the mark that its inbound SAs set (never 0).
+using SetNumber = Distinct<std::uint32_t, struct SetNumberTag>;
+
 /// A piece of text that means one thing (an identity, say).
 template <class Tag>
 struct DistinctText {

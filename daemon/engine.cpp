@@ -14,8 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/access.h"
-#include "xfrm/engine_protocol.h"
+#include "daemon/config/access.h"
+#include "xfrm/engine/protocol.h"
 
 #ifndef GMGATE_LIBEXEC
 #define GMGATE_LIBEXEC "/usr/libexec/gmgate"

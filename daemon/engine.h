@@ -1,9 +1,9 @@
 // The SA engine in a process of its own: what it is told, and how it is started while this process still may.
 #pragma once
 
-#include "daemon/config.h"
-#include "sip/socket.h"
-#include "xfrm/engine_frames.h"
+#include "daemon/config/config.h"
+#include "sip/transport/socket.h"
+#include "xfrm/engine/frames.h"
 
 namespace gmgate::daemon {
 

@@ -7,9 +7,9 @@
 
 #include "base/log.h"
 #include "daemon/operate/metrics.h"
-#include "daemon/proxy/dialog_key.h"
+#include "daemon/restart/dialog_key.h"
 #include "daemon/registrations/adopt.h"
-#include "sip/spawn.h"
+#include "base/spawn.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -97,14 +97,14 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     if (auto ok = co_await install_guards(); !ok) co_return ok;
     if (auto ok = handover_.receive(take_over); !ok) co_return ok;
     if (auto ok = co_await take_up(); !ok) co_return ok;
-    sip::spawn(loop_.get_executor(), expiry_.run(), "expiry");
-    sip::spawn(loop_.get_executor(), tls_engine_.certificates().watch(), "certificates");
-    sip::spawn(loop_.get_executor(), core_.watch_next_hops(), "ping");
-    sip::spawn(loop_.get_executor(), loop_watch_.run(), "loop-watch");
+    spawn(loop_.get_executor(), expiry_.run(), "expiry");
+    spawn(loop_.get_executor(), tls_engine_.certificates().watch(), "certificates");
+    spawn(loop_.get_executor(), core_.watch_next_hops(), "ping");
+    spawn(loop_.get_executor(), loop_watch_.run(), "loop-watch");
     if (config_.core.reg_event) {
         register_flow_.on_registered([this](const Registration& registration) { reg_events_.registered(registration); });
         table_.for_each([this](Registration& registration) { reg_events_.registered(registration); });  // adopted from an earlier run
-        sip::spawn(loop_.get_executor(), reg_events_.run(), "reg-event");
+        spawn(loop_.get_executor(), reg_events_.run(), "reg-event");
     }
     tell_what_phones_get();
     sets_.on_unanswered([this](const SaSet& set, std::vector<xfrm::SaReport> sas) { trace_.add(UnansweredSet{set.number, clock_.wall(), set.parameters, std::move(sas)}); });
@@ -165,7 +165,7 @@ Task<Result<void>> Gateway::take_up() {
     adoption.commit([this](sip::ConnectionId connection) { return handover_.flow_of(connection); });
     handover_.settle();
     for (const auto& key : adoption.dropped()) store_.erase(key);
-    store_.on_gap([this] { sip::spawn(loop_.get_executor(), keeper_.save_all(), "save-all"); });
+    store_.on_gap([this] { spawn(loop_.get_executor(), keeper_.save_all(), "save-all"); });
     const auto& summary = adoption.summary();
     if (summary.rows != 0 || summary.sas_removed != 0)
         log::notice("registrations-adopted", {{"registrations", summary.registrations}, {"sets", summary.sets}, {"not-adopted", summary.dropped}, {"stale-sas-removed", summary.sas_removed},
@@ -383,11 +383,11 @@ void Gateway::dispatch(std::shared_ptr<sip::ServerTransaction> transaction) {
     const auto executor = loop_.get_executor();
     const auto& flow = transaction->flow();
     const auto* access = accesses_.find(flow.local);
-    if (!access && reg_events_.is_ours(transaction->request())) return sip::spawn(executor, reg_events_.notify(std::move(transaction)), "notify");
-    if (!access) return sip::spawn(executor, router_.from_core(std::move(transaction)), "from_core");
-    if (transaction->request().method() == sip::Method::register_) return sip::spawn(executor, register_flow_.handle(std::move(transaction)), "register");
-    if (accesses_.is_protected(flow.local) || table_.owner_of(flow).registration) return sip::spawn(executor, router_.from_ue(std::move(transaction)), "from_ue");
-    sip::spawn(executor, router_.unprotected(std::move(transaction), *access->interface, supported_mechanisms(Policy::of(*access->interface, access->profile))), "unprotected");
+    if (!access && reg_events_.is_ours(transaction->request())) return spawn(executor, reg_events_.notify(std::move(transaction)), "notify");
+    if (!access) return spawn(executor, router_.from_core(std::move(transaction)), "from_core");
+    if (transaction->request().method() == sip::Method::register_) return spawn(executor, register_flow_.handle(std::move(transaction)), "register");
+    if (accesses_.is_protected(flow.local) || table_.owner_of(flow).registration) return spawn(executor, router_.from_ue(std::move(transaction)), "from_ue");
+    spawn(executor, router_.unprotected(std::move(transaction), *access->interface, supported_mechanisms(Policy::of(*access->interface, access->profile))), "unprotected");
 }
 
 }  // namespace gmgate::daemon

@@ -5,16 +5,16 @@
 
 #include <asio/io_context.hpp>
 
-#include "daemon/access.h"
+#include "daemon/config/access.h"
 #include "daemon/agreement/register_flow.h"
-#include "daemon/config.h"
+#include "daemon/config/config.h"
 #include "daemon/operate/hep.h"
 #include "daemon/operate/http_responder.h"
 #include "daemon/operate/operations.h"
 #include "daemon/overload.h"
-#include "daemon/privileges.h"
-#include "daemon/proxy/core_link.h"
-#include "daemon/proxy/reg_event.h"
+#include "daemon/privilege/privileges.h"
+#include "daemon/core/core_link.h"
+#include "daemon/reg_event/reg_event.h"
 #include "daemon/proxy/router.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/keeper.h"
@@ -23,11 +23,11 @@
 #include "daemon/registrations/store.h"
 #include "daemon/registrations/table.h"
 #include "daemon/restart/handover.h"
-#include "daemon/tls_connector.h"
-#include "daemon/tls_engine.h"
-#include "daemon/tls_listener.h"
-#include "sip/transactions.h"
-#include "sip/transport.h"
+#include "daemon/tls/connector.h"
+#include "daemon/tls/engine.h"
+#include "daemon/tls/listener.h"
+#include "sip/transaction/transactions.h"
+#include "sip/transport/transport.h"
 #include "xfrm/kernel.h"
 
 namespace gmgate::daemon {
@@ -88,7 +88,7 @@ private:
     xfrm::Kernel& kernel_;
     const Clock& clock_;
     Counters counters_;
-    Operating operating_;
+    OperatorState operating_;
     Trace trace_;
     LoopWatch loop_watch_;
     AccessMap accesses_;

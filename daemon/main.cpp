@@ -16,11 +16,11 @@
 #include "daemon/engine.h"
 #include "daemon/gateway.h"
 #include "daemon/operate/reload.h"
-#include "xfrm/address_watch.h"
-#include "xfrm/codec.h"
-#include "xfrm/engine_client.h"
-#include "xfrm/monitor.h"
-#include "xfrm/netlink_kernel.h"
+#include "xfrm/netlink/address_watch.h"
+#include "xfrm/netlink/codec.h"
+#include "xfrm/engine/client.h"
+#include "xfrm/netlink/monitor.h"
+#include "xfrm/netlink/kernel.h"
 
 namespace {
 

@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
-#include "sip/digest.h"
-#include "sip/headers.h"
+#include "sip/message/digest.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::daemon {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "daemon/agreement/mechanism.h"
 #include "daemon/registrations/registration.h"
-#include "sip/credentials.h"
-#include "sip/message.h"
+#include "sip/message/credentials.h"
+#include "sip/message/message.h"
 
 namespace gmgate::daemon {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "sip/headers.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::daemon {
 namespace {

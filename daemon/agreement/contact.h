@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "daemon/registrations/registration.h"
-#include "sip/message.h"
-#include "sip/transport.h"
+#include "sip/message/message.h"
+#include "sip/transport/transport.h"
 
 namespace gmgate::daemon {
 

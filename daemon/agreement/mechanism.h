@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/algorithms.h"
-#include "daemon/config.h"
-#include "sip/sec_agree.h"
+#include "daemon/config/config.h"
+#include "sip/message/sec_agree.h"
 
 namespace gmgate::daemon {
 

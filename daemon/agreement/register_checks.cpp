@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include "daemon/agreement/register_flow.h"
-#include "sip/headers.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::daemon {
 

@@ -6,10 +6,10 @@
 
 #include "base/log.h"
 #include "daemon/agreement/contact.h"
-#include "daemon/proxy/header_rules.h"
-#include "daemon/proxy/request_syntax.h"
-#include "sip/edit.h"
-#include "sip/headers.h"
+#include "daemon/rules/header_rules.h"
+#include "daemon/rules/request_syntax.h"
+#include "sip/message/edit.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::daemon {
 namespace {

@@ -13,20 +13,20 @@
 #include "base/clock.h"
 #include "base/keyed_lock.h"
 #include "base/task.h"
-#include "daemon/access.h"
+#include "daemon/config/access.h"
 #include "daemon/agreement/checks.h"
 #include "daemon/agreement/mechanism.h"
-#include "daemon/operate/counters.h"
-#include "daemon/operate/operating.h"
-#include "daemon/operate/trace.h"
-#include "daemon/proxy/core_link.h"
-#include "daemon/proxy/own_names.h"
+#include "daemon/observe/counters.h"
+#include "daemon/config/operator_state.h"
+#include "daemon/observe/trace.h"
+#include "daemon/core/core_link.h"
+#include "daemon/rules/own_names.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/keeper.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 #include "daemon/registrations/tls_agreements.h"
-#include "sip/transactions.h"
+#include "sip/transaction/transactions.h"
 
 namespace gmgate::daemon {
 
@@ -44,7 +44,7 @@ struct RegisterParts {
     Counters& counters;
     const Clock& clock;
     Keeper* keeper = nullptr;  ///< null: registrations live in memory only
-    const Operating* operating = nullptr;  ///< null: nothing is drained
+    const OperatorState* operating = nullptr;  ///< null: nothing is drained
 };
 
 /// One coroutine per REGISTER. Two REGISTERs of one phone may interleave at every co_await: what is committed afterwards is looked up

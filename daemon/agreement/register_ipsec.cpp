@@ -6,8 +6,8 @@
 
 #include "base/log.h"
 #include "daemon/agreement/register_flow.h"
-#include "daemon/proxy/header_rules.h"
-#include "sip/digest.h"
+#include "daemon/rules/header_rules.h"
+#include "sip/message/digest.h"
 
 namespace gmgate::daemon {
 namespace {

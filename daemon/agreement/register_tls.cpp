@@ -1,9 +1,9 @@
 // tls: what happens with the core's 401 and 200 (TS 33.203 Annex O, the feature text's two call flows).
 #include "base/log.h"
 #include "daemon/agreement/register_flow.h"
-#include "daemon/proxy/header_rules.h"
-#include "sip/digest.h"
-#include "sip/headers.h"
+#include "daemon/rules/header_rules.h"
+#include "sip/message/digest.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::daemon {
 

@@ -1,7 +1,7 @@
 // kernel: guard policies, SAs, and the kernel's own counters with what each one means. rates: what `top` looks at.
 #include <algorithm>
 
-#include "daemon/operate/kernel_statistics.h"
+#include "daemon/observe/kernel_statistics.h"
 #include "daemon/operate/operations.h"
 
 namespace gmgate::daemon {

@@ -21,7 +21,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
-#include "sip/spawn.h"
+#include "base/spawn.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -174,7 +174,7 @@ Task<void> ControlServer::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> ke
         }
         ++counters.clients;
         clients.insert(client);
-        sip::spawn(executor, serve(keep, client), "control");
+        spawn(executor, serve(keep, client), "control");
     }
 }
 
@@ -238,7 +238,7 @@ bool ControlServer::Impl::Client::queue_line(std::string line) {
     for (const auto& shared : server.clients)
         if (shared.get() == this) {
             writing = true;
-            sip::spawn(server.executor, server.write(server.shared_from_this(), shared), "control-write");
+            spawn(server.executor, server.write(server.shared_from_this(), shared), "control-write");
             break;
         }
     return true;
@@ -277,7 +277,7 @@ void ControlServer::add(std::string name, ControlCommand command) { impl_->comma
 Result<void> ControlServer::open(bool replace) {
     if (impl_->settings.path.empty()) return {};
     auto ok = impl_->open(replace);
-    if (ok) sip::spawn(impl_->executor, impl_->accept(impl_), "control-accept");
+    if (ok) spawn(impl_->executor, impl_->accept(impl_), "control-accept");
     return ok;
 }
 

@@ -10,8 +10,8 @@
 
 #include "base/endpoint.h"
 #include "base/types.h"
-#include "daemon/operate/kernel_statistics.h"
-#include "daemon/operate/trace.h"
+#include "daemon/observe/kernel_statistics.h"
+#include "daemon/observe/trace.h"
 #include "daemon/registrations/registration.h"
 #include "xfrm/sa.h"
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "daemon/operate/message_trace.h"
+#include "daemon/observe/message_trace.h"
 
 namespace gmgate::daemon {
 

@@ -9,7 +9,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
-#include "sip/spawn.h"
+#include "base/spawn.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -72,7 +72,7 @@ Task<void> HttpResponder::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> ke
             ++counters.refused;
             continue;  // closes it
         }
-        sip::spawn(executor, serve(keep, socket), "http");
+        spawn(executor, serve(keep, socket), "http");
     }
 }
 
@@ -131,7 +131,7 @@ Result<void> HttpResponder::open() {
     if (error) return wrong();
     acceptor.listen(static_cast<int>(impl_->settings.clients), error);
     if (error) return wrong();
-    sip::spawn(impl_->executor, impl_->accept(impl_), "http-accept");
+    spawn(impl_->executor, impl_->accept(impl_), "http-accept");
     return {};
 }
 

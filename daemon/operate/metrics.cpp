@@ -6,7 +6,7 @@
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
-#include "daemon/operate/kernel_statistics.h"
+#include "daemon/observe/kernel_statistics.h"
 
 namespace gmgate::daemon {
 namespace {

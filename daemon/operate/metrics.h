@@ -5,14 +5,14 @@
 #include <functional>
 #include <string>
 
-#include "daemon/config.h"
+#include "daemon/config/config.h"
 #include "daemon/operate/control_server.h"
-#include "daemon/operate/counters.h"
+#include "daemon/observe/counters.h"
 #include "daemon/operate/packet_tap.h"
 #include "daemon/registrations/table.h"
 #include "ktls/types.h"
-#include "sip/transactions.h"
-#include "sip/transport.h"
+#include "sip/transaction/transactions.h"
+#include "sip/transport/transport.h"
 #include "xfrm/kernel.h"
 
 namespace gmgate::daemon {

@@ -8,21 +8,21 @@
 #include <asio/any_io_executor.hpp>
 
 #include "base/clock.h"
-#include "daemon/access.h"
-#include "daemon/config.h"
+#include "daemon/config/access.h"
+#include "daemon/config/config.h"
 #include "daemon/operate/control_server.h"
-#include "daemon/operate/counters.h"
+#include "daemon/observe/counters.h"
 #include "daemon/operate/evidence.h"
-#include "daemon/operate/message_trace.h"
-#include "daemon/operate/operating.h"
+#include "daemon/observe/message_trace.h"
+#include "daemon/config/operator_state.h"
 #include "daemon/operate/packet_tap.h"
-#include "daemon/operate/trace.h"
+#include "daemon/observe/trace.h"
 #include "daemon/registrations/kernel_watch.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 #include "ktls/types.h"
-#include "sip/transactions.h"
-#include "sip/transport.h"
+#include "sip/transaction/transactions.h"
+#include "sip/transport/transport.h"
 #include "xfrm/kernel.h"
 
 namespace gmgate::daemon {
@@ -41,7 +41,7 @@ struct OperateParts {
     Trace& trace;
     Counters& counters;
     const Clock& clock;
-    Operating& operating;
+    OperatorState& operating;
     const PacketTap& tap;
     MessageTrace& messages;
     std::function<const ktls::Counters*()> tls_counters;  ///< null result: no TLS is configured

@@ -19,7 +19,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include "base/log.h"
-#include "sip/spawn.h"
+#include "base/spawn.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -226,9 +226,9 @@ Result<void> PacketTap::Impl::begin() {
     for (auto [from, to] : {std::pair{&given->clear, &clear}, std::pair{&given->esp, &esp}})
         for (auto& socket : *from) {
             to->push_back(std::make_shared<asio::posix::stream_descriptor>(executor, socket.release()));
-            sip::spawn(executor, read(shared_from_this(), to->back()), "packet-tap");
+            spawn(executor, read(shared_from_this(), to->back()), "packet-tap");
         }
-    sip::spawn(executor, watch(shared_from_this()), "packet-tap-watch");
+    spawn(executor, watch(shared_from_this()), "packet-tap-watch");
     return {};
 }
 

@@ -22,7 +22,7 @@
 #include "base/error.h"
 #include "base/task.h"
 #include "daemon/operate/evidence.h"
-#include "sip/socket.h"
+#include "sip/transport/socket.h"
 
 namespace gmgate::daemon {
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "base/random.h"
-#include "daemon/proxy/dialogs.h"
-#include "daemon/proxy/identity.h"
-#include "sip/headers.h"
+#include "daemon/rules/dialogs.h"
+#include "daemon/rules/identity.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::daemon {
 

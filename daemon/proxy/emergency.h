@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "daemon/config.h"
-#include "daemon/proxy/next_hops.h"
-#include "sip/message.h"
-#include "sip/transport.h"
+#include "daemon/config/config.h"
+#include "daemon/core/next_hops.h"
+#include "sip/message/message.h"
+#include "sip/transport/transport.h"
 
 namespace gmgate::daemon {
 

@@ -6,11 +6,11 @@
 
 #include "base/log.h"
 #include "daemon/agreement/contact.h"
-#include "daemon/proxy/auth_params.h"
-#include "daemon/proxy/call_rules.h"
-#include "daemon/proxy/header_rules.h"
-#include "daemon/proxy/own_names.h"
-#include "daemon/proxy/request_syntax.h"
+#include "daemon/rules/auth_params.h"
+#include "daemon/rules/call_rules.h"
+#include "daemon/rules/header_rules.h"
+#include "daemon/rules/own_names.h"
+#include "daemon/rules/request_syntax.h"
 #include "daemon/proxy/router.h"
 #include "daemon/proxy/unprotected_port.h"
 

@@ -5,14 +5,14 @@
 #include <fmt/ranges.h>
 
 #include "base/log.h"
-#include "daemon/proxy/auth_params.h"
-#include "daemon/proxy/header_rules.h"
-#include "daemon/proxy/identity.h"
-#include "daemon/proxy/own_names.h"
-#include "daemon/proxy/request_syntax.h"
-#include "daemon/proxy/restoration.h"
+#include "daemon/rules/auth_params.h"
+#include "daemon/rules/header_rules.h"
+#include "daemon/rules/identity.h"
+#include "daemon/rules/own_names.h"
+#include "daemon/rules/request_syntax.h"
+#include "daemon/rules/restoration.h"
 #include "daemon/proxy/router.h"
-#include "daemon/proxy/call_rules.h"
+#include "daemon/rules/call_rules.h"
 
 namespace gmgate::daemon {
 

@@ -7,9 +7,9 @@
 
 #include <asio/any_io_executor.hpp>
 
-#include "daemon/proxy/from_ue_checks.h"
+#include "daemon/rules/from_ue_checks.h"
 #include "daemon/registrations/table.h"
-#include "sip/transactions.h"
+#include "sip/transaction/transactions.h"
 
 namespace gmgate::daemon {
 

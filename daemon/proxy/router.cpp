@@ -10,9 +10,9 @@
 #include <asio/this_coro.hpp>
 
 #include "base/log.h"
-#include "daemon/proxy/own_names.h"
-#include "daemon/proxy/restoration.h"
-#include "sip/headers.h"
+#include "daemon/rules/own_names.h"
+#include "daemon/rules/restoration.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::daemon {
 

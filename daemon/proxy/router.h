@@ -12,17 +12,17 @@
 
 #include <asio/any_io_executor.hpp>
 
-#include "daemon/config.h"
-#include "daemon/operate/counters.h"
-#include "daemon/proxy/call_rules.h"
-#include "daemon/proxy/core_link.h"
-#include "daemon/proxy/dialogs.h"
+#include "daemon/config/config.h"
+#include "daemon/observe/counters.h"
+#include "daemon/rules/call_rules.h"
+#include "daemon/core/core_link.h"
+#include "daemon/rules/dialogs.h"
 #include "daemon/proxy/emergency.h"
-#include "daemon/proxy/from_ue_checks.h"
+#include "daemon/rules/from_ue_checks.h"
 #include "daemon/proxy/open_requests.h"
 #include "daemon/registrations/table.h"
-#include "sip/edit.h"
-#include "sip/transactions.h"
+#include "sip/message/edit.h"
+#include "sip/transaction/transactions.h"
 
 namespace gmgate::daemon {
 

@@ -1,9 +1,9 @@
 // What belongs to no transaction: ACK to a 2xx, and a 2xx that comes again when its INVITE is forgotten. Forwarded without state.
 #include "base/log.h"
-#include "daemon/proxy/call_rules.h"
-#include "daemon/proxy/header_rules.h"
-#include "daemon/proxy/own_names.h"
-#include "daemon/proxy/request_syntax.h"
+#include "daemon/rules/call_rules.h"
+#include "daemon/rules/header_rules.h"
+#include "daemon/rules/own_names.h"
+#include "daemon/rules/request_syntax.h"
 #include "daemon/proxy/router.h"
 
 namespace gmgate::daemon {

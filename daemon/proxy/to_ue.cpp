@@ -1,8 +1,8 @@
 // A request from the core, to a phone over its SAs (TS 24.229 §5.2.6.4, requirements C.10).
 #include "base/log.h"
-#include "daemon/proxy/call_rules.h"
-#include "daemon/proxy/header_rules.h"
-#include "daemon/proxy/own_names.h"
+#include "daemon/rules/call_rules.h"
+#include "daemon/rules/header_rules.h"
+#include "daemon/rules/own_names.h"
 #include "daemon/proxy/router.h"
 
 namespace gmgate::daemon {

@@ -1,6 +1,6 @@
 #include "daemon/proxy/unprotected_port.h"
 
-#include "sip/headers.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::daemon {
 

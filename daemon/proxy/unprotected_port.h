@@ -4,9 +4,9 @@
 #include <string>
 #include <string_view>
 
-#include "daemon/config.h"
+#include "daemon/config/config.h"
 #include "daemon/proxy/emergency.h"
-#include "sip/message.h"
+#include "sip/message/message.h"
 
 namespace gmgate::daemon {
 

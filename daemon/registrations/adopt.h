@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "daemon/access.h"
+#include "daemon/config/access.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/stored.h"

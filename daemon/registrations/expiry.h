@@ -7,8 +7,8 @@
 
 #include "base/clock.h"
 #include "base/task.h"
-#include "daemon/config.h"
-#include "daemon/operate/counters.h"
+#include "daemon/config/config.h"
+#include "daemon/observe/counters.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 

@@ -9,7 +9,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include "base/log.h"
-#include "sip/spawn.h"
+#include "base/spawn.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -34,13 +34,13 @@ void KernelWatch::event(const xfrm::KernelEvent& event) {
     };
     switch (event.kind) {
         case Kind::soft_expired:
-            if (const auto* set = live()) sip::spawn(executor_, extend(set->number), "extend");
+            if (const auto* set = live()) spawn(executor_, extend(set->number), "extend");
             return;
         case Kind::hard_expired:
-            if (const auto* set = live()) sip::spawn(executor_, set_lost(set->number, "the kernel says that its lifetime is over, before ours was"), "set_lost");
+            if (const auto* set = live()) spawn(executor_, set_lost(set->number, "the kernel says that its lifetime is over, before ours was"), "set_lost");
             return;
         case Kind::sa_deleted:
-            if (const auto* set = live()) sip::spawn(executor_, set_lost(set->number, "somebody else deleted an SA of it"), "set_lost");
+            if (const auto* set = live()) spawn(executor_, set_lost(set->number, "somebody else deleted an SA of it"), "set_lost");
             return;
         case Kind::sas_flushed: return want_audit("somebody else flushed the SAs of this network namespace");
         case Kind::policy_deleted:
@@ -76,7 +76,7 @@ void KernelWatch::guards_gone(const char* why) {
 
 void KernelWatch::start_if_idle() {
     if (std::exchange(is_running_, true)) return;
-    sip::spawn(executor_, run(), "kernel_watch");
+    spawn(executor_, run(), "kernel_watch");
 }
 
 // One at a time, guards first; what the kernel refuses is tried again until it is done.

@@ -9,12 +9,12 @@
 #include <asio/steady_timer.hpp>
 
 #include "base/task.h"
-#include "daemon/access.h"
-#include "daemon/operate/counters.h"
+#include "daemon/config/access.h"
+#include "daemon/observe/counters.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 #include "xfrm/kernel.h"
-#include "xfrm/monitor.h"
+#include "xfrm/netlink/monitor.h"
 
 namespace gmgate::daemon {
 

@@ -8,9 +8,9 @@
 
 #include "base/clock.h"
 #include "base/types.h"
-#include "sip/door.h"
-#include "sip/sec_agree.h"
-#include "sip/transport.h"
+#include "sip/transport/door.h"
+#include "sip/message/sec_agree.h"
+#include "sip/transport/transport.h"
 #include "xfrm/sa.h"
 #include "xfrm/spi_pool.h"
 
@@ -19,9 +19,6 @@ namespace gmgate::daemon {
 /// TS 33.203 §7.4, table C-44.
 enum class SetState { temporary, established, old };
 std::string_view to_string(SetState state);
-
-/// Number of a set for the life of the process; it is also the mark that its inbound SAs set (never 0).
-using SetNumber = Distinct<std::uint32_t, struct SetNumberTag>;
 
 /// Four SAs of one agreement. Owned by exactly one Challenge (temporary) or Registration (established, old).
 struct SaSet {

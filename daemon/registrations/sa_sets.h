@@ -10,10 +10,10 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/task.h"
-#include "daemon/config.h"
-#include "daemon/operate/counters.h"
+#include "daemon/config/config.h"
+#include "daemon/observe/counters.h"
 #include "daemon/registrations/table.h"
-#include "sip/transport.h"
+#include "sip/transport/transport.h"
 #include "xfrm/kernel.h"
 #include "xfrm/spi_pool.h"
 

@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "base/task.h"
-#include "daemon/config.h"
-#include "daemon/operate/counters.h"
+#include "daemon/config/config.h"
+#include "daemon/observe/counters.h"
 #include "daemon/registrations/store_file.h"
 
 namespace gmgate::daemon {

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "base/types.h"
-#include "sip/sec_agree.h"
+#include "sip/message/sec_agree.h"
 
 namespace gmgate::daemon {
 

@@ -12,7 +12,7 @@
 #include <asio/any_io_executor.hpp>
 #include <asio/steady_timer.hpp>
 
-#include "daemon/access.h"
+#include "daemon/config/access.h"
 #include "daemon/registrations/keeper.h"
 #include "daemon/registrations/store.h"
 #include "daemon/registrations/table.h"
@@ -20,7 +20,7 @@
 #include "daemon/restart/ledger.h"
 #include "daemon/restart/service_manager.h"
 #include "daemon/restart/take_over.h"
-#include "daemon/tls_listener.h"
+#include "daemon/tls/listener.h"
 
 namespace gmgate::daemon {
 

@@ -5,8 +5,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "sip/socket.h"
-#include "sip/transport.h"
+#include "sip/transport/socket.h"
+#include "sip/transport/transport.h"
 
 namespace gmgate::daemon {
 

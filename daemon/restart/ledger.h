@@ -10,8 +10,8 @@
 #include "base/error.h"
 #include "base/step_mark.h"
 #include "ktls/types.h"
-#include "sip/socket.h"
-#include "sip/transport.h"
+#include "sip/transport/socket.h"
+#include "sip/transport/transport.h"
 
 namespace gmgate::daemon {
 

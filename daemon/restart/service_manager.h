@@ -9,7 +9,7 @@
 #include <string>
 #include <thread>
 
-#include "sip/socket.h"
+#include "sip/transport/socket.h"
 
 namespace gmgate::daemon {
 

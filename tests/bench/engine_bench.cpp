@@ -19,9 +19,9 @@
 #include "tests/bench/separate_sends.h"
 #include "tests/bench/sets.h"
 #include "tests/support/guardian.h"
-#include "xfrm/engine_client.h"
-#include "xfrm/monitor.h"
-#include "xfrm/netlink_kernel.h"
+#include "xfrm/engine/client.h"
+#include "xfrm/netlink/monitor.h"
+#include "xfrm/netlink/kernel.h"
 
 namespace gmgate::bench {
 namespace {

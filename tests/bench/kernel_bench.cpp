@@ -20,7 +20,7 @@
 #include "tests/bench/separate_sends.h"
 #include "tests/bench/sets.h"
 #include "tests/bench/system_calls.h"
-#include "xfrm/netlink_kernel.h"
+#include "xfrm/netlink/kernel.h"
 
 namespace gmgate::bench {
 namespace {

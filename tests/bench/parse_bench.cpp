@@ -15,9 +15,9 @@
 #include <sofia-sip/sip.h>
 #include <sofia-sip/sip_header.h>
 
-#include "sip/credentials.h"
-#include "sip/digest.h"
-#include "sip/sec_agree.h"
+#include "sip/message/credentials.h"
+#include "sip/message/digest.h"
+#include "sip/message/sec_agree.h"
 #include "tests/bench/allocations.h"
 #include "tests/bench/registers.h"
 

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
-#include "daemon/proxy/from_ue_checks.h"
+#include "daemon/rules/from_ue_checks.h"
 #include "tests/conformance/runner.h"
 
 TEST_CASE("A-15a: ACK and CANCEL are never asked for Security-Verify") {

@@ -6,8 +6,8 @@
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 
-#include "sip/edit.h"
-#include "sip/headers.h"
+#include "sip/message/edit.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::test {
 daemon::Config RegisterWorld::usual_config() {

@@ -5,11 +5,11 @@
 
 #include <fmt/format.h>
 
-#include "daemon/config.h"
+#include "daemon/config/config.h"
 #include "daemon/proxy/unprotected_port.h"
-#include "sip/credentials.h"
-#include "sip/digest.h"
-#include "sip/headers.h"
+#include "sip/message/credentials.h"
+#include "sip/message/digest.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::test {
 namespace {

@@ -73,7 +73,7 @@ constexpr Difference kDifferences[]{
     {"bad SPI", "TS 33.203 Annex H, RFC 4303 §2.1: 1 to 10 digits, 1 to 4294967295; sofia-sip does not know ipsec-3gpp", has_bad_spi},
     {"bad port", "TS 33.203 Annex H: 1 to 65535; sofia-sip does not know ipsec-3gpp", has_bad_port},
     {"slash in a value", "RFC 3261 §25.1: gen-value = token / host / quoted-string, none of which holds '/'; sofia-sip lets it pass", has_slash},
-    {"limit", "sip/limits.h: 32 entries, 32 parameters of one, 8192 octets; sofia-sip has no limits", is_beyond_limits},
+    {"limit", "sip/message/limits.h: 32 entries, 32 parameters of one, 8192 octets; sofia-sip has no limits", is_beyond_limits},
 };
 
 }  // namespace

@@ -8,8 +8,8 @@
 #include <regex>
 #include <sstream>
 
-#include "sip/message.h"
-#include "sip/sec_agree.h"
+#include "sip/message/message.h"
+#include "sip/message/sec_agree.h"
 #include "tests/differential/differences.h"
 #include "tests/differential/lists.h"
 

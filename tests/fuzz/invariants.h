@@ -6,12 +6,12 @@
 #include <string>
 #include <string_view>
 
-#include "sip/digest.h"
-#include "sip/edit.h"
-#include "sip/framer.h"
-#include "sip/headers.h"
-#include "sip/message.h"
-#include "sip/sec_agree.h"
+#include "sip/message/digest.h"
+#include "sip/message/edit.h"
+#include "sip/message/framer.h"
+#include "sip/message/headers.h"
+#include "sip/message/message.h"
+#include "sip/message/sec_agree.h"
 
 namespace gmgate::sip::invariants {
 

@@ -1,6 +1,6 @@
 // Bad days on the real kernel: phones that vanish in the middle of a call, links that lose everything for a while, SAs that somebody deletes, a
 // storm of copies from either side, a call that nobody answers. The right final responses, no transaction that stays, and a gateway that goes
-// on. (What takes Timer B of the access side, 128 s, is in tests/unit/daemon_proxy_bad_days.cpp with short timers.)
+// on. (What takes Timer B of the access side, 128 s, is in tests/unit/daemon/proxy/bad_days.cpp with short timers.)
 #include <doctest/doctest.h>
 
 #include <algorithm>

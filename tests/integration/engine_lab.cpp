@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 
 #include "tests/support/guardian.h"
-#include "xfrm/engine_client.h"
-#include "xfrm/netlink_kernel.h"
+#include "xfrm/engine/client.h"
+#include "xfrm/netlink/kernel.h"
 
 namespace gmgate::test {
 namespace {

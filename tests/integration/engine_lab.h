@@ -9,7 +9,7 @@
 
 #include "tests/integration/xfrm_lab.h"
 #include "xfrm/kernel.h"
-#include "xfrm/monitor.h"
+#include "xfrm/netlink/monitor.h"
 
 namespace gmgate::test {
 

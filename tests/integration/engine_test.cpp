@@ -15,7 +15,7 @@
 #include "base/rights.h"
 #include "tests/integration/scene.h"
 #include "tests/support/guardian.h"
-#include "xfrm/engine_frames.h"
+#include "xfrm/engine/frames.h"
 
 using namespace gmgate::test;
 namespace xfrm = gmgate::xfrm;

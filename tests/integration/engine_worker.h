@@ -10,7 +10,7 @@
 #include <sys/types.h>
 
 #include "tests/integration/xfrm_lab.h"
-#include "xfrm/engine_protocol.h"
+#include "xfrm/engine/protocol.h"
 
 namespace gmgate::test {
 

@@ -1,4 +1,4 @@
-// The contract of a worker program (xfrm/engine_protocol.h), the same for every one of them: what it serves, and that what it refuses
+// The contract of a worker program (xfrm/engine/protocol.h), the same for every one of them: what it serves, and that what it refuses
 // changes nothing in the kernel. Run as root in a guest.
 #include <algorithm>
 #include <cerrno>

@@ -13,7 +13,7 @@
 #include <asio/io_context.hpp>
 
 #include "base/clock.h"
-#include "xfrm/netlink_kernel.h"
+#include "xfrm/netlink/kernel.h"
 
 namespace gmgate::test {
 

@@ -7,8 +7,8 @@
 #include <doctest/doctest.h>
 
 #include "tests/integration/xfrm_lab.h"
-#include "xfrm/address_watch.h"
-#include "xfrm/monitor.h"
+#include "xfrm/netlink/address_watch.h"
+#include "xfrm/netlink/monitor.h"
 
 using namespace gmgate;
 using namespace gmgate::test;

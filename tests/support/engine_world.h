@@ -13,8 +13,8 @@
 
 #include "base/rights.h"
 #include "tests/support/fake_kernel.h"
-#include "xfrm/engine_client.h"
-#include "xfrm/engine_server.h"
+#include "xfrm/engine/client.h"
+#include "xfrm/engine/server.h"
 
 namespace gmgate::test {
 

@@ -5,7 +5,7 @@
 
 #include <sys/types.h>
 
-#include "xfrm/engine_frames.h"
+#include "xfrm/engine/frames.h"
 
 namespace gmgate::test {
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "tests/unit/daemon_proxy_network.h"
-#include "tests/unit/daemon_register_bench.h"
+#include "tests/unit/daemon/proxy/network.h"
+#include "tests/unit/daemon/agreement/register_bench.h"
 
 using namespace gmgate;
 using gmgate::daemon::test::Network;

@@ -1,0 +1,393 @@
+#include "daemon/core/core_link.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "daemon/registrations/table.h"
+#include "base/spawn.h"
+
+namespace gmgate::daemon {
+
+namespace {
+
+constexpr std::size_t kDatagramLimit = 1300;   // RFC 3261 §18.1.1: path MTU unknown
+constexpr std::size_t kCoreAddresses = 4096;   // learnt; an operator's core has tens
+constexpr std::chrono::milliseconds kPingPatience{8000};
+constexpr std::size_t kAlone = 64;  // connections for one request each; they end with its answer
+
+std::uint64_t draw(std::uint64_t most) { return random_u64() % (most + 1); }
+
+sip::Transport to_sip(CoreTransport transport) {
+    switch (transport) {
+        case CoreTransport::udp: return sip::Transport::udp;
+        case CoreTransport::tcp: return sip::Transport::tcp;
+        case CoreTransport::tls: return sip::Transport::tls;
+    }
+    return sip::Transport::udp;
+}
+
+}  // namespace
+
+CoreTransport transport_for(std::size_t octets, CoreTransport wanted) {
+    return wanted == CoreTransport::udp && octets > kDatagramLimit ? CoreTransport::tcp : wanted;
+}
+
+CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transactions& transactions)
+    : core_(core), transports_(transports), transactions_(transactions), connector_(transports), health_(clock_) {
+    via_host_ = core.listen.to_string();
+    uri_host_ = via_host_ + std::string(uri_transport(core.transport));
+    for (const auto* hops : {&core.next_hops, &core.emergency_next_hops})
+        for (const NextHop& hop : *hops)
+            if (hop.host.empty()) core_addresses_.insert(hop.endpoint.address);
+}
+
+bool CoreLink::is_core_side(const sip::Flow& flow) const {
+    if (flow.local == core_.listen) return true;
+    return sip::is_reliable(flow.transport) &&
+           (alone_.contains(flow.connection) || std::ranges::any_of(connections_, [&](const auto& known) {
+                return known.second.connection == flow.connection;
+            }));
+}
+
+sip::Door CoreLink::door_of(const sip::Flow& flow) {
+    return {.owner = kCoreOwner,
+            .transport = flow.transport,
+            .local = {flow.local.address, Port{}},
+            .remote = flow.remote.address};
+}
+
+bool CoreLink::is_core_address(const Address& address) const { return core_addresses_.contains(address); }
+
+void CoreLink::note_core_address(const Address& address) {
+    if (core_addresses_.size() < kCoreAddresses) core_addresses_.insert(address);
+}
+
+// ------------------------------------------------------------------------------------------------------------------ targets
+
+Target CoreLink::at(const Endpoint& endpoint, CoreTransport transport) const {
+    Target target;
+    target.endpoint = endpoint;
+    target.transport = transport;
+    return target;
+}
+
+Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops) {
+    std::vector<Target> all;
+    std::string why = "no next hop is configured";
+    for (const NextHop& hop : hops) {
+        if (hop.host.empty()) {
+            Target target = at(hop.endpoint, hop.transport.value_or(core_.transport));
+            target.priority = std::uint32_t{hop.priority} << 16;
+            target.weight = hop.weight;
+            target.tls_name = hop.tls_name;
+            all.push_back(std::move(target));
+            continue;
+        }
+        if (!resolver_) resolver_ = std::make_unique<Resolver>(co_await asio::this_coro::executor, clock_, core_.name_servers, core_.listen.address.family());
+        Result<std::vector<Target>> found = co_await resolver_->resolve(hop, core_.transport);
+        if (!found) {
+            why = found.error().text;
+            continue;
+        }
+        for (Target& target : *found) {
+            note_core_address(target.endpoint.address);
+            target.tls_name = hop.tls_name;
+            all.push_back(std::move(target));
+        }
+    }
+    if (all.empty()) co_return failure(Reaction::retry, why);
+    co_return order_targets(std::move(all), [this](const Target& t) { return health_.is_down(t.endpoint); }, draw);
+}
+
+Task<Result<std::vector<Target>>> CoreLink::next_hops() { return resolve(core_.next_hops); }
+
+Task<Result<std::vector<Target>>> CoreLink::emergency_next_hops() {
+    return resolve(core_.emergency_next_hops.empty() ? core_.next_hops : core_.emergency_next_hops);
+}
+
+Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, std::vector<std::string> service_route) {
+    const auto uri = sip::Uri::parse(route_uri);
+    if (!uri || !uri->is_sip()) co_return co_await next_hops();
+    NextHop hop;
+    const bool over_tls = core_.transport == CoreTransport::tls;  // then nothing goes in clear, whatever the URI says
+    if (over_tls) hop.transport = CoreTransport::tls;
+    else if (const auto parameter = uri->parameter("transport"); parameter && sip::same_token(*parameter, "tcp")) hop.transport = CoreTransport::tcp;
+    else if (parameter && sip::same_token(*parameter, "udp")) hop.transport = CoreTransport::udp;
+    const auto is_service_route = [&](const std::string& element) {
+        const auto address = sip::NameAddr::parse(element);
+        const auto known = address ? sip::Uri::parse(address->uri) : std::nullopt;
+        return known && sip::same_token(known->host, uri->host) && known->port == uri->port;
+    };
+    const bool is_trusted = core_.follow_route && std::ranges::any_of(service_route, is_service_route);
+
+    Result<std::vector<Target>> hops = co_await next_hops();
+    if (const auto address = Address::parse(uri->host)) {
+        const Endpoint endpoint{*address, uri->port.value != 0 ? uri->port : Port{over_tls ? std::uint16_t{5061} : std::uint16_t{5060}}};
+        if (hops) {  // the dialog stays with the next hop that took it; the others stand in when it is dead
+            const auto at_it = std::ranges::stable_partition(*hops, [&](const Target& t) { return t.endpoint == endpoint; });
+            if (at_it.begin() != hops->begin()) {
+                const bool is_dead = health_.is_down(endpoint);
+                if (is_dead) std::rotate(hops->begin(), at_it.begin(), hops->end());
+                co_return hops;
+            }
+        }
+        if (!core_.emergency_next_hops.empty()) {  // an emergency call goes on at its E-CSCF
+            Result<std::vector<Target>> urgent = co_await emergency_next_hops();
+            if (urgent) std::erase_if(*urgent, [&](const Target& t) { return t.endpoint != endpoint; });
+            if (urgent && !urgent->empty()) co_return urgent;
+        }
+        const bool may_follow = core_.follow_route && address->family() == core_.listen.address.family() && (is_trusted || is_core_address(*address));
+        if (!may_follow) co_return hops;
+        note_core_address(*address);
+        co_return std::vector<Target>{at(endpoint, hop.transport.value_or(core_.transport))};
+    }
+    if (!is_trusted) co_return hops;
+    hop.host = std::string(uri->host);
+    hop.endpoint.port = uri->port;
+    std::vector<NextHop> only{std::move(hop)};
+    Result<std::vector<Target>> found = co_await resolve(std::move(only));
+    co_return found ? found : hops;
+}
+
+// ------------------------------------------------------------------------------------------------------------------ sending
+
+Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transport, std::string tls_name,
+                                             Traffic traffic) {
+    Way way;
+    if (transport == CoreTransport::udp) {
+        way.flow.transport = sip::Transport::udp;
+        way.flow.local = core_.listen;
+        way.flow.remote = to;
+        co_return way;
+    }
+    const std::tuple key(to, transport, tls_name, traffic);
+    if (const auto known = connections_.find(key); known != connections_.end()) {
+        if (transports_.is_open(known->second.connection)) {
+            way.flow = known->second;
+            way.is_old = true;
+            co_return way;
+        }
+        connections_.erase(known);
+    }
+    const Endpoint from{core_.listen.address, Port{0}};
+    const Result<sip::Flow> opened =
+        co_await connector_.connect(from, to, to_sip(transport), std::move(tls_name), static_cast<unsigned>(traffic));
+    if (!opened) co_return std::unexpected(opened.error());
+    connections_[key] = *opened;
+    way.flow = *opened;
+    co_return way;
+}
+
+Task<Result<CoreLink::Way>> CoreLink::way_alone(Endpoint to, CoreTransport transport, std::string tls_name) {
+    std::erase_if(alone_, [this](sip::ConnectionId connection) { return !transports_.is_open(connection); });
+    if (transport == CoreTransport::udp || alone_.size() >= kAlone)
+        co_return co_await way_to(to, transport, std::move(tls_name), Traffic::strangers);
+    const Endpoint from{core_.listen.address, Port{0}};
+    const Result<sip::Flow> opened =
+        co_await connector_.connect_alone(from, to, to_sip(transport), std::move(tls_name));
+    if (!opened) co_return std::unexpected(opened.error());
+    alone_.insert(opened->connection);
+    transports_.keep_open(opened->connection, false);  // when nobody closes it
+    Way way;
+    way.flow = *opened;
+    co_return way;
+}
+
+Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
+    Error last{Reaction::broken, 0, "no element of the core is left to try"};
+    while (!left_.empty()) {
+        current_ = std::move(left_.front());
+        left_.erase(left_.begin());
+        const Target target = *current_;
+        std::string text = build_(to_sip(target.transport));
+        const CoreTransport transport = transport_for(text.size(), target.transport);
+        if (transport != target.transport) text = build_(to_sip(transport));
+        Result<CoreLink::Way> way = failure(Reaction::broken, {});
+        if (is_alone_) way = co_await link_->way_alone(target.endpoint, transport, target.tls_name);
+        else way = co_await link_->way_to(target.endpoint, transport, target.tls_name, traffic_);
+        if (!way && target.transport == CoreTransport::udp) {  // RFC 3261 §18.1.1: better a fragmented datagram than no request
+            text = build_(sip::Transport::udp);
+            way = co_await link_->way_to(target.endpoint, CoreTransport::udp);
+        }
+        if (!way) {
+            last = way.error();
+            if (last.reaction != Reaction::exhausted)
+                link_->failed(target, last.text);  // our own limit says nothing of the element
+            continue;
+        }
+        own_connection_ = link_->alone_.contains(way->flow.connection) ? way->flow.connection : sip::ConnectionId{};
+        used_old_connection_ = way->is_old;
+        sent_at_ = link_->clock_.now();
+        used_ = transport;
+        sip::SendOptions options;
+        options.is_urgent = is_urgent_;
+        // The last one's silence is waited for to the end; another's only so long that a living one would have sent 100. Not for other
+        // methods: they get no 100 early (RFC 4320), and to deliver a MESSAGE twice is worse than late.
+        is_invite_ = text.starts_with("INVITE ");
+        if (!left_.empty() && is_invite_) options.patience = link_->core_.next_hop_answer;
+        co_return link_->transactions_.send(std::move(text), way->flow, options);
+    }
+    co_return std::unexpected(std::move(last));
+}
+
+bool CoreAttempts::should_try_again(const Result<sip::OwnedMessage>& outcome) {
+    if (!current_) return false;
+    const bool again = judge(outcome);
+    const bool is_over = !outcome || (*outcome)->status() >= 300 || ((*outcome)->status() >= 200 && !is_invite_);
+    if (is_over && own_connection_ != sip::ConnectionId{})
+        link_->transports_.close(std::exchange(own_connection_, {}), false);
+    return again;
+}
+
+bool CoreAttempts::judge(const Result<sip::OwnedMessage>& outcome) {
+    if (outcome && (*outcome)->status() != 503) {
+        link_->answered(*current_);
+        return false;
+    }
+    const bool is_lost = !outcome && sip::is_connection_lost(outcome.error());  // and it takes no other connection
+    if (!outcome && outcome.error().code == EINPROGRESS && !is_lost) {  // it has the request, and no final answer
+        link_->answered(*current_);
+        return false;
+    }
+    const bool is_closed =
+        !is_lost && !outcome && outcome.error().reaction == Reaction::broken && used_ != CoreTransport::udp;
+    if (is_closed && traffic_ == Traffic::strangers) return try_alone();
+    if (is_closed && used_old_connection_) {  // the element may have started anew
+        left_.insert(left_.begin(), *current_);
+        return true;
+    }
+    if (!outcome && outcome.error().reaction != Reaction::broken && outcome.error().reaction != Reaction::retry) return false;  // our own limit
+    return suspect(outcome);
+}
+
+// The connection that strangers share was closed without a word, perhaps because of somebody else's request. Alone it
+// tells whose fault it was; a second close is no failure of the element, and no other element is troubled with it.
+bool CoreAttempts::try_alone() {
+    is_disliked_ = own_connection_ != sip::ConnectionId{};
+    if (std::exchange(is_alone_, true)) return false;
+    left_.insert(left_.begin(), *current_);
+    return true;
+}
+
+// What it says of the element's health: nothing that a stranger causes does so by itself, for he may have chosen a
+// request that brings no answer, or 503.
+bool CoreAttempts::suspect(const Result<sip::OwnedMessage>& outcome) {
+    const std::string why = outcome ? "503" : outcome.error().text;
+    const bool is_silence = !outcome && outcome.error().reaction == Reaction::retry;
+    const bool is_doubtful = (is_silence && !is_invite_) ||
+                             (traffic_ == Traffic::strangers && link_->pinging_on_ && (is_silence || outcome));
+    if (is_doubtful) link_->doubt(*current_, sent_at_, why);
+    else if (is_silence) link_->silent(*current_, sent_at_, why);
+    else link_->failed(*current_, why);
+    return !left_.empty();
+}
+
+Task<std::optional<sip::Flow>> CoreAttempts::other_way() {
+    if (!current_) co_return std::nullopt;
+    const Target target = *current_;
+    const Result<CoreLink::Way> way = co_await link_->way_to(target.endpoint, used_, target.tls_name, traffic_);
+    if (!way) co_return std::nullopt;
+    co_return way->flow;
+}
+
+Task<Result<void>> CoreLink::send_stateless(CoreAttempts::Build build, std::vector<Target> targets, Traffic traffic) {
+    if (targets.empty()) co_return failure(Reaction::broken, "no element of the core is known");
+    const Target target = targets.front();
+    std::string text = build(to_sip(target.transport));
+    const CoreTransport transport = transport_for(text.size(), target.transport);
+    if (transport != target.transport) text = build(to_sip(transport));
+    Result<Way> way = co_await way_to(target.endpoint, transport, target.tls_name, traffic);
+    if (!way && target.transport == CoreTransport::udp) {
+        text = build(sip::Transport::udp);
+        way = co_await way_to(target.endpoint, CoreTransport::udp);
+    }
+    if (!way) co_return std::unexpected(way.error());
+    co_return transactions_.send_stateless(std::move(text), way->flow);
+}
+
+Task<Result<void>> CoreLink::send_stateless(std::string bytes, sip::Transport transport, Endpoint to) {
+    const CoreTransport over = core_.transport == CoreTransport::tls ? CoreTransport::tls : sip::is_reliable(transport) ? CoreTransport::tcp : CoreTransport::udp;
+    std::string tls_name;  // that of a connection to it which stands already
+    for (const auto& [key, flow] : connections_)
+        if (std::get<Endpoint>(key) == to && std::get<CoreTransport>(key) == over && transports_.is_open(flow.connection)) tls_name = std::get<std::string>(key);
+    const Result<Way> way = co_await way_to(to, over, std::move(tls_name));
+    if (!way) co_return std::unexpected(way.error());
+    co_return transactions_.send_stateless(std::move(bytes), way->flow);
+}
+
+// ------------------------------------------------------------------------------------------------------------------- health
+
+void CoreLink::answered(const Target& target) {
+    if (health_.answered(target.endpoint)) log::notice("next-hop-up", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}});
+}
+
+void CoreLink::log_down(const Target& target, std::string_view why) {
+    log::warning("next-hop-down", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}, {"reason", why}});
+}
+
+void CoreLink::failed(const Target& target, std::string_view why) {
+    if (health_.failed(target.endpoint)) log_down(target, why);
+}
+
+void CoreLink::silent(const Target& target, TimePoint since, std::string_view why) {
+    if (health_.silent(target.endpoint, since)) log_down(target, why);
+}
+
+void CoreLink::doubt(const Target& target, TimePoint since, std::string_view why) {
+    if (!pinging_on_ || health_.is_down(target.endpoint)) return silent(target, since, why);
+    if (doubted_.insert(target.endpoint).second) spawn(*pinging_on_, ask_about(target), "ping");
+}
+
+Task<void> CoreLink::ask_about(Target target) {
+    co_await ping(target);
+    doubted_.erase(target.endpoint);
+}
+
+Task<void> CoreLink::ping(Target target) {
+    const std::string to = fmt::format("sip:{}", target.endpoint.to_string());
+    const auto build = [&](sip::Transport transport) {
+        return fmt::format("OPTIONS {0} SIP/2.0\r\nVia: SIP/2.0/{1} {2};branch={3}\r\nMax-Forwards: 0\r\nFrom: <sip:{2}>;tag={4}\r\nTo: <{0}>\r\n"
+                           "Call-ID: {5}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+                           to, sip::to_string(transport), via_host_, sip::Transactions::new_branch(), random_hex(8), random_hex(16));
+    };
+    Result<Way> way = co_await way_to(target.endpoint, target.transport, target.tls_name);
+    if (!way) co_return failed(target, way.error().text);
+    sip::SendOptions options;
+    options.patience = kPingPatience;
+    const TimePoint sent_at = clock_.now();
+    const auto client = transactions_.send(build(to_sip(target.transport)), way->flow, options);
+    const Result<sip::OwnedMessage> response = co_await client->next();
+    if (!response && response.error().reaction == Reaction::exhausted) co_return;  // our own limit says nothing of the element
+    if (!response && response.error().reaction == Reaction::retry) co_return silent(target, sent_at, response.error().text);
+    if (!response) co_return failed(target, response.error().text);
+    if ((*response)->status() == 503) co_return failed(target, "503 to OPTIONS");
+    answered(target);  // 483 and 404 are signs of life, too
+}
+
+Task<void> CoreLink::watch_next_hops() {
+    if (core_.ping_interval.count() == 0) co_return;
+    const auto executor = co_await asio::this_coro::executor;
+    asio::steady_timer timer(executor);
+    pinging_on_ = executor;
+    for (;;) {
+        std::vector<NextHop> hops = core_.next_hops;
+        hops.insert(hops.end(), core_.emergency_next_hops.begin(), core_.emergency_next_hops.end());
+        const Result<std::vector<Target>> targets = co_await resolve(std::move(hops));
+        if (targets)
+            for (const Target& target : *targets) spawn(executor, ping(target), "ping");
+        timer.expires_after(core_.ping_interval);
+        asio::error_code stopped;
+        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, stopped));
+        if (stopped) co_return;
+    }
+}
+
+}  // namespace gmgate::daemon

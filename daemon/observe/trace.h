@@ -1,0 +1,112 @@
+// Why a phone got what it got: one structured record per REGISTER, kept in a bounded ring per UE for the operator's tools.
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/endpoint.h"
+#include "base/types.h"
+#include "xfrm/sa.h"
+
+namespace gmgate::daemon {
+
+/// One check with its verdict.
+struct CheckVerdict {
+    std::string check;  ///< constant word: "via", "security-verify"…
+    bool passed = true;
+    std::string detail;
+};
+
+/// Everything that was decided about one REGISTER. Never holds keys, digest responses or nonces.
+struct DecisionRecord {
+    std::chrono::system_clock::time_point time;
+    Impi impi;
+    std::string ue;             ///< "192.0.2.7:5060/UDP"
+    std::string realm_id;
+    std::string over;           ///< "unprotected", "temporary set 7", "established set 7"
+    std::string offer;          ///< Security-Client as received
+    std::string policy;         ///< sec-agree-pref and confidentiality
+    std::string choice;         ///< "ipsec-3gpp hmac-sha-1-96/aes-cbc"
+    std::string rule;           ///< why this choice
+    std::vector<CheckVerdict> checks;
+    std::string integrity_protected;  ///< value sent to the core, "absent"
+    int core_status = 0;        ///< final response of the core, 0: none was asked or none came
+    std::string security_associations;  ///< SPIs and ports of the set
+    SetNumber set;                      ///< the set that the 401 came with, 0: none
+    std::optional<xfrm::SetParameters> parameters;  ///< of that set
+    int answer = 0;             ///< status sent to the UE, 0: nothing was sent
+    std::string why;            ///< sentence about the answer
+};
+
+/// A REGISTER that was passed to the core and has no answer yet.
+struct PendingRegister {
+    std::chrono::system_clock::time_point since;
+    Impi impi;
+    std::string ue;    ///< as in DecisionRecord
+    std::string over;
+};
+
+/// A set that was removed before its phone had answered, with the kernel's counters of that moment.
+struct UnansweredSet {
+    SetNumber number;
+    std::chrono::system_clock::time_point ended;
+    xfrm::SetParameters parameters;
+    std::vector<xfrm::SaReport> sas;
+};
+
+class Trace {
+public:
+    using RecordHandler = std::function<void(const DecisionRecord&)>;
+    /// Destroying it ends the subscription.
+    using Subscription = std::shared_ptr<RecordHandler>;
+
+    Trace(std::size_t records_per_ue, std::size_t ues) : records_per_ue_(records_per_ue), ues_(ues) {}
+
+    /// Keeps the record and writes one log line; the least recently heard UE gives way when the table is full. `also`: the phone that
+    /// sent it, when it names another; the record is kept for both.
+    void add(DecisionRecord record, const Impi& also = {});
+    /// Between the two the REGISTER waits for the core. As many as there are transactions.
+    std::uint64_t core_asked(PendingRegister pending);
+    void core_answered(std::uint64_t number) { pending_.erase(number); }
+    /// Oldest first.
+    std::vector<PendingRegister> pending(const Impi& impi) const;
+    /// Oldest first; empty for an unknown IMPI.
+    std::vector<DecisionRecord> of(const Impi& impi) const;
+    /// Kept with the records of the phone whose 401 came with that set; nothing happens when they are gone.
+    void add(UnansweredSet set);
+    /// All whose records are kept, the most recently heard first.
+    const std::list<Impi>& impis() const { return recency_; }
+    /// Whose set had this SPI of ours, as far as records tell.
+    std::optional<Impi> whose_spi(Spi spi) const;
+    std::vector<UnansweredSet> unanswered(const Impi& impi) const;
+    /// Calls `handler` for each record from now on, until the subscription is destroyed.
+    Subscription on_record(RecordHandler handler);
+    std::size_t ue_count() const { return rings_.size(); }
+
+private:
+    struct Ring {
+        std::deque<DecisionRecord> records;
+        std::deque<UnansweredSet> unanswered;
+        std::list<Impi>::iterator recency;
+    };
+    void keep(DecisionRecord record);
+    std::size_t records_per_ue_, ues_;
+    std::uint64_t last_pending_ = 0;
+    std::map<std::uint64_t, PendingRegister> pending_;
+    std::unordered_map<Impi, Ring> rings_;
+    void forget_set(const DecisionRecord& record);
+    std::unordered_map<SetNumber, Impi> challenged_;  ///< whose records name a set: never more than there are records
+    std::unordered_map<Spi, Impi> spis_;              ///< of ours, of those sets
+    std::list<Impi> recency_;  ///< most recently heard first
+    std::vector<std::weak_ptr<RecordHandler>> handlers_;  // owned by the subscribers
+};
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,114 @@
+#include "daemon/rules/from_ue_checks.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "daemon/rules/header_rules.h"
+#include "daemon/rules/own_marks.h"
+#include "daemon/rules/request_syntax.h"
+#include "sip/message/headers.h"
+#include "sip/message/sec_agree.h"
+
+namespace gmgate::daemon {
+
+using sip::HeaderId;
+
+std::optional<Counter> Answer::status_counter() const {
+    switch (status) {
+        case 400: return Counter::reject_400;
+        case 403: return Counter::reject_403;
+        case 420: return Counter::reject_420;
+        case 421: return Counter::reject_421;
+        case 494: return Counter::reject_494;
+        default: return status >= 500 && status < 600 ? std::optional(Counter::reject_5xx) : std::nullopt;
+    }
+}
+
+Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter) {
+    Answer answer;
+    answer.status = status;
+    answer.phrase = std::move(phrase);
+    answer.why = std::move(why);
+    answer.counter = counter;
+    return answer;
+}
+
+std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec) {
+    if (auto objection = check_syntax(request)) return objection;
+    if (const auto index = request.find(HeaderId::max_forwards)) {
+        const auto hops = sip::parse_u32(request.field(*index).value);
+        if (!hops) return Answer{.status = 400, .phrase = "Bad Max-Forwards", .extra = {}, .why = "Max-Forwards is no number", .counter = {}};
+        if (*hops == 0)
+            return Answer{.status = 483, .phrase = "Too Many Hops", .extra = {}, .why = "Max-Forwards is used up", .counter = {}};
+    }
+    if (request.method() == sip::Method::ack || request.method() == sip::Method::cancel) return std::nullopt;  // RFC 3261 §20.29
+    std::string unknown;
+    for (const std::string_view tag : values_of(request, HeaderId::proxy_require)) {
+        if (sip::same_token(tag, "sec-agree") || (!refuse_mediasec && sip::same_token(tag, "mediasec"))) continue;
+        unknown += fmt::format("{}{}", unknown.empty() ? "" : ", ", tag);
+    }
+    if (unknown.empty()) return std::nullopt;
+    return Answer{.status = 420, .phrase = "Bad Extension", .extra = {fmt::format("Unsupported: {}", unknown)},
+                  .why = fmt::format("Proxy-Require: {}", unknown), .counter = {}};
+}
+
+std::optional<Answer> check_loop(const sip::Message& request, std::string_view mark) {
+    if (!OwnMarks::has_looped(request, mark)) return std::nullopt;
+    return make_answer(482, "Loop Detected", "the request has passed here before, unchanged");
+}
+
+std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by, const Registration& registration,
+                                            bool ignore_q) {
+    if (request.method() == sip::Method::ack || request.method() == sip::Method::cancel) return std::nullopt;
+    if (!request.has(HeaderId::security_verify)) return std::nullopt;
+    if (carried_by == nullptr && (!registration.tls || registration.tls->security_verify.empty())) return std::nullopt;  // G-28
+    std::vector<std::string> server_line;
+    if (carried_by == nullptr) server_line.push_back(fmt::format("Security-Server: {}", registration.tls->security_verify.to_string()));
+    else if (!carried_by->security_server.empty()) server_line.push_back(fmt::format("Security-Server: {}", carried_by->security_server));
+
+    const Result<sip::SecurityList> received = sip::SecurityList::from(request, HeaderId::security_verify);
+    if (!received)
+        return Answer{.status = 400, .phrase = "Bad Security-Verify", .extra = {}, .why = received.error().text, .counter = {}};
+
+    sip::CompareOptions options;
+    options.ignore_q = ignore_q;
+    std::string why = "no Security-Server was sent for this set";
+    if (carried_by == nullptr && !sip::difference(registration.tls->security_verify, *received, options)) return std::nullopt;
+    const auto matches = [&](const SaSet& set) {
+        const Result<sip::SecurityList> sent = sip::SecurityList::parse(set.security_server, true);
+        if (!sent || sent->empty()) return false;
+        const auto difference = sip::difference(*sent, *received, options);
+        if (difference && &set == carried_by) why = *difference;
+        return !difference;
+    };
+    if (carried_by != nullptr && matches(*carried_by)) return std::nullopt;
+    if (std::ranges::any_of(registration.sets, [&](const auto& set) { return set.get() != carried_by && matches(*set); }))
+        return std::nullopt;
+    return Answer{.status = 494, .phrase = "Security Agreement Required", .extra = std::move(server_line), .why = std::move(why),
+                  .counter = Counter::verify_mismatch};
+}
+
+RouteVerdict compare_route(const std::vector<std::string_view>& remaining, const std::vector<std::string>& service_route) {
+    const auto same_uri = [](std::string_view a, std::string_view b) {
+        const auto left = sip::NameAddr::parse(a);
+        const auto right = sip::NameAddr::parse(b);
+        return left && right && left->uri == right->uri;
+    };
+    return std::ranges::equal(remaining, service_route, same_uri) ? RouteVerdict::same : RouteVerdict::differs;
+}
+
+std::string first_route_uri(const std::vector<std::string_view>& route) {
+    const auto first = route.empty() ? std::nullopt : sip::NameAddr::parse(route.front());
+    return first ? std::string(first->uri) : std::string();
+}
+
+std::string first_route_uri(const std::vector<std::string>& route) {
+    return first_route_uri(std::vector<std::string_view>(route.begin(), route.begin() + (route.empty() ? 0 : 1)));
+}
+
+bool is_emergency_contact(const ContactKey& key) { return key.reg_id.starts_with("sos:"); }
+
+bool has_no_to_tag(const sip::Message& request) { return sip::tag_of(request, HeaderId::to).empty(); }
+
+}  // namespace gmgate::daemon

@@ -1,0 +1,207 @@
+#include "sip/message/edit.h"
+
+#include <algorithm>
+#include <cassert>
+#include <tuple>
+
+#include "sip/message/headers.h"
+
+namespace gmgate::sip {
+namespace {
+
+/// Text that becomes (part of) one line: a line end in it would begin a header field of its own.
+std::string one_line(std::string text) {
+    for (char& c : text)
+        if (c == '\r' || c == '\n' || c == '\0') c = ' ';
+    return text;
+}
+
+/// One element of a comma list and whether it stays.
+struct Element {
+    std::size_t begin, end;
+    bool stays;
+};
+
+/// `text` without the elements that do not stay; each that stays keeps the separator before it, unless it is now the first.
+std::string without(std::string_view text, const std::vector<Element>& elements) {
+    std::string result;
+    result.reserve(text.size());
+    result.append(text.substr(0, elements.front().begin));
+    bool is_first = true;
+    for (std::size_t i = 0; i < elements.size(); ++i) {
+        if (!elements[i].stays) continue;
+        const std::size_t begin = is_first || i == 0 ? elements[i].begin : elements[i - 1].end;
+        result.append(text.substr(begin, elements[i].end - begin));
+        is_first = false;
+    }
+    return result.append(text.substr(elements.back().end));
+}
+
+/// The comma list without `tag`: nullopt when it does not name it, "" when nothing is left.
+std::optional<std::string> without_tag(std::string_view value, std::string_view tag) {
+    std::vector<Element> elements;
+    std::size_t found = 0;
+    Split split(value, ',');
+    while (const auto element = split.next()) {
+        if (element->empty()) continue;
+        const auto begin = static_cast<std::size_t>(element->data() - value.data());
+        const bool is_it = same_token(*element, tag);
+        found += is_it ? 1 : 0;
+        elements.push_back({.begin = begin, .end = begin + element->size(), .stays = !is_it});
+    }
+    if (found == 0) return std::nullopt;
+    return found == elements.size() ? std::string() : without(value, elements);
+}
+
+std::size_t value_begin(const Message& message, const HeaderField& field) {
+    return static_cast<std::size_t>(field.value.data() - message.bytes().data());
+}
+
+/// What stands before the value, "l: ", when the field is written as everybody reads it. Else "": "Content-Length : 5"
+/// and a folded line are the same to us, but perhaps not to whoever reads the stream after us.
+std::string_view plain_name(const Message& message, const HeaderField& field) {
+    const std::string_view line = message.bytes().substr(field.begin, field.end - field.begin);
+    const std::size_t before = value_begin(message, field) - field.begin,
+                      behind = line.size() - before - field.value.size();
+    const bool is_plain =
+        line[field.name.size()] == ':' && before <= field.name.size() + 2 && behind == 2 && line.ends_with("\r\n");
+    return is_plain ? line.substr(0, before) : std::string_view{};
+}
+
+}  // namespace
+
+void Edit::add(std::size_t begin, std::size_t end, std::string text, bool in_front) {
+    const bool is_valid = begin <= end && end <= message_.bytes().size();
+    assert(is_valid);
+    if (!is_valid) return;
+    for (const Change& c : changes_) {
+        const bool overlaps = begin < c.end && c.begin < end;  // false for an insertion at either edge
+        if (!overlaps) continue;
+        [[maybe_unused]] const bool is_same = c.begin == begin && c.end == end && c.text == text;
+        assert(is_same && "two edits touch the same octets");
+        return;
+    }
+    const Change change{.begin = begin, .end = end, .text = std::move(text), .order = in_front ? --prepended_ : ++appended_};
+    const auto key = [](const Change& c) { return std::tuple(c.begin, c.begin != c.end, c.order); };
+    const auto place = std::ranges::upper_bound(changes_, key(change), {}, key);
+    changes_.insert(place, change);
+}
+
+Edit::Change* Edit::change_of_value(const HeaderField& field) {
+    const std::size_t begin = value_begin(message_, field);
+    for (Change& c : changes_)
+        if (c.begin == begin && c.end == begin + field.value.size()) return &c;
+    return nullptr;
+}
+
+bool Edit::is_removed(const HeaderField& field) const {
+    return std::ranges::any_of(changes_, [&](const Change& c) { return c.begin == field.begin && c.end == field.end && c.text.empty(); });
+}
+
+std::string_view Edit::current_value(const HeaderField& field) {
+    const Change* change = change_of_value(field);
+    return change != nullptr ? std::string_view(change->text) : field.value;
+}
+
+void Edit::set_value(const HeaderField& field, std::string value) {
+    if (is_removed(field)) return;
+    const std::size_t begin = value_begin(message_, field);
+    if (Change* change = change_of_value(field)) change->text = std::move(value);
+    else add(begin, begin + field.value.size(), std::move(value));
+}
+
+void Edit::set_start_line(std::string text) { add(0, message_.start_line().size(), one_line(std::move(text))); }
+
+void Edit::remove_field(std::size_t index) {
+    const HeaderField field = message_.field(index);
+    if (field.begin == field.end) return;
+    std::erase_if(changes_, [&field](const Change& c) { return c.begin > field.begin && c.end < field.end; });
+    add(field.begin, field.end, {});
+}
+
+void Edit::remove_all(HeaderId id) {
+    for (auto i = message_.find(id); i; i = message_.find(id, *i + 1)) remove_field(*i);
+}
+
+void Edit::remove_all(std::string_view name) {
+    for (std::size_t i = 0; i < message_.field_count(); ++i)
+        if (same_token(message_.field(i).name, name)) remove_field(i);
+}
+
+void Edit::replace_value(std::size_t index, std::string value) {
+    if (index < message_.field_count()) set_value(message_.field(index), one_line(std::move(value)));
+}
+
+void Edit::replace(std::size_t begin, std::size_t end, std::string text) { add(begin, end, std::move(text)); }
+
+void Edit::insert_before(HeaderId before, std::string line) {
+    const auto index = message_.find(before);
+    if (!index) return append(std::move(line));
+    const std::size_t at = message_.field(*index).begin;
+    add(at, at, one_line(std::move(line)) + "\r\n");
+}
+
+void Edit::prepend(std::string line) { add(message_.fields_begin(), message_.fields_begin(), one_line(std::move(line)) + "\r\n", true); }
+void Edit::append(std::string line) { add(message_.fields_end(), message_.fields_end(), one_line(std::move(line)) + "\r\n"); }
+
+bool Edit::remove_option_tag(HeaderId id, std::string_view tag) {
+    bool found = false;
+    for (auto i = message_.find(id); i; i = message_.find(id, *i + 1)) {
+        const HeaderField field = message_.field(*i);
+        if (is_removed(field)) continue;
+        auto rest = without_tag(current_value(field), tag);
+        if (!rest) continue;
+        found = true;
+        if (rest->empty()) remove_field(*i);
+        else set_value(field, std::move(*rest));
+    }
+    return found;
+}
+
+void Edit::set_body(std::string body) {
+    body_size_ = body.size();
+    const std::size_t end = message_.bytes().size();
+    add(end - message_.body().size(), end, std::move(body));
+}
+
+bool Edit::has_right_length() const {
+    const auto index = message_.find(HeaderId::content_length);
+    if (!index) return false;
+    const HeaderField field = message_.field(*index);
+    const bool is_touched =
+        std::ranges::any_of(changes_, [&](const Change& c) { return c.begin < field.end && field.begin < c.end; });
+    return !is_touched && !plain_name(message_, field).empty() && field.value == std::to_string(body_size_);
+}
+
+void Edit::write_length() {
+    const auto index = message_.find(HeaderId::content_length);
+    if (!index) return append("Content-Length: " + std::to_string(body_size_));
+    const HeaderField field = message_.field(*index);
+    const std::string_view name = plain_name(message_, field);
+    std::erase_if(changes_, [&field](const Change& c) { return c.begin < field.end && field.begin < c.end; });
+    add(field.begin, field.end,
+        std::string(name.empty() ? "Content-Length: " : name) + std::to_string(body_size_) + "\r\n");
+}
+
+std::string Edit::to_string() const {
+    if (has_right_length()) return write();
+    Edit with_length = *this;
+    with_length.write_length();
+    return with_length.write();
+}
+
+std::string Edit::write() const {
+    const std::string_view bytes = message_.bytes();
+    std::size_t size = bytes.size();
+    for (const Change& c : changes_) size = size + c.text.size() - (c.end - c.begin);
+    std::string result;
+    result.reserve(size);
+    std::size_t at = 0;
+    for (const Change& c : changes_) {
+        result.append(bytes.substr(at, c.begin - at)).append(c.text);
+        at = c.end;
+    }
+    return result.append(bytes.substr(at));
+}
+
+}  // namespace gmgate::sip

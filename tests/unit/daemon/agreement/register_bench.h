@@ -1,0 +1,208 @@
+// A register flow on the bench: fake kernel, still clock, a core that is a UDP socket on loopback, transactions as doubles.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/ip/udp.hpp>
+#include <fmt/format.h>
+
+#include "sip/message/edit.h"
+#include "tests/support/register_parts.h"
+
+namespace gmgate::test {
+
+inline constexpr const char* kImpi = "001010000000001@ims.mnc001.mcc001.3gppnetwork.org";
+inline constexpr const char* kClient =
+    "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, "
+    "ipsec-3gpp;alg= hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, tls";
+inline constexpr const char* kCk = "b40ba9a3c58b2a05bbf0d987b21bf8cb";
+inline constexpr const char* kIk = "f769bcd751044604127672711c6d3441";
+
+/// What a REGISTER says; the defaults make a first, unprotected one.
+struct Say {
+    std::string client = kClient, verify{}, impi = kImpi, response{}, nonce{}, instance{}, contact_port = "1358", expires = "600000", host = "127.0.0.9";
+    std::string extra{};  ///< whole lines with CRLF
+    bool sec_agree = true;
+    int cseq = 1;
+};
+
+class RegisterBench {
+public:
+    explicit RegisterBench(const std::function<void(daemon::Config&)>& change = {}) {
+        core_.open(asio::ip::udp::v4());
+        core_.bind({asio::ip::make_address("127.0.0.1"), 0});
+        config.core.next_hops = {daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
+        config.core.listen = {*Address::parse("127.0.0.1"), free_port()};
+        config.core.visited_network_id = "visited.example";
+        config.core.orig_ioi = "visited.example";
+        daemon::ImsAkaProfile profile;
+        profile.name = "volte";
+        profile.protected_server_ports = {Port{6100}, Port{6101}};
+        profile.start_protected_client_port = Port{6200};
+        profile.end_protected_client_port = Port{6203};
+        profile.preference.assign(kDefaultPreference.begin(), kDefaultPreference.end());
+        config.ims_aka_profiles.push_back(profile);
+        daemon::SipInterface interface;
+        interface.realm_id = "access";
+        interface.sec_agree_feature = true;
+        interface.sip_ports.push_back({.address = gateway, .ims_aka_profile = "volte"});
+        interface.sip_ports.push_back({.address = gateway, .port = Port{5061}, .udp = false, .tcp = false, .tls = true, .tls_profile = "tls"});
+        config.sip_interfaces.push_back(interface);
+        if (change) change(config);
+        build();
+    }
+
+    /// Runs one REGISTER through the flow and returns its transaction. A message without an answer is returned as such.
+    std::shared_ptr<RecordedTransaction> send(const Say& say, const sip::Flow& flow) { return send_text(text_of(say, flow), flow); }
+    /// The same for a REGISTER written elsewhere.
+    std::shared_ptr<RecordedTransaction> send_text(std::string_view text, const sip::Flow& flow) {
+        auto parsed = sip::OwnedMessage::parse(text);
+        REQUIRE_MESSAGE(parsed.has_value(), std::string(text));
+        auto transaction = std::make_shared<RecordedTransaction>(std::move(*parsed), flow);
+        asio::co_spawn(loop, parts_->flow.handle(transaction), asio::detached);
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
+        while (!transaction->is_completed() && !quiet() && std::chrono::steady_clock::now() < deadline) loop.run_one_for(std::chrono::milliseconds{50});
+        loop.poll();
+        return transaction;
+    }
+    std::shared_ptr<RecordedTransaction> send(const Say& say) { return send(say, unprotected()); }
+
+    sip::Flow unprotected() const { return {sip::Transport::udp, {gateway, Port{5060}}, {ue, Port{5060}}, {}, {}}; }
+    /// A new TLS connection of the phone, known to the transports.
+    sip::Flow tls_connection() {
+        const sip::Flow flow{sip::Transport::tls, {gateway, Port{5061}}, {ue, Port{40001}}, {}, {}};
+        return parts_->transports.adopt(std::make_unique<IdleStream>(loop.get_executor()), flow);
+    }
+    /// The flow of a set as the kernel would report it.
+    sip::Flow over(const daemon::SaSet& set) const { return {sip::Transport::udp, set.gateway_server(), set.ue_client(), {}, Mark{set.number.value}}; }
+    daemon::SaSet* temporary_set() {
+        auto* challenge = parts_->table.find_challenge(Impi{kImpi}, ue);
+        return challenge ? challenge->set.get() : nullptr;
+    }
+    daemon::Registration* registration() {
+        const auto found = parts_->table.find_by_impi(Impi{kImpi});
+        return found.empty() ? nullptr : found.front();
+    }
+    /// SM1 and SM6; returns the temporary set.
+    daemon::SaSet& challenge() {
+        const auto sm6 = send({});
+        REQUIRE(status_of(*sm6) == 401);
+        REQUIRE(temporary_set());
+        return *temporary_set();
+    }
+    Say answer_to(const daemon::SaSet& set, const std::string& client = kClient) const {
+        Say say;
+        say.client = client;
+        say.verify = set.security_server;
+        say.response = "6629fae49393a05397450978507c4ef1";
+        say.nonce = nonce;
+        say.cseq = 2;
+        return say;
+    }
+    /// The whole registration; returns the registration.
+    daemon::Registration& registered() {
+        auto& set = challenge();
+        const auto say = answer_to(set);
+        const auto flow = over(set);
+        core_status = 200;
+        REQUIRE(status_of(*send(say, flow)) == 200);
+        core_status = 401;
+        REQUIRE(registration());
+        return *registration();
+    }
+    void sweep() {
+        asio::co_spawn(loop, parts_->expiry.sweep(), asio::detached);
+        loop.poll();
+    }
+
+    static int status_of(const RecordedTransaction& transaction) {
+        return transaction.responses.empty() ? 0 : std::stoi(transaction.responses.back().substr(8, 3));
+    }
+    static std::string header(const std::string& message, const std::string& name) {
+        const auto parsed = sip::Message::parse(message);
+        return parsed ? std::string(parsed->value(sip::header_id(name))) : "unparseable";
+    }
+
+    asio::io_context loop;
+    StillClock clock;
+    FakeKernel kernel{&clock};
+    daemon::Config config;
+    Address gateway = *Address::parse("127.0.0.1");
+    Address ue = *Address::parse("127.0.0.9");
+    int core_status = 401;
+    bool core_sends_keys = true;
+    std::string nonce = "I1U8vpY3qJ0hiuZNrke/NVXzKLQ1d7m5Sp/6w1Tfr7M=";
+    std::vector<std::string> core_saw;
+
+    using Parts = RegisterTestParts;
+    Parts& parts() { return *parts_; }
+
+private:
+    void build() {
+        parts_ = std::make_unique<Parts>(loop, config, kernel, clock, std::chrono::milliseconds{20});
+        REQUIRE(parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false}).has_value());
+        serve_core();
+    }
+    Port free_port() {
+        asio::ip::udp::socket probe(loop, {asio::ip::make_address("127.0.0.1"), 0});
+        return Port{probe.local_endpoint().port()};
+    }
+    bool quiet() const { return parts_->transactions.client_count() == 0 && kernel.held() == 0 && started_ && ++idle_ > 3; }
+
+    void serve_core() {
+        core_.async_receive_from(asio::buffer(buffer_), from_, [this](const asio::error_code& error, std::size_t size) {
+            if (error) return;
+            core_saw.emplace_back(buffer_.data(), size);
+            const auto request = sip::Message::parse(core_saw.back());
+            REQUIRE(request.has_value());
+            if (core_status != 0) {
+                std::vector<std::string> extra;
+                if (core_status == 401)
+                    extra.push_back(fmt::format("WWW-Authenticate: Digest realm=\"ims\", nonce=\"{}\", algorithm=AKAv1-MD5{}", nonce,
+                                                core_sends_keys ? fmt::format(", ck=\"{}\", ik=\"{}\"", kCk, kIk) : ""));
+                if (core_status == 200) {
+                    const auto contact = std::string(request->value(sip::HeaderId::contact));
+                    if (contact.find("expires=0") == std::string::npos) extra.push_back("Contact: " + contact);
+                    extra.emplace_back("Service-Route: <sip:orig@scscf.example;lr>");
+                    extra.emplace_back("P-Associated-URI: <sip:user@example>");
+                }
+                const auto response = sip::make_response(*request, core_status, "Whatever", "core", extra);
+                core_.send_to(asio::buffer(response), from_);
+            }
+            serve_core();
+        });
+    }
+
+    std::string text_of(const Say& say, const sip::Flow& flow) const {
+        std::string text = "REGISTER sip:ims.mnc001.mcc001.3gppnetwork.org SIP/2.0\r\n";
+        text += fmt::format("Via: SIP/2.0/UDP {}:{};branch=z9hG4bK{}{}\r\n", say.host, flow.local.port.value == 5060 ? "5060" : say.contact_port, say.cseq, ++branches_);
+        text += "Max-Forwards: 70\r\nFrom: <sip:user@example>;tag=4fa3\r\nTo: <sip:user@example>\r\nCall-ID: apb03a0s09dkjdfglkj49111\r\n";
+        text += fmt::format("CSeq: {} REGISTER\r\nContact: <sip:{}:{}>;expires={}{}\r\n", say.cseq, say.host, say.contact_port, say.expires,
+                            say.instance.empty() ? "" : ";+sip.instance=\"" + say.instance + "\"");
+        if (!say.impi.empty())
+            text += fmt::format("Authorization: Digest username=\"{}\", realm=\"ims\", nonce=\"{}\", uri=\"sip:ims\", response=\"{}\"\r\n", say.impi, say.nonce, say.response);
+        if (!say.client.empty()) text += "Security-Client: " + say.client + "\r\n";
+        if (!say.verify.empty()) text += "Security-Verify: " + say.verify + "\r\n";
+        if (say.sec_agree) text += "Require: sec-agree\r\nProxy-Require: sec-agree\r\n";
+        return text + say.extra + "Supported: path\r\nContent-Length: 0\r\n\r\n";
+    }
+
+    asio::ip::udp::socket core_{loop};
+    asio::ip::udp::endpoint from_;
+    std::array<char, 65536> buffer_{};
+    std::unique_ptr<Parts> parts_;
+    mutable int branches_ = 0;
+    mutable int idle_ = 0;
+    bool started_ = false;
+};
+
+}  // namespace gmgate::test

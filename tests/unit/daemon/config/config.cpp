@@ -1,0 +1,144 @@
+// gmgate.toml: what is read, and that every mistake is told with its place and the fix.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "daemon/config/config.h"
+
+using namespace gmgate;
+using namespace gmgate::daemon;
+
+namespace {
+
+const std::string kGood = R"([core]
+listen = "10.2.0.1:5060"
+next-hop = "10.2.0.2:5060"
+visited-network-id = "visited.example"
+[[ims-aka-profile]]
+name = "volte"
+protected-server-port = [6100, 6101]
+start-protected-client-port = 6200
+end-protected-client-port = 6203
+[[sip-interface]]
+realm-id = "access"
+sec-agree-feature = "enabled"
+sec-agree-pref = "ipsec3gpp"
+[[sip-interface.sip-ports]]
+address = "10.1.0.1"
+ims-aka-profile = "volte"
+)";
+
+std::string with(std::string text, const std::string& from, const std::string& to) {
+    const auto at = text.find(from);
+    REQUIRE(at != std::string::npos);
+    return text.replace(at, from.size(), to);
+}
+
+std::string mistake(const std::string& text) {
+    const auto config = parse_config(text, "test.toml");
+    REQUIRE_FALSE(config.has_value());
+    return config.error().text;
+}
+
+}  // namespace
+
+TEST_CASE("A small configuration is read, with the defaults of the design") {
+    const auto config = parse_config(kGood, "test.toml");
+    REQUIRE_MESSAGE(config.has_value(), config.error().text);
+    CHECK(config->core.next_hops.at(0).to_string() == "10.2.0.2:5060");
+    const auto& profile = config->ims_aka_profiles.front();
+    CHECK(profile.preference == std::vector<AlgorithmPair>(kDefaultPreference.begin(), kDefaultPreference.end()));
+    CHECK(profile.all_ports().size() == 6);
+    const auto& interface = config->sip_interfaces.front();
+    CHECK(interface.sec_agree_feature);
+    CHECK(interface.on_no_security_client() == NoSecurityClient::reject);
+    CHECK(interface.confidentiality == Confidentiality::preferred);
+    CHECK(config->timers.reg_await_auth == std::chrono::seconds{240});
+}
+
+TEST_CASE("SEED: sec-agree-feature is disabled by default") {
+    const auto config = parse_config(with(kGood, "sec-agree-feature = \"enabled\"\n", ""), "test.toml");
+    REQUIRE(config.has_value());
+    CHECK_FALSE(config->sip_interfaces.front().sec_agree_feature);
+}
+
+TEST_CASE("The commented sample in packaging/ is a configuration that parses, and so it does with every comment taken away") {
+    std::ifstream file(std::string(GMGATE_TEST_DATA) + "/../../../packaging/gmgate.toml");
+    REQUIRE(file);
+    std::stringstream text;
+    text << file.rdbuf();
+    const auto config = parse_config(text.str(), "gmgate.toml");
+    REQUIRE_MESSAGE(config.has_value(), config.error().text);
+    // "# key = value", "#[[table]]" or "# [table]" is a setting; other comments are prose.
+    const auto is_setting = [](const std::string& line) {
+        const std::size_t begin = line.starts_with("# ") ? 2 : 1;
+        if (!line.starts_with('#') || begin >= line.size()) return false;
+        const auto end = line.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-", begin);
+        return line[begin] == '[' || (end != std::string::npos && end > begin && line.compare(end, 3, " = ") == 0);
+    };
+    std::string bare;
+    for (std::string line; std::getline(text, line);) {
+        if (line.starts_with("# preference")) continue;  // stands instead of the two lists
+        if (is_setting(line)) line = line.substr(line.starts_with("# ") ? 2 : 1);
+        bare += line + "\n";
+    }
+    const auto all = parse_config(with(bare, "sec-agree-pref = \"ipsec3gpp\"", "sec-agree-pref = \"ipsec3gpp-tls\""), "bare.toml");
+    REQUIRE_MESSAGE(all.has_value(), all.error().text);
+    CHECK(all->xfrm.reqid == 21321);
+    CHECK(all->tls_profiles.size() == 1);
+    CHECK(all->tls_profiles.front().expiry_warning == std::chrono::days{30});
+    const auto over_tls = parse_config(with(with(bare, "sec-agree-pref = \"ipsec3gpp\"", "sec-agree-pref = \"ipsec3gpp-tls\""), "transport = \"udp\"", "transport = \"tls\""), "bare.toml");
+    REQUIRE_MESSAGE(over_tls.has_value(), over_tls.error().text);
+    CHECK(over_tls->core.transport == CoreTransport::tls);
+    CHECK(over_tls->core.tls_name == "icscf.ims.example");
+    CHECK(all->sip_interfaces.front().sip_ports.size() == 2);
+    auto core = over_tls->core;
+    core.next_hops.front().tls_name = "other.example";
+    core.emergency_next_hops.push_back(core.next_hops.front());
+    CHECK(core.tls_names() == std::vector<std::string>{"icscf.ims.example", "other.example"});
+}
+
+TEST_CASE("Mistakes are told with line, column and the fix") {
+    CHECK(mistake(with(kGood, "realm-id", "realm-name")).find("test.toml:11:1: [[sip-interface]]: unknown key \"realm-name\"; known here:") != std::string::npos);
+    CHECK(mistake(with(kGood, "name = \"volte\"\n", "name = \"volte\"\nname = \"x\"\n")).starts_with("test.toml:7:"));  // duplicate
+    CHECK(mistake(with(kGood, "6203", "6201")).find("at least three are needed") != std::string::npos);
+    CHECK(mistake(with(kGood, "[6100, 6101]", "[6100]")).find("give two ports") != std::string::npos);
+    CHECK(mistake(with(kGood, "[6100, 6101]", "[5060, 6101]")).find("never a protected one") != std::string::npos);
+    CHECK(mistake(with(kGood, "[6100, 6101]", "[6200, 6101]")).find("used twice") != std::string::npos);
+    CHECK(mistake(with(kGood, "ims-aka-profile = \"volte\"\n", "ims-aka-profile = \"vol\"\n")).find("is not defined") != std::string::npos);
+    CHECK(mistake(with(kGood, "\"10.1.0.1\"", "\"10.1.0\"")).find("is no IPv4 or IPv6 address") != std::string::npos);
+    CHECK(mistake(with(kGood, "\"10.2.0.1:5060\"", "\"core.example:5060\"")).find("names are not looked up") != std::string::npos);
+    CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"ipsec\"")).find("is not one of \"ipsec3gpp\", \"tls\"") != std::string::npos);
+    CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"tls-ipsec3gpp\"")).find("has no sip-port with transport-protocol = \"TLS\"") != std::string::npos);
+    CHECK(mistake(with(kGood, "address = \"10.1.0.1\"", "address = \"10.1.0.1\"\nport = 6100")).find("give one of them another port") != std::string::npos);
+    const auto tls_core = with(kGood, "[core]\n", "[core]\ntransport = \"tls\"\n");
+    CHECK(mistake(tls_core).find("needs the SIP domain or host that the core's certificate must be for") != std::string::npos);
+    CHECK(mistake(tls_core).find("needs the [[tls-profile]] with our own certificate") != std::string::npos);
+    CHECK(mistake(with(tls_core, "[core]\n", "[core]\ntls-name = \"c.example\"\ntls-profile = \"none\"\n")).find("[core] names tls-profile \"none\", which is not defined") !=
+          std::string::npos);
+    CHECK(mistake(with(kGood, "[[ims-aka-profile]]", "[[core.next-hops]]\nhost = \"10.2.0.3\"\ntls-name = \"other.example\"\n[[ims-aka-profile]]")).find("tls-name of a next hop needs [core] transport = \"tls\"") !=
+          std::string::npos);
+    CHECK(mistake(with(kGood, "[core]", "[coar]")).find("the section [core] is missing") != std::string::npos);
+    CHECK(mistake(with(kGood, "[[ims-aka-profile]]", "[[ims-aka-profile]]\npreference = [\"null/null\"]")).find("is no valid") != std::string::npos);
+    CHECK(mistake("[core\n").starts_with("test.toml:1:"));
+}
+
+TEST_CASE("All mistakes are told at once") {
+    const auto text = mistake(with(with(kGood, "realm-id", "realm-name"), "6203", "6201"));
+    CHECK(std::count(text.begin(), text.end(), '\n') >= 1);
+}
+
+TEST_CASE("G-20: refuse-deprecated takes md5 and 3DES out of the preference") {
+    const auto config = parse_config(with(kGood, "name = \"volte\"\n", "name = \"volte\"\nrefuse-deprecated = true\n"), "test.toml");
+    REQUIRE(config.has_value());
+    for (const auto pair : config->ims_aka_profiles.front().preference) CHECK_FALSE(is_deprecated(pair));
+}
+
+TEST_CASE("An address that does not exist on this machine is told before anything starts") {
+    const auto config = parse_config(kGood, "test.toml");
+    const auto problems = check_addresses(*config);
+    REQUIRE_FALSE(problems.empty());
+    CHECK(problems.front().find("does not exist on this machine") != std::string::npos);
+}

@@ -1,0 +1,151 @@
+// Every table that the network can fill has a limit.
+#include "tests/unit/daemon/agreement/register_bench.h"
+
+#include "daemon/observe/trace.h"
+
+using namespace gmgate;
+using namespace gmgate::test;
+using Bench = RegisterBench;
+
+TEST_CASE("The decision trace keeps the newest records of a UE, and the UEs heard last") {
+    daemon::Trace trace(2, 3);
+    const auto record = [](const std::string& impi, int answer) {
+        daemon::DecisionRecord r;
+        r.impi = Impi{impi};
+        r.answer = answer;
+        return r;
+    };
+    for (const int answer : {401, 200, 403}) trace.add(record("a", answer));
+    REQUIRE(trace.of(Impi{"a"}).size() == 2);
+    CHECK(trace.of(Impi{"a"}).front().answer == 200);
+    CHECK(trace.of(Impi{"a"}).back().answer == 403);
+    trace.add(record("b", 1));
+    trace.add(record("c", 1));
+    trace.add(record("a", 200));
+    trace.add(record("d", 1));
+    CHECK(trace.ue_count() == 3);
+    CHECK(trace.of(Impi{"b"}).empty());
+    CHECK(trace.of(Impi{"a"}).size() == 2);
+}
+
+TEST_CASE("A REGISTER that names another phone than its sender is kept for both; one that waits for the core is told until it has its answer") {
+    daemon::Trace trace(2, 3);
+    int heard = 0;
+    const auto subscription = trace.on_record([&](const daemon::DecisionRecord&) { ++heard; });
+    daemon::DecisionRecord refused;
+    refused.impi = Impi{"named"};
+    refused.answer = 403;
+    trace.add(refused, Impi{"sender"});
+    trace.add(refused, refused.impi);
+    CHECK(heard == 2);
+    CHECK(trace.of(Impi{"named"}).size() == 2);
+    REQUIRE(trace.of(Impi{"sender"}).size() == 1);
+    CHECK(trace.of(Impi{"sender"}).front().impi == Impi{"sender"});
+
+    const auto first = trace.core_asked({{}, Impi{"a"}, "10.1.0.2:5060/UDP", "unprotected"});
+    const auto second = trace.core_asked({{}, Impi{"a"}, "10.1.0.2:5062/UDP", "temporary set 1"});
+    trace.core_asked({{}, Impi{"b"}, "10.1.0.3:5060/UDP", "unprotected"});
+    REQUIRE(trace.pending(Impi{"a"}).size() == 2);
+    CHECK(trace.pending(Impi{"a"}).front().over == "unprotected");
+    trace.core_answered(first);
+    REQUIRE(trace.pending(Impi{"a"}).size() == 1);
+    CHECK(trace.pending(Impi{"a"}).front().over == "temporary set 1");
+    trace.core_answered(second);
+    CHECK(trace.pending(Impi{"a"}).empty());
+    CHECK(trace.pending(Impi{"b"}).size() == 1);
+}
+
+TEST_CASE("Every REGISTER yields one record: offer, policy, choice, each check with its verdict, SPIs and ports, answer and why") {
+    Bench bench;
+    auto& set = bench.challenge();
+    const auto flow = bench.over(set);
+    auto say = bench.answer_to(set);
+    say.verify = "tls";
+    bench.send(say, flow);
+    const auto records = bench.parts().trace.of(Impi{kImpi});
+    REQUIRE(records.size() == 2);
+    CHECK(records[0].over == "unprotected");
+    CHECK(records[0].offer.find("hmac-sha-1-96") != std::string::npos);
+    CHECK(records[0].policy == "sec-agree enabled ipsec3gpp");
+    CHECK(records[0].choice == "ipsec-3gpp hmac-sha-1-96/aes-cbc");
+    CHECK(records[0].rule.find("first that the phone offers") != std::string::npos);
+    CHECK(records[0].security_associations.find("spi-pc=") != std::string::npos);
+    CHECK(records[0].core_status == 401);
+    CHECK(records[0].answer == 401);
+    CHECK(records[1].answer == 494);
+    REQUIRE_FALSE(records[1].checks.empty());
+    CHECK_FALSE(records[1].checks.back().passed);
+    CHECK(records[1].checks.back().check == "security-verify");
+    CHECK(records[1].why.find("differs") != std::string::npos);
+    for (const auto& record : records) {
+        for (const auto& text : {record.offer, record.security_associations, record.why, record.rule}) {
+            CHECK(text.find(kCk) == std::string::npos);
+            CHECK(text.find(kIk) == std::string::npos);
+        }
+    }
+}
+
+TEST_CASE("Agreements on tls that nobody takes up are bounded and run out") {
+    StillClock clock;
+    daemon::TlsAgreements agreements(2, clock);
+    const auto until = clock.now() + std::chrono::seconds{10};
+    const auto ue = *Address::parse("192.0.2.1");
+    CHECK(agreements.put(Impi{"a"}, ue, {{}, "tls", until}));
+    CHECK(agreements.put(Impi{"b"}, ue, {{}, "tls", until}));
+    CHECK_FALSE(agreements.put(Impi{"c"}, ue, {{}, "tls", until}));
+    CHECK(agreements.put(Impi{"a"}, ue, {{}, "tls", until}));
+    clock.advance(std::chrono::seconds{11});
+    CHECK(agreements.find(Impi{"a"}, ue) == nullptr);
+    CHECK(agreements.put(Impi{"c"}, ue, {{}, "tls", clock.now() + std::chrono::seconds{10}}));
+    CHECK(agreements.size() == 1);
+}
+
+TEST_CASE("Limits of challenges, registrations and sets per address: 503, a counter or a reason, and the kernel is not asked") {
+    Bench bench([](daemon::Config& config) {
+        config.limits.challenges = 1;
+        config.limits.sets_per_address = 3;
+    });
+    bench.challenge();
+    Say say;
+    say.impi = "another@example";
+    const auto calls = bench.kernel.calls().size();
+    const auto answer = bench.send(say);
+    CHECK(Bench::status_of(*answer) == 503);
+    CHECK(Bench::header(answer->responses.back(), "Retry-After") == "5");
+    CHECK(bench.kernel.calls().size() == calls);
+}
+
+TEST_CASE("SPI space exhausted: 503, and the live sets are unharmed") {
+    Bench bench;
+    xfrm::SpiPool tiny(Spi{70000}, Spi{70002});
+    REQUIRE(tiny.take(Spi{1}, Spi{2}).has_value());
+    const auto refused = tiny.take(Spi{1}, Spi{2});
+    REQUIRE_FALSE(refused.has_value());
+    CHECK(refused.error().reaction == Reaction::exhausted);
+}
+
+TEST_CASE("Protected client ports used up for one phone: 503 with the reason") {
+    Bench bench([](daemon::Config& config) { config.ims_aka_profiles.front().end_protected_client_port = Port{6200}; });
+    bench.registered();
+    Say say;  // the same phone comes back unprotected while its set lives: same port_us, no port_pc left
+    const auto answer = bench.send(say);
+    CHECK(Bench::status_of(*answer) == 503);
+    CHECK(bench.registration()->sets.size() == 1);
+    CHECK(bench.kernel.sas().size() == 4);
+}
+
+TEST_CASE("A set that the kernel does not delete keeps its SPIs and is tried again: no SA without an owner, no SPI given out twice") {
+    Bench bench;
+    bench.challenge();
+    bench.clock.advance(bench.config.timers.reg_await_auth + std::chrono::seconds{1});
+    for (std::uint64_t n = 1; n <= 8; ++n) bench.kernel.fail_message(bench.kernel.messages() + n, EBUSY);
+    bench.sweep();
+    CHECK(bench.parts().sets.leftovers() == 1);
+    CHECK(bench.parts().spis.in_use() == 2);
+    bench.kernel.clear_failures();
+    asio::co_spawn(bench.loop, bench.parts().sets.remove_leftovers(), asio::detached);
+    bench.loop.poll();
+    CHECK(bench.kernel.sas().empty());
+    CHECK(bench.parts().sets.leftovers() == 0);
+    CHECK(bench.parts().spis.in_use() == 0);
+}

@@ -1,0 +1,281 @@
+#include "xfrm/engine/server.h"
+
+#include <cerrno>
+
+#include <asio/co_spawn.hpp>
+#include <asio/post.hpp>
+#include <unistd.h>
+
+#include "base/secret.h"
+
+namespace gmgate::xfrm {
+namespace {
+
+constexpr std::size_t kReportsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_report);
+constexpr std::size_t kFindingsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_finding);
+constexpr std::size_t kGuardsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_guard);
+/// Beyond this lists and requests wait for gmgated to read, and events are given up.
+constexpr std::size_t kQueueLimit = 1024 * 1024;
+
+std::unexpected<Error> malformed(std::string why) { return failure(Reaction::refused, "malformed request: " + std::move(why), EBADMSG); }
+
+}  // namespace
+
+struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
+    Impl(asio::any_io_executor e, int descriptor, EngineRules r, Kernel& k, Handlers h)
+        : executor(e), socket(e, descriptor), rules(std::move(r)), kernel(k), handlers(std::move(h)) {}
+
+    bool is_abandoned();
+    void take(std::span<std::uint8_t> frame);
+    Result<Task<Result<void>>> order_of(std::span<std::uint8_t> frame);
+    void run(std::uint32_t sequence, std::uint16_t kind, Task<Result<void>> order);
+    void done(std::uint32_t sequence, const Result<void>& result);
+    void refuse(std::uint32_t sequence, std::uint16_t kind, const Error& why);
+    void report(const char* kind, const std::string& why);
+    EngineCounters all_counters() const;
+
+    Task<Result<void>> report_set(SetParameters parameters, std::uint32_t sequence);
+    Task<Result<void>> dump(std::uint32_t sequence);
+    Task<Result<void>> probe(std::vector<AlgorithmPair> pairs, std::uint32_t sequence);
+    Task<Result<void>> report_guards(GuardRequest guards, std::uint32_t sequence);
+    template <class Value>
+    void send_list(gm_kind kind, const std::vector<Value>& values, std::size_t per_frame, std::uint32_t sequence);
+    void send_reports(std::span<const gm_report> reports, std::uint32_t sequence);
+
+    asio::any_io_executor executor;
+    FrameSocket socket;
+    EngineRules rules;
+    Kernel& kernel;
+    Handlers handlers;
+    EngineCounters counters;
+    std::size_t in_flight = 0;
+    bool has_looked = false, is_gone = false;
+    bool owes_loss = false;  ///< events were given up and gmgated does not know yet
+    std::chrono::steady_clock::time_point report_second{};
+    int reports_this_second = 0;
+};
+
+EngineServer::EngineServer(asio::any_io_executor executor, int descriptor, EngineRules rules, Kernel& kernel, Handlers handlers)
+    : impl_(std::make_shared<Impl>(std::move(executor), descriptor, std::move(rules), kernel, std::move(handlers))) {}
+
+EngineServer::~EngineServer() { impl_->socket.close(); }
+
+void EngineServer::start(std::string_view engine) {
+    gm_ready ready{};
+    ready.pid = static_cast<std::uint32_t>(::getpid());
+    put_text(ready.engine, engine);
+    impl_->socket.send(FrameWriter(GM_READY).add(ready).finish());
+    impl_->socket.start([impl = impl_.get()](std::span<std::uint8_t> frame) { impl->take(frame); },
+                        [impl = impl_.get()](std::string why) { impl->handlers.on_closed(std::move(why)); });
+}
+
+EngineCounters EngineServer::Impl::all_counters() const {
+    auto all = counters;
+    all.kernel = kernel.counters();
+    return all;
+}
+
+EngineCounters EngineServer::counters() const { return impl_->all_counters(); }
+
+void EngineServer::event(const KernelEvent& event) {
+    auto& impl = *impl_;
+    if (impl.socket.queued() > kQueueLimit) {
+        ++impl.counters.events_lost;
+        impl.owes_loss = true;
+        return;
+    }
+    if (std::exchange(impl.owes_loss, false) && event.kind != KernelEvent::Kind::events_lost) {
+        KernelEvent lost;
+        lost.kind = KernelEvent::Kind::events_lost;
+        impl.socket.send(FrameWriter(GM_EVENT).add(to_frame(lost)).finish());
+    }
+    ++impl.counters.events;
+    impl.socket.send(FrameWriter(GM_EVENT).add(to_frame(event)).finish());
+}
+
+// Asked once for all frames that came together: one system call, not one for each.
+bool EngineServer::Impl::is_abandoned() {
+    if (is_gone || std::exchange(has_looked, true)) return is_gone;
+    asio::post(executor, [weak = weak_from_this()] {
+        if (const auto self = weak.lock()) self->has_looked = false;
+    });
+    return is_gone = socket.is_abandoned();
+}
+
+void EngineServer::Impl::take(std::span<std::uint8_t> frame) {
+    // Nobody reads the answers: no request is read either, until somebody does.
+    if (socket.queued() > kQueueLimit) socket.drain_below(kQueueLimit / 2);
+    if (is_abandoned()) return;  // its asker is gone; the socket says so in a moment
+    const auto header = FrameReader(frame).header();
+    if (in_flight >= GM_IN_FLIGHT_LIMIT) {
+        ++counters.flooded;
+        const Error flood{Reaction::retry, ENOBUFS, "the engine has too many requests under way"};
+        report(gm_kind_name(header.kind), flood.text);
+        return done(header.sequence, std::unexpected(flood));
+    }
+    auto order = order_of(frame);
+    if (!order) return refuse(header.sequence, header.kind, order.error());
+    run(header.sequence, header.kind, std::move(*order));
+}
+
+// Everything is checked here, before anything of it is done.
+Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> frame) {
+    FrameReader reader(frame);
+    const auto& header = reader.header();
+    if (frame.size() < sizeof(gm_header)) return malformed("no header");
+    if (header.version != GM_PROTOCOL_VERSION) return malformed("another version of the protocol");
+    if (header.flags != 0) return malformed("unknown flags");
+    const auto whole = [&] { return reader.is_complete() && header.count == 0; };
+    switch (header.kind) {
+        case GM_INSTALL_SET: {
+            auto install = reader.take<gm_install>();
+            auto order = take_value_of(install);
+            if (!order || !whole()) return malformed("not a set of SAs");
+            if (auto ok = rules.check_install(order->request, order->reqid); !ok) return std::unexpected(ok.error());
+            return kernel.install_set(std::move(order->request));
+        }
+        case GM_EXTEND_SET: {
+            const auto extend = reader.take<gm_extend>();
+            const auto parameters = value_of(extend.set);
+            if (!parameters || extend.lifetime == 0 || !whole()) return malformed("not a set and a lifetime");
+            if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
+            return kernel.extend_set(*parameters, std::chrono::seconds(extend.lifetime));
+        }
+        case GM_REMOVE_SET:
+        case GM_REPORT_SET: {
+            const auto parameters = value_of(reader.take<gm_set>());
+            if (!parameters || !whole()) return malformed("not a set");
+            if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
+            if (header.kind == GM_REMOVE_SET) return kernel.remove_set(*parameters);
+            return report_set(*parameters, header.sequence);
+        }
+        case GM_REMOVE_SAS: {
+            if (header.count == 0 || !reader.is_list_of(sizeof(gm_sa_id))) return malformed("not a list of SAs");
+            std::vector<SaId> ids;
+            for (std::uint32_t i = 0; i < header.count; ++i) {
+                const auto id = value_of(reader.take<gm_sa_id>());
+                if (!id) return malformed("an SA's address or SPI");
+                ids.push_back(*id);
+            }
+            return kernel.remove_sas(std::move(ids));
+        }
+        case GM_DUMP:
+            if (!whole()) return malformed("a list takes no arguments");
+            return dump(header.sequence);
+        case GM_INSTALL_GUARDS:
+        case GM_REMOVE_GUARDS:
+        case GM_REPORT_GUARDS: {
+            const auto gateway = value_of(reader.take<gm_guards>().gateway);
+            if (!gateway || header.count == 0 || !reader.is_list_of(sizeof(std::uint16_t))) return malformed("not an address and ports");
+            GuardRequest guards{.gateway = *gateway, .ports = {}};
+            for (std::uint32_t i = 0; i < header.count; ++i) guards.ports.emplace_back(reader.take<std::uint16_t>());
+            if (auto ok = rules.check_guards(guards); !ok) return std::unexpected(ok.error());
+            if (header.kind == GM_REPORT_GUARDS) return report_guards(std::move(guards), header.sequence);
+            return header.kind == GM_INSTALL_GUARDS ? kernel.install_guards(std::move(guards)) : kernel.remove_guards(std::move(guards));
+        }
+        case GM_PROBE: {
+            if (header.count == 0 || header.count > kDefaultPreference.size() || !reader.is_list_of(sizeof(gm_pair))) return malformed("not a list of algorithms");
+            std::vector<AlgorithmPair> pairs;
+            for (std::uint32_t i = 0; i < header.count; ++i) {
+                const auto pair = value_of(reader.take<gm_pair>());
+                if (!pair) return malformed("an unknown pair of algorithms");
+                pairs.push_back(*pair);
+            }
+            return probe(std::move(pairs), header.sequence);
+        }
+        case GM_CONFIGURE: return failure(Reaction::refused, "not allowed: the configuration is given once, by the guardian", EPERM);
+        default: return malformed("unknown kind " + std::to_string(header.kind));
+    }
+}
+
+void EngineServer::Impl::run(std::uint32_t sequence, std::uint16_t kind, Task<Result<void>> order) {
+    ++in_flight;
+    asio::co_spawn(executor, std::move(order), [self = shared_from_this(), sequence, kind](const std::exception_ptr& exception, Result<void> result) {
+        --self->in_flight;
+        if (exception) result = failure(Reaction::internal, "the engine failed inside");
+        if (!result && result.error().reaction == Reaction::refused && result.error().code == EPERM) {  // an SA of somebody else
+            ++self->counters.forbidden;
+            self->report(gm_kind_name(kind), result.error().text);
+        }
+        self->done(sequence, result);
+    });
+}
+
+void EngineServer::Impl::refuse(std::uint32_t sequence, std::uint16_t kind, const Error& why) {
+    ++(why.code == EBADMSG ? counters.malformed : counters.forbidden);
+    report(gm_kind_name(kind), why.text);
+    done(sequence, std::unexpected(why));
+}
+
+void EngineServer::Impl::report(const char* kind, const std::string& why) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - report_second >= std::chrono::seconds{1}) {
+        report_second = now;
+        reports_this_second = 0;
+    }
+    if (++reports_this_second <= kReportsPerSecond) handlers.on_refused(kind, why);
+}
+
+void EngineServer::Impl::done(std::uint32_t sequence, const Result<void>& result) {
+    socket.send(FrameWriter(GM_DONE, sequence).add(to_frame(result, all_counters())).finish());
+}
+
+void EngineServer::Impl::send_reports(std::span<const gm_report> reports, std::uint32_t sequence) {
+    FrameWriter writer(GM_REPORTS, sequence, static_cast<std::uint32_t>(reports.size()));
+    for (const auto& report : reports) writer.add(report);
+    socket.send(writer.finish());
+    if (socket.queued() > kQueueLimit) socket.drain_below(kQueueLimit / 2);
+}
+
+Task<Result<void>> EngineServer::Impl::report_set(SetParameters parameters, std::uint32_t sequence) {
+    const auto reports = co_await kernel.report_set(std::move(parameters));
+    if (!reports) co_return std::unexpected(reports.error());
+    std::vector<gm_report> frames;
+    for (const auto& one : *reports) frames.push_back(to_frame(one));
+    if (!frames.empty()) send_reports(frames, sequence);
+    co_return Result<void>{};
+}
+
+Task<Result<void>> EngineServer::Impl::dump(std::uint32_t sequence) {
+    std::vector<gm_report> waiting;
+    waiting.reserve(kReportsPerFrame);
+    std::function<void(SaReport)> each = [&](const SaReport& one) {
+        waiting.push_back(to_frame(one));
+        if (waiting.size() < kReportsPerFrame) return;
+        send_reports(waiting, sequence);
+        waiting.clear();
+    };
+    std::function<void()> again = [&] {
+        waiting.clear();
+        socket.send(FrameWriter(GM_AGAIN, sequence).finish());
+    };
+    auto told = co_await kernel.dump_each(std::move(each), std::move(again));
+    if (told && !waiting.empty()) send_reports(waiting, sequence);
+    co_return told;
+}
+
+template <class Value>
+void EngineServer::Impl::send_list(gm_kind kind, const std::vector<Value>& values, std::size_t per_frame, std::uint32_t sequence) {
+    for (std::size_t start = 0; start < values.size(); start += per_frame) {
+        const auto part = std::span(values).subspan(start, std::min(values.size() - start, per_frame));
+        FrameWriter writer(kind, sequence, static_cast<std::uint32_t>(part.size()));
+        for (const auto& value : part) writer.add(to_frame(value));
+        socket.send(writer.finish());
+    }
+}
+
+Task<Result<void>> EngineServer::Impl::report_guards(GuardRequest guards, std::uint32_t sequence) {
+    const auto standing = co_await kernel.report_guards(std::move(guards));
+    if (!standing) co_return std::unexpected(standing.error());
+    send_list(GM_GUARDS, *standing, kGuardsPerFrame, sequence);
+    co_return Result<void>{};
+}
+
+Task<Result<void>> EngineServer::Impl::probe(std::vector<AlgorithmPair> pairs, std::uint32_t sequence) {
+    const auto findings = co_await kernel.probe(std::move(pairs));
+    if (!findings) co_return std::unexpected(findings.error());
+    send_list(GM_FINDINGS, *findings, kFindingsPerFrame, sequence);
+    co_return Result<void>{};
+}
+
+}  // namespace gmgate::xfrm

@@ -1,0 +1,206 @@
+#include <array>
+#include <cstring>
+
+#include <arpa/inet.h>
+#include <libmnl/libmnl.h>
+#include <linux/netlink.h>
+#include <linux/xfrm.h>
+#include <netinet/in.h>
+
+#include "xfrm/algorithms.h"
+#include "xfrm/netlink/codec.h"
+#include "xfrm/netlink/kernel_address.h"
+
+namespace gmgate::xfrm {
+namespace {
+
+using Attributes = std::array<const nlattr*, XFRMA_MAX + 1>;
+
+// Attributes after a fixed part of `offset` octets; the last of a kind wins, unknown kinds (newer kernels) are skipped.
+Attributes attributes_of(const nlmsghdr* message, std::size_t offset) {
+    Attributes found{};
+    const auto keep = [](const nlattr* attribute, void* out) {
+        const auto type = mnl_attr_get_type(attribute);
+        if (type <= XFRMA_MAX) (*static_cast<Attributes*>(out))[type] = attribute;
+        return MNL_CB_OK;
+    };
+    mnl_attr_parse(message, static_cast<unsigned>(offset), keep, &found);
+    return found;
+}
+
+// The fixed part of a message, copied so that alignment does not matter; nullopt when the message is too short.
+template <class Fixed>
+std::optional<Fixed> fixed_part(const nlmsghdr* message) {
+    if (mnl_nlmsg_get_payload_len(message) < sizeof(Fixed)) return std::nullopt;
+    Fixed out;
+    std::memcpy(&out, mnl_nlmsg_get_payload(message), sizeof out);
+    return out;
+}
+
+template <class Fixed>
+std::optional<Fixed> fixed_part(const nlattr* attribute) {
+    if (!attribute || mnl_attr_get_payload_len(attribute) < sizeof(Fixed)) return std::nullopt;
+    Fixed out;
+    std::memcpy(&out, mnl_attr_get_payload(attribute), sizeof out);
+    return out;
+}
+
+// The name of an algorithm attribute and nothing more: its key is never read.
+std::string_view algorithm_name(const nlattr* attribute) {
+    if (!attribute || mnl_attr_get_payload_len(attribute) < sizeof(xfrm_algo)) return {};
+    const auto* name = static_cast<const char*>(mnl_attr_get_payload(attribute));
+    return {name, strnlen(name, sizeof(xfrm_algo::alg_name))};
+}
+
+// system_clock counts nanoseconds in 64 bits: later than the year 2242 does not fit.
+std::chrono::seconds bounded_seconds(__u64 value) {
+    constexpr __u64 limit = 1ULL << 33;
+    return std::chrono::seconds{static_cast<std::int64_t>(value < limit ? value : limit)};
+}
+
+bool is_exact(const xfrm_selector& sel) {
+    const unsigned full = sel.family == AF_INET6 ? 128 : 32;
+    return sel.prefixlen_d == full && sel.prefixlen_s == full && sel.dport_mask == 0xffff && sel.sport_mask == 0xffff && sel.proto == 0;
+}
+
+void read_sa(const nlmsghdr* message, Reply& reply) {
+    const auto info = fixed_part<xfrm_usersa_info>(message);
+    if (!info) return;
+    const auto attributes = attributes_of(message, sizeof(xfrm_usersa_info));
+
+    SaRecord record;
+    auto& report = record.report;
+    report.sa.id = {address_from(&info->id.daddr, info->family), Spi{ntohl(info->id.spi)}};
+    report.sa.source = {address_from(&info->sel.saddr, info->family), Port{ntohs(info->sel.sport)}};
+    report.sa.destination = {address_from(&info->sel.daddr, info->family), Port{ntohs(info->sel.dport)}};
+    // The mark of the set is `seq`; an SA that libcharon wrote has it in XFRMA_SET_MARK alone, outbound ones with mask 0 (xfrm/engine/charon).
+    const auto set_mark = fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK]).value_or(0);
+    report.mark = Mark{info->seq != 0 ? info->seq : set_mark};
+    // Kernel 6.1 does not tell a direction; only our inbound SAs set a mark.
+    const auto applied = set_mark & fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK_MASK]).value_or(0xffffffff);
+    report.sa.direction = applied == 0 ? Direction::out : Direction::in;
+    report.packets = info->curlft.packets;
+    report.bytes = info->curlft.bytes;
+    report.replay_window_drops = info->stats.replay_window;
+    report.replay_drops = info->stats.replay;
+    report.integrity_failures = info->stats.integrity_failed;
+    report.added = std::chrono::system_clock::time_point{bounded_seconds(info->curlft.add_time)};
+    report.hard_lifetime = bounded_seconds(info->lft.hard_add_expires_seconds);
+    record.reqid = ReqId{info->reqid};
+
+    // The kernel tells XFRMA_ALG_AUTH beside XFRMA_ALG_AUTH_TRUNC for old readers; the latter alone counts.
+    const auto pair = pair_from_names(algorithm_name(attributes[XFRMA_ALG_AUTH_TRUNC]), algorithm_name(attributes[XFRMA_ALG_CRYPT]),
+                                      algorithm_name(attributes[XFRMA_ALG_AEAD]));
+    if (pair) report.algorithms = *pair;
+    record.is_known_kind = pair && info->id.proto == IPPROTO_ESP && info->mode == XFRM_MODE_TRANSPORT && is_exact(info->sel);
+    reply.sa = std::move(record);
+}
+
+bool is_guard_template(const xfrm_user_tmpl& tmpl) {
+    return tmpl.id.proto == IPPROTO_ESP && tmpl.mode == XFRM_MODE_TRANSPORT && !tmpl.optional && tmpl.id.spi == 0;
+}
+
+bool is_guard_selector(const xfrm_selector& sel, std::uint8_t dir) {
+    const unsigned full = sel.family == AF_INET6 ? 128 : 32;
+    if (sel.proto != 0 || sel.ifindex != 0) return false;
+    if (dir == XFRM_POLICY_IN)
+        return sel.prefixlen_d == full && sel.prefixlen_s == 0 && sel.dport_mask == 0xffff && sel.sport_mask == 0;
+    return sel.prefixlen_s == full && sel.prefixlen_d == 0 && sel.sport_mask == 0xffff && sel.dport_mask == 0;
+}
+
+void read_policy(const nlmsghdr* message, Reply& reply) {
+    const auto info = fixed_part<xfrm_userpolicy_info>(message);
+    if (!info) return;
+    const auto attributes = attributes_of(message, sizeof(xfrm_userpolicy_info));
+
+    PolicyRecord record;
+    record.priority = info->priority;
+    const bool inbound = info->dir == XFRM_POLICY_IN;
+    record.guard.direction = inbound ? Direction::in : Direction::out;
+    record.guard.gateway = inbound ? Endpoint{address_from(&info->sel.daddr, info->sel.family), Port{ntohs(info->sel.dport)}}
+                                   : Endpoint{address_from(&info->sel.saddr, info->sel.family), Port{ntohs(info->sel.sport)}};
+    bool has_template = false;
+    if (const auto tmpl = fixed_part<xfrm_user_tmpl>(attributes[XFRMA_TMPL])) {
+        record.reqid = ReqId{tmpl->reqid};
+        has_template = is_guard_template(*tmpl) && mnl_attr_get_payload_len(attributes[XFRMA_TMPL]) == sizeof(xfrm_user_tmpl);
+    }
+    const std::uint8_t wanted_flags = inbound ? 0 : XFRM_POLICY_ICMP;
+    record.is_guard_shaped = has_template && (inbound || info->dir == XFRM_POLICY_OUT) && is_guard_selector(info->sel, info->dir) &&
+                             info->priority == kGuardPriority && info->action == XFRM_POLICY_ALLOW && info->flags == wanted_flags;
+    reply.policy = std::move(record);
+}
+
+// nlmsgerr, then (NETLINK_EXT_ACK) attributes. Without NETLINK_CAP_ACK the request stands between them.
+void read_status(const nlmsghdr* message, Reply& reply) {
+    const auto status = fixed_part<nlmsgerr>(message);
+    if (!status) {
+        reply.kind = Reply::Kind::other;
+        return;
+    }
+    reply.code = status->error < 0 ? -status->error : status->error;
+    if (!(message->nlmsg_flags & NLM_F_ACK_TLVS)) return;
+    std::size_t offset = sizeof(nlmsgerr);
+    if (!(message->nlmsg_flags & NLM_F_CAPPED) && status->msg.nlmsg_len > sizeof(nlmsghdr))
+        offset += MNL_ALIGN(status->msg.nlmsg_len - sizeof(nlmsghdr));
+    if (offset > mnl_nlmsg_get_payload_len(message)) return;
+    const auto take_text = [](const nlattr* attribute, void* out) {
+        if (mnl_attr_get_type(attribute) != NLMSGERR_ATTR_MSG) return MNL_CB_OK;
+        const auto* text = static_cast<const char*>(mnl_attr_get_payload(attribute));
+        static_cast<std::string*>(out)->assign(text, strnlen(text, mnl_attr_get_payload_len(attribute)));
+        return MNL_CB_OK;
+    };
+    mnl_attr_parse(message, static_cast<unsigned>(offset), take_text, &reply.text);
+}
+
+void read_done(const nlmsghdr* message, Reply& reply) {
+    int status = 0;
+    if (mnl_nlmsg_get_payload_len(message) >= sizeof status) std::memcpy(&status, mnl_nlmsg_get_payload(message), sizeof status);
+    reply.code = status < 0 ? -status : 0;
+}
+
+Reply read_message(const nlmsghdr* message) {
+    Reply reply;
+    reply.sequence = message->nlmsg_seq;
+    reply.is_interrupted = (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
+    switch (message->nlmsg_type) {
+        case NLMSG_ERROR:
+            reply.kind = Reply::Kind::status;
+            read_status(message, reply);
+            break;
+        case NLMSG_DONE:
+            reply.kind = Reply::Kind::done;
+            read_done(message, reply);
+            break;
+        case XFRM_MSG_NEWSA:
+            reply.kind = Reply::Kind::sa;
+            read_sa(message, reply);
+            break;
+        case XFRM_MSG_NEWPOLICY:
+            reply.kind = Reply::Kind::policy;
+            read_policy(message, reply);
+            break;
+        default: break;  // message types are an open set of the kernel's
+    }
+    return reply;
+}
+
+}  // namespace
+
+bool decode(std::span<const std::uint8_t> datagram, const std::function<void(Reply&)>& handle) {
+    int left = static_cast<int>(datagram.size());
+    const auto* message = reinterpret_cast<const nlmsghdr*>(datagram.data());
+    // libmnl 1.0.4 compares the length as a signed number (0x80000000 passes) and walks attributes up to the aligned length.
+    const auto fits_in = [](const nlmsghdr* m, int size) {
+        if (!mnl_nlmsg_ok(m, size)) return false;
+        const std::uint64_t aligned = (std::uint64_t{m->nlmsg_len} + 3) / 4 * 4;
+        return aligned <= static_cast<std::uint64_t>(size);
+    };
+    while (left > 0 && fits_in(message, left)) {
+        Reply reply = read_message(message);
+        handle(reply);
+        message = mnl_nlmsg_next(message, &left);
+    }
+    return left <= 0;
+}
+
+}  // namespace gmgate::xfrm

@@ -1,0 +1,355 @@
+#include "xfrm/netlink/kernel.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include <fmt/format.h>
+
+#include "xfrm/algorithms.h"
+#include "xfrm/netlink/refusal.h"
+
+namespace gmgate::xfrm {
+namespace {
+
+// Before anything is sent: what the kernel would take without complaint and the gateway must not ask for.
+Result<void> check(const SetRequest& request, const Ownership& owner) {
+    const auto& p = request.parameters;
+    const auto wrong = [](std::string text) { return failure(Reaction::internal, "not an SA set: " + text); };
+    if (p.ue.family() != p.gateway.family()) return wrong("the addresses are of two families");
+    if (p.ue.is_any() || p.gateway.is_any()) return wrong("an address is missing");
+    for (const Port port : {p.port_uc, p.port_us, p.port_pc, p.port_ps})
+        if (port == Port{}) return wrong("a port is missing");
+    for (const Spi spi : {p.spi_uc, p.spi_us, p.spi_pc, p.spi_ps})
+        if (spi == Spi{}) return wrong("an SPI is 0");
+    if (p.spi_uc == p.spi_us || p.spi_pc == p.spi_ps) return wrong("two SAs of one direction share an SPI");
+    if (!fits(p.algorithms, request.keys)) return wrong("the keys do not fit the algorithms");
+    if (request.mark == Mark{} || (request.mark.value & ~owner.mark_mask) != 0) return wrong("the mark is 0 or outside of its mask");
+    if (request.lifetime.count() <= 0) return wrong("the lifetime is not positive");
+    return {};
+}
+
+void clear(EspKeys& keys) {
+    keys.integrity.clear();
+    keys.confidentiality.clear();
+    keys.combined.clear();
+}
+
+bool is_broken(const Result<Answer>& answer) { return !answer && answer.error().reaction == Reaction::broken; }
+
+}  // namespace
+
+std::unexpected<Error> refusal(const Outcome& outcome, std::string what) {
+    const bool is_passing = outcome.code == ENOMEM || outcome.code == ENOBUFS || outcome.code == EAGAIN;
+    auto text = "the kernel refused " + std::move(what) + (outcome.text.empty() ? "" : ": " + outcome.text);
+    return system_failure(is_passing ? Reaction::retry : Reaction::refused, std::move(text), outcome.code);
+}
+
+std::string describe(const Sa& sa) {
+    return fmt::format("the SA {} {} -> {}, spi {:#010x}", sa.direction == Direction::in ? "in" : "out", sa.source.to_string(),
+                       sa.destination.to_string(), sa.id.spi.value);
+}
+
+NetlinkKernel::NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings)
+    : NetlinkKernel(executor, clock, settings, make_xfrm_socket(executor)) {}
+
+NetlinkKernel::NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings,
+                             std::unique_ptr<NetlinkSocket> socket)
+    : settings_(settings),
+      clock_(clock),
+      queue_(std::make_shared<NetlinkQueue>(executor, std::move(socket),
+                                            NetlinkQueue::Settings{.patience = settings.patience, .memory = settings.memory})) {}
+
+NetlinkKernel::~NetlinkKernel() { queue_->close(); }
+
+const KernelCounters& NetlinkKernel::counters() const {
+    counters_.requests = queue_->messages_sent();
+    counters_.system_calls = queue_->system_calls();
+    return counters_;
+}
+
+Task<Result<void>> NetlinkKernel::install_set(SetRequest request) {
+    if (auto checked = check(request, settings_.owner); !checked) co_return checked;
+    if (settings_.sa_limit != 0 && own_.size() + 4 > settings_.sa_limit) co_return failure(Reaction::exhausted, "no more SAs than configured");
+    const bool is_settled = co_await settle_earlier();
+    if (!is_settled) co_return failure(Reaction::broken, "the kernel does not tell what became of earlier SAs", EIO);
+
+    const auto sas = four_sas(request.parameters);
+    auto messages = buffer(sas.size());
+    std::vector<Suspect> all;
+    for (const auto& sa : sas) {
+        const NewSa new_sa{sa, request.parameters.algorithms, request.keys, request.mark, request.lifetime};
+        if (!append_new_sa(messages, new_sa, settings_.owner)) co_return failure(Reaction::internal, "NEWSA does not fit its buffer");
+        all.push_back({sa, request.mark});
+    }
+    clear(request.keys);
+
+    const auto answer = co_await queue_->exchange(std::move(messages), NetlinkQueue::Place::back);
+    if (!answer) {
+        if (is_broken(answer)) static_cast<void>(co_await settle(std::move(all)));
+        co_return std::unexpected(answer.error());
+    }
+    const auto& outcomes = answer->outcomes;
+    const auto first_refused = std::ranges::find_if(outcomes, [](const Outcome& o) { return o.code != 0; });
+    if (first_refused == outcomes.end()) {
+        ++counters_.sets_installed;
+        if (settings_.deletes_only_own)
+            for (const auto& sa : sas) own_[sa.id] = ports_of(sa);
+        co_return Result<void>{};
+    }
+    ++counters_.sets_refused;
+    std::vector<Suspect> applied;
+    for (std::size_t i = 0; i < outcomes.size(); ++i)
+        if (outcomes[i].code == 0) applied.push_back(all[i]);
+    co_await undo_install(std::move(applied));
+    const auto index = static_cast<std::size_t>(first_refused - outcomes.begin());
+    co_return refusal(*first_refused, describe(sas[index]));
+}
+
+// Deletes what a refused set left; these SAs are known to be ours because the kernel has just acknowledged them.
+Task<void> NetlinkKernel::undo_install(std::vector<Suspect> applied) {
+    if (applied.empty()) co_return;
+    auto messages = buffer(applied.size());
+    for (const auto& suspect : applied) static_cast<void>(append_delete_sa(messages, suspect.sa.id));
+    const auto answer = co_await queue_->exchange(std::move(messages), NetlinkQueue::Place::front);
+    std::vector<Suspect> left;
+    for (std::size_t i = 0; i < applied.size(); ++i) {
+        if (!answer || (answer->outcomes[i].code != 0 && answer->outcomes[i].code != ESRCH))
+            left.push_back(applied[i]);
+        else
+            ++counters_.rollbacks;
+    }
+    if (!left.empty()) static_cast<void>(co_await settle(std::move(left)));
+}
+
+// Asks for SAs by id and deletes those that are ours: same reqid, selector and mark. Another's SA under the same id (the reason
+// of an EEXIST) stays. What cannot be settled now is kept for settle_earlier().
+Task<bool> NetlinkKernel::settle(std::vector<Suspect> suspects) {
+    auto questions = buffer(suspects.size());
+    for (const auto& suspect : suspects) static_cast<void>(append_get_sa(questions, suspect.sa.id));
+    const auto told = co_await queue_->exchange(std::move(questions), NetlinkQueue::Place::front);
+    if (!told) {
+        suspects_.insert(suspects_.end(), suspects.begin(), suspects.end());
+        co_return false;
+    }
+    std::vector<Suspect> ours;
+    std::vector<Suspect> unknown;
+    for (std::size_t i = 0; i < suspects.size(); ++i) {
+        const auto& outcome = told->outcomes[i];
+        if (!outcome.sa && outcome.code != ESRCH) unknown.push_back(suspects[i]);
+        if (!outcome.sa || outcome.sa->reqid != settings_.owner.reqid) continue;
+        const auto& report = outcome.sa->report;
+        if (report.sa.source == suspects[i].sa.source && report.sa.destination == suspects[i].sa.destination &&
+            report.mark == suspects[i].mark)
+            ours.push_back(suspects[i]);
+    }
+    auto deletions = buffer(ours.size());
+    for (const auto& suspect : ours) static_cast<void>(append_delete_sa(deletions, suspect.sa.id));
+    const auto answer = co_await queue_->exchange(std::move(deletions), NetlinkQueue::Place::front);
+    for (std::size_t i = 0; i < ours.size(); ++i) {
+        if (!answer || (answer->outcomes[i].code != 0 && answer->outcomes[i].code != ESRCH))
+            unknown.push_back(ours[i]);
+        else
+            ++counters_.rollbacks;
+    }
+    suspects_.insert(suspects_.end(), unknown.begin(), unknown.end());
+    co_return unknown.empty();
+}
+
+Task<bool> NetlinkKernel::settle_earlier() {
+    while (!suspects_.empty()) {
+        const auto count = static_cast<std::ptrdiff_t>(std::min(suspects_.size(), NetlinkQueue::kBatchLimit));
+        std::vector<Suspect> some(suspects_.begin(), suspects_.begin() + count);
+        suspects_.erase(suspects_.begin(), suspects_.begin() + count);
+        const bool is_settled = co_await settle(std::move(some));
+        if (!is_settled) co_return false;
+    }
+    co_return true;
+}
+
+// For requests that may be repeated without harm: once more on a fresh socket when answers were lost.
+Task<Result<Answer>> NetlinkKernel::exchange_twice(std::function<MessageBuffer()> make) {
+    auto answer = co_await queue_->exchange(make(), NetlinkQueue::Place::back);
+    if (is_broken(answer)) answer = co_await queue_->exchange(make(), NetlinkQueue::Place::front);
+    co_return answer;
+}
+
+Task<Result<void>> NetlinkKernel::remove_set(SetParameters parameters) {
+    const auto sas = four_sas(parameters);
+    std::vector<SaId> ids;
+    for (const auto& sa : sas) ids.push_back(sa.id);
+    if (settings_.deletes_only_own) {
+        std::vector<Sa> wanted(sas.begin(), sas.end());
+        auto own = co_await own_of(std::move(wanted), true);
+        if (!own) co_return std::unexpected(own.error());
+        ids = std::move(*own);
+    }
+    auto removed = co_await delete_sas(std::move(ids));
+    if (removed) ++counters_.sets_removed;
+    co_return removed;
+}
+
+Task<Result<void>> NetlinkKernel::remove_sas(std::vector<SaId> ids) {
+    if (settings_.deletes_only_own) {
+        std::vector<Sa> wanted;
+        for (const auto& id : ids) wanted.push_back({.id = id, .direction = {}, .source = {}, .destination = {}});
+        auto own = co_await own_of(std::move(wanted), false);
+        if (!own) co_return std::unexpected(own.error());
+        ids = std::move(*own);
+    }
+    co_return co_await delete_sas(std::move(ids));
+}
+
+bool NetlinkKernel::is_own(const SaRecord& record) const {
+    const auto mark = record.report.mark.value;
+    return record.reqid == settings_.owner.reqid && mark != 0 && (mark & ~settings_.owner.mark_mask) == 0;
+}
+
+// Those that are ours. By id alone, one of somebody else refuses all; by selector, one with other ends or of somebody else is left out.
+Task<Result<std::vector<SaId>>> NetlinkKernel::own_of(std::vector<Sa> sas, bool by_selector) {
+    std::vector<SaId> own;
+    std::vector<Sa> unknown;
+    for (const auto& sa : sas) {
+        const auto known = own_.find(sa.id);
+        if (known == own_.end()) unknown.push_back(sa);
+        else if (!by_selector || known->second == ports_of(sa)) own.push_back(sa.id);
+    }
+    for (std::size_t start = 0; start < unknown.size(); start += NetlinkQueue::kBatchLimit) {
+        const auto part = std::span(unknown).subspan(start, std::min(unknown.size() - start, NetlinkQueue::kBatchLimit));
+        const auto answer = co_await exchange_twice([this, part] { return questions(part); });
+        if (!answer) co_return std::unexpected(answer.error());
+        for (std::size_t i = 0; i < part.size(); ++i) {
+            const auto& outcome = answer->outcomes[i];
+            if (!outcome.sa && outcome.code == ESRCH) continue;
+            if (!outcome.sa) co_return refusal(outcome, fmt::format("to tell of the SA to {}, spi {:#010x}", part[i].id.destination.to_string(), part[i].id.spi.value));
+            const bool is_ours = is_own(*outcome.sa);
+            if (!is_ours && !by_selector)
+                co_return failure(Reaction::refused, fmt::format("not allowed: the SA to {}, spi {:#010x}, is another's", part[i].id.destination.to_string(), part[i].id.spi.value), EPERM);
+            if (!is_ours || (by_selector && (outcome.sa->report.sa.source != part[i].source || outcome.sa->report.sa.destination != part[i].destination))) continue;
+            own.push_back(part[i].id);
+        }
+    }
+    co_return own;
+}
+
+Task<Result<void>> NetlinkKernel::delete_sas(std::vector<SaId> ids) {
+    Result<void> result;
+    for (std::size_t start = 0; start < ids.size(); start += NetlinkQueue::kBatchLimit) {
+        const auto part = std::span(ids).subspan(start, std::min(ids.size() - start, NetlinkQueue::kBatchLimit));
+        const auto answer = co_await exchange_twice([this, part] {
+            auto messages = buffer(part.size());
+            for (const auto& id : part) static_cast<void>(append_delete_sa(messages, id));
+            return messages;
+        });
+        if (!answer) co_return std::unexpected(answer.error());
+        for (std::size_t i = 0; i < part.size(); ++i) {
+            const auto& outcome = answer->outcomes[i];
+            if (outcome.code == 0 || outcome.code == ESRCH) own_.erase(part[i]);
+            if (outcome.code == 0 || outcome.code == ESRCH || !result) continue;
+            const auto what = fmt::format("to delete the SA to {}, spi {:#010x}", part[i].destination.to_string(), part[i].spi.value);
+            result = refusal(outcome, what);
+        }
+    }
+    co_return result;
+}
+
+MessageBuffer NetlinkKernel::questions(std::span<const Sa> sas) const {
+    auto messages = buffer(sas.size());
+    for (const auto& sa : sas) static_cast<void>(append_get_sa(messages, sa.id));
+    return messages;
+}
+
+Task<Result<std::vector<SaRecord>>> NetlinkKernel::find_set(SetParameters parameters) {
+    const auto sas = four_sas(parameters);
+    const auto answer = co_await exchange_twice([this, &sas] { return questions(sas); });
+    if (!answer) co_return std::unexpected(answer.error());
+    std::vector<SaRecord> found;
+    for (std::size_t i = 0; i < sas.size(); ++i) {
+        const auto& outcome = answer->outcomes[i];
+        if (!outcome.sa) co_return refusal(outcome, "to tell of " + describe(sas[i]));
+        const auto& told = *outcome.sa;
+        if (told.reqid != settings_.owner.reqid || told.report.sa.source != sas[i].source || told.report.sa.destination != sas[i].destination)
+            co_return failure(Reaction::refused, describe(sas[i]) + " is another's in the kernel", EEXIST);
+        found.push_back(told);
+    }
+    co_return found;
+}
+
+// Sets the limits of all, or gives back those that had taken theirs.
+Task<Result<void>> NetlinkKernel::limit_set(std::vector<SaRecord> found, std::vector<std::chrono::seconds> limits) {
+    const auto updates = [this, &found](const std::vector<std::chrono::seconds>& values) {
+        auto messages = buffer(found.size());
+        for (std::size_t i = 0; i < found.size(); ++i)
+            static_cast<void>(append_update_lifetime(messages, found[i].report.sa, values[i], settings_.owner));
+        return messages;
+    };
+    const auto answer = co_await exchange_twice([&] { return updates(limits); });
+    if (!answer) co_return std::unexpected(answer.error());
+    const auto& outcomes = answer->outcomes;
+    const auto first_refused = std::ranges::find_if(outcomes, [](const Outcome& o) { return o.code != 0; });
+    if (first_refused == outcomes.end()) co_return Result<void>{};
+    std::vector<std::chrono::seconds> earlier;
+    for (const auto& record : found) earlier.push_back(record.report.hard_lifetime);
+    static_cast<void>(co_await queue_->exchange(updates(earlier), NetlinkQueue::Place::front));
+    const auto index = static_cast<std::size_t>(first_refused - outcomes.begin());
+    co_return refusal(*first_refused, "a new lifetime of " + describe(found[index].report.sa));
+}
+
+Task<Result<void>> NetlinkKernel::extend_set(SetParameters parameters, std::chrono::seconds lifetime) {
+    if (lifetime.count() <= 0) co_return failure(Reaction::internal, "a lifetime must be positive");
+    auto found = co_await find_set(parameters);
+    if (!found) co_return std::unexpected(found.error());
+    // The kernel counts from add_time in wall-clock seconds (kernel 6.1: xfrm_timer_handler, ktime_get_real_seconds). After a step of
+    // that clock the age is what the kernel takes it for, below 0 after a step back; a limit of 0 would mean none.
+    std::vector<std::chrono::seconds> limits;
+    const auto now = clock_.wall();
+    for (const auto& record : *found) {
+        const auto age = std::chrono::floor<std::chrono::seconds>(now - record.report.added);
+        const auto limit = age + lifetime;
+        limits.push_back(limit.count() > 0 ? limit : lifetime);
+    }
+    co_return co_await limit_set(std::move(*found), std::move(limits));
+}
+
+Task<Result<void>> NetlinkKernel::dump_each(std::function<void(SaReport)> each, std::function<void()> again) {
+    const std::function<void(SaRecord)> take = [this, &each](SaRecord record) {
+        if (record.reqid != settings_.owner.reqid || !record.is_known_kind) return;
+        if (settings_.deletes_only_own && is_own(record)) own_[record.report.sa.id] = ports_of(record.report.sa);
+        each(std::move(record.report));
+    };
+    // The second try is for a dump that the kernel calls inconsistent, or whose answers were lost.
+    Result<Answer> answer;
+    for (int attempt = 0; attempt < 2; ++attempt) {
+        if (attempt != 0) again();
+        auto message = buffer(1);
+        static_cast<void>(append_dump_sas(message));
+        answer = co_await queue_->dump(std::move(message), take);
+        if (answer && answer->outcomes[0].code == 0) co_return Result<void>{};
+    }
+    if (!answer) co_return std::unexpected(answer.error());
+    co_return refusal(answer->outcomes[0], "a list of its SAs");
+}
+
+Task<Result<std::vector<SaReport>>> Kernel::dump() {
+    std::vector<SaReport> reports;
+    std::function<void(SaReport)> each = [&reports](SaReport report) { reports.push_back(std::move(report)); };
+    std::function<void()> again = [&reports] { reports.clear(); };
+    const auto told = co_await dump_each(std::move(each), std::move(again));
+    if (!told) co_return std::unexpected(told.error());
+    co_return reports;
+}
+
+Task<Result<std::vector<SaReport>>> NetlinkKernel::report_set(SetParameters parameters) {
+    const auto sas = four_sas(parameters);
+    const auto answer = co_await exchange_twice([this, &sas] { return questions(sas); });
+    if (!answer) co_return std::unexpected(answer.error());
+    std::vector<SaReport> reports;
+    for (std::size_t i = 0; i < sas.size(); ++i) {
+        const auto& told = answer->outcomes[i].sa;
+        if (!told || told->reqid != settings_.owner.reqid || told->report.sa.source != sas[i].source || told->report.sa.destination != sas[i].destination) continue;
+        reports.push_back(told->report);
+        reports.back().sa.direction = sas[i].direction;
+    }
+    co_return reports;
+}
+
+}  // namespace gmgate::xfrm

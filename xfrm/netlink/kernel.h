@@ -1,0 +1,93 @@
+// The libmnl backend of xfrm::Kernel: values in, acknowledged state out; knows roll-back, not sockets or bytes.
+#pragma once
+
+#include <memory>
+#include <memory_resource>
+#include <span>
+#include <unordered_map>
+
+#include <asio/any_io_executor.hpp>
+
+#include "base/clock.h"
+#include "xfrm/netlink/codec.h"
+#include "xfrm/kernel.h"
+#include "xfrm/netlink/queue.h"
+
+namespace gmgate::xfrm {
+
+struct NetlinkSettings {
+    Ownership owner;                                  ///< reqid and the bits of the mark
+    std::chrono::milliseconds patience{5000};         ///< for an answer of the kernel
+    std::pmr::memory_resource* memory = std::pmr::get_default_resource();  ///< request and reply buffers
+    /// DELSA goes by (address, SPI) alone and takes whose SA it is. With this, nothing is deleted that is not known to have our reqid and
+    /// a mark of ours; what is not known is asked for first. For a caller that is not trusted.
+    bool deletes_only_own = false;
+    std::size_t sa_limit = 0;                         ///< with deletes_only_own: SAs of ours that may exist, 0: no limit
+};
+
+/// Threads: one loop; every call runs on the executor. Each operation costs one sendmsg and one recvmsg when the kernel agrees.
+/// When answers are lost or late (Reaction::broken) the socket is opened again and the SAs in question are asked for by id, so
+/// that no half set stays behind unknown; what could not even be asked for is asked before the next operation.
+class NetlinkKernel final : public Kernel {
+public:
+    /// `clock` outlives the kernel object. The socket is opened at the first use.
+    NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings = {});
+    /// With another socket (tests).
+    NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings, std::unique_ptr<NetlinkSocket> socket);
+    ~NetlinkKernel() override;
+
+    Task<Result<void>> install_set(SetRequest request) override;
+    Task<Result<void>> remove_set(SetParameters parameters) override;
+    Task<Result<void>> extend_set(SetParameters parameters, std::chrono::seconds lifetime) override;
+    Task<Result<void>> install_guards(GuardRequest request) override;
+    Task<Result<void>> remove_guards(GuardRequest request) override;
+    Task<Result<std::vector<GuardPolicy>>> report_guards(GuardRequest request) override;
+    Task<Result<void>> dump_each(std::function<void(SaReport)> each, std::function<void()> again) override;
+    Task<Result<std::vector<SaReport>>> report_set(SetParameters parameters) override;
+    Task<Result<void>> remove_sas(std::vector<SaId> ids) override;
+    Task<Result<std::vector<ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) override;
+    const KernelCounters& counters() const override;
+
+    /// With deletes_only_own: an SA is gone without our asking, or all may be (a flush, lost events).
+    void forget(const SaId& id) { own_.erase(id); }
+    void forget_all() { own_.clear(); }
+
+private:
+    /// An SA of ours that may or may not exist.
+    struct Suspect {
+        Sa sa;
+        Mark mark;
+    };
+
+    struct HashOfId {
+        std::size_t operator()(const SaId& id) const noexcept { return std::hash<Address>{}(id.destination) * 31 + id.spi.value; }
+    };
+    /// Source and destination port: with the id, the selector of an SA of ours.
+    static std::uint32_t ports_of(const Sa& sa) { return std::uint32_t{sa.source.port.value} << 16 | sa.destination.port.value; }
+    bool is_own(const SaRecord& record) const;
+    Task<Result<std::vector<SaId>>> own_of(std::vector<Sa> sas, bool by_selector);
+    Task<Result<void>> delete_sas(std::vector<SaId> ids);
+
+    MessageBuffer buffer(std::size_t messages) const { return MessageBuffer(messages, settings_.memory); }
+    /// One GETSA for each.
+    MessageBuffer questions(std::span<const Sa> sas) const;
+    Task<Result<Answer>> exchange_twice(std::function<MessageBuffer()> make);
+    Task<void> undo_install(std::vector<Suspect> applied);
+    Task<bool> settle(std::vector<Suspect> suspects);
+    Task<bool> settle_earlier();
+    Task<Result<std::vector<SaRecord>>> find_set(SetParameters parameters);
+    Task<Result<void>> limit_set(std::vector<SaRecord> found, std::vector<std::chrono::seconds> limits);
+    Task<Result<void>> install_some_guards(std::vector<GuardPolicy> policies);
+    Task<Result<void>> remove_some_guards(std::vector<GuardPolicy> policies);
+    Task<Result<void>> check_existing(std::vector<GuardPolicy> policies);
+    Task<Result<ProbeFinding>> probe_one(AlgorithmPair pair, Family family);
+
+    NetlinkSettings settings_;
+    const Clock& clock_;
+    std::shared_ptr<NetlinkQueue> queue_;  // shared with its writer coroutine, see NetlinkQueue::start_if_idle
+    std::vector<Suspect> suspects_;
+    std::unordered_map<SaId, std::uint32_t, HashOfId> own_;  // with deletes_only_own: SAs of ours that exist as far as is known
+    mutable KernelCounters counters_;
+};
+
+}  // namespace gmgate::xfrm
