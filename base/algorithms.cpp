@@ -20,7 +20,8 @@ constexpr std::array<std::pair<Ealg, std::string_view>, 4> kEalgs{{
 }};
 
 bool same_word(std::string_view a, std::string_view lower) {
-    return std::ranges::equal(a, lower, [](char x, char y) { return (x >= 'A' && x <= 'Z' ? static_cast<char>(x + 32) : x) == y; });
+    return std::ranges::equal(
+        a, lower, [](char x, char y) { return (x >= 'A' && x <= 'Z' ? static_cast<char>(x + 32) : x) == y; });
 }
 
 template <class Table, class Value>

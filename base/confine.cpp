@@ -16,22 +16,29 @@ using Filter = std::unique_ptr<void, decltype(&seccomp_release)>;
 
 Result<void> add_rule(const Filter& filter, std::uint32_t action, const SystemCall& call) {
     const int number = seccomp_syscall_resolve_name(call.name);
-    if (number == __NR_SCMP_ERROR) return failure(Reaction::internal, std::string("seccomp does not know the system call ") + call.name);
+    if (number == __NR_SCMP_ERROR)
+        return failure(Reaction::internal, std::string("seccomp does not know the system call ") + call.name);
     int status = 0;
     if (call.argument >= 0) {
-        const scmp_arg_cmp same{.arg = static_cast<unsigned>(call.argument), .op = SCMP_CMP_EQ, .datum_a = call.value, .datum_b = 0};
+        const scmp_arg_cmp same{
+            .arg = static_cast<unsigned>(call.argument), .op = SCMP_CMP_EQ, .datum_a = call.value, .datum_b = 0};
         status = seccomp_rule_add_array(filter.get(), action, number, 1, &same);
     } else {
         status = seccomp_rule_add_array(filter.get(), action, number, 0, nullptr);
     }
-    if (status != 0) return system_failure(Reaction::internal, std::string("seccomp does not take a rule for ") + call.name, -status);
+    if (status != 0)
+        return system_failure(Reaction::internal, std::string("seccomp does not take a rule for ") + call.name,
+                              -status);
     return {};
 }
 
 Result<void> load(const Filter& filter) {
     // Refusals are logged, too: what is refused is either an attack or a mistake of the list, and both must be seen.
-    if (const int status = seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_LOG, 1); status != 0) return system_failure(Reaction::refused, "seccomp cannot log", -status);
-    if (const int status = seccomp_load(filter.get()); status != 0) return system_failure(Reaction::refused, "the kernel does not take the filter of system calls (seccomp)", -status);
+    if (const int status = seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_LOG, 1); status != 0)
+        return system_failure(Reaction::refused, "seccomp cannot log", -status);
+    if (const int status = seccomp_load(filter.get()); status != 0)
+        return system_failure(Reaction::refused, "the kernel does not take the filter of system calls (seccomp)",
+                              -status);
     return {};
 }
 
@@ -49,7 +56,11 @@ Result<void> keep_capabilities(const Keep& keep) {
     capng_get_caps_process();
     for (const int capability : keep.capabilities)
         if (!capng_have_capability(CAPNG_PERMITTED, static_cast<unsigned>(capability)))
-            return system_failure(Reaction::refused, std::string("the capability ") + capng_capability_to_name(static_cast<unsigned>(capability)) + " is missing: start as root or with that capability", EPERM);
+            return system_failure(Reaction::refused,
+                                  std::string("the capability ") +
+                                      capng_capability_to_name(static_cast<unsigned>(capability)) +
+                                      " is missing: start as root or with that capability",
+                                  EPERM);
     const bool may_bound = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP) != 0;
     capng_clear(may_bound ? CAPNG_SELECT_ALL : static_cast<capng_select_t>(CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT));
     for (const int capability : keep.capabilities) {
@@ -59,8 +70,11 @@ Result<void> keep_capabilities(const Keep& keep) {
         if (may_bound) types |= CAPNG_BOUNDING_SET;
         capng_update(CAPNG_ADD, static_cast<capng_type_t>(types), static_cast<unsigned>(capability));
     }
-    const int status = capng_apply(may_bound ? CAPNG_SELECT_ALL : static_cast<capng_select_t>(CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT));
-    if (status != 0) return system_failure(Reaction::refused, "capabilities cannot be given up (" + std::to_string(status) + ")", errno);
+    const int status = capng_apply(may_bound ? CAPNG_SELECT_ALL
+                                             : static_cast<capng_select_t>(CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT));
+    if (status != 0)
+        return system_failure(Reaction::refused, "capabilities cannot be given up (" + std::to_string(status) + ")",
+                              errno);
     return {};
 }
 
@@ -77,7 +91,8 @@ void hide_memory() {
 
 Result<void> allow_system_calls(std::span<const std::span<const SystemCall>> groups, Otherwise otherwise) {
     if (is_sanitized()) return {};
-    const Filter filter(seccomp_init(otherwise == Otherwise::kill ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM)), &seccomp_release);
+    const Filter filter(seccomp_init(otherwise == Otherwise::kill ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM)),
+                        &seccomp_release);
     if (!filter) return failure(Reaction::internal, "seccomp: no filter");
     for (const auto group : groups)
         for (const auto& call : group)

@@ -17,7 +17,8 @@ Address Address::v4(std::array<std::uint8_t, 4> bytes) {
 
 Address Address::v6(std::array<std::uint8_t, 16> bytes) {
     constexpr std::array<std::uint8_t, 12> kMapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    if (std::equal(kMapped.begin(), kMapped.end(), bytes.begin())) return v4({bytes[12], bytes[13], bytes[14], bytes[15]});
+    if (std::equal(kMapped.begin(), kMapped.end(), bytes.begin()))
+        return v4({bytes[12], bytes[13], bytes[14], bytes[15]});
     Address a;
     a.bytes_ = bytes;
     a.family_ = Family::v6;

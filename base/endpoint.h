@@ -33,8 +33,8 @@ public:
     const std::array<std::uint8_t, 16>& bytes() const { return bytes_; }
     std::size_t size() const { return is_v6() ? 16 : 4; }
     int af() const { return is_v6() ? AF_INET6 : AF_INET; }
-    std::string to_string() const;  ///< "192.0.2.1", "2001:db8::1"
-    std::string to_uri_host() const;///< IPv6 in brackets, as in a SIP URI or Via
+    std::string to_string() const;    ///< "192.0.2.1", "2001:db8::1"
+    std::string to_uri_host() const;  ///< IPv6 in brackets, as in a SIP URI or Via
 
     friend auto operator<=>(const Address&, const Address&) = default;
 

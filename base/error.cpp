@@ -6,12 +6,18 @@ namespace gmgate {
 
 const char* to_string(Reaction reaction) {
     switch (reaction) {
-        case Reaction::reject: return "reject";
-        case Reaction::retry: return "retry";
-        case Reaction::exhausted: return "exhausted";
-        case Reaction::refused: return "refused";
-        case Reaction::broken: return "broken";
-        case Reaction::internal: return "internal";
+        case Reaction::reject:
+            return "reject";
+        case Reaction::retry:
+            return "retry";
+        case Reaction::exhausted:
+            return "exhausted";
+        case Reaction::refused:
+            return "refused";
+        case Reaction::broken:
+            return "broken";
+        case Reaction::internal:
+            return "internal";
     }
     return "?";
 }

@@ -9,12 +9,12 @@ namespace gmgate {
 
 /// How the caller should react; an Error is typed by this and not by where it arose.
 enum class Reaction {
-    reject,   ///< the peer's input is at fault: answer with an error, keep state as it is
-    retry,    ///< a passing condition (a full queue, ENOBUFS): the same call may succeed later
-    exhausted,///< a configured limit was reached: refuse, count
-    refused,  ///< the kernel or a peer said no, finally
-    broken,   ///< a connection, socket or process is gone: re-open or give up on it
-    internal, ///< our own fault; log with the text
+    reject,     ///< the peer's input is at fault: answer with an error, keep state as it is
+    retry,      ///< a passing condition (a full queue, ENOBUFS): the same call may succeed later
+    exhausted,  ///< a configured limit was reached: refuse, count
+    refused,    ///< the kernel or a peer said no, finally
+    broken,     ///< a connection, socket or process is gone: re-open or give up on it
+    internal,   ///< our own fault; log with the text
 };
 
 const char* to_string(Reaction reaction);

@@ -17,8 +17,8 @@
 
 namespace gmgate {
 
-/// `auto guard = co_await lock.acquire(key);` holds the key until the guard is destroyed. The state is shared with the guards: at
-/// shutdown suspended coroutines are destroyed by the executor, after the lock's owner.
+/// `auto guard = co_await lock.acquire(key);` holds the key until the guard is destroyed. The state is shared with the
+/// guards: at shutdown suspended coroutines are destroyed by the executor, after the lock's owner.
 template <class Key>
 class KeyedLock {
     struct State {
@@ -58,7 +58,8 @@ public:
         auto [at, free] = state->waiting.try_emplace(key);
         if (!free) {
             // A timer that never fires is Asio's plainest one-shot event; release() cancels it to hand the key over.
-            const auto turn = std::make_shared<asio::steady_timer>(co_await asio::this_coro::executor, std::chrono::steady_clock::time_point::max());
+            const auto turn = std::make_shared<asio::steady_timer>(co_await asio::this_coro::executor,
+                                                                   std::chrono::steady_clock::time_point::max());
             state->waiting[key].push_back(turn);
             asio::error_code cancelled;
             co_await turn->async_wait(asio::redirect_error(asio::use_awaitable, cancelled));

@@ -30,11 +30,16 @@ struct LevelName {
 
 LevelName name_of(Level level) {
     switch (level) {
-        case Level::debug: return {"debug", "<7>", spdlog::level::debug};
-        case Level::info: return {"info", "<6>", spdlog::level::info};
-        case Level::notice: return {"notice", "<5>", spdlog::level::info};
-        case Level::warning: return {"warning", "<4>", spdlog::level::warn};
-        case Level::error: return {"error", "<3>", spdlog::level::err};
+        case Level::debug:
+            return {"debug", "<7>", spdlog::level::debug};
+        case Level::info:
+            return {"info", "<6>", spdlog::level::info};
+        case Level::notice:
+            return {"notice", "<5>", spdlog::level::info};
+        case Level::warning:
+            return {"warning", "<4>", spdlog::level::warn};
+        case Level::error:
+            return {"error", "<3>", spdlog::level::err};
     }
     return {"?", "", spdlog::level::err};
 }

@@ -21,8 +21,9 @@ void ask_kernel(std::span<std::uint8_t> out) {
     }
 }
 
-/// Octets drawn from the kernel ahead of their use: one system call for many tokens, branches and tags. Each is given out once and wiped.
-/// It lies in a page of its own that a forked child finds cleared (MADV_WIPEONFORK), so no two processes give out the same octets.
+/// Octets drawn from the kernel ahead of their use: one system call for many tokens, branches and tags. Each is given
+/// out once and wiped. It lies in a page of its own that a forked child finds cleared (MADV_WIPEONFORK), so no two
+/// processes give out the same octets.
 struct Pool {
     std::size_t left;  ///< the last `left` octets have not been given out yet; 0 after a fork
     std::array<std::uint8_t, 1024> octets;
@@ -44,10 +45,14 @@ Pool* pool() {
     struct Page {
         void* memory = mmap(nullptr, sizeof(Pool), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         bool is_usable = memory != MAP_FAILED && madvise(memory, sizeof(Pool), MADV_WIPEONFORK) == 0;
-        Page() { if (is_usable) (void)madvise(memory, sizeof(Pool), MADV_DONTDUMP); }
+        Page() {
+            if (is_usable) (void)madvise(memory, sizeof(Pool), MADV_DONTDUMP);
+        }
         Page(const Page&) = delete;
         Page& operator=(const Page&) = delete;
-        ~Page() { if (memory != MAP_FAILED) munmap(memory, sizeof(Pool)); }
+        ~Page() {
+            if (memory != MAP_FAILED) munmap(memory, sizeof(Pool));
+        }
     };
     thread_local const Page page;
     return page.is_usable ? static_cast<Pool*>(page.memory) : nullptr;

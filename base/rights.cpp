@@ -40,7 +40,8 @@ WithDescriptor receive_with_descriptor(int socket, void* bytes, std::size_t room
     do got.size = ::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
     while (got.size < 0 && errno == EINTR);
     const auto* const header = got.size < 0 ? nullptr : CMSG_FIRSTHDR(&message);
-    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) std::memcpy(&got.descriptor, CMSG_DATA(header), sizeof got.descriptor);
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+        std::memcpy(&got.descriptor, CMSG_DATA(header), sizeof got.descriptor);
     return got;
 }
 

@@ -13,8 +13,8 @@ namespace gmgate {
 inline void wipe(void* memory, std::size_t size) noexcept { explicit_bzero(memory, size); }
 inline void wipe(std::span<std::uint8_t> bytes) noexcept { wipe(bytes.data(), bytes.size()); }
 
-/// At most N bytes of key material. No formatter, no comparison, no copy; `expose()` is the only way to the bytes and easy
-/// to search for.
+/// At most N bytes of key material. No formatter, no comparison, no copy; `expose()` is the only way to the bytes and
+/// easy to search for.
 template <std::size_t N>
 class Secret {
 public:

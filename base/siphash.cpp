@@ -40,7 +40,8 @@ std::uint64_t little_endian(const Bytes& bytes, std::size_t at, std::size_t coun
 
 std::uint64_t siphash(const SipHashKey& key, std::string_view text) {
     const std::uint64_t k0 = little_endian(key, 0, 8), k1 = little_endian(key, 8, 8);
-    State s{k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573};  // the paper's constants
+    State s{k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261,
+            k1 ^ 0x7465646279746573};  // the paper's constants
     std::size_t at = 0;
     for (; at + 8 <= text.size(); at += 8) s.absorb(little_endian(text, at, 8));
     s.absorb(little_endian(text, at, text.size() - at) | std::uint64_t{text.size() & 0xff} << 56);

@@ -1,4 +1,5 @@
-// A keyed hash for short texts: who does not know the key can neither make nor predict a value. SipHash-2-4 (Aumasson, Bernstein 2012).
+// A keyed hash for short texts: who does not know the key can neither make nor predict a value. SipHash-2-4 (Aumasson,
+// Bernstein 2012).
 #pragma once
 
 #include <array>
@@ -9,7 +10,8 @@ namespace gmgate {
 
 using SipHashKey = std::array<std::uint8_t, 16>;
 
-/// 64 bits over `text`. For marks that live as long as the process; key derivation and digests have their own functions.
+/// 64 bits over `text`. For marks that live as long as the process; key derivation and digests have their own
+/// functions.
 std::uint64_t siphash(const SipHashKey& key, std::string_view text);
 
 }  // namespace gmgate

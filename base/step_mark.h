@@ -6,9 +6,9 @@
 
 namespace gmgate {
 
-/// One octet, usually in memory that outlives the process. It is set before bytes are taken from a socket or given to it, and cleared
-/// when no part of a message is held on either side: who finds it set must not read or write that socket, only close it. An empty mark
-/// does nothing. The memory must outlive the mark.
+/// One octet, usually in memory that outlives the process. It is set before bytes are taken from a socket or given to
+/// it, and cleared when no part of a message is held on either side: who finds it set must not read or write that
+/// socket, only close it. An empty mark does nothing. The memory must outlive the mark.
 class StepMark {
 public:
     StepMark() = default;

@@ -54,5 +54,7 @@ struct std::hash<gmgate::Distinct<Rep, Tag>> {
 };
 template <class Tag>
 struct std::hash<gmgate::DistinctText<Tag>> {
-    std::size_t operator()(const gmgate::DistinctText<Tag>& t) const noexcept { return std::hash<std::string>{}(t.value); }
+    std::size_t operator()(const gmgate::DistinctText<Tag>& t) const noexcept {
+        return std::hash<std::string>{}(t.value);
+    }
 };

@@ -31,7 +31,10 @@ Result<std::string> program(const std::string& name) {
     beside.resize(beside.rfind('/') == std::string::npos ? 0 : beside.rfind('/') + 1);
     for (const auto& path : {beside + name, std::string(GMGATE_LIBEXEC) + "/" + name})
         if (access(path.c_str(), X_OK) == 0) return path;
-    return failure(Reaction::refused, name + " is neither beside gmgated nor in " GMGATE_LIBEXEC ": install it, or choose another [xfrm] sa-engine", ENOENT);
+    return failure(
+        Reaction::refused,
+        name + " is neither beside gmgated nor in " GMGATE_LIBEXEC ": install it, or choose another [xfrm] sa-engine",
+        ENOENT);
 }
 
 // Nothing of ours goes along but what the log and a sanitizer want: no notify socket, no list of inherited descriptors.
@@ -70,14 +73,17 @@ xfrm::EngineConfiguration engine_configuration(const Config& config) {
     // A ceiling for somebody who has taken this process over, not a limit of ours: [limits] may be raised by a reload.
     constexpr std::uint64_t least = 1'000'000;
     const auto planned = 4 * (2 * config.limits.registrations + config.limits.challenges);
-    told.sa_limit = static_cast<std::uint32_t>(std::min<std::uint64_t>(std::max(4 * std::uint64_t{planned}, least), UINT32_MAX));
+    told.sa_limit =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(std::max(4 * std::uint64_t{planned}, least), UINT32_MAX));
     const AccessMap accesses(config);
     std::set<std::pair<Address, const ImsAkaProfile*>> done;
     for (const auto& access : accesses.all()) {
         if (!access.profile || !done.insert({access.address, access.profile}).second) continue;
-        for (const auto port : access.profile->protected_server_ports) told.ports.push_back({access.address, port, port});
+        for (const auto port : access.profile->protected_server_ports)
+            told.ports.push_back({access.address, port, port});
         if (!access.profile->client_ports().empty())
-            told.ports.push_back({access.address, access.profile->start_protected_client_port, access.profile->end_protected_client_port});
+            told.ports.push_back({access.address, access.profile->start_protected_client_port,
+                                  access.profile->end_protected_client_port});
     }
     return told;
 }
@@ -95,14 +101,16 @@ Result<sip::FileDescriptor> start_engine(const Config& config) {
     const auto arguments = pointers(words), variables = pointers(kept);
 
     std::array<int, 2> ends{};
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) return system_failure(Reaction::refused, "no socket to the SA engine", errno);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
+        return system_failure(Reaction::refused, "no socket to the SA engine", errno);
     sip::FileDescriptor ours(ends[0]), theirs(ends[1]);
     const pid_t child = fork();
     if (child < 0) return system_failure(Reaction::refused, "the SA engine cannot be started", errno);
     if (child == 0) become(*path, arguments.data(), variables.data(), theirs.get());
     theirs.close();
     for (const auto& frame : xfrm::configuration_frames(engine_configuration(config)))
-        if (send(ours.get(), frame.data(), frame.size(), MSG_NOSIGNAL) < 0) return system_failure(Reaction::refused, "the SA engine ended at once; its own lines say why", errno);
+        if (send(ours.get(), frame.data(), frame.size(), MSG_NOSIGNAL) < 0)
+            return system_failure(Reaction::refused, "the SA engine ended at once; its own lines say why", errno);
     return ours;
 }
 

@@ -10,8 +10,9 @@ namespace gmgate::daemon {
 /// Everything that the engine may ever be asked for, from the configuration.
 xfrm::EngineConfiguration engine_configuration(const Config& config);
 
-/// Starts gmgate-xfrmd, the guardian of the engine, with this process's capabilities, and gives it the configuration. The socket to it comes
-/// back, for xfrm::EngineClient. The program is looked for beside this one's own, then in GMGATE_LIBEXEC. Reaction::refused with the reason.
+/// Starts gmgate-xfrmd, the guardian of the engine, with this process's capabilities, and gives it the configuration.
+/// The socket to it comes back, for xfrm::EngineClient. The program is looked for beside this one's own, then in
+/// GMGATE_LIBEXEC. Reaction::refused with the reason.
 Result<sip::FileDescriptor> start_engine(const Config& config);
 
 }  // namespace gmgate::daemon

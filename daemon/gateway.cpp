@@ -6,10 +6,10 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
-#include "daemon/operate/metrics.h"
-#include "daemon/restart/dialog_key.h"
-#include "daemon/registrations/adopt.h"
 #include "base/spawn.h"
+#include "daemon/operate/metrics.h"
+#include "daemon/registrations/adopt.h"
+#include "daemon/restart/dialog_key.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -45,8 +45,11 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       accesses_(config),
       spis_(config.xfrm.spi_start, config.xfrm.spi_end),
       transports_(loop.get_executor(), transport_limits(config.limits)),
-      transactions_(loop.get_executor(), transports_, {config.limits.transactions, config.limits.transactions, config.limits.transactions * config.limits.emergency_reserve / 100},
-                    [this](const sip::Flow& flow) { return accesses_.find(flow.local) ? sip::kUeTimers : sip::kCoreTimers; }),
+      transactions_(
+          loop.get_executor(), transports_,
+          {config.limits.transactions, config.limits.transactions,
+           config.limits.transactions * config.limits.emergency_reserve / 100},
+          [this](const sip::Flow& flow) { return accesses_.find(flow.local) ? sip::kUeTimers : sip::kCoreTimers; }),
       core_(config.core, transports_, transactions_),
       store_(loop.get_executor(), config.store, counters_),
       keeper_(loop.get_executor(), table_, store_),
@@ -54,7 +57,8 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       expiry_(config, table_, sets_, transports_, counters_, clock),
       kernel_watch_(loop.get_executor(), accesses_, table_, sets_, kernel, counters_),
       tls_agreements_(config.limits.challenges, clock),
-      register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_, clock, &keeper_, &operating_}),
+      register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_,
+                      clock, &keeper_, &operating_}),
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_),
       reg_events_(loop.get_executor(), config, table_, expiry_, core_, counters_, clock),
       tls_engine_(loop.get_executor(), config),
@@ -63,10 +67,12 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       handover_(loop.get_executor(), {config, accesses_, table_, store_, keeper_, transports_, tls_, counters_}),
       tap_(loop.get_executor(), clock, tap_settings(config), [this](Spi spi) { return spis_.holds(spi); }),
       messages_(clock, {}),
-      operations_({loop.get_executor(), config, accesses_, table_, sets_, kernel_watch_, kernel, transports_, transactions_, trace_, counters_, clock, operating_, tap_, messages_,
+      operations_({loop.get_executor(), config, accesses_, table_, sets_, kernel_watch_, kernel, transports_,
+                   transactions_, trace_, counters_, clock, operating_, tap_, messages_,
                    [this] { return tls_engine_.counters(); }}) {
     core_.use_tls(tls_connector_);
-    transactions_.set_screen([this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
+    transactions_.set_screen(
+        [this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
     transactions_.set_doors(
         [this](const sip::Flow& flow, sip::Direction direction) { return door_of(flow, direction); });
     transactions_.on_wrong_door([](const sip::Message& response, const sip::Flow& came, const sip::Flow& sent) {
@@ -80,17 +86,21 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
     transports_.set_message_limit([this](const sip::Flow& flow) { return message_limit(flow); });
     transactions_.set_urgent([this](const sip::Message& message, const sip::Flow&) { return is_urgent(message); });
-    transactions_.set_shed([this](const sip::Message& message, const sip::Flow& flow) { return must_shed(message, flow); });
+    transactions_.set_shed(
+        [this](const sip::Message& message, const sip::Flow& flow) { return must_shed(message, flow); });
     transports_.on_traffic([this](bool outward, const sip::Flow& flow, std::string_view bytes) {
         if (messages_.is_on()) see(outward, flow, bytes);
     });
     transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
     transports_.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
-    transactions_.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
-    transactions_.on_stray([this](sip::OwnedMessage message, sip::Flow flow) { router_.stray(std::move(message), flow); });
+    transactions_.on_request(
+        [this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
+    transactions_.on_stray(
+        [this](sip::OwnedMessage message, sip::Flow flow) { router_.stray(std::move(message), flow); });
 }
 
-// ------------------------------------------------------------------------------------------------------------------------ start
+// ------------------------------------------------------------------------------------------------------------------------
+// start
 
 Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     if (auto ok = co_await check_kernel(); !ok) co_return ok;
@@ -102,19 +112,28 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     spawn(loop_.get_executor(), core_.watch_next_hops(), "ping");
     spawn(loop_.get_executor(), loop_watch_.run(), "loop-watch");
     if (config_.core.reg_event) {
-        register_flow_.on_registered([this](const Registration& registration) { reg_events_.registered(registration); });
-        table_.for_each([this](Registration& registration) { reg_events_.registered(registration); });  // adopted from an earlier run
+        register_flow_.on_registered(
+            [this](const Registration& registration) { reg_events_.registered(registration); });
+        table_.for_each([this](Registration& registration) {
+            reg_events_.registered(registration);
+        });  // adopted from an earlier run
         spawn(loop_.get_executor(), reg_events_.run(), "reg-event");
     }
     tell_what_phones_get();
-    sets_.on_unanswered([this](const SaSet& set, std::vector<xfrm::SaReport> sas) { trace_.add(UnansweredSet{set.number, clock_.wall(), set.parameters, std::move(sas)}); });
+    sets_.on_unanswered([this](const SaSet& set, std::vector<xfrm::SaReport> sas) {
+        trace_.add(UnansweredSet{set.number, clock_.wall(), set.parameters, std::move(sas)});
+    });
     if (config_.packet_tap)
-        if (const auto ok = tap_.open(); !ok) log::warning("packet-tap-off", {{"why", ok.error().text}, {"now", "gmctl why cannot tell who sends to unknown SPIs or in clear"}});
+        if (const auto ok = tap_.open(); !ok)
+            log::warning("packet-tap-off", {{"why", ok.error().text},
+                                            {"now", "gmctl why cannot tell who sends to unknown SPIs or in clear"}});
     if (auto ok = operations_.open(take_over); !ok) co_return ok;
     if (auto ok = open_monitoring(); !ok) co_return ok;
     if (auto ok = open_hep(); !ok) co_return ok;
     if (auto ok = handover_.serve(std::move(left)); !ok) co_return ok;
-    log::notice("gateway-ready", {{"version", GMGATE_VERSION}, {"core", config_.core.next_hops.front().to_string()}, {"accesses", accesses_.all().size()}});
+    log::notice("gateway-ready", {{"version", GMGATE_VERSION},
+                                  {"core", config_.core.next_hops.front().to_string()},
+                                  {"accesses", accesses_.all().size()}});
     co_return Result<void>{};
 }
 
@@ -131,11 +150,15 @@ Task<Result<void>> Gateway::check_kernel() {
     std::string missing;
     for (const auto& finding : *findings) {
         if (finding.present) continue;
-        log::error("kernel-lacks", {{"feature", finding.feature}, {"reason", finding.reason}, {"module", finding.module}});
-        missing += fmt::format("{}{}{}", missing.empty() ? "" : ", ", finding.feature, finding.module.empty() ? "" : " (module " + finding.module + ")");
+        log::error("kernel-lacks",
+                   {{"feature", finding.feature}, {"reason", finding.reason}, {"module", finding.module}});
+        missing += fmt::format("{}{}{}", missing.empty() ? "" : ", ", finding.feature,
+                               finding.module.empty() ? "" : " (module " + finding.module + ")");
     }
     if (!missing.empty())
-        co_return failure(Reaction::refused, "the kernel lacks: " + missing + "; load the modules, or take the algorithms out of the ims-aka-profile");
+        co_return failure(
+            Reaction::refused,
+            "the kernel lacks: " + missing + "; load the modules, or take the algorithms out of the ims-aka-profile");
     co_return Result<void>{};
 }
 
@@ -152,7 +175,8 @@ Task<Result<void>> Gateway::install_guards() {
     co_return Result<void>{};
 }
 
-// What the process before left: rows and SAs that belong together live on, everything else is removed before a socket opens.
+// What the process before left: rows and SAs that belong together live on, everything else is removed before a socket
+// opens.
 Task<Result<void>> Gateway::take_up() {
     const auto begun = clock_.now();
     if (auto ok = store_.open(boot_id_of_this_machine(), handover_.take_lock()); !ok) co_return ok;
@@ -168,10 +192,20 @@ Task<Result<void>> Gateway::take_up() {
     store_.on_gap([this] { spawn(loop_.get_executor(), keeper_.save_all(), "save-all"); });
     const auto& summary = adoption.summary();
     if (summary.rows != 0 || summary.sas_removed != 0)
-        log::notice("registrations-adopted", {{"registrations", summary.registrations}, {"sets", summary.sets}, {"not-adopted", summary.dropped}, {"stale-sas-removed", summary.sas_removed},
-                                              {"milliseconds", std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - begun).count()}});
+        log::notice(
+            "registrations-adopted",
+            {{"registrations", summary.registrations},
+             {"sets", summary.sets},
+             {"not-adopted", summary.dropped},
+             {"stale-sas-removed", summary.sas_removed},
+             {"milliseconds", std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - begun).count()}});
     if (summary.foreign != 0)
-        log::warning("foreign-sas", {{"count", summary.foreign}, {"reqid", config_.xfrm.reqid}, {"why", "they have our reqid but no mark of ours: someone else's, left alone; give [xfrm] another reqid"}});
+        log::warning(
+            "foreign-sas",
+            {{"count", summary.foreign},
+             {"reqid", config_.xfrm.reqid},
+             {"why",
+              "they have our reqid but no mark of ours: someone else's, left alone; give [xfrm] another reqid"}});
     co_return Result<void>{};
 }
 
@@ -181,7 +215,10 @@ void Gateway::keep_dialogs() {
     bool is_new = false;
     const std::string file = config_.store.file + ".dialog-key";
     const auto key = kept_dialog_key(file, is_new);
-    if (!key) return log::warning("dialog-key-not-kept", {{"reason", key.error().text}, {"why", "calls that stand at the next restart will be treated as unknown ones"}});
+    if (!key)
+        return log::warning("dialog-key-not-kept",
+                            {{"reason", key.error().text},
+                             {"why", "calls that stand at the next restart will be treated as unknown ones"}});
     if (is_new) log::info("dialog-key-made", {{"file", file}});
     router_.use_dialog_key(*key);
 }
@@ -193,12 +230,16 @@ Result<void> Gateway::open_sockets() {
         if (!access.profile) continue;
         for (const auto port : access.profile->all_ports())
             if (open.insert({access.address, port}).second)
-                if (auto ok = transports_.listen({access.address, port}, {.udp = true, .tcp = true, .report_mark = true}); !ok) return ok;
+                if (auto ok =
+                        transports_.listen({access.address, port}, {.udp = true, .tcp = true, .report_mark = true});
+                    !ok)
+                    return ok;
     }
     for (const auto& interface : config_.sip_interfaces)
         for (const auto& port : interface.sip_ports)
             if (port.udp || port.tcp)
-                if (auto ok = transports_.listen({port.address, port.port}, {.udp = port.udp, .tcp = port.tcp}); !ok) return ok;
+                if (auto ok = transports_.listen({port.address, port.port}, {.udp = port.udp, .tcp = port.tcp}); !ok)
+                    return ok;
     transports_.prepare({});
     return tls_.open();
 }
@@ -213,18 +254,25 @@ Result<void> Gateway::open_core_side() {
 
 // What phones will get from each interface, said once at start (issue: a feature that is off must not surprise).
 void Gateway::tell_what_phones_get() const {
-    if (const auto words = tls_engine_.kernel_words(); !words.empty()) log::notice("tls-sessions", {{"carried", words}});
+    if (const auto words = tls_engine_.kernel_words(); !words.empty())
+        log::notice("tls-sessions", {{"carried", words}});
     for (const auto& access : accesses_.all()) {
         const auto policy = Policy::of(*access.interface, access.profile);
         std::string gets;
         if (policy.ipsec) gets = "ipsec-3gpp";
         if (policy.tls) gets += gets.empty() ? "tls" : (policy.tls_first ? " after tls" : ", then tls");
         if (gets.empty()) gets = "no protection: REGISTERs are forwarded, Proxy-Require: sec-agree gets 420";
-        log::notice("interface", {{"realm", access.interface->realm_id}, {"address", access.address.to_string()},
-                                  {"sec-agree", access.interface->sec_agree_feature ? "enabled" : "disabled"}, {"phones-get", gets}});
+        log::notice("interface", {{"realm", access.interface->realm_id},
+                                  {"address", access.address.to_string()},
+                                  {"sec-agree", access.interface->sec_agree_feature ? "enabled" : "disabled"},
+                                  {"phones-get", gets}});
         for (const auto pair : policy.allowed_pairs())
             if (is_deprecated(pair)) {
-                log::notice("deprecated-algorithms-allowed", {{"realm", access.interface->realm_id}, {"why", "last in the order, for phones that offer nothing else; refuse-deprecated = true refuses them"}});
+                log::notice(
+                    "deprecated-algorithms-allowed",
+                    {{"realm", access.interface->realm_id},
+                     {"why",
+                      "last in the order, for phones that offer nothing else; refuse-deprecated = true refuses them"}});
                 break;
             }
     }
@@ -245,7 +293,8 @@ void Gateway::see(bool outward, const sip::Flow& flow, std::string_view bytes) {
     if (outward && flow.transport == sip::Transport::udp) by_ends.transport = sip::Transport::tcp;
     const auto owner = table_.owner_of(by_ends);
     if (owner.set) context.protection = fmt::format("ESP set {}", owner.set->number.value);
-    else if (flow.transport == sip::Transport::tls) context.protection = fmt::format("TLS connection {}", flow.connection.value);
+    else if (flow.transport == sip::Transport::tls)
+        context.protection = fmt::format("TLS connection {}", flow.connection.value);
     if (owner.challenge) context.owner = owner.challenge->impi;
     else if (owner.registration) context.owner = owner.registration->key.impi;
     messages_.see(outward, flow, bytes, context);
@@ -265,8 +314,16 @@ Result<void> Gateway::open_monitoring() {
     if (config_.metrics_listen.port.value == 0) return {};
     monitoring_ = std::make_unique<HttpResponder>(loop_.get_executor(), HttpSettings{config_.metrics_listen});
     monitoring_->add("/metrics", [this] {
-        const MetricSources sources{config_, table_, counters_, kernel_, transports_, transactions_, tap_, [this] { return tls_engine_.counters(); },
-                                    [this] { return kernel_watch_.guards_stand(); }, [this] { return operating_.draining; }};
+        const MetricSources sources{config_,
+                                    table_,
+                                    counters_,
+                                    kernel_,
+                                    transports_,
+                                    transactions_,
+                                    tap_,
+                                    [this] { return tls_engine_.counters(); },
+                                    [this] { return kernel_watch_.guards_stand(); },
+                                    [this] { return operating_.draining; }};
         return HttpAnswer{200, "text/plain; version=0.0.4; charset=utf-8", metrics_text(sources)};
     });
     monitoring_->add("/healthz", [] { return HttpAnswer{.body = "ok\n"}; });
@@ -282,7 +339,9 @@ Result<void> Gateway::reload_certificates() {
     if (tls_engine_.certificates().empty()) return {};
     auto done = tls_engine_.certificates().reload();
     if (done) log::notice("certificates-reloaded", {{"why", "for new connections; those that stand go on"}});
-    else log::error("certificates-not-reloaded", {{"why", done.error().text}, {"now", "the certificates from before stay in use"}});
+    else
+        log::error("certificates-not-reloaded",
+                   {{"why", done.error().text}, {"now", "the certificates from before stay in use"}});
     return done;
 }
 
@@ -294,22 +353,27 @@ void Gateway::stop() {
     tls_.close();
     if (!handover_.leave()) transports_.shutdown();
     keeper_.write_now();
-    if (!store_.flush(kStorePatience)) log::warning("store-not-flushed", {{"queued", store_.queued()}, {"why", "the disk does not take the rows; these registrations are lost"}});
+    if (!store_.flush(kStorePatience))
+        log::warning("store-not-flushed", {{"queued", store_.queued()},
+                                           {"why", "the disk does not take the rows; these registrations are lost"}});
     store_.close();
 }
 
-// --------------------------------------------------------------------------------------------------------------- every message
+// --------------------------------------------------------------------------------------------------------------- every
+// message
 
 // On a protected port the kernel says over which set a message came; a temporary set carries REGISTER only (C-45).
 bool Gateway::screen(const sip::Message& message, const sip::Flow& flow) {
     if (!accesses_.is_protected(flow.local)) return true;
     const auto owner = table_.owner_of(flow);
     const bool is_register = message.is_request() && message.method() == sip::Method::register_;
-    if (owner.registration && owner.registration->ended && !is_register) return false;  // only retransmissions of the last REGISTER
+    if (owner.registration && owner.registration->ended && !is_register)
+        return false;  // only retransmissions of the last REGISTER
     const bool allowed = owner.set && (!owner.challenge || is_register);
     if (!allowed) {
         counters_.add(Counter::wrong_sa);
-        log::debug("wrong-sa", {{"from", flow.remote.to_string()}, {"to", flow.local.to_string()}, {"set", flow.mark.value}});
+        log::debug("wrong-sa",
+                   {{"from", flow.remote.to_string()}, {"to", flow.local.to_string()}, {"set", flow.mark.value}});
         return false;
     }
     // A REGISTER counts in the register flow, where its retransmissions do not arrive.
@@ -325,15 +389,17 @@ sip::Door Gateway::door_of(const sip::Flow& flow, sip::Direction direction) {
     return phone.value != 0 ? sip::Door{.owner = phone} : sip::door_of_ends(flow);
 }
 
-// Without an SA the kernel swallows a datagram and reports success (kernel-facts: xfrm_lookup, make_blackhole): a retransmission whose
-// set has ended meanwhile would vanish and nobody would know. Streams are closed with their set.
+// Without an SA the kernel swallows a datagram and reports success (kernel-facts: xfrm_lookup, make_blackhole): a
+// retransmission whose set has ended meanwhile would vanish and nobody would know. Streams are closed with their set.
 bool Gateway::may_leave(const sip::Flow& flow) {
     if (!accesses_.is_protected(flow.local)) return true;
     const bool is_guarded = kernel_watch_.guards_stand();
     if (is_guarded && table_.covers(flow.local, flow.remote)) return true;
     counters_.add(Counter::no_sa);
-    log::info("no-sa", {{"from", flow.local.to_string()}, {"to", flow.remote.to_string()},
-                        {"why", is_guarded ? "the set of SAs of this message has ended; it is not sent" : "a guard policy is missing; nothing is sent until it stands again"}});
+    log::info("no-sa", {{"from", flow.local.to_string()},
+                        {"to", flow.remote.to_string()},
+                        {"why", is_guarded ? "the set of SAs of this message has ended; it is not sent"
+                                           : "a guard policy is missing; nothing is sent until it stands again"}});
     return false;
 }
 
@@ -345,14 +411,17 @@ sip::MessageLimit Gateway::message_limit(const sip::Flow& flow) {
     return {.message = config_.limits.unprotected_message, .body = config_.limits.unprotected_body};
 }
 
-// C-83: what may take the reserve of the transaction table: emergency calls, and what belongs to one from an unprotected port.
+// C-83: what may take the reserve of the transaction table: emergency calls, and what belongs to one from an
+// unprotected port.
 bool Gateway::is_urgent(const sip::Message& request) const {
-    const auto asks = [&](const SipInterface& interface) { return is_emergency(request.request_uri(), interface.emergency_numbers); };
+    const auto asks = [&](const SipInterface& interface) {
+        return is_emergency(request.request_uri(), interface.emergency_numbers);
+    };
     return std::ranges::any_of(config_.sip_interfaces, asks) || router_.emergency_dialogs().covers(request);
 }
 
-// Overload: nothing new is begun. What belongs to a dialog goes on, for it ends work; so does the answer to a challenge, whose SAs are there
-// already, and a refresh; emergency calls always do.
+// Overload: nothing new is begun. What belongs to a dialog goes on, for it ends work; so does the answer to a
+// challenge, whose SAs are there already, and a refresh; emergency calls always do.
 bool Gateway::must_shed(const sip::Message& request, const sip::Flow& flow) {
     if (!loop_watch_.is_overloaded() || is_urgent(request) || router_.is_in_dialog(request, flow)) return false;
     if (request.method() == sip::Method::register_ && accesses_.is_protected(flow.local)) return false;
@@ -360,7 +429,8 @@ bool Gateway::must_shed(const sip::Message& request, const sip::Flow& flow) {
     return true;
 }
 
-// Where answers go that the SIP layer makes by itself (400, 503): on a protected port over the set's own outbound SA, or nowhere.
+// Where answers go that the SIP layer makes by itself (400, 503): on a protected port over the set's own outbound SA,
+// or nowhere.
 std::optional<sip::Flow> Gateway::way_back(const sip::Flow& flow) {
     if (flow.transport != sip::Transport::udp || !accesses_.is_protected(flow.local)) return flow;
     const auto owner = table_.owner_of(flow);
@@ -373,7 +443,9 @@ void Gateway::connection_ended(const sip::Flow& flow) {
     handover_.closed(flow);
     if (flow.transport != sip::Transport::tls) return;
     for (auto* registration : table_.bound_to(flow.connection)) {
-        log::info("registration-ended", {{"impi", registration->key.impi.value}, {"connection", flow.connection.value}, {"why", "its TLS connection ended"}});
+        log::info("registration-ended", {{"impi", registration->key.impi.value},
+                                         {"connection", flow.connection.value},
+                                         {"why", "its TLS connection ended"}});
         table_.unbind(*registration);
         if (registration->sets.empty()) table_.take(ContactKey{registration->key});
     }
@@ -383,11 +455,17 @@ void Gateway::dispatch(std::shared_ptr<sip::ServerTransaction> transaction) {
     const auto executor = loop_.get_executor();
     const auto& flow = transaction->flow();
     const auto* access = accesses_.find(flow.local);
-    if (!access && reg_events_.is_ours(transaction->request())) return spawn(executor, reg_events_.notify(std::move(transaction)), "notify");
+    if (!access && reg_events_.is_ours(transaction->request()))
+        return spawn(executor, reg_events_.notify(std::move(transaction)), "notify");
     if (!access) return spawn(executor, router_.from_core(std::move(transaction)), "from_core");
-    if (transaction->request().method() == sip::Method::register_) return spawn(executor, register_flow_.handle(std::move(transaction)), "register");
-    if (accesses_.is_protected(flow.local) || table_.owner_of(flow).registration) return spawn(executor, router_.from_ue(std::move(transaction)), "from_ue");
-    spawn(executor, router_.unprotected(std::move(transaction), *access->interface, supported_mechanisms(Policy::of(*access->interface, access->profile))), "unprotected");
+    if (transaction->request().method() == sip::Method::register_)
+        return spawn(executor, register_flow_.handle(std::move(transaction)), "register");
+    if (accesses_.is_protected(flow.local) || table_.owner_of(flow).registration)
+        return spawn(executor, router_.from_ue(std::move(transaction)), "from_ue");
+    spawn(executor,
+          router_.unprotected(std::move(transaction), *access->interface,
+                              supported_mechanisms(Policy::of(*access->interface, access->profile))),
+          "unprotected");
 }
 
 }  // namespace gmgate::daemon

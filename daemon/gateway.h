@@ -5,17 +5,17 @@
 
 #include <asio/io_context.hpp>
 
-#include "daemon/config/access.h"
 #include "daemon/agreement/register_flow.h"
+#include "daemon/config/access.h"
 #include "daemon/config/config.h"
+#include "daemon/core/core_link.h"
 #include "daemon/operate/hep.h"
 #include "daemon/operate/http_responder.h"
 #include "daemon/operate/operations.h"
 #include "daemon/overload.h"
 #include "daemon/privilege/privileges.h"
-#include "daemon/core/core_link.h"
-#include "daemon/reg_event/reg_event.h"
 #include "daemon/proxy/router.h"
+#include "daemon/reg_event/reg_event.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/keeper.h"
 #include "daemon/registrations/kernel_watch.h"
@@ -37,17 +37,17 @@ class Gateway {
 public:
     Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& kernel, const Clock& clock);
 
-    /// Probes the kernel, installs the guard policies, matches the store with the kernel's SAs (adopts or removes), and only then opens the
-    /// sockets (B-13).
-    /// Every failure is an Error with the reason and the fix.
-    /// `take_over`: from the running gmgated, with its sockets and connections. `left` is called when another one has taken over from us:
-    /// the loop is to end, without stop().
+    /// Probes the kernel, installs the guard policies, matches the store with the kernel's SAs (adopts or removes), and
+    /// only then opens the sockets (B-13). Every failure is an Error with the reason and the fix. `take_over`: from the
+    /// running gmgated, with its sockets and connections. `left` is called when another one has taken over from us: the
+    /// loop is to end, without stop().
     Task<Result<void>> start(bool take_over, std::function<void()> left);
     /// What was opened while the process still had capabilities; before start().
     void use(Prepared prepared);
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
     void stop();
-    /// SIGHUP: reads certificates and keys again, all or none, and logs what came of it. The Error says what is wrong with which file.
+    /// SIGHUP: reads certificates and keys again, all or none, and logs what came of it. The Error says what is wrong
+    /// with which file.
     Result<void> reload_certificates();
 
     /// What the kernel's event sockets tell (xfrm::Monitor, xfrm::AddressWatch).

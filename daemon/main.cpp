@@ -6,21 +6,21 @@
 #include <cstdlib>
 #include <functional>
 
-#include <CLI/CLI.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/signal_set.hpp>
+#include <CLI/CLI.hpp>
 
 #include "base/confine.h"
 #include "base/log.h"
 #include "daemon/engine.h"
 #include "daemon/gateway.h"
 #include "daemon/operate/reload.h"
+#include "xfrm/engine/client.h"
 #include "xfrm/netlink/address_watch.h"
 #include "xfrm/netlink/codec.h"
-#include "xfrm/engine/client.h"
-#include "xfrm/netlink/monitor.h"
 #include "xfrm/netlink/kernel.h"
+#include "xfrm/netlink/monitor.h"
 
 namespace {
 
@@ -65,7 +65,8 @@ Task<Result<void>> remove_guards(const daemon::Config& config, xfrm::Kernel& ker
 }
 
 // The event sockets first: from here on nothing that happens in the kernel is missed.
-Task<Result<void>> start(daemon::Gateway& gateway, std::function<Result<void>()> start_monitor, xfrm::AddressWatch& addresses, bool take_over, std::function<void()> left) {
+Task<Result<void>> start(daemon::Gateway& gateway, std::function<Result<void>()> start_monitor,
+                         xfrm::AddressWatch& addresses, bool take_over, std::function<void()> left) {
     if (auto ok = start_monitor(); !ok) co_return ok;
     if (auto ok = addresses.start(); !ok) co_return ok;
     co_return co_await gateway.start(take_over, std::move(left));
@@ -79,8 +80,11 @@ Result<nlohmann::json> reload(daemon::Config& config) {
         return std::unexpected(fresh.error());
     }
     const auto report = daemon::apply_reload(config, *fresh);
-    for (const auto& change : report.applied) log::notice("reload-applied", {{"key", change.key}, {"before", change.before}, {"now", change.now}});
-    for (const auto& change : report.refused) log::warning("reload-not-applied", {{"key", change.key}, {"in-force", change.before}, {"in-file", change.now}, {"why", change.why}});
+    for (const auto& change : report.applied)
+        log::notice("reload-applied", {{"key", change.key}, {"before", change.before}, {"now", change.now}});
+    for (const auto& change : report.refused)
+        log::warning("reload-not-applied",
+                     {{"key", change.key}, {"in-force", change.before}, {"in-file", change.now}, {"why", change.why}});
     log::notice("reloaded", {{"applied", report.applied.size()}, {"not-applied", report.refused.size()}});
     return report.json();
 }
@@ -90,14 +94,16 @@ class Engine {
 public:
     using Events = std::function<void(const xfrm::KernelEvent&)>;
     /// `guard`: of start_engine(), not open for in-process. `on_lost`: nobody programs the kernel any more.
-    Engine(const asio::any_io_executor& executor, const daemon::XfrmConfig& config, const Clock& clock, sip::FileDescriptor guard, Events events, std::function<void()> on_lost) {
+    Engine(const asio::any_io_executor& executor, const daemon::XfrmConfig& config, const Clock& clock,
+           sip::FileDescriptor guard, Events events, std::function<void()> on_lost) {
         const auto settings = netlink_settings(config);
         if (!guard.is_open()) {
             kernel_ = std::make_unique<xfrm::NetlinkKernel>(executor, clock, settings);
             monitor_ = std::make_unique<xfrm::Monitor>(executor, settings.owner, std::move(events));
             return;
         }
-        auto client = std::make_unique<xfrm::EngineClient>(executor, guard.release(), settings.owner.reqid, handlers(std::move(events), std::move(on_lost)));
+        auto client = std::make_unique<xfrm::EngineClient>(executor, guard.release(), settings.owner.reqid,
+                                                           handlers(std::move(events), std::move(on_lost)));
         client_ = client.get();
         kernel_ = std::move(client);
     }
@@ -111,12 +117,24 @@ private:
         handlers.on_event = std::move(events);
         handlers.on_up = [this] {
             const auto status = client_->status();
-            if (status.starts > 1) log::warning("xfrmd-restarted", {{"engine", status.engine}, {"pid", status.pid}, {"starts", status.starts}, {"why", "what was under way is done by this one; the SAs are compared with the kernel's"}});
+            if (status.starts > 1)
+                log::warning(
+                    "xfrmd-restarted",
+                    {{"engine", status.engine},
+                     {"pid", status.pid},
+                     {"starts", status.starts},
+                     {"why", "what was under way is done by this one; the SAs are compared with the kernel's"}});
             else log::notice("xfrmd-started", {{"engine", status.engine}, {"pid", status.pid}});
         };
-        handlers.on_down = [](const std::string& how) { log::error("xfrmd-ended", {{"how", how}, {"now", "its guardian starts another one; SAs and guards stay in the kernel"}}); };
+        handlers.on_down = [](const std::string& how) {
+            log::error("xfrmd-ended",
+                       {{"how", how}, {"now", "its guardian starts another one; SAs and guards stay in the kernel"}});
+        };
         handlers.on_guardian_gone = [lost = std::move(on_lost)](const std::string& why) {
-            log::error("xfrmd-guardian-gone", {{"why", why}, {"now", "gmgated ends, to be started again with an engine; SAs and guards stay in the kernel"}});
+            log::error(
+                "xfrmd-guardian-gone",
+                {{"why", why},
+                 {"now", "gmgated ends, to be started again with an engine; SAs and guards stay in the kernel"}});
             lost();
         };
         return handlers;
@@ -127,23 +145,29 @@ private:
     std::unique_ptr<xfrm::Monitor> monitor_;
 };
 
-int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::FileDescriptor guard, daemon::Prepared prepared) {
+int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::FileDescriptor guard,
+        daemon::Prepared prepared) {
     const Clock clock;
     asio::io_context loop(1);
     int status = kOk;
     daemon::Gateway* running = nullptr;
-    Engine engine(loop.get_executor(), config.xfrm, clock, std::move(guard), [&](const xfrm::KernelEvent& event) { if (running) running->kernel_watch().event(event); },
-                  [&] {
-                      status = kFailed;
-                      if (running) running->stop();
-                      loop.stop();
-                  });
+    Engine engine(
+        loop.get_executor(), config.xfrm, clock, std::move(guard),
+        [&](const xfrm::KernelEvent& event) {
+            if (running) running->kernel_watch().event(event);
+        },
+        [&] {
+            status = kFailed;
+            if (running) running->stop();
+            loop.stop();
+        });
     auto& kernel = engine.kernel();
     daemon::Gateway gateway(loop, config, kernel, clock);
     running = &gateway;
     gateway.use(std::move(prepared));
-    xfrm::AddressWatch addresses(loop.get_executor(), gateway.access_addresses(),
-                                 [&](const auto& change) { gateway.kernel_watch().address_changed(change.address, change.is_usable, change.why); });
+    xfrm::AddressWatch addresses(loop.get_executor(), gateway.access_addresses(), [&](const auto& change) {
+        gateway.kernel_watch().address_changed(change.address, change.is_usable, change.why);
+    });
     const auto finish = [&](const std::exception_ptr& exception, const Result<void>& result) {
         if (exception || !result) {
             log::error("start-failed", {{"why", exception ? "an exception was thrown" : result.error().text}});
@@ -160,7 +184,9 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
         if (report && config.log_level != level_before) gateway.operations().set_log_level(config.log_level);
         // A file with mistakes does not keep new certificates from being taken: they are told apart.
         const auto certificates = gateway.reload_certificates();
-        if (report) (*report)["notes"].push_back(certificates ? "Certificates and keys were read again." : "Certificates stay as they were: " + certificates.error().text);
+        if (report)
+            (*report)["notes"].push_back(certificates ? "Certificates and keys were read again."
+                                                      : "Certificates stay as they were: " + certificates.error().text);
         return report;
     };
     gateway.operations().set_reload(reload_all);
@@ -181,7 +207,12 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
         loop.stop();
     });
     if (only_remove_guards) asio::co_spawn(loop, remove_guards(config, kernel), finish);
-    else asio::co_spawn(loop, start(gateway, [&engine] { return engine.start_monitor(); }, addresses, take_over, [&loop] { loop.stop(); }), finish);
+    else
+        asio::co_spawn(
+            loop,
+            start(
+                gateway, [&engine] { return engine.start_monitor(); }, addresses, take_over, [&loop] { loop.stop(); }),
+            finish);
     loop.run();
     return status;
 }
@@ -200,12 +231,17 @@ Result<void> separate(const daemon::Config& config, sip::FileDescriptor& guard, 
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app{"gmgated: IMS access security gateway. Phones register with ipsec-3gpp; the kernel protects, the core gets clear SIP."};
+    CLI::App app{
+        "gmgated: IMS access security gateway. Phones register with ipsec-3gpp; the kernel protects, the core gets clear SIP."};
     Options options;
     app.add_option("-c,--config", options.config, "configuration file")->capture_default_str();
-    app.add_flag("--check-config", options.check_config, "read and check the configuration, say what is wrong with line and column, and end");
-    app.add_flag("--remove-guards", options.remove_guards, "remove the guard policies and all SAs of this gateway from the kernel, and end");
-    app.add_flag("--take-over", options.take_over, "take sockets, connections and registrations over from the running gmgated, which then ends: an upgrade that no phone notices");
+    app.add_flag("--check-config", options.check_config,
+                 "read and check the configuration, say what is wrong with line and column, and end");
+    app.add_flag("--remove-guards", options.remove_guards,
+                 "remove the guard policies and all SAs of this gateway from the kernel, and end");
+    app.add_flag(
+        "--take-over", options.take_over,
+        "take sockets, connections and registrations over from the running gmgated, which then ends: an upgrade that no phone notices");
     app.set_version_flag("--version", GMGATE_VERSION);
     CLI11_PARSE(app, argc, argv);
 

@@ -1,4 +1,5 @@
-// How late the loop is: when a handler or the machine keeps it from its timers, new work is refused before old work starves.
+// How late the loop is: when a handler or the machine keeps it from its timers, new work is refused before old work
+// starves.
 #pragma once
 
 #include <chrono>
@@ -8,7 +9,8 @@
 
 namespace gmgate::daemon {
 
-/// One loop, one thread. Overloaded from the moment that the loop is `limit` late until it is less than half of that late.
+/// One loop, one thread. Overloaded from the moment that the loop is `limit` late until it is less than half of that
+/// late.
 class LoopWatch {
 public:
     LoopWatch(const Clock& clock, milliseconds limit) : clock_(clock), limit_(limit), due_(clock.now()) {}
@@ -23,7 +25,7 @@ private:
 
     const Clock& clock_;
     milliseconds limit_;
-    TimePoint due_;            ///< when run() wants to wake up next
+    TimePoint due_;  ///< when run() wants to wake up next
     bool is_running_ = false;
     bool overloaded_ = false;
 };

@@ -17,13 +17,15 @@ Client::~Client() {
 Result<Client> Client::connect(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path) return failure(Reaction::reject, "the path of the control socket is too long: " + path);
+    if (path.size() >= sizeof address.sun_path)
+        return failure(Reaction::reject, "the path of the control socket is too long: " + path);
     path.copy(address.sun_path, sizeof address.sun_path - 1);
     Client client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (client.fd_ < 0) return system_failure(Reaction::broken, "no socket", errno);
     if (::connect(client.fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return client;
     const int code = errno;
-    const char* fix = code == ENOENT         ? "is control-socket set in gmgate.toml, and does gmgated run? (--socket names another path)"
+    const char* fix = code == ENOENT
+                          ? "is control-socket set in gmgate.toml, and does gmgated run? (--socket names another path)"
                       : code == ECONNREFUSED ? "gmgated does not run"
                       : code == EACCES       ? "be root or a member of control-group"
                                              : "";
@@ -47,8 +49,11 @@ Result<std::string> Client::read_line() {
     }
 }
 
-Result<nlohmann::json> Client::ask(const std::string& command, const nlohmann::json& arguments, const std::function<bool(const nlohmann::json&)>& on_event) {
-    auto request = nlohmann::json{{"command", command}, {"arguments", arguments}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+Result<nlohmann::json> Client::ask(const std::string& command, const nlohmann::json& arguments,
+                                   const std::function<bool(const nlohmann::json&)>& on_event) {
+    auto request = nlohmann::json{{"command", command}, {"arguments", arguments}}.dump(
+                       -1, ' ', false, nlohmann::json::error_handler_t::replace) +
+                   '\n';
     for (std::size_t sent = 0; sent < request.size();) {
         const auto n = send(fd_, request.data() + sent, request.size() - sent, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
@@ -65,7 +70,9 @@ Result<nlohmann::json> Client::ask(const std::string& command, const nlohmann::j
             continue;
         }
         if (answer.value("ok", false)) return answer.value("result", nlohmann::json::object());
-        return failure(Reaction::refused, answer.contains("error") ? answer["error"].value("text", "refused without a reason") : "refused without a reason");
+        return failure(Reaction::refused, answer.contains("error")
+                                              ? answer["error"].value("text", "refused without a reason")
+                                              : "refused without a reason");
     }
 }
 

@@ -19,8 +19,8 @@ public:
     /// Errors name the path and what to do: no such socket, no rights, nobody answers.
     static Result<Client> connect(const std::string& path);
 
-    /// Sends a request and returns the "result" of its answer; `on_event` gets what comes before (false = stop, an empty result).
-    /// Errors: what the gateway refuses (Reaction::refused or reject), a connection that ended (broken).
+    /// Sends a request and returns the "result" of its answer; `on_event` gets what comes before (false = stop, an
+    /// empty result). Errors: what the gateway refuses (Reaction::refused or reject), a connection that ended (broken).
     Result<nlohmann::json> ask(const std::string& command, const nlohmann::json& arguments = nlohmann::json::object(),
                                const std::function<bool(const nlohmann::json&)>& on_event = {});
 

@@ -16,7 +16,9 @@ std::string text_of(const nlohmann::json& json, const char* key) {
     return at != json.end() && at->is_string() ? at->get<std::string>() : std::string{};
 }
 
-std::string first_line(const std::string& bytes) { return bytes.substr(0, std::min(bytes.find('\r'), bytes.find('\n'))); }
+std::string first_line(const std::string& bytes) {
+    return bytes.substr(0, std::min(bytes.find('\r'), bytes.find('\n')));
+}
 
 // "2026-11-25T22:01:02.123Z" → "22:01:02.123"
 std::string short_time(const std::string& time) { return time.size() >= 23 ? time.substr(11, 12) : time; }
@@ -64,7 +66,9 @@ std::string_view colour_of(const std::string& label) {
 LadderMessage ladder_message(const nlohmann::json& json) {
     LadderMessage message;
     if (!json.is_object()) return message;
-    const auto number = [&](const char* key) { return json.contains(key) && json[key].is_number() ? json[key].get<std::int64_t>() : 0; };
+    const auto number = [&](const char* key) {
+        return json.contains(key) && json[key].is_number() ? json[key].get<std::int64_t>() : 0;
+    };
     message.number = static_cast<std::uint64_t>(number("number"));
     message.microseconds = number("microseconds");
     message.time = text_of(json, "time");
@@ -82,7 +86,8 @@ std::string label_of(const LadderMessage& message) {
     const auto line = first_line(message.bytes);
     if (line.starts_with("SIP/2.0 ")) return printable(line.substr(8, 60));
     const auto method = line.substr(0, line.find(' '));
-    const bool is_method = !method.empty() && method.size() <= 20 && std::ranges::all_of(method, [](char c) { return c >= 'A' && c <= 'Z'; });
+    const bool is_method = !method.empty() && method.size() <= 20 &&
+                           std::ranges::all_of(method, [](char c) { return c >= 'A' && c <= 'Z'; });
     return is_method ? method : "SIP?";
 }
 
@@ -105,7 +110,8 @@ std::string ladder_line(const LadderMessage& message, std::size_t width) {
     const auto room = right - left - 1;
     std::string arrow(room, '-');
     (to_right ? arrow.back() : arrow.front()) = to_right ? '>' : '<';
-    auto label = message.core_side ? fmt::format(" {} ", label_of(message)) : fmt::format(" {}, {} ", label_of(message), printable(message.protection));
+    auto label = message.core_side ? fmt::format(" {} ", label_of(message))
+                                   : fmt::format(" {}, {} ", label_of(message), printable(message.protection));
     if (label.size() > room - 4) label = label.substr(0, room - 4);
     put(arrow, (room - label.size()) / 2, label);
     put(line, left + 1, arrow);
@@ -124,7 +130,9 @@ std::string ladder_html(const std::string& title, const std::vector<LadderMessag
         "<defs><marker id=\"a\" viewBox=\"0 0 10 10\" refX=\"9\" refY=\"5\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto-start-reverse\"><path d=\"M0 0L10 5L0 10z\" fill=\"context-stroke\"/></marker></defs>\n",
         html_escaped(title), messages.size(), height);
     for (const auto& [x, name] : {std::pair{kPhone, "phone"}, {kGateway, "gateway"}, {kCore, "core"}})
-        out += fmt::format("<text x=\"{0}\" y=\"28\" text-anchor=\"middle\" font-weight=\"600\">{1}</text><line x1=\"{0}\" y1=\"40\" x2=\"{0}\" y2=\"{2}\" stroke=\"#999\"/>\n", x, name, height - 10);
+        out += fmt::format(
+            "<text x=\"{0}\" y=\"28\" text-anchor=\"middle\" font-weight=\"600\">{1}</text><line x1=\"{0}\" y1=\"40\" x2=\"{0}\" y2=\"{2}\" stroke=\"#999\"/>\n",
+            x, name, height - 10);
     int y = kTop;
     for (const auto& message : messages) {
         const int left = message.core_side ? kGateway : kPhone, right = message.core_side ? kCore : kGateway;
@@ -132,17 +140,26 @@ std::string ladder_html(const std::string& title, const std::vector<LadderMessag
         const auto label = label_of(message);
         const auto colour = colour_of(label);
         const bool is_protected = message.protection != "clear" && !message.core_side;
-        out += fmt::format("<text x=\"8\" y=\"{0}\" fill=\"#666\" font-size=\"12\">{1}</text>", y + 4, html_escaped(short_time(message.time)));
-        out += fmt::format("<line x1=\"{0}\" y1=\"{1}\" x2=\"{2}\" y2=\"{1}\" stroke=\"{3}\" stroke-width=\"{4}\" marker-end=\"url(#a)\"/>", to_right ? left + 2 : right - 2, y, to_right ? right - 2 : left + 2, colour, is_protected ? "2.4" : "1.3");
-        out += fmt::format("<text x=\"{0}\" y=\"{1}\" text-anchor=\"middle\" fill=\"{2}\">{3}{4}</text>\n", (left + right) / 2, y - 6, colour, html_escaped(label),
-                           message.core_side ? std::string{} : " <tspan fill=\"#666\" font-size=\"12\">" + html_escaped(message.protection + ", " + message.transport) + "</tspan>");
+        out += fmt::format("<text x=\"8\" y=\"{0}\" fill=\"#666\" font-size=\"12\">{1}</text>", y + 4,
+                           html_escaped(short_time(message.time)));
+        out += fmt::format(
+            "<line x1=\"{0}\" y1=\"{1}\" x2=\"{2}\" y2=\"{1}\" stroke=\"{3}\" stroke-width=\"{4}\" marker-end=\"url(#a)\"/>",
+            to_right ? left + 2 : right - 2, y, to_right ? right - 2 : left + 2, colour, is_protected ? "2.4" : "1.3");
+        out += fmt::format("<text x=\"{0}\" y=\"{1}\" text-anchor=\"middle\" fill=\"{2}\">{3}{4}</text>\n",
+                           (left + right) / 2, y - 6, colour, html_escaped(label),
+                           message.core_side
+                               ? std::string{}
+                               : " <tspan fill=\"#666\" font-size=\"12\">" +
+                                     html_escaped(message.protection + ", " + message.transport) + "</tspan>");
         y += kStep;
     }
     out += "</svg>\n";
     for (const auto& message : messages)
-        out += fmt::format("<details><summary>{} &nbsp; <strong style=\"color:{}\">{}</strong> &nbsp; <span class=\"dim\">{} → {} {}, {}</span></summary><pre>{}</pre></details>\n", html_escaped(short_time(message.time)),
-                           colour_of(label_of(message)), html_escaped(label_of(message)), html_escaped(message.source), html_escaped(message.destination), html_escaped(message.transport), html_escaped(message.protection),
-                           html_escaped(message.bytes));
+        out += fmt::format(
+            "<details><summary>{} &nbsp; <strong style=\"color:{}\">{}</strong> &nbsp; <span class=\"dim\">{} → {} {}, {}</span></summary><pre>{}</pre></details>\n",
+            html_escaped(short_time(message.time)), colour_of(label_of(message)), html_escaped(label_of(message)),
+            html_escaped(message.source), html_escaped(message.destination), html_escaped(message.transport),
+            html_escaped(message.protection), html_escaped(message.bytes));
     return out + "</body></html>\n";
 }
 

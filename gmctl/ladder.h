@@ -1,4 +1,5 @@
-// The ladder diagram of what a phone, the gateway and the core said to each other: for a terminal, and as one self-contained HTML page.
+// The ladder diagram of what a phone, the gateway and the core said to each other: for a terminal, and as one
+// self-contained HTML page.
 #pragma once
 
 #include <cstdint>

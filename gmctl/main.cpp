@@ -14,8 +14,8 @@
 
 #include <CLI/CLI.hpp>
 
-#include "gmctl/configure/configure.h"
 #include "gmctl/client.h"
+#include "gmctl/configure/configure.h"
 #include "gmctl/ladder.h"
 #include "gmctl/pcap.h"
 #include "gmctl/table.h"
@@ -49,10 +49,13 @@ void print(const std::string& text) {
     std::fflush(stdout);
 }
 
-void print_json(const Json& value, bool pretty = true) { print(value.dump(pretty ? 2 : -1, ' ', false, Json::error_handler_t::replace) + '\n'); }
+void print_json(const Json& value, bool pretty = true) {
+    print(value.dump(pretty ? 2 : -1, ' ', false, Json::error_handler_t::replace) + '\n');
+}
 
 /// Asks once and shows the answer by `view`.
-int ask_and_show(const Options& options, const std::string& command, const Json& arguments, std::string (*view)(const Json&, std::size_t)) {
+int ask_and_show(const Options& options, const std::string& command, const Json& arguments,
+                 std::string (*view)(const Json&, std::size_t)) {
     auto client = Client::connect(options.socket);
     if (!client) return fail(client.error());
     const auto answer = client->ask(command, arguments);
@@ -114,24 +117,34 @@ int trace(const Options& options) {
         if (options.json && options.follow) print_json(json, false);
         else if (!options.json) print(gmctl::ladder_line(messages.back(), width));
         if (!options.pcap.empty() && !write_file(options.pcap, gmctl::pcap_record(messages.back()), "a")) return false;
-        if (!options.html.empty() && !write_file(options.html, gmctl::ladder_html("SIP of " + options.of, messages), "w")) return false;
+        if (!options.html.empty() &&
+            !write_file(options.html, gmctl::ladder_html("SIP of " + options.of, messages), "w"))
+            return false;
         return true;
     };
     if (options.follow && !options.json) print(gmctl::ladder_head(width));
-    const auto answer = client->ask("trace", {{"of", options.of}, {"follow", options.follow}, {"off", options.off}}, take);
+    const auto answer =
+        client->ask("trace", {{"of", options.of}, {"follow", options.follow}, {"off", options.off}}, take);
     if (!answer) return fail(answer.error());
     if (options.follow) return kOk;
     if (!answer->contains("messages")) {
         if (options.json) print_json(*answer);
-        else print(answer->contains("users") ? "traced: " + gmctl::printable((*answer)["users"].dump()) + "\n" : "trace of " + gmctl::printable(options.of) + " is off; its messages are forgotten\n");
+        else
+            print(answer->contains("users")
+                      ? "traced: " + gmctl::printable((*answer)["users"].dump()) + "\n"
+                      : "trace of " + gmctl::printable(options.of) + " is off; its messages are forgotten\n");
         return kOk;
     }
     if (options.json) print_json(*answer);
     else print(gmctl::ladder_head(width));
     for (const auto& message : (*answer)["messages"])
         if (!take(message)) return kFailed;
-    if (!options.html.empty() && messages.empty() && !write_file(options.html, gmctl::ladder_html("SIP of " + options.of, messages), "w")) return kFailed;
-    if (!options.json && answer->value("state", "") != "on") print("The trace was off and is on from now; ask again when the phone has tried. 'gmctl trace " + gmctl::printable(options.of) + " --off' ends it.\n");
+    if (!options.html.empty() && messages.empty() &&
+        !write_file(options.html, gmctl::ladder_html("SIP of " + options.of, messages), "w"))
+        return kFailed;
+    if (!options.json && answer->value("state", "") != "on")
+        print("The trace was off and is on from now; ask again when the phone has tried. 'gmctl trace " +
+              gmctl::printable(options.of) + " --off' ends it.\n");
     return kOk;
 }
 
@@ -147,7 +160,9 @@ int top(const Options& options) {
         const auto then = std::exchange(at, std::chrono::steady_clock::now());
         const auto seconds = std::chrono::duration<double>(at - then).count();
         if (options.json) print_json({{"seconds", seconds}, {"before", *before}, {"now", *now}}, false);
-        else print((isatty(STDOUT_FILENO) != 0 && !options.once ? "\x1b[H\x1b[2J" : "") + gmctl::top_view(*before, *now, seconds, gmctl::terminal_width()));
+        else
+            print((isatty(STDOUT_FILENO) != 0 && !options.once ? "\x1b[H\x1b[2J" : "") +
+                  gmctl::top_view(*before, *now, seconds, gmctl::terminal_width()));
         if (options.once) return kOk;
         before = std::move(now);
     }
@@ -155,12 +170,15 @@ int top(const Options& options) {
 }
 
 std::string deregister_view(const Json& answer, std::size_t) {
-    return gmctl::printable(answer.value("impi", "")) + ": " + std::to_string(answer.value("contacts", 0)) + " contact(s) and " + std::to_string(answer.value("sets", 0)) +
+    return gmctl::printable(answer.value("impi", "")) + ": " + std::to_string(answer.value("contacts", 0)) +
+           " contact(s) and " + std::to_string(answer.value("sets", 0)) +
            " set(s) of SAs ended here. The core still has the registration until it expires there; the phone notices when nothing answers.\n";
 }
 std::string drain_view(const Json& answer, std::size_t) {
-    return answer.value("state", "") == "draining" ? "New registrations are refused (503); " + std::to_string(answer.value("registrations", 0)) + " go on until they end. 'gmctl drain --off' ends this.\n"
-                                                   : std::string("New registrations are taken again.\n");
+    return answer.value("state", "") == "draining"
+               ? "New registrations are refused (503); " + std::to_string(answer.value("registrations", 0)) +
+                     " go on until they end. 'gmctl drain --off' ends this.\n"
+               : std::string("New registrations are taken again.\n");
 }
 std::string level_view(const Json& answer, std::size_t) { return answer.value("level", "") + '\n'; }
 
@@ -171,7 +189,9 @@ int main(int argc, char** argv) {
     CLI::App app{"gmctl: look into a running gmgated and steer it."};
     Options options;
     app.set_version_flag("--version", GMGATE_VERSION);
-    app.add_option("-s,--socket", options.socket, "control socket of gmgated (control-socket in gmgate.toml)")->envname("GMGATE_CONTROL_SOCKET")->capture_default_str();
+    app.add_option("-s,--socket", options.socket, "control socket of gmgated (control-socket in gmgate.toml)")
+        ->envname("GMGATE_CONTROL_SOCKET")
+        ->capture_default_str();
     app.add_flag("-j,--json", options.json, "print JSON instead of tables");
     app.require_subcommand(1);
     app.fallthrough();
@@ -182,38 +202,60 @@ int main(int argc, char** argv) {
         return sub;
     };
 
-    command("status", "what the gateway does at the moment", [&] { return ask_and_show(options, "status", Json::object(), gmctl::status_view); });
+    command("status", "what the gateway does at the moment",
+            [&] { return ask_and_show(options, "status", Json::object(), gmctl::status_view); });
     auto* list = command("registrations", "registered contacts", [&] { return registrations(options); });
     list->add_option("filter", options.filter, "only those whose identity contains this, or at this address");
     list->add_flag("-f,--follow", options.follow, "instead print each REGISTER as it is decided, until interrupted");
-    auto* show = command("show", "everything about one phone: sets of SAs with the kernel's packet counters, TLS session, last REGISTERs",
-                         [&] { return ask_and_show(options, "show", {{"of", options.of}}, gmctl::show_view); });
+    auto* show = command(
+        "show",
+        "everything about one phone: sets of SAs with the kernel's packet counters, TLS session, last REGISTERs", [&] {
+            return ask_and_show(options, "show", {{"of", options.of}}, gmctl::show_view);
+        });
     show->add_option("phone", options.of, "IMPI, IMPU or address (ADDRESS or ADDRESS:PORT)")->required();
-    auto* why = command("why", "why a phone does not register: one paragraph, and the evidence", [&] { return ask_and_show(options, "why", {{"of", options.of}}, gmctl::why_view); });
+    auto* why = command("why", "why a phone does not register: one paragraph, and the evidence", [&] {
+        return ask_and_show(options, "why", {{"of", options.of}}, gmctl::why_view);
+    });
     why->add_option("phone", options.of, "IMPI, its user part (IMSI), or an IMPU of a registered phone")->required();
-    auto* ladder = command("trace", "keep and draw the decrypted SIP of one user: phone, gateway and core (admin)", [&] { return trace(options); });
+    auto* ladder = command("trace", "keep and draw the decrypted SIP of one user: phone, gateway and core (admin)",
+                           [&] { return trace(options); });
     ladder->add_option("phone", options.of, "IMPI; without it: who is traced");
     ladder->add_flag("-f,--follow", options.follow, "go on drawing as messages come, until interrupted");
     ladder->add_flag("--off", options.off, "end the trace and forget its messages");
-    ladder->add_option("--html", options.html, "also write the diagram with all messages as one HTML page")->type_name("FILE");
+    ladder->add_option("--html", options.html, "also write the diagram with all messages as one HTML page")
+        ->type_name("FILE");
     ladder->add_option("--pcap", options.pcap, "also write the messages for Wireshark")->type_name("FILE");
-    auto* deregister = command("deregister", "end all contacts of an IMPI here and remove their SAs (admin)",
-                               [&] { return ask_and_show(options, "deregister", {{"impi", options.of}}, deregister_view); });
+    auto* deregister = command("deregister", "end all contacts of an IMPI here and remove their SAs (admin)", [&] {
+        return ask_and_show(options, "deregister", {{"impi", options.of}}, deregister_view);
+    });
     deregister->add_option("impi", options.of, "IMPI")->required();
     command("reload", "read the configuration again and apply what can change without touching registrations (admin)",
             [&] { return ask_and_show(options, "reload", Json::object(), gmctl::reload_view); });
-    auto* drain = command("drain", "refuse new registrations, let those that stand go on (admin)", [&] { return ask_and_show(options, "drain", {{"off", options.off}}, drain_view); });
+    auto* drain = command("drain", "refuse new registrations, let those that stand go on (admin)", [&] {
+        return ask_and_show(options, "drain", {{"off", options.off}}, drain_view);
+    });
     drain->add_flag("--off", options.off, "take new registrations again");
-    auto* level = command("log-level", "tell or set from which level on lines are logged (admin)", [&] { return ask_and_show(options, "log-level", {{"level", options.level}}, level_view); });
-    level->add_option("level", options.level, "debug, info, notice, warning or error")->check(CLI::IsMember({"debug", "info", "notice", "warning", "error"}));
-    auto* kernel = command("kernel", "guard policies, SAs, and the kernel's counters with what each one means", [&] { return ask_and_show(options, "kernel", {{"audit", options.audit}}, gmctl::kernel_view); });
-    kernel->add_flag("--audit", options.audit, "also list and sum up all SAs in the kernel (takes time with many phones)");
+    auto* level = command("log-level", "tell or set from which level on lines are logged (admin)", [&] {
+        return ask_and_show(options, "log-level", {{"level", options.level}}, level_view);
+    });
+    level->add_option("level", options.level, "debug, info, notice, warning or error")
+        ->check(CLI::IsMember({"debug", "info", "notice", "warning", "error"}));
+    auto* kernel = command("kernel", "guard policies, SAs, and the kernel's counters with what each one means", [&] {
+        return ask_and_show(options, "kernel", {{"audit", options.audit}}, gmctl::kernel_view);
+    });
+    kernel->add_flag("--audit", options.audit,
+                     "also list and sum up all SAs in the kernel (takes time with many phones)");
     auto* rates = command("top", "live rates of everything that is counted", [&] { return top(options); });
-    rates->add_option("-d,--interval", options.interval, "seconds between two looks")->check(CLI::Range(0.1, 3600.0))->capture_default_str();
+    rates->add_option("-d,--interval", options.interval, "seconds between two looks")
+        ->check(CLI::Range(0.1, 3600.0))
+        ->capture_default_str();
     rates->add_flag("--once", options.once, "look once and end");
 
     daemon::configure::Options shell;
-    auto* configure = command("configure", "change gmgate.toml in a shell: configure terminal, session-router, sip-interface, …; needs no running gmgated", [&] { return daemon::configure::run(shell); });
+    auto* configure = command(
+        "configure",
+        "change gmgate.toml in a shell: configure terminal, session-router, sip-interface, …; needs no running gmgated",
+        [&] { return daemon::configure::run(shell); });
     configure->add_option("-c,--config", shell.config, "file to change")->capture_default_str()->type_name("FILE");
     configure->add_option("--prompt", shell.prompt, "the word before # in the prompt")->capture_default_str();
 

@@ -18,7 +18,9 @@ void le(std::string& out, std::uint64_t value, int octets) {
 void be(std::string& out, std::uint64_t value, int octets) {
     for (int i = octets - 1; i >= 0; --i) out += static_cast<char>(value >> (8 * i));
 }
-void put_address(std::string& out, const Address& address) { out.append(reinterpret_cast<const char*>(address.bytes().data()), address.size()); }
+void put_address(std::string& out, const Address& address) {
+    out.append(reinterpret_cast<const char*>(address.bytes().data()), address.size());
+}
 
 // RFC 1071
 std::uint16_t checksum(std::string_view bytes) {

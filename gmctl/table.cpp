@@ -13,7 +13,9 @@ namespace {
 
 constexpr std::size_t kLeast = 6;  // a shrinking column keeps so many columns
 
-std::string cut(const std::string& text, std::size_t width) { return text.size() <= width ? text : text.substr(0, width - 1) + "…"; }
+std::string cut(const std::string& text, std::size_t width) {
+    return text.size() <= width ? text : text.substr(0, width - 1) + "…";
+}
 
 // "…" takes three octets and one column.
 std::string padded(const std::string& text, std::size_t width, bool right) {
@@ -59,7 +61,8 @@ std::string TextTable::text(std::size_t width) const {
     while (width != 0 && total > width) {  // the widest of those that may give way
         std::size_t victim = columns_.size();
         for (std::size_t i = 0; i < columns_.size(); ++i)
-            if (columns_[i].shrinks && widths[i] > kLeast && (victim == columns_.size() || widths[i] > widths[victim])) victim = i;
+            if (columns_[i].shrinks && widths[i] > kLeast && (victim == columns_.size() || widths[i] > widths[victim]))
+                victim = i;
         if (victim == columns_.size()) break;
         --widths[victim];
         --total;
@@ -67,7 +70,8 @@ std::string TextTable::text(std::size_t width) const {
     std::string out;
     const auto line = [&](const auto& cell_of) {
         std::string one;
-        for (std::size_t i = 0; i < columns_.size(); ++i) one += (i == 0 ? "" : "  ") + padded(cut(cell_of(i), widths[i]), widths[i], columns_[i].right);
+        for (std::size_t i = 0; i < columns_.size(); ++i)
+            one += (i == 0 ? "" : "  ") + padded(cut(cell_of(i), widths[i]), widths[i], columns_[i].right);
         one.erase(one.find_last_not_of(' ') + 1);
         out += one + '\n';
     };

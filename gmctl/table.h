@@ -10,14 +10,14 @@ namespace gmgate::gmctl {
 
 /// Columns of the terminal; 0 when standard output is none: nothing is cut then.
 std::size_t terminal_width();
-/// Text from the network as it may be shown: control characters and what is no printable ASCII as \xHH, so that no escape sequence
-/// reaches the terminal.
+/// Text from the network as it may be shown: control characters and what is no printable ASCII as \xHH, so that no
+/// escape sequence reaches the terminal.
 std::string printable(std::string_view text);
 
 struct Column {
     std::string title;
-    bool right = false;      ///< numbers
-    bool shrinks = false;    ///< may be cut, with "…" at its end, when the table is too wide
+    bool right = false;    ///< numbers
+    bool shrinks = false;  ///< may be cut, with "…" at its end, when the table is too wide
 };
 
 class TextTable {

@@ -5,12 +5,12 @@
 #include <cerrno>
 #include <cstring>
 
-#include <asio/posix/stream_descriptor.hpp>
-#include <asio/redirect_error.hpp>
-#include <asio/use_awaitable.hpp>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/use_awaitable.hpp>
 
 #include "base/secret.h"
 #include "ktls/kernel_keys.h"
@@ -52,7 +52,9 @@ public:
         return {};
     }
     SessionInfo info() const override { return info_; }
-    int native_handle() const override { return const_cast<asio::posix::stream_descriptor&>(descriptor_).native_handle(); }
+    int native_handle() const override {
+        return const_cast<asio::posix::stream_descriptor&>(descriptor_).native_handle();
+    }
 
     bool half_close() override {
         if (!descriptor_.is_open()) return false;
@@ -100,7 +102,8 @@ protected:
 
 private:
     void finish() {
-        // Kernel TLS may still hold records that TCP has no room for, and a FIN would lose them. A writable socket holds none.
+        // Kernel TLS may still hold records that TCP has no room for, and a FIN would lose them. A writable socket
+        // holds none.
         pollfd state{fd(), POLLOUT, 0};
         if (::poll(&state, 1, 0) == 1 && (state.revents & POLLOUT) != 0) ::shutdown(fd(), SHUT_WR);
     }
@@ -113,7 +116,8 @@ private:
 
 class KernelConnection final : public SocketConnection {
 public:
-    KernelConnection(const asio::any_io_executor& executor, SessionInfo info, std::shared_ptr<Counters> counters, std::unique_ptr<TrafficSecrets> secrets)
+    KernelConnection(const asio::any_io_executor& executor, SessionInfo info, std::shared_ptr<Counters> counters,
+                     std::unique_ptr<TrafficSecrets> secrets)
         : SocketConnection(executor, info, std::move(counters)), secrets_(std::move(secrets)) {}
     bool is_kernel() const override { return true; }
     void set_step_mark(StepMark mark) override { mark_ = mark; }
@@ -164,7 +168,8 @@ public:
                 }
                 ++counters().record_limit;
                 end_sending();
-                co_return failure(Reaction::broken, "the TLS key has been used for as many records as it may (RFC 8446 §5.5)");
+                co_return failure(Reaction::broken,
+                                  "the TLS key has been used for as many records as it may (RFC 8446 §5.5)");
             }
             const auto count = send_data(fd(), bytes);
             if (count >= 0) {
@@ -173,7 +178,8 @@ public:
                 if (bytes.empty()) co_return Result<void>{};
                 continue;
             }
-            if (count != -EAGAIN) co_return system_failure(Reaction::broken, "the connection failed", static_cast<int>(-count));
+            if (count != -EAGAIN)
+                co_return system_failure(Reaction::broken, "the connection failed", static_cast<int>(-count));
             if (!co_await ready(descriptor_base::wait_write)) break;
         }
         co_return closed();
@@ -187,7 +193,8 @@ private:
             if (receive_records(fd(), buffer).kind != RecordKind::data) break;
         wipe(buffer.data(), buffer.size());
     }
-    /// RFC 8446 §4.6.3: a KeyUpdate that is due goes out before any further data. False: it could not yet, or the key is used up.
+    /// RFC 8446 §4.6.3: a KeyUpdate that is due goes out before any further data. False: it could not yet, or the key
+    /// is used up.
     bool may_send_data() {
         if (records_sent_ >= kRecordLimit && secrets_) update_due_ = true;
         if (update_due_) return update_sending_keys();
@@ -202,7 +209,8 @@ private:
         return false;
     }
     Result<void> follow(bool update_requested) {
-        if (auto done = rekey(fd(), Direction::receive, info().cipher, secrets_->receive); !done) return refuse(Alert::internal_error, "KeyUpdate: " + done.error().text);
+        if (auto done = rekey(fd(), Direction::receive, info().cipher, secrets_->receive); !done)
+            return refuse(Alert::internal_error, "KeyUpdate: " + done.error().text);
         ++counters().rekeyed;
         if (!update_requested || has_ended_sending()) return {};
         update_due_ = true;  // many requests before there was room for an answer get one answer
@@ -224,7 +232,8 @@ private:
     Result<void> take_control(const Received& received) {
         switch (received.kind) {
             case RecordKind::data:
-            case RecordKind::nothing: return {};
+            case RecordKind::nothing:
+                return {};
             case RecordKind::empty:
             case RecordKind::warning:
                 if (++idle_records_ <= kIdleRecords) return {};
@@ -233,14 +242,17 @@ private:
                 ++counters().truncated;
                 peer_ended_ = true;
                 return {};
-            case RecordKind::close_notify: peer_ended_ = true; return {};
+            case RecordKind::close_notify:
+                peer_ended_ = true;
+                return {};
             case RecordKind::session_ticket:
                 if (info().role == Role::client && ++idle_records_ <= kIdleRecords) return {};
                 break;
             case RecordKind::renegotiation:
                 // RFC 5246 §7.2.2: a warning is the polite answer; who insists is cut off.
                 ++counters().renegotiations_refused;
-                if (std::exchange(renegotiation_refused_, true)) return refuse(Alert::unexpected_message, "the peer insists on TLS renegotiation");
+                if (std::exchange(renegotiation_refused_, true))
+                    return refuse(Alert::unexpected_message, "the peer insists on TLS renegotiation");
                 send_alert(fd(), Alert::no_renegotiation);
                 return {};
             case RecordKind::key_update:
@@ -248,13 +260,17 @@ private:
                     if (++idle_records_ <= kIdleRecords) return follow(received.update_requested);
                     break;
                 }
-                // The kernel (before 6.14) has one key per direction for good. The peer learns of an orderly end and connects again.
+                // The kernel (before 6.14) has one key per direction for good. The peer learns of an orderly end and
+                // connects again.
                 ++counters().key_updates;
-                return refuse(Alert::close_notify, "the peer changed its TLS keys (KeyUpdate), which kernel TLS cannot follow");
+                return refuse(Alert::close_notify,
+                              "the peer changed its TLS keys (KeyUpdate), which kernel TLS cannot follow");
             case RecordKind::alert:
                 ++counters().alerts_received;
                 give_up();
-                return failure(Reaction::broken, "the peer ended TLS with alert " + std::string(alert_name(received.alert)) + " (" + std::to_string(received.alert) + ")");
+                return failure(Reaction::broken, "the peer ended TLS with alert " +
+                                                     std::string(alert_name(received.alert)) + " (" +
+                                                     std::to_string(received.alert) + ")");
             case RecordKind::bad_tag:
                 ++counters().decrypt_errors;
                 return refuse(Alert::bad_record_mac, "a TLS record failed authentication");
@@ -267,10 +283,13 @@ private:
             case RecordKind::failed:
                 give_up();
                 return system_failure(Reaction::broken, "the connection failed", received.error);
-            case RecordKind::unexpected: break;
+            case RecordKind::unexpected:
+                break;
         }
         ++counters().bad_records;
-        return refuse(Alert::unexpected_message, "the peer sent a TLS message that has no place after the handshake, or too many that say nothing");
+        return refuse(
+            Alert::unexpected_message,
+            "the peer sent a TLS message that has no place after the handshake, or too many that say nothing");
     }
 
     bool peer_ended_ = false;
@@ -284,7 +303,8 @@ private:
 
 class UserConnection final : public SocketConnection {
 public:
-    UserConnection(const asio::any_io_executor& executor, std::unique_ptr<Session> session, std::shared_ptr<Counters> counters)
+    UserConnection(const asio::any_io_executor& executor, std::unique_ptr<Session> session,
+                   std::shared_ptr<Counters> counters)
         : SocketConnection(executor, session->info(), std::move(counters)), session_(std::move(session)) {}
     bool is_kernel() const override { return false; }
 
@@ -292,7 +312,8 @@ public:
         bool wait = !session_->has_pending();
         auto what = descriptor_base::wait_read;
         while (is_open()) {
-            if (wait && last_ != Progress::ended && last_ != Progress::failed && !co_await ready(what)) co_return closed();
+            if (wait && last_ != Progress::ended && last_ != Progress::failed && !co_await ready(what))
+                co_return closed();
             auto& buffer = scratch();
             std::size_t total = 0, count = 0;
             while (last_ != Progress::ended && last_ != Progress::failed && total < buffer.size()) {
@@ -318,7 +339,8 @@ public:
 
     std::size_t write_now(std::string_view bytes) override {
         std::size_t done = 0, count = 0;
-        while (done < bytes.size() && is_open() && session_->write(bytes.substr(done), count) == Progress::done) done += count;
+        while (done < bytes.size() && is_open() && session_->write(bytes.substr(done), count) == Progress::done)
+            done += count;
         return done;
     }
 
@@ -331,7 +353,9 @@ public:
             if (bytes.empty()) co_return Result<void>{};
             if (progress == Progress::failed || progress == Progress::ended) co_return broken();
             if (progress == Progress::done) continue;
-            if (!co_await ready(progress == Progress::want_read ? descriptor_base::wait_read : descriptor_base::wait_write)) break;
+            if (!co_await ready(progress == Progress::want_read ? descriptor_base::wait_read
+                                                                : descriptor_base::wait_write))
+                break;
         }
         co_return closed();
     }
@@ -345,11 +369,10 @@ private:
     }
     std::unexpected<Error> broken() {
         give_up();  // OpenSSL has sent its alert
-        if (session_->decrypt_failed())
-            ++counters().decrypt_errors;
-        else if (session_->failure_reason() == HandshakeFailure::peer_alert)
-            ++counters().alerts_received;
-        else if (session_->failure_reason() == HandshakeFailure::bad_message || session_->failure_reason() == HandshakeFailure::not_tls)
+        if (session_->decrypt_failed()) ++counters().decrypt_errors;
+        else if (session_->failure_reason() == HandshakeFailure::peer_alert) ++counters().alerts_received;
+        else if (session_->failure_reason() == HandshakeFailure::bad_message ||
+                 session_->failure_reason() == HandshakeFailure::not_tls)
             ++counters().bad_records;
         return failure(Reaction::broken, "the TLS connection failed: " + session_->failure_text());
     }
@@ -361,17 +384,21 @@ private:
 
 }  // namespace
 
-Result<std::unique_ptr<Connection>> make_kernel_connection(const asio::any_io_executor& executor, OwnedFd socket, SessionInfo info,
-                                                           std::shared_ptr<Counters> counters, std::unique_ptr<TrafficSecrets> for_rekey) {
+Result<std::unique_ptr<Connection>> make_kernel_connection(const asio::any_io_executor& executor, OwnedFd socket,
+                                                           SessionInfo info, std::shared_ptr<Counters> counters,
+                                                           std::unique_ptr<TrafficSecrets> for_rekey) {
     auto connection = std::make_unique<KernelConnection>(executor, info, std::move(counters), std::move(for_rekey));
-    if (auto watched = connection->watch(std::move(socket)); !watched) return std::unexpected(std::move(watched.error()));
+    if (auto watched = connection->watch(std::move(socket)); !watched)
+        return std::unexpected(std::move(watched.error()));
     return connection;
 }
 
 Result<std::unique_ptr<Connection>> make_user_connection(const asio::any_io_executor& executor, OwnedFd socket,
-                                                         std::unique_ptr<Session> session, std::shared_ptr<Counters> counters) {
+                                                         std::unique_ptr<Session> session,
+                                                         std::shared_ptr<Counters> counters) {
     auto connection = std::make_unique<UserConnection>(executor, std::move(session), std::move(counters));
-    if (auto watched = connection->watch(std::move(socket)); !watched) return std::unexpected(std::move(watched.error()));
+    if (auto watched = connection->watch(std::move(socket)); !watched)
+        return std::unexpected(std::move(watched.error()));
     return connection;
 }
 

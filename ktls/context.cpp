@@ -20,8 +20,8 @@
 namespace gmgate::ktls {
 namespace {
 
-// TS 33.210 §6.2.2 and §6.2.3, cut to what a kernel can carry: AEAD and forward secrecy only. Phones without AES instructions ask for
-// ChaCha20 first and get it (SSL_OP_PRIORITIZE_CHACHA).
+// TS 33.210 §6.2.2 and §6.2.3, cut to what a kernel can carry: AEAD and forward secrecy only. Phones without AES
+// instructions ask for ChaCha20 first and get it (SSL_OP_PRIORITIZE_CHACHA).
 constexpr const char* kSuites13 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 constexpr const char* kSuites12 =
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
@@ -71,7 +71,9 @@ Result<BioPtr> open_pem(const std::string& path, const std::string& what) {
 int no_passphrase(char*, int, int, void*) { return -1; }  // never ask on the terminal
 
 std::string lower(std::string text) {
-    std::ranges::transform(text, text.begin(), [](unsigned char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : static_cast<char>(c); });
+    std::ranges::transform(text, text.begin(), [](unsigned char c) {
+        return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : static_cast<char>(c);
+    });
     return text;
 }
 
@@ -87,7 +89,8 @@ std::vector<std::string> names_of(X509* certificate) {
         names.push_back(lower(std::string(bytes, static_cast<std::size_t>(ASN1_STRING_length(name->d.dNSName)))));
     }
     char common_name[256];
-    if (!all && X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, common_name, sizeof common_name) > 0)
+    if (!all && X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, common_name,
+                                          sizeof common_name) > 0)
         names.push_back(lower(common_name));
     std::ranges::sort(names);
     names.erase(std::ranges::unique(names).begin(), names.end());
@@ -107,32 +110,40 @@ Result<Loaded> load(const CertificateFiles& files) {
     if (!chain_file) return std::unexpected(std::move(chain_file.error()));
     out.leaf.reset(PEM_read_bio_X509_AUX(chain_file->get(), nullptr, no_passphrase, nullptr));
     if (!out.leaf)
-        return refuse(files.chain + " holds no certificate (" + take_openssl_error() + "): it must be PEM, the server's certificate first, then its intermediates");
+        return refuse(files.chain + " holds no certificate (" + take_openssl_error() +
+                      "): it must be PEM, the server's certificate first, then its intermediates");
     out.chain.reset(sk_X509_new_null());
-    while (X509* next = PEM_read_bio_X509(chain_file->get(), nullptr, no_passphrase, nullptr)) sk_X509_push(out.chain.get(), next);
+    while (X509* next = PEM_read_bio_X509(chain_file->get(), nullptr, no_passphrase, nullptr))
+        sk_X509_push(out.chain.get(), next);
     ERR_clear_error();  // the end of the file is an error to PEM_read
 
     auto key_file = open_pem(files.key, "private key");
     if (!key_file) return std::unexpected(std::move(key_file.error()));
     out.key.reset(PEM_read_bio_PrivateKey(key_file->get(), nullptr, no_passphrase, nullptr));
-    if (!out.key) return refuse(files.key + " holds no private key (" + take_openssl_error() + "): it must be PEM without a passphrase");
+    if (!out.key)
+        return refuse(files.key + " holds no private key (" + take_openssl_error() +
+                      "): it must be PEM without a passphrase");
 
     if (X509_check_private_key(out.leaf.get(), out.key.get()) != 1) {
         ERR_clear_error();
-        return refuse("the private key " + files.key + " does not belong to the certificate " + files.chain + ": name the files of one pair");
+        return refuse("the private key " + files.key + " does not belong to the certificate " + files.chain +
+                      ": name the files of one pair");
     }
     if (X509_cmp_current_time(X509_get0_notAfter(out.leaf.get())) <= 0)
-        return refuse("the certificate " + files.chain + " expired on " + day_of(X509_get0_notAfter(out.leaf.get())) + ": renew it");
+        return refuse("the certificate " + files.chain + " expired on " + day_of(X509_get0_notAfter(out.leaf.get())) +
+                      ": renew it");
     if (X509_cmp_current_time(X509_get0_notBefore(out.leaf.get())) > 0)
-        return refuse("the certificate " + files.chain + " is not valid before " + day_of(X509_get0_notBefore(out.leaf.get())) +
-                      ": check the clock of this machine");
+        return refuse("the certificate " + files.chain + " is not valid before " +
+                      day_of(X509_get0_notBefore(out.leaf.get())) + ": check the clock of this machine");
     std::tm end{};
     ASN1_TIME_to_tm(X509_get0_notAfter(out.leaf.get()), &end);
-    out.info = {files.chain, names_of(out.leaf.get()),
-                std::string(EVP_PKEY_get0_type_name(out.key.get())) + " " + std::to_string(EVP_PKEY_get_bits(out.key.get())),
-                std::chrono::system_clock::from_time_t(timegm(&end))};
+    out.info = {
+        files.chain, names_of(out.leaf.get()),
+        std::string(EVP_PKEY_get0_type_name(out.key.get())) + " " + std::to_string(EVP_PKEY_get_bits(out.key.get())),
+        std::chrono::system_clock::from_time_t(timegm(&end))};
     if (out.info.names.empty())
-        return refuse("the certificate " + files.chain + " names no host: it needs a DNS subjectAltName with the name that phones connect to");
+        return refuse("the certificate " + files.chain +
+                      " names no host: it needs a DNS subjectAltName with the name that phones connect to");
     return out;
 }
 
@@ -146,12 +157,16 @@ Result<SslContextPtr> make_context(const SSL_METHOD* method, bool allow_tls12, b
                        SSL_CTX_set_max_proto_version(ctx, allow_tls13 ? TLS1_3_VERSION : TLS1_2_VERSION) == 1 &&
                        SSL_CTX_set_ciphersuites(ctx, kSuites13) == 1 && SSL_CTX_set_cipher_list(ctx, kSuites12) == 1 &&
                        SSL_CTX_set1_groups_list(ctx, kGroups) == 1 && SSL_CTX_set1_sigalgs_list(ctx, kSignatures) == 1;
-    if (!ready) return failure(Reaction::internal, "OpenSSL lacks a suite, group or signature of TS 33.210: " + take_openssl_error());
+    if (!ready)
+        return failure(Reaction::internal,
+                       "OpenSSL lacks a suite, group or signature of TS 33.210: " + take_openssl_error());
     // SSL_OP_ENABLE_KTLS is set per session; system-wide openssl.cnf must not turn it on behind our back.
-    SSL_CTX_clear_options(ctx, SSL_OP_ENABLE_KTLS | SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION | SSL_OP_LEGACY_SERVER_CONNECT);
-    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA |
-                                 SSL_OP_CLEANSE_PLAINTEXT);
-    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_clear_options(ctx,
+                          SSL_OP_ENABLE_KTLS | SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION | SSL_OP_LEGACY_SERVER_CONNECT);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                 SSL_OP_PRIORITIZE_CHACHA | SSL_OP_CLEANSE_PLAINTEXT);
+    SSL_CTX_set_mode(ctx,
+                     SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_read_ahead(ctx, 0);  // what follows Finished stays in the socket, for the kernel to decrypt
     SSL_CTX_set_keylog_callback(ctx, keep_traffic_secret);
@@ -159,8 +174,11 @@ Result<SslContextPtr> make_context(const SSL_METHOD* method, bool allow_tls12, b
 }
 
 Result<void> trust(SSL_CTX* context, const std::string& ca_file) {
-    const bool trusted = ca_file.empty() ? SSL_CTX_set_default_verify_paths(context) == 1 : SSL_CTX_load_verify_locations(context, ca_file.c_str(), nullptr) == 1;
-    if (!trusted) return refuse("cannot load the trusted certificates " + ca_file + ": " + take_openssl_error() + "; it must be a readable PEM file");
+    const bool trusted = ca_file.empty() ? SSL_CTX_set_default_verify_paths(context) == 1
+                                         : SSL_CTX_load_verify_locations(context, ca_file.c_str(), nullptr) == 1;
+    if (!trusted)
+        return refuse("cannot load the trusted certificates " + ca_file + ": " + take_openssl_error() +
+                      "; it must be a readable PEM file");
     return {};
 }
 
@@ -171,11 +189,13 @@ Result<SslContextPtr> make_server_context(const ServerOptions& options) {
     if (!options.demand_client_certificate) {
         SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, nullptr);  // TS 33.203 §O.2.1: no client certificate is requested
     } else {
-        if (auto trusted = trust(ctx, options.client_ca_file); !trusted) return std::unexpected(std::move(trusted.error()));
+        if (auto trusted = trust(ctx, options.client_ca_file); !trusted)
+            return std::unexpected(std::move(trusted.error()));
         SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
-        SSL_CTX_set_session_id_context(ctx, reinterpret_cast<const unsigned char*>("core"), 4);  // resumption with certificates wants one
+        SSL_CTX_set_session_id_context(ctx, reinterpret_cast<const unsigned char*>("core"),
+                                       4);  // resumption with certificates wants one
     }
-    SSL_CTX_set_max_early_data(ctx, 0);                 // RFC 8446 §8: a REGISTER can be replayed
+    SSL_CTX_set_max_early_data(ctx, 0);  // RFC 8446 §8: a REGISTER can be replayed
     SSL_CTX_set_num_tickets(ctx, 1);
     SSL_CTX_set_timeout(ctx, options.session_lifetime.count());
     return context;
@@ -191,7 +211,8 @@ int server_name_callback(SSL* ssl, int* alert, void* argument) {
         const bool fits = std::ranges::any_of(identity.names, [&](const std::string& own) {
             if (own == name) return true;
             const auto dot = name.find('.');  // RFC 6125 §6.4.3: a wildcard stands for one label
-            return own.starts_with("*.") && dot != std::string::npos && dot > 0 && std::string_view(own).substr(1) == std::string_view(name).substr(dot);
+            return own.starts_with("*.") && dot != std::string::npos && dot > 0 &&
+                   std::string_view(own).substr(1) == std::string_view(name).substr(dot);
         });
         if (!fits) continue;
         if (&identity != &state.identities.front()) SSL_set_SSL_CTX(ssl, identity.context.get());
@@ -201,8 +222,10 @@ int server_name_callback(SSL* ssl, int* alert, void* argument) {
     return state.strict_server_name ? SSL_TLSEXT_ERR_ALERT_FATAL : SSL_TLSEXT_ERR_OK;
 }
 
-Result<std::shared_ptr<const Context::State>> load_server(const ServerOptions& options, const std::shared_ptr<TicketKeys>& tickets) {
-    if (options.certificates.empty()) return refuse("no certificate is configured: a TLS server needs a certificate and its key");
+Result<std::shared_ptr<const Context::State>> load_server(const ServerOptions& options,
+                                                          const std::shared_ptr<TicketKeys>& tickets) {
+    if (options.certificates.empty())
+        return refuse("no certificate is configured: a TLS server needs a certificate and its key");
     auto state = std::make_shared<Context::State>();
     state->tickets = tickets;
     state->strict_server_name = options.strict_server_name;
@@ -220,7 +243,8 @@ Result<std::shared_ptr<const Context::State>> load_server(const ServerOptions& o
             identity = std::prev(state->identities.end());
         }
         // The last argument: a second certificate of the same names and key type is a mistake, not an update.
-        if (SSL_CTX_use_cert_and_key(identity->context.get(), loaded->leaf.get(), loaded->key.get(), loaded->chain.get(), 0) != 1)
+        if (SSL_CTX_use_cert_and_key(identity->context.get(), loaded->leaf.get(), loaded->key.get(),
+                                     loaded->chain.get(), 0) != 1)
             return refuse("the certificate " + files.chain + " cannot be used: " + take_openssl_error() +
                           " (one certificate per key type and set of names, RSA of 2048 bits or more)");
         state->certificates.push_back(std::move(loaded->info));
@@ -235,7 +259,8 @@ Result<std::shared_ptr<const Context::State>> load_client(const ClientOptions& o
     auto ssl = make_context(TLS_client_method(), options.allow_tls12, options.allow_tls13);
     if (!ssl) return std::unexpected(std::move(ssl.error()));
     if (options.verify)
-        if (auto trusted = trust(ssl->get(), options.ca_file); !trusted) return std::unexpected(std::move(trusted.error()));
+        if (auto trusted = trust(ssl->get(), options.ca_file); !trusted)
+            return std::unexpected(std::move(trusted.error()));
     SSL_CTX_set_verify(ssl->get(), options.verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
     auto state = std::make_shared<Context::State>();
     for (const auto& files : options.certificates) {
@@ -292,7 +317,9 @@ std::chrono::system_clock::time_point Context::expires() const {
     return first;
 }
 
-bool Context::expires_within(std::chrono::seconds ahead) const { return expires() <= std::chrono::system_clock::now() + ahead; }
+bool Context::expires_within(std::chrono::seconds ahead) const {
+    return expires() <= std::chrono::system_clock::now() + ahead;
+}
 const std::vector<CertificateInfo>& Context::certificates() const { return state_->certificates; }
 
 }  // namespace gmgate::ktls

@@ -21,18 +21,18 @@ struct CertificateFiles {
 };
 
 struct ServerOptions {
-    /// Certificates with the same names and different key types (ECDSA, RSA) stand side by side, and the client's abilities pick
-    /// one. Other names form another identity that SNI picks; the first identity serves everybody else.
+    /// Certificates with the same names and different key types (ECDSA, RSA) stand side by side, and the client's
+    /// abilities pick one. Other names form another identity that SNI picks; the first identity serves everybody else.
     std::vector<CertificateFiles> certificates{};
     bool allow_tls12 = true;
     bool allow_tls13 = true;
     /// A handshake whose SNI names none of the certificates gets alert unrecognized_name instead of the first identity.
     bool strict_server_name = false;
-    /// How long a session can be resumed; ticket keys are replaced in the same rhythm. TS 33.203 §O.2.1: one hour, or at least
-    /// longer than the time between registrations.
+    /// How long a session can be resumed; ticket keys are replaced in the same rhythm. TS 33.203 §O.2.1: one hour, or
+    /// at least longer than the time between registrations.
     std::chrono::seconds session_lifetime{3600};
-    /// Not on Gm (F-5): demand a certificate of the client, signed by one of `client_ca_file` (empty: the system's) and for the SIP domain
-    /// one of the SIP domains `client_names` (RFC 5922; empty: any).
+    /// Not on Gm (F-5): demand a certificate of the client, signed by one of `client_ca_file` (empty: the system's) and
+    /// for the SIP domain one of the SIP domains `client_names` (RFC 5922; empty: any).
     bool demand_client_certificate = false;
     std::string client_ca_file{};
     std::vector<std::string> client_names{};
@@ -41,7 +41,8 @@ struct ServerOptions {
 struct ClientOptions {
     std::string ca_file{};      ///< PEM; empty: the system's
     bool verify = true;         ///< chain and `server_name`; off only in tests
-    std::string server_name{};  ///< sent as SNI; the SIP domain that the certificate must be for, by RFC 5922 (see sip_domain.h)
+    std::string server_name{};  ///< sent as SNI; the SIP domain that the certificate must be for, by RFC 5922 (see
+                                ///< sip_domain.h)
     std::vector<CertificateFiles> certificates{};  ///< shown when the server asks for one
     bool allow_tls12 = true;
     bool allow_tls13 = true;
@@ -54,15 +55,17 @@ struct CertificateInfo {
     std::chrono::system_clock::time_point expires;
 };
 
-/// A value: copies share what was loaded. Handshakes keep the state they began with, so a reload disturbs nobody. One thread.
+/// A value: copies share what was loaded. Handshakes keep the state they began with, so a reload disturbs nobody. One
+/// thread.
 class Context {
 public:
-    /// Everything is checked before anything is used: files readable, key fits, certificate valid today. Reaction::refused with the
-    /// file, the reason and the fix.
+    /// Everything is checked before anything is used: files readable, key fits, certificate valid today.
+    /// Reaction::refused with the file, the reason and the fix.
     static Result<Context> server(ServerOptions options);
     static Result<Context> client(ClientOptions options);
 
-    /// Reads the files again. On an error everything stays as it is. A server's ticket keys are kept: sessions can still be resumed.
+    /// Reads the files again. On an error everything stays as it is. A server's ticket keys are kept: sessions can
+    /// still be resumed.
     Result<void> reload();
     /// When the first of the certificates ends (time_point::max() for a client that shows none).
     std::chrono::system_clock::time_point expires() const;

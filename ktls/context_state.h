@@ -27,10 +27,12 @@ struct Identity {
 struct Context::State {
     std::vector<Identity> identities;  ///< the first one is the default; never empty
     std::vector<CertificateInfo> certificates;
-    std::shared_ptr<TicketKeys> tickets;  ///< shared: OpenSSL's callbacks use them for as long as a handshake of any generation runs
+    std::shared_ptr<TicketKeys>
+        tickets;  ///< shared: OpenSSL's callbacks use them for as long as a handshake of any generation runs
     bool strict_server_name = false;
-    bool verify = false;      ///< the peer must show a certificate of one of peer_names
-    std::vector<std::string> peer_names;  ///< SIP domains, one of which it must be for; empty: any that the trusted ones signed
+    bool verify = false;  ///< the peer must show a certificate of one of peer_names
+    std::vector<std::string>
+        peer_names;  ///< SIP domains, one of which it must be for; empty: any that the trusted ones signed
 };
 
 /// Takes OpenSSL's error queue of this thread: its first reason as text, and leaves the queue empty.

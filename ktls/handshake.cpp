@@ -4,6 +4,10 @@
 #include <csignal>
 #include <optional>
 
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <asio/associated_executor.hpp>
 #include <asio/async_result.hpp>
 #include <asio/posix/stream_descriptor.hpp>
@@ -12,10 +16,6 @@
 #include <asio/steady_timer.hpp>
 #include <asio/thread_pool.hpp>
 #include <asio/use_awaitable.hpp>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/socket.h>
 
 #include "ktls/handoff.h"
 #include "ktls/session.h"
@@ -35,7 +35,8 @@ struct Step {
 
     void run() {
         progress = session->handshake();
-        if (progress == Progress::done && try_kernel) in_kernel = hand_off(*session, fd, keep_secrets ? &secrets : nullptr);
+        if (progress == Progress::done && try_kernel)
+            in_kernel = hand_off(*session, fd, keep_secrets ? &secrets : nullptr);
     }
 };
 
@@ -62,7 +63,8 @@ struct Deadline {
 
 void tune(int fd, std::chrono::milliseconds user_timeout) {
     const int on = 1;
-    // Before the handshake: with kernel TLS OpenSSL 3.0 flushes before ChangeCipherSpec, and Nagle's algorithm would cost 50 ms.
+    // Before the handshake: with kernel TLS OpenSSL 3.0 flushes before ChangeCipherSpec, and Nagle's algorithm would
+    // cost 50 ms.
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     const auto timeout = static_cast<unsigned>(user_timeout.count());
     ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
@@ -71,11 +73,15 @@ void tune(int fd, std::chrono::milliseconds user_timeout) {
 
 Reaction reaction_to(HandshakeFailure failure) {
     switch (failure) {
-        case HandshakeFailure::kernel: return Reaction::refused;
-        case HandshakeFailure::internal: return Reaction::internal;
+        case HandshakeFailure::kernel:
+            return Reaction::refused;
+        case HandshakeFailure::internal:
+            return Reaction::internal;
         case HandshakeFailure::timed_out:
-        case HandshakeFailure::peer_closed: return Reaction::broken;
-        default: return Reaction::reject;
+        case HandshakeFailure::peer_closed:
+            return Reaction::broken;
+        default:
+            return Reaction::reject;
     }
 }
 
@@ -132,7 +138,8 @@ Handshaker::~Handshaker() {
     if (!impl_) return;
     impl_->pool->stop();
     impl_->pool->join();
-    const auto pool = std::move(impl_->pool);  // steps that were still queued, and their coroutines, go with it, on this thread
+    const auto pool =
+        std::move(impl_->pool);  // steps that were still queued, and their coroutines, go with it, on this thread
 }
 
 bool Handshaker::uses_kernel() const { return impl_->use_kernel; }
@@ -151,7 +158,8 @@ Task<Result<Established>> Handshaker::connect(OwnedFd socket, Context context, s
     return run(impl_, std::move(socket), std::move(context), Role::client, limit);
 }
 
-Task<Result<Established>> Handshaker::run(std::shared_ptr<Impl> impl, OwnedFd socket, Context context, Role role, std::chrono::milliseconds limit) {
+Task<Result<Established>> Handshaker::run(std::shared_ptr<Impl> impl, OwnedFd socket, Context context, Role role,
+                                          std::chrono::milliseconds limit) {
     struct InProgress {
         explicit InProgress(Impl* i) : impl(i) { ++impl->in_progress; }
         InProgress(const InProgress&) = delete;
@@ -191,15 +199,20 @@ Task<Result<Established>> Handshaker::run(std::shared_ptr<Impl> impl, OwnedFd so
         if (!impl->pool) co_return impl->fail(HandshakeFailure::internal, "TLS is shutting down");
         co_await async_run(*impl->pool, step, asio::use_awaitable);
         if (step.progress != Progress::want_read && step.progress != Progress::want_write) break;
-        const auto what = step.progress == Progress::want_read ? asio::posix::descriptor_base::wait_read : asio::posix::descriptor_base::wait_write;
+        const auto what = step.progress == Progress::want_read ? asio::posix::descriptor_base::wait_read
+                                                               : asio::posix::descriptor_base::wait_write;
         if (!deadline->expired) co_await descriptor.async_wait(what, asio::redirect_error(asio::use_awaitable, error));
-        if (deadline->expired) co_return impl->fail(HandshakeFailure::timed_out, "no handshake within " + std::to_string(limit.count()) + " ms");
+        if (deadline->expired)
+            co_return impl->fail(HandshakeFailure::timed_out,
+                                 "no handshake within " + std::to_string(limit.count()) + " ms");
         if (error) co_return impl->fail(HandshakeFailure::peer_closed, error.message());
     }
     if (step.progress != Progress::done) co_return impl->fail(session->failure_reason(), session->failure_text());
     if (!step.in_kernel) co_return impl->fail(HandshakeFailure::kernel, step.in_kernel.error().text);
     if (!*step.in_kernel && impl->mode == KernelTls::required)
-        co_return impl->fail(HandshakeFailure::kernel, "the kernel cannot carry this connection (max_fragment_length?), and kernel TLS is required");
+        co_return impl->fail(
+            HandshakeFailure::kernel,
+            "the kernel cannot carry this connection (max_fragment_length?), and kernel TLS is required");
 
     deadline->descriptor = nullptr;
     Established out;
@@ -207,16 +220,18 @@ Task<Result<Established>> Handshaker::run(std::shared_ptr<Impl> impl, OwnedFd so
     out.suite = session->suite();
     out.server_name = session->server_name();
     auto counters = impl->counters;
-    auto connection = *step.in_kernel ? make_kernel_connection(impl->loop, OwnedFd(descriptor.release()), out.info, counters, step.secrets.send.empty() ? nullptr : std::make_unique<TrafficSecrets>(std::move(step.secrets)))
-                                      : make_user_connection(impl->loop, OwnedFd(descriptor.release()), std::move(session), counters);
+    auto connection =
+        *step.in_kernel
+            ? make_kernel_connection(
+                  impl->loop, OwnedFd(descriptor.release()), out.info, counters,
+                  step.secrets.send.empty() ? nullptr : std::make_unique<TrafficSecrets>(std::move(step.secrets)))
+            : make_user_connection(impl->loop, OwnedFd(descriptor.release()), std::move(session), counters);
     if (!connection) co_return impl->fail(HandshakeFailure::internal, connection.error().text);
     out.connection = std::move(*connection);
     ++counters->handshakes_ok;
     if (out.info.resumed) ++counters->resumed;
-    if (*step.in_kernel)
-        ++counters->handed_to_kernel;
-    else if (impl->mode != KernelTls::off)
-        ++counters->fallback;
+    if (*step.in_kernel) ++counters->handed_to_kernel;
+    else if (impl->mode != KernelTls::off) ++counters->fallback;
     co_return out;
 }
 

@@ -1,5 +1,5 @@
-// Handshakes off the main loop: OpenSSL computes on a few threads, waiting is done on the loop, so half a handshake held open costs no
-// thread.
+// Handshakes off the main loop: OpenSSL computes on a few threads, waiting is done on the loop, so half a handshake
+// held open costs no thread.
 #pragma once
 
 #include <chrono>
@@ -19,8 +19,8 @@ namespace gmgate::ktls {
 struct HandshakerOptions {
     KernelTls kernel = KernelTls::preferred;
     unsigned threads = 2;
-    /// Follow KeyUpdate on kernel connections of TLS 1.3 where the kernel can (6.14 and later). Both traffic secrets of such a connection
-    /// then stay in this process, each in a Secret.
+    /// Follow KeyUpdate on kernel connections of TLS 1.3 where the kernel can (6.14 and later). Both traffic secrets of
+    /// such a connection then stay in this process, each in a Secret.
     bool rekey = false;
     std::chrono::milliseconds user_timeout{10000};  ///< TCP_USER_TIMEOUT: how long a peer may be gone unnoticed
 };
@@ -32,17 +32,19 @@ struct Established {
     std::string server_name;  ///< SNI; empty without. From the peer: escape before use.
 };
 
-/// Limits per address and in total are the caller's: ask before accept(). Lives on the loop's thread, and ends before the loop does.
+/// Limits per address and in total are the caller's: ask before accept(). Lives on the loop's thread, and ends before
+/// the loop does.
 class Handshaker {
 public:
-    /// Tries the kernel once (ktls_available). With KernelTls::required and a kernel that cannot: Reaction::refused with the fix.
+    /// Tries the kernel once (ktls_available). With KernelTls::required and a kernel that cannot: Reaction::refused
+    /// with the fix.
     static Result<Handshaker> make(asio::any_io_executor loop, HandshakerOptions options);
     Handshaker(Handshaker&&) noexcept;
     Handshaker& operator=(Handshaker&&) = delete;
     ~Handshaker();
 
-    /// Server side of a handshake on a connected socket. `limit` is for all of it. The socket is closed on failure; the error's text
-    /// begins with the HandshakeFailure and suits a log line.
+    /// Server side of a handshake on a connected socket. `limit` is for all of it. The socket is closed on failure; the
+    /// error's text begins with the HandshakeFailure and suits a log line.
     Task<Result<Established>> accept(OwnedFd socket, Context context, std::chrono::milliseconds limit);
     /// Client side, with a client context.
     Task<Result<Established>> connect(OwnedFd socket, Context context, std::chrono::milliseconds limit);
@@ -62,7 +64,8 @@ public:
 private:
     struct Impl;
     explicit Handshaker(std::shared_ptr<Impl> impl);
-    static Task<Result<Established>> run(std::shared_ptr<Impl> impl, OwnedFd socket, Context context, Role role, std::chrono::milliseconds limit);
+    static Task<Result<Established>> run(std::shared_ptr<Impl> impl, OwnedFd socket, Context context, Role role,
+                                         std::chrono::milliseconds limit);
     std::shared_ptr<Impl> impl_;  // shared with handshakes under way, which a shutdown may overtake
 };
 

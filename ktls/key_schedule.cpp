@@ -48,7 +48,8 @@ bool expand_label(const TrafficSecret& secret, std::string_view label, std::span
     if (secret.size() == 48) std::memcpy(digest, "SHA384", 7);
     const auto bytes = secret.expose();
     const OSSL_PARAM parameters[] = {
-        OSSL_PARAM_construct_int(OSSL_KDF_PARAM_MODE, &mode), OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
+        OSSL_PARAM_construct_int(OSSL_KDF_PARAM_MODE, &mode),
+        OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
         OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, const_cast<std::uint8_t*>(bytes.data()), bytes.size()),
         OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info.data(), size), OSSL_PARAM_construct_end()};
     return EVP_KDF_derive(context.get(), out.data(), out.size(), parameters) == 1;
@@ -56,7 +57,8 @@ bool expand_label(const TrafficSecret& secret, std::string_view label, std::span
 
 Result<TrafficKeys> traffic_keys(const TrafficSecret& secret, Cipher cipher) {
     const std::size_t expected = cipher == Cipher::aes_256_gcm ? 48 : 32;
-    if (secret.size() != expected) return failure(Reaction::internal, "the handshake left no traffic secret of the suite's length");
+    if (secret.size() != expected)
+        return failure(Reaction::internal, "the handshake left no traffic secret of the suite's length");
     TrafficKeys keys;
     if (!expand_label(secret, "key", keys.key.expose_for_writing(cipher == Cipher::aes_128_gcm ? 16 : 32)) ||
         !expand_label(secret, "iv", keys.iv.expose_for_writing(12)))

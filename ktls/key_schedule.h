@@ -19,8 +19,8 @@ struct TrafficKeys {
     Secret<12> iv;
 };
 
-/// HKDF-Expand-Label(secret, label, "", length) of RFC 8446 §7.1; the hash follows from the secret's length (32: SHA-256, 48:
-/// SHA-384). Fills `out`; false when OpenSSL refuses.
+/// HKDF-Expand-Label(secret, label, "", length) of RFC 8446 §7.1; the hash follows from the secret's length (32:
+/// SHA-256, 48: SHA-384). Fills `out`; false when OpenSSL refuses.
 bool expand_label(const TrafficSecret& secret, std::string_view label, std::span<std::uint8_t> out);
 /// Key and IV of one direction.
 Result<TrafficKeys> traffic_keys(const TrafficSecret& secret, Cipher cipher);
@@ -35,8 +35,8 @@ struct KeptSecret {
     Role role = Role::server;
     TrafficSecrets secrets;
 };
-/// OpenSSL's keylog callback: keeps the application traffic secrets in the KeptSecret that is the SSL's app data (none: nothing is kept), and
-/// lets everything else go.
+/// OpenSSL's keylog callback: keeps the application traffic secrets in the KeptSecret that is the SSL's app data (none:
+/// nothing is kept), and lets everything else go.
 void keep_traffic_secret(const ssl_st* ssl, const char* line);
 
 }  // namespace gmgate::ktls

@@ -29,22 +29,23 @@ Received judge_alert(std::span<const char> record) {
     }
     const auto level = static_cast<unsigned char>(record[0]);
     out.alert = static_cast<std::uint8_t>(record[1]);
-    if (out.alert == static_cast<std::uint8_t>(Alert::close_notify))
-        out.kind = RecordKind::close_notify;
-    else if (out.alert == kUserCanceled || (level == 1 && out.alert == static_cast<std::uint8_t>(Alert::no_renegotiation)))
+    if (out.alert == static_cast<std::uint8_t>(Alert::close_notify)) out.kind = RecordKind::close_notify;
+    else if (out.alert == kUserCanceled ||
+             (level == 1 && out.alert == static_cast<std::uint8_t>(Alert::no_renegotiation)))
         out.kind = RecordKind::warning;
-    else
-        out.kind = RecordKind::alert;  // RFC 8446 §6: any other alert is fatal, whatever its level says
+    else out.kind = RecordKind::alert;  // RFC 8446 §6: any other alert is fatal, whatever its level says
     return out;
 }
 
-// A record may hold several messages. One that goes on in the next record is none we wait for, and nothing may follow a KeyUpdate, whose
-// successor is under other keys (RFC 8446 §5.1).
+// A record may hold several messages. One that goes on in the next record is none we wait for, and nothing may follow a
+// KeyUpdate, whose successor is under other keys (RFC 8446 §5.1).
 Received judge_handshake(std::span<const char> record) {
     Received out;
     out.kind = RecordKind::unexpected;
     while (!record.empty()) {
-        const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(record[i])); };
+        const auto byte = [&](std::size_t i) {
+            return static_cast<std::size_t>(static_cast<unsigned char>(record[i]));
+        };
         const std::size_t length = record.size() < 4 ? 0 : 4 + (byte(1) << 16 | byte(2) << 8 | byte(3));
         if (length == 0) return {.kind = RecordKind::unexpected};
         switch (byte(0)) {
@@ -54,9 +55,13 @@ Received judge_handshake(std::span<const char> record) {
                 out.update_requested = byte(4) == 1;
                 return out;
             case kHelloRequest:
-            case kClientHello: return {.kind = RecordKind::renegotiation};
-            case kNewSessionTicket: out.kind = RecordKind::session_ticket; break;
-            default: return {.kind = RecordKind::unexpected};
+            case kClientHello:
+                return {.kind = RecordKind::renegotiation};
+            case kNewSessionTicket:
+                out.kind = RecordKind::session_ticket;
+                break;
+            default:
+                return {.kind = RecordKind::unexpected};
         }
         if (length > record.size()) return {.kind = RecordKind::unexpected};
         record = record.subspan(length);
@@ -99,12 +104,24 @@ Received receive_records(int fd, std::span<char> buffer) {
     if (count < 0) {
         out.error = errno;
         switch (out.error) {
-            case EAGAIN: out.kind = RecordKind::nothing; break;
-            case EBADMSG: out.kind = RecordKind::bad_tag; break;
-            case EMSGSIZE: out.kind = RecordKind::oversized; break;
-            case EINVAL: out.kind = RecordKind::bad_version; break;
-            case EKEYEXPIRED: out.kind = RecordKind::key_update; break;  // kernel 6.14 and later, after it has shown us the KeyUpdate
-            default: out.kind = RecordKind::failed; break;
+            case EAGAIN:
+                out.kind = RecordKind::nothing;
+                break;
+            case EBADMSG:
+                out.kind = RecordKind::bad_tag;
+                break;
+            case EMSGSIZE:
+                out.kind = RecordKind::oversized;
+                break;
+            case EINVAL:
+                out.kind = RecordKind::bad_version;
+                break;
+            case EKEYEXPIRED:
+                out.kind = RecordKind::key_update;
+                break;  // kernel 6.14 and later, after it has shown us the KeyUpdate
+            default:
+                out.kind = RecordKind::failed;
+                break;
         }
         return out;
     }
@@ -120,9 +137,13 @@ Received receive_records(int fd, std::span<char> buffer) {
             out.kind = size == 0 ? RecordKind::empty : RecordKind::data;
             out.size = size;
             return out;
-        case kAlert: return judge_alert(buffer.first(size));
-        case kHandshake: return judge_handshake(buffer.first(size));
-        default: out.kind = RecordKind::unexpected; return out;
+        case kAlert:
+            return judge_alert(buffer.first(size));
+        case kHandshake:
+            return judge_handshake(buffer.first(size));
+        default:
+            out.kind = RecordKind::unexpected;
+            return out;
     }
 }
 
@@ -147,20 +168,34 @@ bool send_key_update(int fd) {
 
 std::string_view alert_name(std::uint8_t description) {
     switch (description) {
-        case 0: return "close_notify";
-        case 10: return "unexpected_message";
-        case 20: return "bad_record_mac";
-        case 22: return "record_overflow";
-        case 40: return "handshake_failure";
-        case 42: return "bad_certificate";
-        case 47: return "illegal_parameter";
-        case 50: return "decode_error";
-        case 51: return "decrypt_error";
-        case 70: return "protocol_version";
-        case 80: return "internal_error";
-        case 90: return "user_canceled";
-        case 100: return "no_renegotiation";
-        default: return "another";
+        case 0:
+            return "close_notify";
+        case 10:
+            return "unexpected_message";
+        case 20:
+            return "bad_record_mac";
+        case 22:
+            return "record_overflow";
+        case 40:
+            return "handshake_failure";
+        case 42:
+            return "bad_certificate";
+        case 47:
+            return "illegal_parameter";
+        case 50:
+            return "decode_error";
+        case 51:
+            return "decrypt_error";
+        case 70:
+            return "protocol_version";
+        case 80:
+            return "internal_error";
+        case 90:
+            return "user_canceled";
+        case 100:
+            return "no_renegotiation";
+        default:
+            return "another";
     }
 }
 

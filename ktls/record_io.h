@@ -1,11 +1,12 @@
-// Records on a socket whose TLS the kernel does: data with send and recvmsg, everything else by control message. Never waits.
+// Records on a socket whose TLS the kernel does: data with send and recvmsg, everything else by control message. Never
+// waits.
 #pragma once
 
+#include <sys/types.h>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <sys/types.h>
 
 #include "ktls/types.h"
 
@@ -13,10 +14,10 @@ namespace gmgate::ktls {
 
 /// What the next records are. One call stops where the kind changes.
 enum class RecordKind : std::uint8_t {
-    data,            ///< `size` bytes, perhaps of several records
-    nothing,         ///< no whole record has come yet
-    empty,           ///< a record without data: legal (RFC 8446 §5.1), and says nothing
-    end,             ///< TCP ended without close_notify
+    data,     ///< `size` bytes, perhaps of several records
+    nothing,  ///< no whole record has come yet
+    empty,    ///< a record without data: legal (RFC 8446 §5.1), and says nothing
+    end,      ///< TCP ended without close_notify
     close_notify,
     warning,         ///< an alert to be passed over
     alert,           ///< fatal: `alert` says which
@@ -27,7 +28,7 @@ enum class RecordKind : std::uint8_t {
     bad_tag,         ///< a record failed authentication
     oversized,
     bad_version,
-    failed,          ///< `error`
+    failed,  ///< `error`
 };
 
 struct Received {
@@ -38,8 +39,8 @@ struct Received {
     int error = 0;
 };
 
-/// The one way to read: a read without control space would fail at the first alert (kernel 6.1: EIO). Bytes whose record type the
-/// kernel does not report are never taken for data. `buffer` holds a whole record (16 KiB or more).
+/// The one way to read: a read without control space would fail at the first alert (kernel 6.1: EIO). Bytes whose
+/// record type the kernel does not report are never taken for data. `buffer` holds a whole record (16 KiB or more).
 Received receive_records(int fd, std::span<char> buffer);
 /// How many bytes the kernel took; negative: -errno (-EAGAIN: none now).
 ssize_t send_data(int fd, std::string_view bytes);
@@ -57,8 +58,8 @@ enum class Alert : std::uint8_t {
 std::string_view alert_name(std::uint8_t description);
 /// Sends an alert if the socket takes it now; close_notify and no_renegotiation are warnings, the others fatal.
 bool send_alert(int fd, Alert alert);
-/// Sends KeyUpdate without asking for one back, RFC 8446 §4.6.3; what is sent afterwards belongs under the next keys. False: not now (try
-/// again when the socket is writable), and nothing was sent.
+/// Sends KeyUpdate without asking for one back, RFC 8446 §4.6.3; what is sent afterwards belongs under the next keys.
+/// False: not now (try again when the socket is writable), and nothing was sent.
 bool send_key_update(int fd);
 
 }  // namespace gmgate::ktls

@@ -20,27 +20,36 @@ HandshakeFailure classify(int reason) {
         case SSL_R_HTTPS_PROXY_REQUEST:
         case SSL_R_WRONG_VERSION_NUMBER:
         case SSL_R_BAD_RECORD_TYPE:
-        case SSL_R_UNKNOWN_PROTOCOL: return HandshakeFailure::not_tls;
+        case SSL_R_UNKNOWN_PROTOCOL:
+            return HandshakeFailure::not_tls;
         case SSL_R_UNSUPPORTED_PROTOCOL:
         case SSL_R_VERSION_TOO_LOW:
         case SSL_R_INAPPROPRIATE_FALLBACK:
-        case SSL_R_NO_PROTOCOLS_AVAILABLE: return HandshakeFailure::no_common_version;
+        case SSL_R_NO_PROTOCOLS_AVAILABLE:
+            return HandshakeFailure::no_common_version;
         case SSL_R_NO_SHARED_CIPHER:
         case SSL_R_NO_SUITABLE_KEY_SHARE:
         case SSL_R_NO_SUITABLE_GROUPS:
         case SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM:
-        case SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS: return HandshakeFailure::no_common_cipher;
-        case SSL_R_UNEXPECTED_EOF_WHILE_READING: return HandshakeFailure::peer_closed;
-        case SSL_R_CERTIFICATE_VERIFY_FAILED: return HandshakeFailure::certificate;
-        case SSL_R_CALLBACK_FAILED: return HandshakeFailure::unknown_name;  // the only callback of ours that refuses
-        default: break;
+        case SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS:
+            return HandshakeFailure::no_common_cipher;
+        case SSL_R_UNEXPECTED_EOF_WHILE_READING:
+            return HandshakeFailure::peer_closed;
+        case SSL_R_CERTIFICATE_VERIFY_FAILED:
+            return HandshakeFailure::certificate;
+        case SSL_R_CALLBACK_FAILED:
+            return HandshakeFailure::unknown_name;  // the only callback of ours that refuses
+        default:
+            break;
     }
-    return reason >= SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256 ? HandshakeFailure::peer_alert : HandshakeFailure::bad_message;
+    return reason >= SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256 ? HandshakeFailure::peer_alert
+                                                                                 : HandshakeFailure::bad_message;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Session>> Session::make(std::shared_ptr<const Context::State> state, int fd, Role role, bool kernel) {
+Result<std::unique_ptr<Session>> Session::make(std::shared_ptr<const Context::State> state, int fd, Role role,
+                                               bool kernel) {
     ERR_clear_error();
     auto session = std::make_unique<Session>();
     session->state_ = std::move(state);
@@ -58,12 +67,11 @@ Result<std::unique_ptr<Session>> Session::make(std::shared_ptr<const Context::St
         if (ready) SSL_set_bio(ssl, bio, bio);
     }
     const auto& names = session->state_->peer_names;
-    if (ready && role == Role::client && !names.empty()) ready = SSL_set_tlsext_host_name(ssl, names.front().c_str()) == 1;
+    if (ready && role == Role::client && !names.empty())
+        ready = SSL_set_tlsext_host_name(ssl, names.front().c_str()) == 1;
     if (!ready) return failure(Reaction::exhausted, "OpenSSL makes no connection: " + take_openssl_error());
-    if (role == Role::server)
-        SSL_set_accept_state(ssl);
-    else
-        SSL_set_connect_state(ssl);
+    if (role == Role::server) SSL_set_accept_state(ssl);
+    else SSL_set_connect_state(ssl);
     return session;
 }
 
@@ -74,23 +82,29 @@ void Session::explain() {
         decrypt_failed_ = ERR_GET_REASON(code) == SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC;
         const long verified = SSL_get_verify_result(ssl_.get());
         text_ = take_openssl_error();
-        if (reason_ == HandshakeFailure::certificate && verified != X509_V_OK) text_ = X509_verify_cert_error_string(verified);
+        if (reason_ == HandshakeFailure::certificate && verified != X509_V_OK)
+            text_ = X509_verify_cert_error_string(verified);
     }
 }
 
 Progress Session::judge(int result) {
     const int saved = errno;
     switch (SSL_get_error(ssl_.get(), result)) {
-        case SSL_ERROR_NONE: return Progress::done;
-        case SSL_ERROR_WANT_READ: return Progress::want_read;
-        case SSL_ERROR_WANT_WRITE: return Progress::want_write;
-        case SSL_ERROR_ZERO_RETURN: return Progress::ended;
+        case SSL_ERROR_NONE:
+            return Progress::done;
+        case SSL_ERROR_WANT_READ:
+            return Progress::want_read;
+        case SSL_ERROR_WANT_WRITE:
+            return Progress::want_write;
+        case SSL_ERROR_ZERO_RETURN:
+            return Progress::ended;
         case SSL_ERROR_SYSCALL:
             reason_ = HandshakeFailure::peer_closed;
             text_ = saved == 0 ? "the peer ended the connection" : std::strerror(saved);
             ERR_clear_error();
             return Progress::failed;
-        default: break;
+        default:
+            break;
     }
     truncated_ = ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
     explain();
@@ -104,12 +118,15 @@ Progress Session::handshake() {
     return progress == Progress::done && !peer_is_right() ? Progress::failed : progress;
 }
 
-// After the handshake and before anything is sent: OpenSSL has verified the chain; whose certificate it is are SIP's rules.
+// After the handshake and before anything is sent: OpenSSL has verified the chain; whose certificate it is are SIP's
+// rules.
 bool Session::peer_is_right() {
     const auto& wanted = state_->peer_names;
     if (!state_->verify || wanted.empty()) return true;
     const X509* const certificate = SSL_get0_peer_certificate(ssl_.get());
-    if (certificate != nullptr && std::ranges::any_of(wanted, [&](const std::string& name) { return is_for_domain(certificate, name); })) return true;
+    if (certificate != nullptr &&
+        std::ranges::any_of(wanted, [&](const std::string& name) { return is_for_domain(certificate, name); }))
+        return true;
     reason_ = HandshakeFailure::certificate;
     text_ = "the peer's certificate is not for";
     for (const auto& name : wanted) text_ += (&name == &wanted.front() ? " " : " or ") + name;
@@ -152,9 +169,15 @@ SessionInfo Session::info() const {
     SessionInfo info;
     info.version = SSL_version(ssl_.get()) == TLS1_2_VERSION ? Version::tls12 : Version::tls13;
     switch (SSL_CIPHER_get_cipher_nid(SSL_get_current_cipher(ssl_.get()))) {
-        case NID_aes_128_gcm: info.cipher = Cipher::aes_128_gcm; break;
-        case NID_aes_256_gcm: info.cipher = Cipher::aes_256_gcm; break;
-        default: info.cipher = Cipher::chacha20_poly1305; break;  // make_context() allows these three
+        case NID_aes_128_gcm:
+            info.cipher = Cipher::aes_128_gcm;
+            break;
+        case NID_aes_256_gcm:
+            info.cipher = Cipher::aes_256_gcm;
+            break;
+        default:
+            info.cipher = Cipher::chacha20_poly1305;
+            break;  // make_context() allows these three
     }
     info.role = kept_.role;
     info.resumed = SSL_session_reused(ssl_.get()) == 1;

@@ -23,8 +23,10 @@ enum class Progress : std::uint8_t {
 /// Used by one thread at a time; it may move between threads.
 class Session {
 public:
-    /// `fd` is connected and non-blocking and stays the caller's. `kernel`: OpenSSL shall install in the kernel what it can.
-    static Result<std::unique_ptr<Session>> make(std::shared_ptr<const Context::State> state, int fd, Role role, bool kernel);
+    /// `fd` is connected and non-blocking and stays the caller's. `kernel`: OpenSSL shall install in the kernel what it
+    /// can.
+    static Result<std::unique_ptr<Session>> make(std::shared_ptr<const Context::State> state, int fd, Role role,
+                                                 bool kernel);
 
     Progress handshake();
     /// Reads up to `size` bytes; `count` is how many (0 unless done).
@@ -33,7 +35,8 @@ public:
     Progress write(std::string_view bytes, std::size_t& count);
     /// Sends close_notify as far as the socket takes it.
     void shut_down();
-    /// Makes the session free-able without its resumption being lost: nothing is sent (ssl_sess.c: ssl_clear_bad_session).
+    /// Makes the session free-able without its resumption being lost: nothing is sent (ssl_sess.c:
+    /// ssl_clear_bad_session).
     void retire();
 
     bool has_pending() const;

@@ -28,9 +28,11 @@ std::optional<std::string_view> text_of(const ASN1_STRING* string) {
     return text;
 }
 
-// "sip:example.com", "sip:example.com:5061;transport=tls"; a URI with a user names a person, one with scheme sips is no domain identity.
+// "sip:example.com", "sip:example.com:5061;transport=tls"; a URI with a user names a person, one with scheme sips is no
+// domain identity.
 std::optional<std::string> domain_of_uri(std::string_view uri) {
-    if (uri.size() < 5 || lower(uri.substr(0, 4)) != "sip:" || uri.find('@') != std::string_view::npos) return std::nullopt;
+    if (uri.size() < 5 || lower(uri.substr(0, 4)) != "sip:" || uri.find('@') != std::string_view::npos)
+        return std::nullopt;
     const auto rest = uri.substr(4);
     const auto host = rest.substr(0, rest.find_first_of(":;?/"));
     return host.empty() ? std::nullopt : std::optional(lower(host));
@@ -51,10 +53,13 @@ std::vector<std::string> sip_domains(const x509_st* certificate) {
         else if (auto domain = domain_of_uri(*text)) from_uris.push_back(std::move(*domain));
     }
     if (!from_uris.empty()) return from_uris;
-    if (names || X509_get_ext_by_NID(certificate, NID_subject_alt_name, -1) >= 0) return from_dns;  // an unreadable one is one as well
+    if (names || X509_get_ext_by_NID(certificate, NID_subject_alt_name, -1) >= 0)
+        return from_dns;  // an unreadable one is one as well
     char common_name[256];
-    const int size = X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, common_name, sizeof common_name);
-    if (size <= 0 || std::string_view(common_name, static_cast<std::size_t>(size)).find('\0') != std::string_view::npos) return {};
+    const int size =
+        X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, common_name, sizeof common_name);
+    if (size <= 0 || std::string_view(common_name, static_cast<std::size_t>(size)).find('\0') != std::string_view::npos)
+        return {};
     return {lower(std::string_view(common_name, static_cast<std::size_t>(size)))};
 }
 

@@ -37,21 +37,27 @@ bool set_mac_key(EVP_MAC_CTX* mac, const TicketKeys::Key& key) {
     return EVP_MAC_CTX_set_params(mac, parameters) == 1;
 }
 
-// SSL_CTX_set_tlsext_ticket_key_evp_cb(3): 1 = sealed or opened, 2 = opened and to be renewed, 0 = no such key, -1 = error.
-int ticket_callback(SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac, int seal) {
+// SSL_CTX_set_tlsext_ticket_key_evp_cb(3): 1 = sealed or opened, 2 = opened and to be renewed, 0 = no such key, -1 =
+// error.
+int ticket_callback(SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac,
+                    int seal) {
     auto* keys = static_cast<TicketKeys*>(SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), key_index()));
     if (keys == nullptr) return -1;
     if (seal == 1) {
         const auto key = keys->current();
         if (RAND_bytes(iv, EVP_MAX_IV_LENGTH) != 1) return -1;
         std::memcpy(name, key.name.data(), key.name.size());
-        const bool ready = EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), nullptr, key.encryption.expose().data(), iv) == 1 && set_mac_key(mac, key);
+        const bool ready =
+            EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), nullptr, key.encryption.expose().data(), iv) == 1 &&
+            set_mac_key(mac, key);
         return ready ? 1 : -1;
     }
     const auto found = keys->find(name);
     if (!found) return 0;
     const auto& [key, is_current] = *found;
-    const bool ready = EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), nullptr, key.encryption.expose().data(), iv) == 1 && set_mac_key(mac, key);
+    const bool ready =
+        EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), nullptr, key.encryption.expose().data(), iv) == 1 &&
+        set_mac_key(mac, key);
     return ready ? (is_current ? 1 : 2) : -1;
 }
 
@@ -73,7 +79,8 @@ void TicketKeys::refresh_locked() {
         if (previous_ && now >= previous_->until + lifetime_) previous_.reset();
         return;
     }
-    if (current_ && now >= current_->until + lifetime_) current_.reset();  // nobody came for long: even the newest ticket is too old
+    if (current_ && now >= current_->until + lifetime_)
+        current_.reset();  // nobody came for long: even the newest ticket is too old
     rotate_locked(now);
 }
 
@@ -87,7 +94,8 @@ std::optional<std::pair<TicketKeys::Key, bool>> TicketKeys::find(const unsigned 
     const std::lock_guard lock(mutex_);
     refresh_locked();
     for (const auto* key : {&current_, &previous_})
-        if (*key && std::memcmp((*key)->name.data(), name, (*key)->name.size()) == 0) return std::pair(duplicate(**key), key == &current_);
+        if (*key && std::memcmp((*key)->name.data(), name, (*key)->name.size()) == 0)
+            return std::pair(duplicate(**key), key == &current_);
     return std::nullopt;
 }
 

@@ -1,4 +1,5 @@
-// The keys under which session tickets are sealed (RFC 5077, RFC 8446 §4.6.1): random, in memory only, replaced in a rhythm.
+// The keys under which session tickets are sealed (RFC 5077, RFC 8446 §4.6.1): random, in memory only, replaced in a
+// rhythm.
 #pragma once
 
 #include <array>

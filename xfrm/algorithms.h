@@ -10,18 +10,19 @@
 
 namespace gmgate::xfrm {
 
-/// What one pair is called in the kernel. Either `aead` is set, or `auth` and `crypt` are (ESP needs a cipher, even "null").
+/// What one pair is called in the kernel. Either `aead` is set, or `auth` and `crypt` are (ESP needs a cipher, even
+/// "null").
 struct KernelAlgorithms {
     AlgorithmPair pair;
-    std::string_view auth{};            ///< XFRMA_ALG_AUTH_TRUNC: "hmac(sha1)"
+    std::string_view auth{};  ///< XFRMA_ALG_AUTH_TRUNC: "hmac(sha1)"
     std::uint32_t auth_key_bits = 0;
     std::uint32_t auth_trunc_bits = 0;
-    std::string_view crypt{};           ///< XFRMA_ALG_CRYPT: "cbc(aes)"
+    std::string_view crypt{};  ///< XFRMA_ALG_CRYPT: "cbc(aes)"
     std::uint32_t crypt_key_bits = 0;
-    std::string_view aead{};            ///< XFRMA_ALG_AEAD: "rfc4106(gcm(aes))"
-    std::uint32_t aead_key_bits = 0;    ///< the salt counts: 128 + 32 (crypto/gcm.c takes the last 4 octets off)
+    std::string_view aead{};          ///< XFRMA_ALG_AEAD: "rfc4106(gcm(aes))"
+    std::uint32_t aead_key_bits = 0;  ///< the salt counts: 128 + 32 (crypto/gcm.c takes the last 4 octets off)
     std::uint32_t icv_bits = 0;
-    std::string_view modules{};         ///< what modprobe wants when the kernel does not find it, besides esp4 or esp6
+    std::string_view modules{};  ///< what modprobe wants when the kernel does not find it, besides esp4 or esp6
 };
 
 /// The row of a pair; nullptr when the pair is not valid (B-62).

@@ -11,7 +11,8 @@ namespace gmgate::xfrm {
 namespace {
 
 // TS 33.220 Annex B: HMAC-SHA-256(CK || IK, FC || P0 || L0); the salt is its last 32 bits (TS 33.203 Annex I).
-bool derive_salt(const Key128& ck, const Key128& ik, std::uint8_t fc, std::string_view p0, std::span<std::uint8_t> salt) {
+bool derive_salt(const Key128& ck, const Key128& ik, std::uint8_t fc, std::string_view p0,
+                 std::span<std::uint8_t> salt) {
     Secret<32> key, output;
     auto key_bytes = key.expose_for_writing(32);
     std::ranges::copy(ck.expose(), key_bytes.begin());
@@ -26,7 +27,8 @@ bool derive_salt(const Key128& ck, const Key128& ik, std::uint8_t fc, std::strin
 
     unsigned written = 0;
     auto digest = output.expose_for_writing(32);
-    if (!HMAC(EVP_sha256(), key_bytes.data(), static_cast<int>(key_bytes.size()), input.data(), size, digest.data(), &written) ||
+    if (!HMAC(EVP_sha256(), key_bytes.data(), static_cast<int>(key_bytes.size()), input.data(), size, digest.data(),
+              &written) ||
         written != digest.size())
         return false;
     std::ranges::copy(digest.last(4), salt.begin());
@@ -34,7 +36,8 @@ bool derive_salt(const Key128& ck, const Key128& ik, std::uint8_t fc, std::strin
 }
 
 // Key and salt in one piece, as the kernel's rfc4106 and rfc4543 templates take them.
-bool fill_combined(Secret<20>& out, const Key128& main, const Key128& ck, const Key128& ik, std::uint8_t fc, std::string_view p0) {
+bool fill_combined(Secret<20>& out, const Key128& main, const Key128& ck, const Key128& ik, std::uint8_t fc,
+                   std::string_view p0) {
     auto bytes = out.expose_for_writing(20);
     std::ranges::copy(main.expose(), bytes.begin());
     if (derive_salt(ck, ik, fc, p0, bytes.last(4))) return true;

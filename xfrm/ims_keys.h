@@ -10,8 +10,8 @@ namespace gmgate::xfrm {
 /// CK or IK: 128 bits each (TS 33.102 §6.3.7).
 using Key128 = Secret<16>;
 
-/// The keys of all four SAs of a set (they share one pair, B-7). For aes-gcm and aes-gmac `combined` holds the 16-octet key and
-/// the 4-octet salt that the kernel's AEAD wants; the other two are then empty.
+/// The keys of all four SAs of a set (they share one pair, B-7). For aes-gcm and aes-gmac `combined` holds the 16-octet
+/// key and the 4-octet salt that the kernel's AEAD wants; the other two are then empty.
 struct EspKeys {
     Secret<20> integrity;        ///< hmac-md5-96: 16 octets, hmac-sha-1-96: 20
     Secret<24> confidentiality;  ///< aes-cbc: 16, des-ede3-cbc: 24, null: 0

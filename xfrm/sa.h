@@ -22,8 +22,8 @@ struct SaId {
     friend auto operator<=>(const SaId&, const SaId&) = default;
 };
 
-/// One unidirectional transport-mode ESP SA. Its selector is (source, destination, protocol any): the protected four-tuple, so
-/// that the kernel tells the SAs of one address apart by ports (B-12, B-18).
+/// One unidirectional transport-mode ESP SA. Its selector is (source, destination, protocol any): the protected
+/// four-tuple, so that the kernel tells the SAs of one address apart by ports (B-12, B-18).
 struct Sa {
     SaId id;
     Direction direction{};
@@ -43,18 +43,19 @@ struct SetParameters {
     friend bool operator==(const SetParameters&, const SetParameters&) = default;
 };
 
-/// Table of B-18: [0] SA1 in port_uc→port_ps spi_ps, [1] SA2 out port_pc→port_us spi_us, [2] SA3 in port_us→port_pc spi_pc,
-/// [3] SA4 out port_ps→port_uc spi_uc.
+/// Table of B-18: [0] SA1 in port_uc→port_ps spi_ps, [1] SA2 out port_pc→port_us spi_us, [2] SA3 in port_us→port_pc
+/// spi_pc, [3] SA4 out port_ps→port_uc spi_uc.
 std::array<Sa, 4> four_sas(const SetParameters& parameters);
 
 /// Everything that the kernel needs to install a set. Move-only because of the keys.
 struct SetRequest {
     SetParameters parameters;
     EspKeys keys;
-    /// Set by both inbound SAs (XFRMA_SET_MARK), so that a socket reports which set carried a message. Not 0, inside of the
-    /// configured mask, unique among live sets: all four SAs also carry it as their `seq`, so that a dump tells whose they are.
+    /// Set by both inbound SAs (XFRMA_SET_MARK), so that a socket reports which set carried a message. Not 0, inside of
+    /// the configured mask, unique among live sets: all four SAs also carry it as their `seq`, so that a dump tells
+    /// whose they are.
     Mark mark;
-    std::chrono::seconds lifetime; ///< hard limit of all four SAs: a safety net beyond the SIP lifetime (B-10)
+    std::chrono::seconds lifetime;  ///< hard limit of all four SAs: a safety net beyond the SIP lifetime (B-10)
 };
 
 /// Protected ports of one access address that must neither accept nor send anything without ESP (B-13).
@@ -63,8 +64,8 @@ struct GuardRequest {
     std::vector<Port> ports;  ///< protected server and client ports
 };
 
-/// One wildcard policy: (any, gateway:port) in, (gateway:port, any) out, protocol any, template ESP transport with our reqid.
-/// Out guards carry XFRM_POLICY_ICMP, so that an ICMP error about a protected datagram is protected too.
+/// One wildcard policy: (any, gateway:port) in, (gateway:port, any) out, protocol any, template ESP transport with our
+/// reqid. Out guards carry XFRM_POLICY_ICMP, so that an ICMP error about a protected datagram is protected too.
 struct GuardPolicy {
     Direction direction{};
     Endpoint gateway;

@@ -1,5 +1,5 @@
-// The gateway's own SPI allocator: large, random, never one that is in use (kernel-facts: 0x10000000–0xbfffffff, away from
-// charon's 0xc…).
+// The gateway's own SPI allocator: large, random, never one that is in use (kernel-facts: 0x10000000–0xbfffffff, away
+// from charon's 0xc…).
 #pragma once
 
 #include <cstddef>
@@ -16,13 +16,14 @@ struct SpiPair {
     Spi spi_ps;
 };
 
-/// Owner of every SPI of ours that is in use. A pair is taken before its set is installed and released when the kernel has
-/// confirmed that the set is gone. Released SPIs come back only by chance (a re-used SPI restarts the sequence numbers and the
-/// phone would drop them as replay). Not thread-safe: one loop.
+/// Owner of every SPI of ours that is in use. A pair is taken before its set is installed and released when the kernel
+/// has confirmed that the set is gone. Released SPIs come back only by chance (a re-used SPI restarts the sequence
+/// numbers and the phone would drop them as replay). Not thread-safe: one loop.
 class SpiPool {
 public:
     /// Values are taken from [first, last], at least 65536; `random` is replaced in tests.
-    explicit SpiPool(Spi first = Spi{0x10000000}, Spi last = Spi{0xbfffffff}, std::function<std::uint64_t()> random = {});
+    explicit SpiPool(Spi first = Spi{0x10000000}, Spi last = Spi{0xbfffffff},
+                     std::function<std::uint64_t()> random = {});
 
     /// Two fresh SPIs that differ from each other, from all in use and from the UE's two (B-11).
     /// Reaction::exhausted when the range holds no two free values.

@@ -38,7 +38,8 @@ std::optional<std::string> changed_offer(const sip::SecurityList& before, const 
     for (std::size_t i = 0; i < now.mechanisms().size(); ++i) {
         const auto& a = before.mechanisms()[i];
         const auto& b = now.mechanisms()[i];
-        if (!sip::same_token(a.name, b.name)) return fmt::format("mechanism {} is \"{}\" instead of \"{}\"", i + 1, b.name, a.name);
+        if (!sip::same_token(a.name, b.name))
+            return fmt::format("mechanism {} is \"{}\" instead of \"{}\"", i + 1, b.name, a.name);
         const auto x = a.ipsec_3gpp(), y = b.ipsec_3gpp();
         if (!x || !y) continue;
         if (x->alg != y->alg || x->ealg != y->ealg || x->prot_esp != y->prot_esp || x->mod_trans != y->mod_trans)
@@ -52,7 +53,8 @@ std::optional<Objection> check_verify(const sip::SecurityList& verify, const SaS
     if (verify.empty()) return Objection{494, "security-verify", "Security-Verify is missing"};
     const auto sent = sip::SecurityList::parse(set.security_server, true);
     if (!sent) return Objection{500, "security-verify", "the stored Security-Server does not parse"};
-    if (const auto what = sip::difference(*sent, verify, options)) return Objection{494, "security-verify", "Security-Verify differs from the Security-Server sent: " + *what};
+    if (const auto what = sip::difference(*sent, verify, options))
+        return Objection{494, "security-verify", "Security-Verify differs from the Security-Server sent: " + *what};
     return std::nullopt;
 }
 
@@ -71,24 +73,30 @@ std::optional<Objection> check_via(const sip::Message& request, const sip::Flow&
     if (!via) return Objection{400, "via", "the topmost Via does not parse"};
     const auto address = via->sent_by_address();
     if (address && *address != flow.remote.address)
-        return Objection{403, "via", fmt::format("Via says {}, the packet came from {}: a NAT or a forged Via", address->to_string(), flow.remote.address.to_string())};
+        return Objection{403, "via",
+                         fmt::format("Via says {}, the packet came from {}: a NAT or a forged Via",
+                                     address->to_string(), flow.remote.address.to_string())};
     return std::nullopt;
 }
 
-std::optional<Objection> check_answer(const sip::SecurityList& verify, const sip::SecurityList& client, const SaSet& set, sip::CompareOptions options) {
+std::optional<Objection> check_answer(const sip::SecurityList& verify, const sip::SecurityList& client,
+                                      const SaSet& set, sip::CompareOptions options) {
     if (auto objection = check_verify(verify, set, options)) return objection;
     if (client.empty()) return Objection{494, "security-client", "Security-Client is missing"};
-    if (const auto what = sip::difference(set.security_client, client)) return Objection{494, "security-client", "Security-Client differs from the first one: " + *what};
+    if (const auto what = sip::difference(set.security_client, client))
+        return Objection{494, "security-client", "Security-Client differs from the first one: " + *what};
     return std::nullopt;
 }
 
-std::optional<Objection> check_refresh(const sip::SecurityList& verify, const sip::SecurityList& client, const SaSet& set, bool client_needed, sip::CompareOptions options) {
+std::optional<Objection> check_refresh(const sip::SecurityList& verify, const sip::SecurityList& client,
+                                       const SaSet& set, bool client_needed, sip::CompareOptions options) {
     if (auto objection = check_verify(verify, set, options)) return objection;
     if (client.empty()) {
         if (client_needed) return Objection{494, "security-client", "Security-Client is missing"};
         return std::nullopt;
     }
-    if (const auto what = changed_offer(set.security_client, client)) return Objection{494, "security-client", "Security-Client changed: " + *what};
+    if (const auto what = changed_offer(set.security_client, client))
+        return Objection{494, "security-client", "Security-Client changed: " + *what};
     return std::nullopt;
 }
 
@@ -106,7 +114,8 @@ ChallengeKeys keys_of(const sip::Message& response) {
     response.for_each(sip::HeaderId::www_authenticate, [&](const sip::HeaderField& field) {
         const auto challenge = sip::DigestParams::parse(field.value);
         if (!challenge || keys.present) return;
-        keys.present = read_key(challenge->get("ck").value_or(""), keys.ck) && read_key(challenge->get("ik").value_or(""), keys.ik);
+        keys.present = read_key(challenge->get("ck").value_or(""), keys.ck) &&
+                       read_key(challenge->get("ik").value_or(""), keys.ik);
     });
     return keys;
 }

@@ -1,5 +1,5 @@
-// The checks on a REGISTER that came over protection, as pure functions: each returns nothing when all is well, or the answer and the
-// sentence that says why.
+// The checks on a REGISTER that came over protection, as pure functions: each returns nothing when all is well, or the
+// answer and the sentence that says why.
 #pragma once
 
 #include <optional>
@@ -14,25 +14,28 @@ namespace gmgate::daemon {
 
 /// What a check found wrong: the answer to give and why.
 struct Objection {
-    int status = 0;            ///< 400, 403, 494…
-    std::string check;         ///< name of the check, a constant word ("security-verify")
-    std::string why;           ///< sentence for people
+    int status = 0;     ///< 400, 403, 494…
+    std::string check;  ///< name of the check, a constant word ("security-verify")
+    std::string why;    ///< sentence for people
 };
 
 /// IMPI of a REGISTER: username of its Digest credentials (those of Authorization, as they were read), else derived
 /// from the To URI (TS 23.003 §13.4B: no ISIM).
 Impi impi_of(const sip::Message& request, const sip::Credentials& credentials);
 
-/// B-21: on a protected port the topmost Via's address must be the packet's source address. A host name is not looked up.
+/// B-21: on a protected port the topmost Via's address must be the packet's source address. A host name is not looked
+/// up.
 std::optional<Objection> check_via(const sip::Message& request, const sip::Flow& flow);
 
-/// B-37, B-63, C-26 (over a temporary set): Security-Verify equals the Security-Server sent, Security-Client equals the stored one;
-/// both must be there.
-std::optional<Objection> check_answer(const sip::SecurityList& verify, const sip::SecurityList& client, const SaSet& set, sip::CompareOptions options);
+/// B-37, B-63, C-26 (over a temporary set): Security-Verify equals the Security-Server sent, Security-Client equals the
+/// stored one; both must be there.
+std::optional<Objection> check_answer(const sip::SecurityList& verify, const sip::SecurityList& client,
+                                      const SaSet& set, sip::CompareOptions options);
 
-/// G-6, C-27 (over an established set): Security-Verify equals the last Security-Server. Security-Client, when there is one, offers the
-/// same mechanisms and algorithms and the same port-s as before; new SPIs and port-c are expected.
-std::optional<Objection> check_refresh(const sip::SecurityList& verify, const sip::SecurityList& client, const SaSet& set, bool client_needed, sip::CompareOptions options);
+/// G-6, C-27 (over an established set): Security-Verify equals the last Security-Server. Security-Client, when there is
+/// one, offers the same mechanisms and algorithms and the same port-s as before; new SPIs and port-c are expected.
+std::optional<Objection> check_refresh(const sip::SecurityList& verify, const sip::SecurityList& client,
+                                       const SaSet& set, bool client_needed, sip::CompareOptions options);
 
 /// C-28, G-8: the private identity in Authorization is the one of the set. Absent: 403.
 std::optional<Objection> check_identity(const sip::Credentials& credentials, const Impi& expected);
@@ -46,7 +49,8 @@ ChallengeKeys keys_of(const sip::Message& response);
 
 /// Table C.3 for ipsec-3gpp: the value of integrity-protected.
 /// Which set carried it tells an answer to this challenge from a repeated old response, not the nonce (C-20).
-/// `over_temporary`: the REGISTER came over a set of this authentication; `over_established`: over one of the latest successful one.
+/// `over_temporary`: the REGISTER came over a set of this authentication; `over_established`: over one of the latest
+/// successful one.
 std::string_view integrity_protected(bool over_temporary, bool over_established, bool has_response);
 
 }  // namespace gmgate::daemon

@@ -8,7 +8,8 @@
 namespace gmgate::daemon {
 namespace {
 
-constexpr std::chrono::seconds kDefaultExpiry{3600};  // RFC 3261 §10.2.1.1 leaves it to the registrar; only for a silent 200
+constexpr std::chrono::seconds kDefaultExpiry{
+    3600};  // RFC 3261 §10.2.1.1 leaves it to the registrar; only for a silent 200
 
 std::vector<sip::NameAddr> contacts_of(const sip::Message& message) {
     std::vector<sip::NameAddr> contacts;
@@ -56,7 +57,8 @@ std::chrono::seconds granted_expiry(const sip::Message& response, const sip::Mes
     if (at == granted.end() && granted.size() == 1) at = granted.begin();
     if (at == granted.end()) return std::chrono::seconds{0};
     if (const auto expires = sip::contact_expires(response, *at)) return std::chrono::seconds{*expires};
-    return std::chrono::seconds{sip::contact_expires(request, asked.front()).value_or(static_cast<std::uint32_t>(kDefaultExpiry.count()))};
+    return std::chrono::seconds{
+        sip::contact_expires(request, asked.front()).value_or(static_cast<std::uint32_t>(kDefaultExpiry.count()))};
 }
 
 std::vector<std::string> route_values(const sip::Message& message, sip::HeaderId id) {
@@ -74,7 +76,8 @@ std::vector<Impu> associated_identities(const sip::Message& response, const sip:
     for (const auto& value : route_values(response, sip::HeaderId::p_associated_uri))
         if (const auto address = sip::NameAddr::parse(value)) identities.emplace_back(std::string(address->uri));
     if (identities.empty())
-        if (const auto to = sip::NameAddr::parse(request.value(sip::HeaderId::to))) identities.emplace_back(std::string(to->uri));
+        if (const auto to = sip::NameAddr::parse(request.value(sip::HeaderId::to)))
+            identities.emplace_back(std::string(to->uri));
     return identities;
 }
 

@@ -11,7 +11,8 @@
 
 namespace gmgate::daemon {
 
-/// The contact that a REGISTER speaks of: (IMPI, +sip.instance, reg-id); an emergency contact (`sos`, C-81) is one of its own.
+/// The contact that a REGISTER speaks of: (IMPI, +sip.instance, reg-id); an emergency contact (`sos`, C-81) is one of
+/// its own.
 ContactKey contact_key(const sip::Message& request, const Impi& impi);
 /// `Contact: *`: all contacts of the user.
 bool contact_is_star(const sip::Message& request);
@@ -23,8 +24,8 @@ std::chrono::seconds granted_expiry(const sip::Message& response, const sip::Mes
 std::vector<std::string> route_values(const sip::Message& message, sip::HeaderId id);
 /// P-Associated-URI's URIs in order; without that header the To URI of the request (C-39).
 std::vector<Impu> associated_identities(const sip::Message& response, const sip::Message& request);
-/// Where an unprotected UDP response goes: with rport to the source port, else to the source address and the sent-by port (RFC 3261
-/// §18.2.2, RFC 3581).
+/// Where an unprotected UDP response goes: with rport to the source port, else to the source address and the sent-by
+/// port (RFC 3261 §18.2.2, RFC 3581).
 sip::Flow unprotected_reply_flow(const sip::Message& request, const sip::Flow& flow);
 
 }  // namespace gmgate::daemon

@@ -17,11 +17,14 @@ std::string defect_of(const sip::Ipsec3gpp& entry) {
     if (!entry.ealg) return "ealg is unknown";
     if (!entry.prot_esp) return "prot is not esp";
     if (!entry.mod_trans) return "mod is not trans";
-    if (!is_valid({*entry.alg, *entry.ealg})) return fmt::format("{} is no valid combination", name_of({*entry.alg, *entry.ealg}));
-    if (!entry.spi_c || !entry.spi_s || !entry.port_c || !entry.port_s) return "spi-c, spi-s, port-c or port-s is missing";
+    if (!is_valid({*entry.alg, *entry.ealg}))
+        return fmt::format("{} is no valid combination", name_of({*entry.alg, *entry.ealg}));
+    if (!entry.spi_c || !entry.spi_s || !entry.port_c || !entry.port_s)
+        return "spi-c, spi-s, port-c or port-s is missing";
     if (entry.spi_c == entry.spi_s) return "spi-c equals spi-s";
     if (entry.port_c == entry.port_s) return "port-c equals port-s";
-    if (entry.spi_c->value < kFirstUsableSpi || entry.spi_s->value < kFirstUsableSpi) return "an SPI below 256 is reserved";
+    if (entry.spi_c->value < kFirstUsableSpi || entry.spi_s->value < kFirstUsableSpi)
+        return "an SPI below 256 is reserved";
     return {};
 }
 
@@ -36,7 +39,8 @@ std::vector<Usable> usable_entries(const sip::SecurityList& offer, std::string& 
     for (const auto& mechanism : offer.mechanisms()) {
         const auto entry = mechanism.ipsec_3gpp();
         if (!entry || mechanism.is_mediasec()) continue;
-        if (const auto defect = defect_of(*entry); !defect.empty()) why += fmt::format("{}{}", why.empty() ? "" : "; ", defect);
+        if (const auto defect = defect_of(*entry); !defect.empty())
+            why += fmt::format("{}{}", why.empty() ? "" : "; ", defect);
         else usable.push_back({{*entry->alg, *entry->ealg}, *entry});
     }
     return usable;
@@ -50,17 +54,20 @@ std::expected<Choice, NoCommonMechanism> choose_ipsec(const sip::SecurityList& o
         const auto at = std::ranges::find(usable, allowed[rank], &Usable::pair);
         if (at == usable.end()) continue;
         return Choice{MechanismKind::ipsec_3gpp, at->pair, at->entry,
-                      fmt::format("{} is number {} of the {} pairs allowed here and the first that the phone offers", name_of(at->pair), rank + 1, allowed.size())};
+                      fmt::format("{} is number {} of the {} pairs allowed here and the first that the phone offers",
+                                  name_of(at->pair), rank + 1, allowed.size())};
     }
-    for (const auto& entry : usable) why += fmt::format("{}{} is not allowed here", why.empty() ? "" : "; ", name_of(entry.pair));
+    for (const auto& entry : usable)
+        why += fmt::format("{}{} is not allowed here", why.empty() ? "" : "; ", name_of(entry.pair));
     return std::unexpected(NoCommonMechanism{why.empty() ? "no ipsec-3gpp entry" : why});
 }
 
 std::string q_value(std::size_t rank) { return fmt::format("0.{}", 9 - std::min<std::size_t>(rank, 8)); }
 
 std::string ipsec_entry(AlgorithmPair pair, const OwnParameters& own, const std::string& q) {
-    return fmt::format("ipsec-3gpp;{}prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};alg={};ealg={}", q.empty() ? "" : "q=" + q + ";",
-                       own.spi_pc.value, own.spi_ps.value, own.port_pc.value, own.port_ps.value, to_string(pair.alg), to_string(pair.ealg));
+    return fmt::format("ipsec-3gpp;{}prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};alg={};ealg={}",
+                       q.empty() ? "" : "q=" + q + ";", own.spi_pc.value, own.spi_ps.value, own.port_pc.value,
+                       own.port_ps.value, to_string(pair.alg), to_string(pair.ealg));
 }
 
 void append(std::string& list, const std::string& entry) { list += list.empty() ? entry : ", " + entry; }
@@ -69,9 +76,12 @@ void append(std::string& list, const std::string& entry) { list += list.empty() 
 
 std::string_view to_string(MechanismKind kind) {
     switch (kind) {
-        case MechanismKind::none: return "none";
-        case MechanismKind::ipsec_3gpp: return "ipsec-3gpp";
-        case MechanismKind::tls: return "tls";
+        case MechanismKind::none:
+            return "none";
+        case MechanismKind::ipsec_3gpp:
+            return "ipsec-3gpp";
+        case MechanismKind::tls:
+            return "tls";
     }
     return "?";
 }
@@ -82,7 +92,8 @@ Policy Policy::of(const SipInterface& interface, const ImsAkaProfile* profile, b
     const bool as_before = !interface.sec_agree_feature && interface.ims_aka_feature;
     policy.ipsec = profile && (by_pref || as_before) && !over_tls;
     policy.tls = interface.sec_agree_feature && allows_tls(interface.sec_agree_pref);
-    policy.tls_first = over_tls || interface.sec_agree_pref == SecAgreePref::tls || interface.sec_agree_pref == SecAgreePref::tls_ipsec3gpp;
+    policy.tls_first = over_tls || interface.sec_agree_pref == SecAgreePref::tls ||
+                       interface.sec_agree_pref == SecAgreePref::tls_ipsec3gpp;
     policy.confidentiality = interface.confidentiality;
     if (profile) policy.preference = profile->preference;
     return policy;
@@ -100,8 +111,13 @@ std::vector<AlgorithmPair> Policy::allowed_pairs() const {
 }
 
 std::expected<Choice, NoCommonMechanism> choose(const sip::SecurityList& offer, const Policy& policy) {
-    const bool offers_tls = std::ranges::any_of(offer.mechanisms(), [](const auto& m) { return m.is("tls") && !m.is_mediasec(); });
-    const Choice tls{MechanismKind::tls, {}, {}, policy.tls_first ? "tls is preferred here and offered" : "ipsec-3gpp is not usable, tls is allowed and offered"};
+    const bool offers_tls =
+        std::ranges::any_of(offer.mechanisms(), [](const auto& m) { return m.is("tls") && !m.is_mediasec(); });
+    const Choice tls{MechanismKind::tls,
+                     {},
+                     {},
+                     policy.tls_first ? "tls is preferred here and offered"
+                                      : "ipsec-3gpp is not usable, tls is allowed and offered"};
     if (policy.tls && policy.tls_first && offers_tls) return tls;
     std::string why = "ipsec-3gpp is not allowed here";
     if (policy.ipsec) {
@@ -114,7 +130,8 @@ std::expected<Choice, NoCommonMechanism> choose(const sip::SecurityList& offer, 
     return std::unexpected(NoCommonMechanism{why});
 }
 
-std::string security_server(const Choice& choice, const Policy& policy, const SipInterface& interface, const OwnParameters& own) {
+std::string security_server(const Choice& choice, const Policy& policy, const SipInterface& interface,
+                            const OwnParameters& own) {
     const bool ipsec = choice.mechanism == MechanismKind::ipsec_3gpp;
     if (interface.security_server == SecurityServerMode::selected) {
         const std::string q = interface.security_server_q ? "0.1" : "";
@@ -136,7 +153,8 @@ std::string supported_mechanisms(const Policy& policy) {
     if (policy.tls && policy.tls_first) append(list, "tls;q=0.95");
     std::size_t rank = 0;
     for (const auto pair : policy.allowed_pairs()) {
-        append(list, fmt::format("ipsec-3gpp;alg={};ealg={};q={}", to_string(pair.alg), to_string(pair.ealg), q_value(rank)));
+        append(list,
+               fmt::format("ipsec-3gpp;alg={};ealg={};q={}", to_string(pair.alg), to_string(pair.ealg), q_value(rank)));
         if (++rank == 9) break;
     }
     if (policy.tls && !policy.tls_first) append(list, "tls;q=0.05");

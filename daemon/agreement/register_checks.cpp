@@ -11,8 +11,10 @@ namespace gmgate::daemon {
 std::optional<Objection> RegisterFlow::check(Exchange& x) {
     const auto& interface = *x.access->interface;
     std::optional<Objection> objection;
-    if (interface.sec_agree_feature && interface.require_both && !(x.client.empty() && x.verify.empty())) {  // G-4, A-10
-        const bool both = sip::has_option_tag(x.request(), sip::HeaderId::require, "sec-agree") && sip::has_option_tag(x.request(), sip::HeaderId::proxy_require, "sec-agree");
+    if (interface.sec_agree_feature && interface.require_both &&
+        !(x.client.empty() && x.verify.empty())) {  // G-4, A-10
+        const bool both = sip::has_option_tag(x.request(), sip::HeaderId::require, "sec-agree") &&
+                          sip::has_option_tag(x.request(), sip::HeaderId::proxy_require, "sec-agree");
         if (!both) return Objection{494, "sec-agree", "sec-agree must stand in Require and in Proxy-Require"};
     }
     if (x.over == Over::unprotected) objection = check_unprotected(x);
@@ -21,14 +23,16 @@ std::optional<Objection> RegisterFlow::check(Exchange& x) {
     return objection ? objection : check_limits(x);
 }
 
-// ---------------------------------------------------------------------------------------------------------------- unprotected
+// ----------------------------------------------------------------------------------------------------------------
+// unprotected
 
 std::optional<Objection> RegisterFlow::check_unprotected(Exchange& x) {
     const auto& interface = *x.access->interface;
     const auto& request = x.request();
     if (!interface.sec_agree_feature && !interface.ims_aka_feature) {
         // with the feature disabled sec-agree is an option like any other that a proxy does not support.
-        if (sip::has_option_tag(request, sip::HeaderId::proxy_require, "sec-agree")) return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface"};
+        if (sip::has_option_tag(request, sip::HeaderId::proxy_require, "sec-agree"))
+            return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface"};
         p_.counters.add(Counter::mechanism_none);
         x.record.choice = "none";
         return std::nullopt;
@@ -54,19 +58,22 @@ std::optional<Objection> RegisterFlow::check_unprotected(Exchange& x) {
 std::optional<Objection> RegisterFlow::check_without_offer(Exchange& x) {
     const auto& interface = *x.access->interface;
     if (interface.sec_agree_feature && interface.server_initiated) {  // RFC 3329 §2.3.2
-        if (sip::via_count(x.request()) != 1) return Objection{502, "via", "server-initiated agreement needs exactly one Via"};
+        if (sip::via_count(x.request()) != 1)
+            return Objection{502, "via", "server-initiated agreement needs exactly one Via"};
         const bool knows = sip::has_option_tag(x.request(), sip::HeaderId::supported, "sec-agree");
         return Objection{knows ? 494 : 421, "sec-agree", "this interface asks for a security agreement first"};
     }
     if (interface.on_no_security_client() == NoSecurityClient::reject)
-        return Objection{421, "security-client", "Security-Client is missing and this interface demands an agreement"};  // G-15, C-25
+        return Objection{421, "security-client",
+                         "Security-Client is missing and this interface demands an agreement"};  // G-15, C-25
     p_.counters.add(Counter::mechanism_none);
     x.record.choice = "none";
     x.record.rule = "no Security-Client: forwarded without protection, as no-security-client allows";
     return std::nullopt;
 }
 
-// ------------------------------------------------------------------------------------------------------------------ over SAs
+// ------------------------------------------------------------------------------------------------------------------
+// over SAs
 
 std::optional<Objection> RegisterFlow::check_protected(Exchange& x) {
     const auto owner = p_.table.find_set(x.set);
@@ -83,8 +90,9 @@ std::optional<Objection> RegisterFlow::check_protected(Exchange& x) {
         p_.counters.add(Counter::via_mismatch);
         return objection;
     }
-    auto objection = x.over == Over::temporary ? check_answer(x.verify, x.client, *owner.set, options)
-                                               : check_refresh(x.verify, x.client, *owner.set, interface.strict_refresh, options);
+    auto objection = x.over == Over::temporary
+                         ? check_answer(x.verify, x.client, *owner.set, options)
+                         : check_refresh(x.verify, x.client, *owner.set, interface.strict_refresh, options);
     if (objection) {
         p_.counters.add(objection->check == "security-client" ? Counter::client_mismatch : Counter::verify_mismatch);
         return objection;
@@ -102,23 +110,29 @@ std::optional<Objection> RegisterFlow::check_protected(Exchange& x) {
         return Objection{494, "security-client", choice ? "ipsec-3gpp is no longer offered" : choice.error().why};
     x.choice = std::move(*choice);
     x.record.rule = x.choice.rule;
-    x.record.choice = fmt::format("ipsec-3gpp {}/{}", to_string(x.choice.algorithms.alg), to_string(x.choice.algorithms.ealg));
+    x.record.choice =
+        fmt::format("ipsec-3gpp {}/{}", to_string(x.choice.algorithms.alg), to_string(x.choice.algorithms.ealg));
     return std::nullopt;
 }
 
 std::optional<Objection> RegisterFlow::check_limits(const Exchange& x) const {
     const bool is_new = x.over == Over::unprotected || (x.over == Over::tls && !x.is_bound && !x.has_response);
-    if (is_new && p_.operating && p_.operating->draining) return Objection{503, "draining", "the gateway is being drained: no new registrations here"};
+    if (is_new && p_.operating && p_.operating->draining)
+        return Objection{503, "draining", "the gateway is being drained: no new registrations here"};
     if (x.over != Over::unprotected || x.choice.mechanism != MechanismKind::ipsec_3gpp) return std::nullopt;
     const auto& limits = p_.config.limits;
     const auto& ue = x.flow().remote.address;
-    if (p_.table.challenge_count() >= limits.challenges) return Objection{503, "limit", "too many challenges are waiting for an answer"};
-    if (p_.table.challenges_at(ue) >= limits.challenges_per_address) return Objection{503, "limit", "too many challenges for this UE address"};
-    if (p_.table.registration_count() >= limits.registrations) return Objection{503, "limit", "the limit of registrations is reached"};
+    if (p_.table.challenge_count() >= limits.challenges)
+        return Objection{503, "limit", "too many challenges are waiting for an answer"};
+    if (p_.table.challenges_at(ue) >= limits.challenges_per_address)
+        return Objection{503, "limit", "too many challenges for this UE address"};
+    if (p_.table.registration_count() >= limits.registrations)
+        return Objection{503, "limit", "the limit of registrations is reached"};
     return std::nullopt;
 }
 
-// ------------------------------------------------------------------------------------------------------------------------ TLS
+// ------------------------------------------------------------------------------------------------------------------------
+// TLS
 
 // SEED's refresh check, literally: presence and change of both headers, and the private identity (G-6, G-8, C-48).
 std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
@@ -128,7 +142,8 @@ std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
     if (x.names_impi() && x.impi != owner.registration->key.impi) {  // C-49: one TLS connection, one IMPI
         p_.counters.add(Counter::impi_mismatch);
         x.sender = owner.registration->key.impi;
-        return Objection{403, "authorization", "Authorization names another private identity than the one of this TLS connection"};
+        return Objection{403, "authorization",
+                         "Authorization names another private identity than the one of this TLS connection"};
     }
     x.choice = {MechanismKind::tls, {}, {}, "the connection is bound to this user"};
     x.record.choice = "tls";
@@ -153,11 +168,14 @@ std::optional<Objection> RegisterFlow::check_unbound_tls(Exchange& x) {
     x.record.choice = "tls";
     x.record.rule = x.choice.rule;
     x.integrity_protected = integrity_over_tls(x);
-    if (!x.access->interface->sec_agree_feature && sip::has_option_tag(x.request(), sip::HeaderId::proxy_require, "sec-agree"))
+    if (!x.access->interface->sec_agree_feature &&
+        sip::has_option_tag(x.request(), sip::HeaderId::proxy_require, "sec-agree"))
         return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface"};
     if (!x.has_response) {
-        if (x.client.empty()) p_.tls_agreements.erase(x.impi, ue);  // starts anew, without sec-agree (feature text, second flow)
-        else if (!choose(x.client, x.policy)) x.client = {};  // nothing in common: goes on as TLS from the start (G-14, B-112)
+        if (x.client.empty())
+            p_.tls_agreements.erase(x.impi, ue);  // starts anew, without sec-agree (feature text, second flow)
+        else if (!choose(x.client, x.policy))
+            x.client = {};  // nothing in common: goes on as TLS from the start (G-14, B-112)
         return std::nullopt;
     }
     if (!agreement) return std::nullopt;  // G-28: a Security-Verify that mirrors nothing is ignored and stripped

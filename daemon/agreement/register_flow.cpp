@@ -16,35 +16,54 @@ namespace {
 
 std::string_view reason_phrase(int status) {
     switch (status) {
-        case 400: return "Bad Request";
-        case 403: return "Forbidden";
-        case 416: return "Unsupported URI Scheme";
-        case 420: return "Bad Extension";
-        case 421: return "Extension Required";
-        case 480: return "Temporarily Unavailable";
-        case 483: return "Too Many Hops";
-        case 494: return "Security Agreement Required";
-        case 500: return "Server Internal Error";
-        case 502: return "Bad Gateway";
-        case 503: return "Service Unavailable";
-        case 504: return "Server Time-out";
-        default: return "Error";
+        case 400:
+            return "Bad Request";
+        case 403:
+            return "Forbidden";
+        case 416:
+            return "Unsupported URI Scheme";
+        case 420:
+            return "Bad Extension";
+        case 421:
+            return "Extension Required";
+        case 480:
+            return "Temporarily Unavailable";
+        case 483:
+            return "Too Many Hops";
+        case 494:
+            return "Security Agreement Required";
+        case 500:
+            return "Server Internal Error";
+        case 502:
+            return "Bad Gateway";
+        case 503:
+            return "Service Unavailable";
+        case 504:
+            return "Server Time-out";
+        default:
+            return "Error";
     }
 }
 
 Counter counter_of(int status) {
     switch (status) {
-        case 403: return Counter::reject_403;
-        case 420: return Counter::reject_420;
-        case 421: return Counter::reject_421;
-        case 494: return Counter::reject_494;
-        default: return status >= 500 ? Counter::reject_5xx : Counter::reject_400;
+        case 403:
+            return Counter::reject_403;
+        case 420:
+            return Counter::reject_420;
+        case 421:
+            return Counter::reject_421;
+        case 494:
+            return Counter::reject_494;
+        default:
+            return status >= 500 ? Counter::reject_5xx : Counter::reject_400;
     }
 }
 
 }  // namespace
 
-// ---------------------------------------------------------------------------------------------------------------- the whole way
+// ---------------------------------------------------------------------------------------------------------------- the
+// whole way
 
 Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transaction) {
     Exchange x;
@@ -59,7 +78,7 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
         co_return;
     }
 
-    co_await drop_failed_challenge(x);     // B-42
+    co_await drop_failed_challenge(x);  // B-42
     PendingRegister pending{x.record.time, x.impi, x.record.ue, x.record.over};
     const auto asked = p_.trace.core_asked(std::move(pending));
     auto response = co_await ask_core(x);  // C.2, C.3: stripped, marked, forwarded
@@ -79,12 +98,14 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     } else {
         decline(x, *response);  // B-41
     }
-    // Only a challenge with SAs, whose number is bounded, has a claim to its transaction: in a flood of other REGISTERs a copy asks the core again.
+    // Only a challenge with SAs, whose number is bounded, has a claim to its transaction: in a flood of other REGISTERs
+    // a copy asks the core again.
     if (x.over == Over::unprotected && x.record.set == SetNumber{}) x.transaction->forget_when_crowded();
     p_.trace.add(std::move(x.record));
 }
 
-// ---------------------------------------------------------------------------------------------------------- arrival and reading
+// ---------------------------------------------------------------------------------------------------------- arrival
+// and reading
 
 // Over what did it come? The kernel says so by the mark of the inbound SA, never the message.
 bool RegisterFlow::arrive(Exchange& x) {
@@ -101,7 +122,8 @@ bool RegisterFlow::arrive(Exchange& x) {
         x.record.over = fmt::format("{} TLS connection {}", x.is_bound ? "bound" : "unbound", flow.connection.value);
     } else if (p_.accesses.is_protected(flow.local)) {
         const auto owner = p_.table.owner_of(flow);
-        const bool ended = (owner.challenge && owner.challenge->finished) || (owner.registration && owner.registration->ended);
+        const bool ended =
+            (owner.challenge && owner.challenge->finished) || (owner.registration && owner.registration->ended);
         if (!owner.set || ended) {
             p_.counters.add(Counter::wrong_sa);
             return false;
@@ -112,11 +134,13 @@ bool RegisterFlow::arrive(Exchange& x) {
         x.sent_security_server = owner.set->security_server;
         x.record.over = fmt::format("{} set {}", to_string(owner.set->state), x.set.value);
         if (owner.registration) p_.expiry.used(*owner.registration, x.set);
-        if (flow.transport == sip::Transport::udp) x.transaction->set_reply_flow(SaSets::udp_flow(*owner.set));  // B-15, B-39
+        if (flow.transport == sip::Transport::udp)
+            x.transaction->set_reply_flow(SaSets::udp_flow(*owner.set));  // B-15, B-39
     } else if (flow.transport == sip::Transport::udp) {
         x.transaction->set_reply_flow(unprotected_reply_flow(x.request(), flow));  // RFC 3261 §18.2.2, RFC 3581
     }
-    static constexpr Counter kReceived[] = {Counter::register_rx_unprotected, Counter::register_rx_temporary, Counter::register_rx_established, Counter::register_rx_tls};
+    static constexpr Counter kReceived[] = {Counter::register_rx_unprotected, Counter::register_rx_temporary,
+                                            Counter::register_rx_established, Counter::register_rx_tls};
     p_.counters.add(kReceived[static_cast<std::size_t>(x.over)]);
     return true;
 }
@@ -151,16 +175,19 @@ std::optional<Objection> RegisterFlow::read(Exchange& x) {
     x.record.offer = x.client.to_string();
     const auto& interface = *x.access->interface;
     x.policy = Policy::of(interface, x.access->profile, x.over == Over::tls);
-    x.record.policy = fmt::format("sec-agree {} {}", interface.sec_agree_feature ? "enabled" : "disabled", to_string(interface.sec_agree_pref));
+    x.record.policy = fmt::format("sec-agree {} {}", interface.sec_agree_feature ? "enabled" : "disabled",
+                                  to_string(interface.sec_agree_pref));
     if (interface.refuse_mediasec && sip::has_option_tag(request, sip::HeaderId::proxy_require, "mediasec"))
         return Objection{420, "mediasec", "Proxy-Require names mediasec, which this interface refuses"};  // G-30
     return std::nullopt;
 }
 
-// --------------------------------------------------------------------------------------------------------------- to the core
+// --------------------------------------------------------------------------------------------------------------- to
+// the core
 
-// B-42: a phone that refuses the network's challenge (AUTN or SQN) says so with an empty response or `auts`, in clear or over the set
-// that it had before; the new SAs end with it. Only the nonce of that very challenge ends it, so that a stranger cannot.
+// B-42: a phone that refuses the network's challenge (AUTN or SQN) says so with an empty response or `auts`, in clear
+// or over the set that it had before; the new SAs end with it. Only the nonce of that very challenge ends it, so that a
+// stranger cannot.
 Task<void> RegisterFlow::drop_failed_challenge(const Exchange& x) {
     if (x.over != Over::unprotected && x.over != Over::established) co_return;
     const auto ue = x.flow().remote.address;
@@ -170,10 +197,12 @@ Task<void> RegisterFlow::drop_failed_challenge(const Exchange& x) {
     const auto nonce = credentials.get("nonce").value_or("");
     if (nonce.empty() || nonce != waiting->nonce) co_return;
     if (x.has_response && !credentials.get("auts")) co_return;
-    log::info("challenge-refused-by-phone", {{"impi", x.impi.value}, {"ue", ue.to_string()}, {"set", waiting->set->number.value},
-                                             {"why", credentials.get("auts")
-                                                         ? "sequence number out of step: it asks for resynchronisation"
-                                                         : "it does not believe the network's AUTN"}});
+    log::info("challenge-refused-by-phone",
+              {{"impi", x.impi.value},
+               {"ue", ue.to_string()},
+               {"set", waiting->set->number.value},
+               {"why", credentials.get("auts") ? "sequence number out of step: it asks for resynchronisation"
+                                               : "it does not believe the network's AUTN"}});
     auto challenge = p_.table.take_challenge(x.impi, ue);
     co_await p_.sets.remove(std::move(challenge->set));
 }
@@ -231,13 +260,14 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     }
 }
 
-// ------------------------------------------------------------------------------------------------------- the core's challenge
+// ------------------------------------------------------------------------------------------------------- the core's
+// challenge
 
 Task<void> RegisterFlow::challenge(Exchange& x, sip::OwnedMessage response) {
     auto keys = keys_of(*response);  // taken out here, overwritten below (C-31)
     if (x.over == Over::temporary) {
-        // A challenge to the answer of a challenge: its UE SPIs are in use by this very set, so no new one can stand beside it. The UE
-        // gets no Security-Server, gives up and starts again (C-37).
+        // A challenge to the answer of a challenge: its UE SPIs are in use by this very set, so no new one can stand
+        // beside it. The UE gets no Security-Server, gives up and starts again (C-37).
         aim_failure(x);
         pass(x, response, "challenged again over the temporary set: the phone starts anew");
         finish_challenge(x);
@@ -263,7 +293,8 @@ Task<void> RegisterFlow::challenge(Exchange& x, sip::OwnedMessage response) {
     response.wipe();
 }
 
-// -------------------------------------------------------------------------------------------------------- the core's acceptance
+// -------------------------------------------------------------------------------------------------------- the core's
+// acceptance
 
 Task<void> RegisterFlow::accept(Exchange& x, sip::OwnedMessage response) {
     const auto guard = co_await impi_lock_.acquire(x.impi);
@@ -271,7 +302,8 @@ Task<void> RegisterFlow::accept(Exchange& x, sip::OwnedMessage response) {
         pass(x, response, "accepted by the core without a challenge: no protection, no service on this port");
         co_return;
     }
-    // Over TLS only a REGISTER that proved who sent it changes anything: with a response, or with the bound user's identity (B-97, G-27).
+    // Over TLS only a REGISTER that proved who sent it changes anything: with a response, or with the bound user's
+    // identity (B-97, G-27).
     if (x.over == Over::tls && !x.has_response && !(x.is_bound && x.names_impi())) {
         pass(x, response, "accepted by the core without a proof of identity: nothing is bound");
         co_return;
@@ -299,7 +331,8 @@ Registration& RegisterFlow::registration_for(const Exchange& x) {
 }
 
 // C-39: what the 200 tells of the user.
-void RegisterFlow::learn(Registration& registration, const Exchange& x, const sip::Message& response, std::chrono::seconds expires) {
+void RegisterFlow::learn(Registration& registration, const Exchange& x, const sip::Message& response,
+                         std::chrono::seconds expires) {
     registration.service_route = route_values(response, sip::HeaderId::service_route);
     registration.impus = associated_identities(response, x.request());
     registration.contact_uri = contact_uri(x.request());
@@ -311,7 +344,8 @@ void RegisterFlow::learn(Registration& registration, const Exchange& x, const si
     if (registered_) registered_(registration);
 }
 
-// The row is in the store before the 200 leaves: a phone that was told that it is registered stays so, whatever happens to this process.
+// The row is in the store before the 200 leaves: a phone that was told that it is registered stays so, whatever happens
+// to this process.
 Task<void> RegisterFlow::keep(ContactKey key) {
     if (p_.keeper) co_await p_.keeper->save(std::move(key));
 }
@@ -335,7 +369,8 @@ void RegisterFlow::end(Registration& registration) {
     if (registration.tls) {  // its bytes are queued already: an orderly close sends them first
         const auto connection = registration.tls->flow.connection;
         p_.table.unbind(registration);
-        if (p_.table.bound_to(connection).empty()) p_.transports.close(connection, false);  // an emergency contact may go on
+        if (p_.table.bound_to(connection).empty())
+            p_.transports.close(connection, false);  // an emergency contact may go on
         if (registration.sets.empty()) {
             p_.table.take(ContactKey{registration.key});
             return;
@@ -348,17 +383,21 @@ void RegisterFlow::end(Registration& registration) {
     }
 }
 
-// --------------------------------------------------------------------------------------------------------------------- answers
+// ---------------------------------------------------------------------------------------------------------------------
+// answers
 
-// B-41: a failed authentication is told over the new SAs when the first REGISTER came in clear, else over the old ones that carried it.
+// B-41: a failed authentication is told over the new SAs when the first REGISTER came in clear, else over the old ones
+// that carried it.
 void RegisterFlow::aim_failure(const Exchange& x) {
     if (x.over != Over::temporary) return;
     const auto* challenge = p_.table.find_set(x.set).challenge;
     const auto* old = challenge && challenge->came_over ? p_.table.find_set(*challenge->came_over).set : nullptr;
     if (!old) return;
     if (!sip::is_reliable(x.flow().transport)) x.transaction->set_reply_flow(SaSets::udp_flow(*old));
-    else if (const auto connection = p_.transports.find_connection(old->gateway_server(), old->ue_client())) x.transaction->set_reply_flow(*connection);
-    // A phone without a connection over the old set gets it on the one that it asked on: it must learn of it (RFC 3261 §18.2.2).
+    else if (const auto connection = p_.transports.find_connection(old->gateway_server(), old->ue_client()))
+        x.transaction->set_reply_flow(*connection);
+    // A phone without a connection over the old set gets it on the one that it asked on: it must learn of it (RFC 3261
+    // §18.2.2).
 }
 
 // The temporary set ends with the failure, established ones stay (B-5).
@@ -366,7 +405,8 @@ void RegisterFlow::decline(Exchange& x, const sip::OwnedMessage& response) {
     aim_failure(x);
     pass(x, response, "declined by the core");
     if (x.over == Over::temporary) finish_challenge(x);
-    // B-98: a failed authentication closes the TLS connection; one that is bound already stays for its user (B-5, G-27).
+    // B-98: a failed authentication closes the TLS connection; one that is bound already stays for its user (B-5,
+    // G-27).
     if (x.over == Over::tls && !x.is_bound && x.has_response) p_.transports.close(x.flow().connection, false);
 }
 
@@ -376,21 +416,27 @@ void RegisterFlow::object(Exchange& x, const Objection& objection) {
         // over a set our unmodified list; elsewhere what this interface supports.
         const auto server = x.sent_security_server.empty() ? supported_mechanisms(x.policy) : x.sent_security_server;
         if (!server.empty()) extra.push_back("Security-Server: " + server);
-        if (objection.status == 421 || x.access->interface->server_initiated) extra.emplace_back("Require: sec-agree");
+        if (objection.status == 421 || x.access->interface->server_initiated)
+            extra.emplace_back("Require: sec-agree");
     }
     if (objection.status == 400) extra.push_back(warning(objection.why));
     if (objection.status == 420) extra.push_back("Unsupported: " + objection.check);
     if (objection.status == 480 || objection.status == 503) extra.emplace_back("Retry-After: 5");
     p_.counters.add(counter_of(objection.status));
     x.record.checks.push_back({objection.check, false, objection.why});
-    answer(x, sip::make_response(x.request(), objection.status, reason_phrase(objection.status), x.transaction->tag(), extra), objection.status, objection.why);
-    if (x.over == Over::unprotected) x.transaction->forget();  // anybody may ask here; a copy of the request gets the same answer
+    answer(
+        x,
+        sip::make_response(x.request(), objection.status, reason_phrase(objection.status), x.transaction->tag(), extra),
+        objection.status, objection.why);
+    if (x.over == Over::unprotected)
+        x.transaction->forget();  // anybody may ask here; a copy of the request gets the same answer
     // B-37: a failed answer aborts the procedure; an established set stays whatever was refused on it (G-27).
     if (x.over == Over::temporary) finish_challenge(x);
 }
 
 // The core's response as the phone may see it, with Security-Server when given.
-void RegisterFlow::pass(Exchange& x, const sip::OwnedMessage& response, std::string_view why, const std::optional<std::string>& security_server) {
+void RegisterFlow::pass(Exchange& x, const sip::OwnedMessage& response, std::string_view why,
+                        const std::optional<std::string>& security_server) {
     answer(x, register_response_to_ue(*response, security_server), response->status(), why);
 }
 
@@ -398,7 +444,9 @@ void RegisterFlow::answer(Exchange& x, std::string response, int status, std::st
     x.record.answer = status;
     x.record.why = why;
     const auto sent = x.transaction->respond(std::move(response));
-    if (!sent) log::warning("answer-not-sent", {{"impi", x.impi.value}, {"ue", x.record.ue}, {"status", status}, {"reason", sent.error().text}});
+    if (!sent)
+        log::warning("answer-not-sent",
+                     {{"impi", x.impi.value}, {"ue", x.record.ue}, {"status", status}, {"reason", sent.error().text}});
 }
 
 }  // namespace gmgate::daemon

@@ -1,8 +1,8 @@
 // READ THIS FIRST: the way of a REGISTER through the gateway, as the specification tells it.
 //   parse → check → choose → forward → take ck/ik out → install SAs → answer        (TS 33.203 §7.2, TS 24.229 §5.2.2)
 //
-// register_flow.cpp is the way itself; register_checks.cpp holds what may stop a REGISTER before the core sees it, register_ipsec.cpp and
-// register_tls.cpp what the two mechanisms do with the core's answer.
+// register_flow.cpp is the way itself; register_checks.cpp holds what may stop a REGISTER before the core sees it,
+// register_ipsec.cpp and register_tls.cpp what the two mechanisms do with the core's answer.
 #pragma once
 
 #include <functional>
@@ -13,19 +13,19 @@
 #include "base/clock.h"
 #include "base/keyed_lock.h"
 #include "base/task.h"
-#include "daemon/config/access.h"
 #include "daemon/agreement/checks.h"
 #include "daemon/agreement/mechanism.h"
-#include "daemon/observe/counters.h"
+#include "daemon/config/access.h"
 #include "daemon/config/operator_state.h"
-#include "daemon/observe/trace.h"
 #include "daemon/core/core_link.h"
-#include "daemon/rules/own_names.h"
+#include "daemon/observe/counters.h"
+#include "daemon/observe/trace.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/keeper.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 #include "daemon/registrations/tls_agreements.h"
+#include "daemon/rules/own_names.h"
 #include "sip/transaction/transactions.h"
 
 namespace gmgate::daemon {
@@ -43,12 +43,12 @@ struct RegisterParts {
     Trace& trace;
     Counters& counters;
     const Clock& clock;
-    Keeper* keeper = nullptr;  ///< null: registrations live in memory only
+    Keeper* keeper = nullptr;                  ///< null: registrations live in memory only
     const OperatorState* operating = nullptr;  ///< null: nothing is drained
 };
 
-/// One coroutine per REGISTER. Two REGISTERs of one phone may interleave at every co_await: what is committed afterwards is looked up
-/// again and compared; work on one UE address (401) and on one IMPI (200) is serialised.
+/// One coroutine per REGISTER. Two REGISTERs of one phone may interleave at every co_await: what is committed
+/// afterwards is looked up again and compared; work on one UE address (401) and on one IMPI (200) is serialised.
 class RegisterFlow {
 public:
     explicit RegisterFlow(RegisterParts parts) : p_(parts), own_hosts_(own_hosts(parts.config)) {}
@@ -67,19 +67,19 @@ private:
         std::shared_ptr<sip::ServerTransaction> transaction;
         const Access* access = nullptr;
         Over over = Over::unprotected;
-        SetNumber set;                        ///< that carried it, 0: none
+        SetNumber set;  ///< that carried it, 0: none
         std::optional<xfrm::SetParameters> carried_by;
         std::string sent_security_server;     ///< of that set
         sip::RequestCredentials credentials;  ///< the one reading of them: what is checked, and what the core gets
         Impi impi;
-        Impi sender;                          ///< whose SAs or connection carried it, when `impi` is another
+        Impi sender;  ///< whose SAs or connection carried it, when `impi` is another
         ContactKey contact;
         sip::SecurityList client, verify;
         Policy policy;
         Choice choice;
         bool has_response = false;
-        bool is_bound = false;                ///< over the TLS connection bound to its contact
-        bool is_disliked = false;             ///< CoreAttempts::is_disliked()
+        bool is_bound = false;     ///< over the TLS connection bound to its contact
+        bool is_disliked = false;  ///< CoreAttempts::is_disliked()
         std::optional<std::string_view> integrity_protected;
         std::string token;
         DecisionRecord record;
@@ -97,7 +97,8 @@ private:
     Task<Result<sip::OwnedMessage>> ask_core(Exchange& x);
     Task<void> challenge(Exchange& x, sip::OwnedMessage response);
     Task<void> accept(Exchange& x, sip::OwnedMessage response);
-    void learn(Registration& registration, const Exchange& x, const sip::Message& response, std::chrono::seconds expires);
+    void learn(Registration& registration, const Exchange& x, const sip::Message& response,
+               std::chrono::seconds expires);
     Registration& registration_for(const Exchange& x);
     Task<void> keep(ContactKey key);
     void deregister(Exchange& x, const sip::OwnedMessage& response);
@@ -105,7 +106,8 @@ private:
     void decline(Exchange& x, const sip::OwnedMessage& response);
     void aim_failure(const Exchange& x);
     void object(Exchange& x, const Objection& objection);
-    void pass(Exchange& x, const sip::OwnedMessage& response, std::string_view why, const std::optional<std::string>& security_server = std::nullopt);
+    void pass(Exchange& x, const sip::OwnedMessage& response, std::string_view why,
+              const std::optional<std::string>& security_server = std::nullopt);
     void answer(Exchange& x, std::string response, int status, std::string_view why);
 
     // ---- register_checks.cpp
@@ -121,7 +123,8 @@ private:
     // ---- register_ipsec.cpp
     Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);
     Task<void> establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
-    std::vector<std::unique_ptr<SaSet>> settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh, std::optional<SetNumber> kept, TimePoint expires);
+    std::vector<std::unique_ptr<SaSet>> settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh,
+                                                    std::optional<SetNumber> kept, TimePoint expires);
     std::vector<std::unique_ptr<SaSet>> displace_others(const Registration& registration, const Exchange& x);
     Task<void> refresh(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
     void finish_challenge(const Exchange& x);

@@ -13,13 +13,15 @@ namespace gmgate::daemon {
 namespace {
 
 std::string describe(const xfrm::SetParameters& s) {
-    return fmt::format("spi-uc={} spi-us={} spi-pc={} spi-ps={} port-uc={} port-us={} port-pc={} port-ps={}", s.spi_uc.value, s.spi_us.value, s.spi_pc.value,
-                       s.spi_ps.value, s.port_uc.value, s.port_us.value, s.port_pc.value, s.port_ps.value);
+    return fmt::format("spi-uc={} spi-us={} spi-pc={} spi-ps={} port-uc={} port-us={} port-pc={} port-ps={}",
+                       s.spi_uc.value, s.spi_us.value, s.spi_pc.value, s.spi_ps.value, s.port_uc.value, s.port_us.value,
+                       s.port_pc.value, s.port_ps.value);
 }
 
 }  // namespace
 
-// ------------------------------------------------------------------------------------------------- 401: the SAs, then the answer
+// ------------------------------------------------------------------------------------------------- 401: the SAs, then
+// the answer
 
 Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys) {
     const auto ue = x.flow().remote.address;
@@ -50,7 +52,9 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     if (!set) {
         response.wipe();
         const bool taken = set.error().code == EEXIST;
-        object(x, {taken ? 480 : 503, "kernel", fmt::format("the kernel refuses the SAs: {}{}", set.error().text, taken ? " (an SPI of the phone is in use at its address)" : "")});
+        object(x, {taken ? 480 : 503, "kernel",
+                   fmt::format("the kernel refuses the SAs: {}{}", set.error().text,
+                               taken ? " (an SPI of the phone is in use at its address)" : "")});
         co_return;
     }
     if (x.over == Over::established && !p_.table.find_set(x.set).set) {  // ended meanwhile
@@ -65,7 +69,8 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     challenge->ue = ue;
     challenge->contact = x.contact;
     challenge->token = x.token;
-    if (const auto told = sip::DigestParams::parse(response->value(sip::HeaderId::www_authenticate))) challenge->nonce = told->get("nonce").value_or("");
+    if (const auto told = sip::DigestParams::parse(response->value(sip::HeaderId::www_authenticate)))
+        challenge->nonce = told->get("nonce").value_or("");
     if (x.over == Over::established) challenge->came_over = x.set;
     challenge->set = std::move(*set);
     auto& fresh = *challenge->set;
@@ -87,13 +92,15 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     response.wipe();
 }
 
-// ----------------------------------------------------------------------------------------------------------- 200: established
+// ----------------------------------------------------------------------------------------------------------- 200:
+// established
 
 // SM12: the temporary set becomes established (C-40, C-42, B-51, B-53, B-54).
 Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
     auto until = p_.clock.now() + expires + p_.config.timers.lifetime_margin;
     if (const auto* known = p_.table.find(x.contact))
-        for (const auto& set : known->sets) until = std::max(until, set->state == SetState::established ? set->expires : until);
+        for (const auto& set : known->sets)
+            until = std::max(until, set->state == SetState::established ? set->expires : until);
     const auto extended = co_await p_.sets.extend(*x.carried_by, until);
     auto owner = p_.table.find_set(x.set);  // again: the table moved on while the kernel was asked
     if (!owner.challenge || owner.challenge->finished) {
@@ -107,7 +114,8 @@ Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& respons
     }
     auto challenge = p_.table.take_challenge(owner.challenge->impi, owner.challenge->ue);
     auto& registration = registration_for(x);
-    const auto kept = challenge->came_over && registration.find(*challenge->came_over) ? challenge->came_over : std::nullopt;
+    const auto kept =
+        challenge->came_over && registration.find(*challenge->came_over) ? challenge->came_over : std::nullopt;
     if (registration.tls) {  // the phone gave up TLS
         const auto connection = registration.tls->flow.connection;
         p_.table.unbind(registration);
@@ -122,22 +130,25 @@ Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& respons
     for (auto& set : leaving) co_await p_.sets.remove(std::move(set));
 }
 
-// What happens to the sets that were there before (table C-44). `kept`: a re-authentication came over this one. Those that end at once
-// come back; no more than one stays beside the new set, so that with a temporary one a contact has three (B-22).
-std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh, std::optional<SetNumber> kept, TimePoint expires) {
+// What happens to the sets that were there before (table C-44). `kept`: a re-authentication came over this one. Those
+// that end at once come back; no more than one stays beside the new set, so that with a temporary one a contact has
+// three (B-22).
+std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh,
+                                                              std::optional<SetNumber> kept, TimePoint expires) {
     std::vector<SetNumber> ending;
     const auto now = p_.clock.now();
     const auto* outbound = registration.outbound();
     for (const auto& set : registration.sets) {
         const bool moved = set->parameters.ue != fresh->parameters.ue;
         if (kept && set->number == *kept) {
-            // B-54: it carries outbound traffic until the UE uses the new one. A phone that began over an older set than the one in use
-            // has lost the newer: its 200 never arrived.
+            // B-54: it carries outbound traffic until the UE uses the new one. A phone that began over an older set
+            // than the one in use has lost the newer: its 200 never arrived.
             set->state = SetState::old;
             set->in_use = true;
             p_.expiry.watch(set->number, set->expires - p_.config.timers.old_set);
         } else if (!kept && moved && !registration.ended && set.get() == outbound) {
-            // The phone changed its address or access: what it still has in flight may finish (design: 64*T1 after the new 200).
+            // The phone changed its address or access: what it still has in flight may finish (design: 64*T1 after the
+            // new 200).
             set->state = SetState::old;
             set->in_use = false;
             set->expires = std::min(set->expires, now + p_.config.timers.old_set);
@@ -156,17 +167,23 @@ std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& regi
     return leaving;
 }
 
-// G-25: the newcomer has proved that this address and client port are its own now, so whoever had them before is gone: crashed and back
-// under another contact, or the address went to another phone. An emergency contact stands beside its user's others (B-3).
+// G-25: the newcomer has proved that this address and client port are its own now, so whoever had them before is gone:
+// crashed and back under another contact, or the address went to another phone. An emergency contact stands beside its
+// user's others (B-3).
 std::vector<std::unique_ptr<SaSet>> RegisterFlow::displace_others(const Registration& registration, const Exchange& x) {
     std::vector<std::unique_ptr<SaSet>> leaving;
     const auto is_emergency = [](const ContactKey& key) { return key.reg_id.starts_with("sos:"); };
-    for (const auto* other : p_.table.at_client_port(x.carried_by->ue, x.carried_by->port_uc, x.carried_by->gateway, x.access->profile->protected_server_ports)) {
+    for (const auto* other : p_.table.at_client_port(x.carried_by->ue, x.carried_by->port_uc, x.carried_by->gateway,
+                                                     x.access->profile->protected_server_ports)) {
         if (other == &registration) continue;
-        if (other->key.impi == registration.key.impi && is_emergency(other->key) != is_emergency(registration.key)) continue;
+        if (other->key.impi == registration.key.impi && is_emergency(other->key) != is_emergency(registration.key))
+            continue;
         p_.counters.add(Counter::displaced);
-        log::notice("registration-ended", {{"impi", other->key.impi.value}, {"ue", x.carried_by->ue.to_string()}, {"by", registration.key.impi.value},
-                                           {"why", "another contact has proved that this address and client port are its own"}});
+        log::notice("registration-ended",
+                    {{"impi", other->key.impi.value},
+                     {"ue", x.carried_by->ue.to_string()},
+                     {"by", registration.key.impi.value},
+                     {"why", "another contact has proved that this address and client port are its own"}});
         auto ended = p_.table.take(ContactKey{other->key});
         for (auto& set : ended->sets) leaving.push_back(std::move(set));
     }
@@ -183,7 +200,9 @@ Task<void> RegisterFlow::refresh(Exchange& x, const sip::OwnedMessage& response,
     const auto extended = co_await p_.sets.extend(parameters, until);
     const auto owner = p_.table.find_set(number);  // again after the await
     if (!extended || !owner.registration) {
-        object(x, {extended ? 480 : 500, "kernel", extended ? "the registration ended while it was being refreshed" : "the lifetime of the SAs cannot be extended: " + extended.error().text});
+        object(x, {extended ? 480 : 500, "kernel",
+                   extended ? "the registration ended while it was being refreshed"
+                            : "the lifetime of the SAs cannot be extended: " + extended.error().text});
         co_return;
     }
     owner.set->expires = until;

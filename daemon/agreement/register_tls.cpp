@@ -7,7 +7,8 @@
 
 namespace gmgate::daemon {
 
-// Security-Server goes into the 401 only where sec-agree runs: in clear with tls chosen, or over TLS with a Security-Client (G-16, G-21).
+// Security-Server goes into the 401 only where sec-agree runs: in clear with tls chosen, or over TLS with a
+// Security-Client (G-16, G-21).
 void RegisterFlow::challenge_tls(Exchange& x, const sip::OwnedMessage& response) {
     const auto algorithm = [&] {
         const auto challenge = sip::DigestParams::parse(response->value(sip::HeaderId::www_authenticate));
@@ -31,13 +32,15 @@ void RegisterFlow::challenge_tls(Exchange& x, const sip::OwnedMessage& response)
     pass(x, response, "challenged; tls chosen", server);
 }
 
-// SM11: the connection, the IMPI and its identities belong together from now on (B-94). The 200 leaves on this connection.
+// SM11: the connection, the IMPI and its identities belong together from now on (B-94). The 200 leaves on this
+// connection.
 Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
     if (!p_.transports.is_open(x.flow().connection)) {
         object(x, {480, "connection", "the TLS connection ended while the core was asked"});
         co_return;
     }
-    // Asked again here, with no await before the binding: another user's REGISTER may have been accepted on it meanwhile (C-49).
+    // Asked again here, with no await before the binding: another user's REGISTER may have been accepted on it
+    // meanwhile (C-49).
     for (const auto* other : p_.table.bound_to(x.flow().connection))
         if (other->key.impi != x.impi) {
             p_.counters.add(Counter::impi_mismatch);
@@ -47,7 +50,8 @@ Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response
     auto& registration = registration_for(x);
     const bool again = registration.tls.has_value();
     TlsBinding binding{x.flow(), x.client, x.verify};
-    if (again && registration.tls->flow.connection == x.flow().connection) binding = *registration.tls;  // a refresh keeps what it began with
+    if (again && registration.tls->flow.connection == x.flow().connection)
+        binding = *registration.tls;  // a refresh keeps what it began with
     const auto before = p_.table.bind(registration, std::move(binding));
     p_.transports.keep_open(x.flow().connection, true);
     p_.tls_agreements.erase(x.impi, x.flow().remote.address);

@@ -9,7 +9,8 @@ namespace gmgate::daemon {
 AccessMap::AccessMap(const Config& config) {
     for (const auto& interface : config.sip_interfaces) {
         for (const auto& port : interface.sip_ports) {
-            const auto same = std::ranges::find_if(accesses_, [&](const Access& a) { return a.address == port.address && a.interface == &interface; });
+            const auto same = std::ranges::find_if(
+                accesses_, [&](const Access& a) { return a.address == port.address && a.interface == &interface; });
             const auto* profile = config.profile(port.ims_aka_profile);
             const auto index = static_cast<std::size_t>(same - accesses_.begin());
             if (same == accesses_.end()) accesses_.push_back({&interface, profile, port.address});
@@ -33,7 +34,8 @@ std::vector<xfrm::GuardRequest> AccessMap::guard_requests() const {
     std::set<std::pair<Address, const ImsAkaProfile*>> done;
     std::vector<xfrm::GuardRequest> requests;
     for (const auto& access : accesses_)
-        if (access.profile && done.emplace(access.address, access.profile).second) requests.push_back({access.address, access.profile->all_ports()});
+        if (access.profile && done.emplace(access.address, access.profile).second)
+            requests.push_back({access.address, access.profile->all_ports()});
     return requests;
 }
 

@@ -18,7 +18,8 @@ namespace {
 
 constexpr std::int64_t kDay = 86400;
 
-void read_seconds(Section& section, std::string_view key, std::chrono::seconds& out, std::int64_t least, std::int64_t most) {
+void read_seconds(Section& section, std::string_view key, std::chrono::seconds& out, std::int64_t least,
+                  std::int64_t most) {
     std::int64_t value = out.count();
     section.number(key, value, least, most);
     out = std::chrono::seconds{value};
@@ -29,13 +30,17 @@ void read_endpoint(Section& section, std::string_view key, Endpoint& out) {
     section.text(key, text);
     if (text.empty()) return;
     if (const auto endpoint = Endpoint::parse(text); endpoint && endpoint->port.value != 0) out = *endpoint;
-    else section.mistake(key, fmt::format("\"{}\" is not \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\"); names are not looked up", text));
+    else
+        section.mistake(
+            key,
+            fmt::format("\"{}\" is not \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\"); names are not looked up", text));
 }
 
-// encr-alg-list and auth-alg-list choose among the valid pairs; the order stays the gateway's own, strongest first (B-32).
-// `preference` sets the order outright.
+// encr-alg-list and auth-alg-list choose among the valid pairs; the order stays the gateway's own, strongest first
+// (B-32). `preference` sets the order outright.
 void read_algorithms(Section& section, ImsAkaProfile& profile) {
-    std::vector<std::string> encr{"aes-gcm", "aes-cbc", "des-ede3-cbc", "null"}, auth{"hmac-sha-1-96", "aes-gmac", "hmac-md5-96", "null"}, order;
+    std::vector<std::string> encr{"aes-gcm", "aes-cbc", "des-ede3-cbc", "null"},
+        auth{"hmac-sha-1-96", "aes-gmac", "hmac-md5-96", "null"}, order;
     section.texts("encr-alg-list", encr);
     section.texts("auth-alg-list", auth);
     section.texts("preference", order);
@@ -43,11 +48,15 @@ void read_algorithms(Section& section, ImsAkaProfile& profile) {
     std::set<Alg> algs;
     for (const auto& word : encr) {
         if (const auto ealg = parse_ealg(word)) ealgs.insert(*ealg);
-        else section.mistake("encr-alg-list", fmt::format("\"{}\" is none of aes-gcm, aes-cbc, des-ede3-cbc, null", word));
+        else
+            section.mistake("encr-alg-list",
+                            fmt::format("\"{}\" is none of aes-gcm, aes-cbc, des-ede3-cbc, null", word));
     }
     for (const auto& word : auth) {
         if (const auto alg = parse_alg(word)) algs.insert(*alg);
-        else section.mistake("auth-alg-list", fmt::format("\"{}\" is none of hmac-sha-1-96, aes-gmac, hmac-md5-96, null", word));
+        else
+            section.mistake("auth-alg-list",
+                            fmt::format("\"{}\" is none of hmac-sha-1-96, aes-gmac, hmac-md5-96, null", word));
     }
     for (const auto& pair : kDefaultPreference)
         if (algs.contains(pair.alg) && ealgs.contains(pair.ealg)) profile.preference.push_back(pair);
@@ -60,7 +69,11 @@ void read_algorithms(Section& section, ImsAkaProfile& profile) {
             const auto alg = parse_alg(text.substr(0, slash));
             const auto ealg = slash == std::string::npos ? std::nullopt : parse_ealg(text.substr(slash + 1));
             if (!alg || !ealg || !is_valid({*alg, *ealg}))
-                section.mistake("preference", fmt::format("\"{}\" is no valid \"alg/ealg\" pair such as \"hmac-sha-1-96/aes-cbc\" or \"null/aes-gcm\"", text));
+                section.mistake(
+                    "preference",
+                    fmt::format(
+                        "\"{}\" is no valid \"alg/ealg\" pair such as \"hmac-sha-1-96/aes-cbc\" or \"null/aes-gcm\"",
+                        text));
             else if (std::ranges::find(profile.preference, AlgorithmPair{*alg, *ealg}) != profile.preference.end())
                 section.mistake("preference", fmt::format("\"{}\" is named twice", text));
             else profile.preference.push_back({*alg, *ealg});
@@ -68,7 +81,8 @@ void read_algorithms(Section& section, ImsAkaProfile& profile) {
     }
     section.boolean("refuse-deprecated", profile.refuse_deprecated);
     if (profile.refuse_deprecated) std::erase_if(profile.preference, is_deprecated);
-    if (profile.preference.empty()) section.mistake("auth-alg-list", "no valid pair of algorithms is left; allow hmac-sha-1-96 with aes-cbc, say");
+    if (profile.preference.empty())
+        section.mistake("auth-alg-list", "no valid pair of algorithms is left; allow hmac-sha-1-96 with aes-cbc, say");
 }
 
 void read_profile(Section& section, Config& config) {
@@ -79,20 +93,33 @@ void read_profile(Section& section, Config& config) {
     section.port("end-protected-client-port", profile.end_protected_client_port);
     read_algorithms(section, profile);
     if (profile.name.empty()) section.mistake("name", "every profile needs a name, which sip-ports refer to");
-    else if (config.profile(profile.name)) section.mistake("name", fmt::format("two profiles are called \"{}\"", profile.name));
+    else if (config.profile(profile.name))
+        section.mistake("name", fmt::format("two profiles are called \"{}\"", profile.name));
     if (profile.protected_server_ports.size() != 2)
-        section.mistake("protected-server-port", "give two ports, such as [6100, 6101]: the second serves phones whose address and port collide with a live registration (G-25)");
+        section.mistake(
+            "protected-server-port",
+            "give two ports, such as [6100, 6101]: the second serves phones whose address and port collide with a live registration (G-25)");
     const int clients = profile.end_protected_client_port.value - profile.start_protected_client_port.value + 1;
     if (profile.start_protected_client_port.value == 0 || profile.end_protected_client_port.value == 0)
-        section.mistake("start-protected-client-port", "start-protected-client-port and end-protected-client-port are both needed");
+        section.mistake("start-protected-client-port",
+                        "start-protected-client-port and end-protected-client-port are both needed");
     else if (clients < 3)
-        section.mistake("end-protected-client-port", fmt::format("start to end makes {} port(s); at least three are needed (temporary, established and old set)", std::max(clients, 0)));
-    else if (clients > 64) section.mistake("end-protected-client-port", "more than 64 client ports make no sense: each costs sockets");
+        section.mistake(
+            "end-protected-client-port",
+            fmt::format("start to end makes {} port(s); at least three are needed (temporary, established and old set)",
+                        std::max(clients, 0)));
+    else if (clients > 64)
+        section.mistake("end-protected-client-port", "more than 64 client ports make no sense: each costs sockets");
     std::set<Port> seen;
     for (const auto port : profile.all_ports()) {
-        if (port.value == 5060 || port.value == 5061) section.mistake("protected-server-port", fmt::format("{} is a well-known clear port and never a protected one (B-13)", port.value));
-        else if (port.value < 1025) section.mistake("protected-server-port", fmt::format("port {}: protected ports lie between 1025 and 65535", port.value));
-        if (!seen.insert(port).second) section.mistake("protected-server-port", fmt::format("port {} is used twice in this profile", port.value));
+        if (port.value == 5060 || port.value == 5061)
+            section.mistake("protected-server-port",
+                            fmt::format("{} is a well-known clear port and never a protected one (B-13)", port.value));
+        else if (port.value < 1025)
+            section.mistake("protected-server-port",
+                            fmt::format("port {}: protected ports lie between 1025 and 65535", port.value));
+        if (!seen.insert(port).second)
+            section.mistake("protected-server-port", fmt::format("port {} is used twice in this profile", port.value));
     }
     config.ims_aka_profiles.push_back(std::move(profile));
 }
@@ -102,7 +129,12 @@ void read_sip_port(Section& section, SipInterface& interface) {
     std::string address;
     section.text("address", address);
     if (const auto parsed = Address::parse(address); parsed && !parsed->is_any()) port.address = *parsed;
-    else section.mistake("address", fmt::format("\"{}\" is no IPv4 or IPv6 address of this machine (a wildcard would send from addresses the SAs do not know)", address));
+    else
+        section.mistake(
+            "address",
+            fmt::format(
+                "\"{}\" is no IPv4 or IPv6 address of this machine (a wildcard would send from addresses the SAs do not know)",
+                address));
     section.port("port", port.port);
     std::vector<std::string> transports{"UDP", "TCP"};
     section.texts("transport-protocol", transports);
@@ -115,10 +147,14 @@ void read_sip_port(Section& section, SipInterface& interface) {
     }
     section.text("ims-aka-profile", port.ims_aka_profile);
     section.text("tls-profile", port.tls_profile);
-    if (port.tls && (port.udp || port.tcp)) section.mistake("transport-protocol", "TLS needs a port of its own (5061, say); UDP and TCP may share one");
-    if (port.tls && port.tls_profile.empty()) section.mistake("tls-profile", "a TLS port names the [[tls-profile]] that holds its certificate");
-    if (!port.tls && !port.tls_profile.empty()) section.mistake("tls-profile", "only a port with transport-protocol = \"TLS\" has a tls-profile");
-    if (port.tls && !port.ims_aka_profile.empty()) section.mistake("ims-aka-profile", "belongs to the UDP and TCP port, not to the TLS port");
+    if (port.tls && (port.udp || port.tcp))
+        section.mistake("transport-protocol", "TLS needs a port of its own (5061, say); UDP and TCP may share one");
+    if (port.tls && port.tls_profile.empty())
+        section.mistake("tls-profile", "a TLS port names the [[tls-profile]] that holds its certificate");
+    if (!port.tls && !port.tls_profile.empty())
+        section.mistake("tls-profile", "only a port with transport-protocol = \"TLS\" has a tls-profile");
+    if (port.tls && !port.ims_aka_profile.empty())
+        section.mistake("ims-aka-profile", "belongs to the UDP and TCP port, not to the TLS port");
     interface.sip_ports.push_back(std::move(port));
 }
 
@@ -127,16 +163,24 @@ void read_interface(Section& section, Config& config) {
     section.text("realm-id", i.realm_id);
     section.boolean("sec-agree-feature", i.sec_agree_feature);
     section.word("sec-agree-pref", i.sec_agree_pref,
-                 {{"ipsec3gpp", SecAgreePref::ipsec3gpp}, {"tls", SecAgreePref::tls}, {"ipsec3gpp-tls", SecAgreePref::ipsec3gpp_tls}, {"tls-ipsec3gpp", SecAgreePref::tls_ipsec3gpp}});
+                 {{"ipsec3gpp", SecAgreePref::ipsec3gpp},
+                  {"tls", SecAgreePref::tls},
+                  {"ipsec3gpp-tls", SecAgreePref::ipsec3gpp_tls},
+                  {"tls-ipsec3gpp", SecAgreePref::tls_ipsec3gpp}});
     section.boolean("ims-aka-feature", i.ims_aka_feature);
     section.text("host", i.host);
-    section.word("confidentiality", i.confidentiality, {{"off", Confidentiality::off}, {"preferred", Confidentiality::preferred}, {"required", Confidentiality::required}});
+    section.word("confidentiality", i.confidentiality,
+                 {{"off", Confidentiality::off},
+                  {"preferred", Confidentiality::preferred},
+                  {"required", Confidentiality::required}});
     if (section.has("no-security-client")) {
         auto answer = NoSecurityClient::forward;
-        section.word("no-security-client", answer, {{"forward", NoSecurityClient::forward}, {"reject", NoSecurityClient::reject}});
+        section.word("no-security-client", answer,
+                     {{"forward", NoSecurityClient::forward}, {"reject", NoSecurityClient::reject}});
         i.no_security_client = answer;
     }
-    section.word("security-server", i.security_server, {{"selected", SecurityServerMode::selected}, {"list", SecurityServerMode::list}});
+    section.word("security-server", i.security_server,
+                 {{"selected", SecurityServerMode::selected}, {"list", SecurityServerMode::list}});
     section.boolean("security-server-q", i.security_server_q);
     section.boolean("require-both", i.require_both);
     section.boolean("strict-refresh", i.strict_refresh);
@@ -155,8 +199,10 @@ void read_interface(Section& section, Config& config) {
     section.tables("sip-ports", "sip-interface.sip-ports", [&](Section& s) { read_sip_port(s, i); });
     if (i.realm_id.empty()) section.mistake("realm-id", "every sip-interface needs a realm-id, its name");
     for (const auto& other : config.sip_interfaces)
-        if (other.realm_id == i.realm_id) section.mistake("realm-id", fmt::format("two interfaces are called \"{}\"", i.realm_id));
-    if (i.sip_ports.empty()) section.mistake("sip-ports", "an interface without [[sip-interface.sip-ports]] serves nobody");
+        if (other.realm_id == i.realm_id)
+            section.mistake("realm-id", fmt::format("two interfaces are called \"{}\"", i.realm_id));
+    if (i.sip_ports.empty())
+        section.mistake("sip-ports", "an interface without [[sip-interface.sip-ports]] serves nobody");
     config.sip_interfaces.push_back(std::move(i));
 }
 
@@ -169,9 +215,12 @@ void read_tls_profile(Section& section, Config& config) {
     section.number("expiry-warning-days", days, 0, 3650);
     profile.expiry_warning = std::chrono::days{days};
     if (profile.name.empty()) section.mistake("name", "every profile needs a name, which sip-ports refer to");
-    else if (config.tls_profile(profile.name)) section.mistake("name", fmt::format("two profiles are called \"{}\"", profile.name));
-    if (profile.end_entity_certs.empty()) section.mistake("end-entity-cert", "the PEM file with the server's certificate chain is needed");
-    if (profile.private_keys.size() != profile.end_entity_certs.size()) section.mistake("private-key", "give one key file for each certificate file, in the same order");
+    else if (config.tls_profile(profile.name))
+        section.mistake("name", fmt::format("two profiles are called \"{}\"", profile.name));
+    if (profile.end_entity_certs.empty())
+        section.mistake("end-entity-cert", "the PEM file with the server's certificate chain is needed");
+    if (profile.private_keys.size() != profile.end_entity_certs.size())
+        section.mistake("private-key", "give one key file for each certificate file, in the same order");
     config.tls_profiles.push_back(std::move(profile));
 }
 
@@ -183,17 +232,25 @@ void read_core_tls(Section& section, Core& core) {
     for (const auto* hops : {&core.next_hops, &core.emergency_next_hops})
         for (const NextHop& hop : *hops)
             if (hop.transport && (*hop.transport == CoreTransport::tls) != tls)
-                section.mistake("next-hop", "transport of a next hop: [core] transport = \"tls\" and no other, or \"udp\" and \"tcp\" with [core] transport likewise");
+                section.mistake(
+                    "next-hop",
+                    "transport of a next hop: [core] transport = \"tls\" and no other, or \"udp\" and \"tcp\" with [core] transport likewise");
     for (const auto* hops : {&core.next_hops, &core.emergency_next_hops})
         for (const NextHop& hop : *hops)
-            if (!tls && !hop.tls_name.empty()) section.mistake("next-hop", "tls-name of a next hop needs [core] transport = \"tls\"");
-    if (tls && core.tls_name.empty()) section.mistake("tls-name", "transport = \"tls\" needs the SIP domain or host that the core's certificate must be for");
+            if (!tls && !hop.tls_name.empty())
+                section.mistake("next-hop", "tls-name of a next hop needs [core] transport = \"tls\"");
+    if (tls && core.tls_name.empty())
+        section.mistake("tls-name",
+                        "transport = \"tls\" needs the SIP domain or host that the core's certificate must be for");
     if (tls && core.tls_profile.empty())
-        section.mistake("tls-profile", "transport = \"tls\" needs the [[tls-profile]] with our own certificate: the core reaches us by TLS, too");
+        section.mistake(
+            "tls-profile",
+            "transport = \"tls\" needs the [[tls-profile]] with our own certificate: the core reaches us by TLS, too");
 }
 
 void read_transport(Section& section, CoreTransport& out) {
-    section.word("transport", out, {{"udp", CoreTransport::udp}, {"tcp", CoreTransport::tcp}, {"tls", CoreTransport::tls}});
+    section.word("transport", out,
+                 {{"udp", CoreTransport::udp}, {"tcp", CoreTransport::tcp}, {"tls", CoreTransport::tls}});
 }
 
 // "ADDRESS:PORT", "ADDRESS", "NAME" or "NAME:PORT".
@@ -206,9 +263,14 @@ std::optional<NextHop> parse_next_hop(std::string_view text) {
     } else {
         const std::string as_uri = "sip:" + std::string(text);
         const auto uri = sip::Uri::parse(as_uri);
-        const bool is_name = uri && uri->user.empty() && uri->parameters.empty() && uri->host.size() <= 253 && !uri->host.empty() &&
-                             std::ranges::all_of(uri->host, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.' || c == '_'; }) &&
-                             std::ranges::any_of(uri->host, [](char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; });
+        const bool is_name =
+            uri && uri->user.empty() && uri->parameters.empty() && uri->host.size() <= 253 && !uri->host.empty() &&
+            std::ranges::all_of(uri->host,
+                                [](char c) {
+                                    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.' ||
+                                           c == '_';
+                                }) &&
+            std::ranges::any_of(uri->host, [](char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; });
         if (!is_name) return std::nullopt;
         hop.host = std::string(uri->host);
         hop.endpoint.port = uri->port;
@@ -219,11 +281,15 @@ std::optional<NextHop> parse_next_hop(std::string_view text) {
     return hop;
 }
 
-// `key` is one text, the simple case, with priority 0; `tables` are [[core.next-hops]], several with priority, weight and transport.
-void read_next_hops(Section& section, std::string_view key, std::string_view tables, const Core& core, std::vector<NextHop>& out) {
+// `key` is one text, the simple case, with priority 0; `tables` are [[core.next-hops]], several with priority, weight
+// and transport.
+void read_next_hops(Section& section, std::string_view key, std::string_view tables, const Core& core,
+                    std::vector<NextHop>& out) {
     const auto add = [&](Section& where, std::string_view at, const std::string& text, NextHop more) {
         const auto hop = parse_next_hop(text);
-        if (!hop) return where.mistake(at, fmt::format("\"{}\" is neither \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\") nor a host name", text));
+        if (!hop)
+            return where.mistake(
+                at, fmt::format("\"{}\" is neither \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\") nor a host name", text));
         more.host = hop->host;
         more.endpoint = hop->endpoint;
         if (more.host.empty() && more.endpoint.address.family() != core.listen.address.family())
@@ -269,9 +335,12 @@ void read_core(Section& section, Config& config) {
         else section.mistake("name-servers", fmt::format("\"{}\" is no \"ADDRESS\" or \"ADDRESS:PORT\"", server));
     }
     read_core_tls(section, config.core);
-    if (config.core.listen.port.value == 0) section.mistake("listen", "the gateway's own \"ADDRESS:PORT\" on the core side is needed");
-    if (!section.has("next-hop") && !section.has("next-hops")) section.mistake("next-hop", "the \"ADDRESS:PORT\" or name of the I-CSCF, S-CSCF or P-CSCF is needed");
-    if (config.core.visited_network_id.empty()) section.mistake("visited-network-id", "the name of this network is needed for P-Visited-Network-ID");
+    if (config.core.listen.port.value == 0)
+        section.mistake("listen", "the gateway's own \"ADDRESS:PORT\" on the core side is needed");
+    if (!section.has("next-hop") && !section.has("next-hops"))
+        section.mistake("next-hop", "the \"ADDRESS:PORT\" or name of the I-CSCF, S-CSCF or P-CSCF is needed");
+    if (config.core.visited_network_id.empty())
+        section.mistake("visited-network-id", "the name of this network is needed for P-Visited-Network-ID");
     if (config.core.orig_ioi.empty()) config.core.orig_ioi = config.core.visited_network_id;
 }
 
@@ -309,12 +378,15 @@ void read_timers(Section& section, TimerConfig& timers) {
 }
 
 void read_xfrm(Section& section, XfrmConfig& xfrm) {
-    section.word("sa-engine", xfrm.sa_engine, {{"process", SaEngine::process}, {"in-process", SaEngine::in_process}, {"libcharon", SaEngine::libcharon}});
+    section.word(
+        "sa-engine", xfrm.sa_engine,
+        {{"process", SaEngine::process}, {"in-process", SaEngine::in_process}, {"libcharon", SaEngine::libcharon}});
     section.number("reqid", xfrm.reqid, 1, 0xffffffff);
     section.number("spi-start", xfrm.spi_start.value, 65536, 0xffffffff);
     section.number("spi-end", xfrm.spi_end.value, 65536, 0xffffffff);
     section.number("mark-mask", xfrm.mark_mask, 0xff, 0xffffffff);
-    if (xfrm.spi_start.value + std::uint64_t{5} > xfrm.spi_end.value) section.mistake("spi-end", "the range must hold at least six SPIs, for the three sets of one phone");
+    if (xfrm.spi_start.value + std::uint64_t{5} > xfrm.spi_end.value)
+        section.mistake("spi-end", "the range must hold at least six SPIs, for the three sets of one phone");
     const auto mask = xfrm.mark_mask;
     if ((mask & (mask + 1)) != 0) section.mistake("mark-mask", "must be a row of low bits such as 0x00ffffff");
 }
@@ -323,7 +395,8 @@ void read_store(Section& section, StoreConfig& store) {
     section.word("mode", store.is_kept, {{"file", true}, {"memory", false}});
     section.text("file", store.file);
     section.number("queue", store.queue, 1, 10'000'000);
-    if (store.file.empty() || store.file.front() != '/') section.mistake("file", "must be a path from the root, such as \"/var/lib/gmgate/registrations.db\"");
+    if (store.file.empty() || store.file.front() != '/')
+        section.mistake("file", "must be a path from the root, such as \"/var/lib/gmgate/registrations.db\"");
 }
 
 // What only several sections together can get wrong.
@@ -331,11 +404,14 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
     std::map<Endpoint, std::string> taken;
     const auto claim = [&](const Address& address, Port port, const std::string& what) {
         const auto [at, fresh] = taken.try_emplace(Endpoint{address, port}, what);
-        if (!fresh) mistakes.add(root.source(), fmt::format("{} is used by {} and by {}; give one of them another port", Endpoint{address, port}.to_string(), at->second, what));
+        if (!fresh)
+            mistakes.add(root.source(), fmt::format("{} is used by {} and by {}; give one of them another port",
+                                                    Endpoint{address, port}.to_string(), at->second, what));
     };
     if (config.core.listen.port.value != 0) claim(config.core.listen.address, config.core.listen.port, "[core] listen");
     if (!config.core.tls_profile.empty() && !config.tls_profile(config.core.tls_profile))
-        mistakes.add(root.source(), fmt::format("[core] names tls-profile \"{}\", which is not defined", config.core.tls_profile));
+        mistakes.add(root.source(),
+                     fmt::format("[core] names tls-profile \"{}\", which is not defined", config.core.tls_profile));
     std::map<Address, std::string> profile_at;
     for (const auto& interface : config.sip_interfaces) {
         for (const auto& port : interface.sip_ports) {
@@ -343,33 +419,54 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
             if (port.ims_aka_profile.empty()) continue;
             const auto* profile = config.profile(port.ims_aka_profile);
             if (!profile) {
-                mistakes.add(root.source(), fmt::format("sip-interface \"{}\" names ims-aka-profile \"{}\", which is not defined", interface.realm_id, port.ims_aka_profile));
+                mistakes.add(root.source(),
+                             fmt::format("sip-interface \"{}\" names ims-aka-profile \"{}\", which is not defined",
+                                         interface.realm_id, port.ims_aka_profile));
                 continue;
             }
             const auto [at, fresh] = profile_at.try_emplace(port.address, profile->name);
-            if (!fresh && at->second == profile->name) continue;  // two clear ports of one address share its protected ports
-            for (const auto p : profile->all_ports()) claim(port.address, p, fmt::format("ims-aka-profile \"{}\"", profile->name));
+            if (!fresh && at->second == profile->name)
+                continue;  // two clear ports of one address share its protected ports
+            for (const auto p : profile->all_ports())
+                claim(port.address, p, fmt::format("ims-aka-profile \"{}\"", profile->name));
         }
         for (const auto& port : interface.sip_ports) {
             if (!port.tls) continue;
             if (!port.tls_profile.empty() && !config.tls_profile(port.tls_profile))
-                mistakes.add(root.source(), fmt::format("sip-interface \"{}\" names tls-profile \"{}\", which is not defined", interface.realm_id, port.tls_profile));
+                mistakes.add(root.source(),
+                             fmt::format("sip-interface \"{}\" names tls-profile \"{}\", which is not defined",
+                                         interface.realm_id, port.tls_profile));
             if (interface.sec_agree_feature && !allows_tls(interface.sec_agree_pref))
-                mistakes.add(root.source(), fmt::format("sip-interface \"{}\" has a TLS port but its sec-agree-pref allows no tls; use ipsec3gpp-tls or tls-ipsec3gpp", interface.realm_id));
+                mistakes.add(
+                    root.source(),
+                    fmt::format(
+                        "sip-interface \"{}\" has a TLS port but its sec-agree-pref allows no tls; use ipsec3gpp-tls or tls-ipsec3gpp",
+                        interface.realm_id));
         }
         const bool wants_tls = interface.sec_agree_feature && allows_tls(interface.sec_agree_pref);
         if (wants_tls && std::ranges::none_of(interface.sip_ports, [](const SipPort& p) { return p.tls; }))
-            mistakes.add(root.source(), fmt::format("sip-interface \"{}\" is to offer tls but has no sip-port with transport-protocol = \"TLS\"", interface.realm_id));
-        const bool wants_ipsec = (interface.sec_agree_feature && allows_ipsec(interface.sec_agree_pref)) || interface.ims_aka_feature;
-        const bool has_profile = std::ranges::any_of(interface.sip_ports, [](const SipPort& p) { return !p.ims_aka_profile.empty(); });
+            mistakes.add(
+                root.source(),
+                fmt::format(
+                    "sip-interface \"{}\" is to offer tls but has no sip-port with transport-protocol = \"TLS\"",
+                    interface.realm_id));
+        const bool wants_ipsec =
+            (interface.sec_agree_feature && allows_ipsec(interface.sec_agree_pref)) || interface.ims_aka_feature;
+        const bool has_profile =
+            std::ranges::any_of(interface.sip_ports, [](const SipPort& p) { return !p.ims_aka_profile.empty(); });
         if (wants_ipsec && !has_profile && !interface.sip_ports.empty())
-            mistakes.add(root.source(), fmt::format("sip-interface \"{}\" is to offer ipsec-3gpp but none of its sip-ports names an ims-aka-profile", interface.realm_id));
+            mistakes.add(
+                root.source(),
+                fmt::format(
+                    "sip-interface \"{}\" is to offer ipsec-3gpp but none of its sip-ports names an ims-aka-profile",
+                    interface.realm_id));
     }
     if (config.sip_interfaces.empty()) mistakes.add(root.source(), "no [[sip-interface]]: phones have nowhere to go");
 }
 
 std::string describe(const toml::parse_error& error, const std::string& name) {
-    return fmt::format("{}:{}:{}: {}", name, error.source().begin.line, error.source().begin.column, error.description());
+    return fmt::format("{}:{}:{}: {}", name, error.source().begin.line, error.source().begin.column,
+                       error.description());
 }
 
 }  // namespace
@@ -379,19 +476,26 @@ bool allows_tls(SecAgreePref pref) { return pref != SecAgreePref::ipsec3gpp; }
 
 std::string_view uri_transport(CoreTransport transport) {
     switch (transport) {
-        case CoreTransport::udp: return "";
-        case CoreTransport::tcp: return ";transport=tcp";
-        case CoreTransport::tls: return ";transport=tls";
+        case CoreTransport::udp:
+            return "";
+        case CoreTransport::tcp:
+            return ";transport=tcp";
+        case CoreTransport::tls:
+            return ";transport=tls";
     }
     return "";
 }
 
 std::string_view to_string(SecAgreePref pref) {
     switch (pref) {
-        case SecAgreePref::ipsec3gpp: return "ipsec3gpp";
-        case SecAgreePref::tls: return "tls";
-        case SecAgreePref::ipsec3gpp_tls: return "ipsec3gpp-tls";
-        case SecAgreePref::tls_ipsec3gpp: return "tls-ipsec3gpp";
+        case SecAgreePref::ipsec3gpp:
+            return "ipsec3gpp";
+        case SecAgreePref::tls:
+            return "tls";
+        case SecAgreePref::ipsec3gpp_tls:
+            return "ipsec3gpp-tls";
+        case SecAgreePref::tls_ipsec3gpp:
+            return "tls-ipsec3gpp";
     }
     return "?";
 }
@@ -400,7 +504,8 @@ std::vector<std::string> Core::tls_names() const {
     std::vector<std::string> names{tls_name};
     for (const auto* hops : {&next_hops, &emergency_next_hops})
         for (const NextHop& hop : *hops)
-            if (!hop.tls_name.empty() && std::ranges::find(names, hop.tls_name) == names.end()) names.push_back(hop.tls_name);
+            if (!hop.tls_name.empty() && std::ranges::find(names, hop.tls_name) == names.end())
+                names.push_back(hop.tls_name);
     return names;
 }
 
@@ -411,7 +516,8 @@ std::string NextHop::to_string() const {
 
 std::vector<Port> ImsAkaProfile::client_ports() const {
     std::vector<Port> ports;
-    for (int p = start_protected_client_port.value; p <= end_protected_client_port.value && p > 0; ++p) ports.emplace_back(static_cast<std::uint16_t>(p));
+    for (int p = start_protected_client_port.value; p <= end_protected_client_port.value && p > 0; ++p)
+        ports.emplace_back(static_cast<std::uint16_t>(p));
     return ports;
 }
 
@@ -422,7 +528,8 @@ std::vector<Port> ImsAkaProfile::all_ports() const {
 }
 
 NoSecurityClient SipInterface::on_no_security_client() const {
-    return no_security_client.value_or(allows_tls(sec_agree_pref) ? NoSecurityClient::forward : NoSecurityClient::reject);
+    return no_security_client.value_or(allows_tls(sec_agree_pref) ? NoSecurityClient::forward
+                                                                  : NoSecurityClient::reject);
 }
 
 const ImsAkaProfile* Config::profile(std::string_view name) const {
@@ -446,7 +553,8 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     config.path = name;
     Mistakes mistakes(name);
     Section root(document, "top level", mistakes);
-    root.word("log-level", config.log_level, {{"debug", "debug"}, {"info", "info"}, {"notice", "notice"}, {"warning", "warning"}, {"error", "error"}});
+    root.word("log-level", config.log_level,
+              {{"debug", "debug"}, {"info", "info"}, {"notice", "notice"}, {"warning", "warning"}, {"error", "error"}});
     root.text("control-socket", config.control_socket);
     root.text("control-group", config.control_group);
     root.boolean("packet-tap", config.packet_tap);
@@ -492,11 +600,14 @@ std::vector<std::string> check_addresses(const Config& config) {
     std::vector<std::string> problems;
     const auto need = [&](const Address& address, const std::string& what) {
         if (!here.contains(address))
-            problems.push_back(fmt::format("{}: {} {} does not exist on this machine; add it (ip address add …) or correct the file", config.path, what, address.to_string()));
+            problems.push_back(
+                fmt::format("{}: {} {} does not exist on this machine; add it (ip address add …) or correct the file",
+                            config.path, what, address.to_string()));
     };
     need(config.core.listen.address, "[core] listen address");
     for (const auto& interface : config.sip_interfaces)
-        for (const auto& port : interface.sip_ports) need(port.address, fmt::format("sip-interface \"{}\" address", interface.realm_id));
+        for (const auto& port : interface.sip_ports)
+            need(port.address, fmt::format("sip-interface \"{}\" address", interface.realm_id));
     return problems;
 }
 

@@ -1,5 +1,5 @@
-// A strict walk over a TOML document: every key is asked for by name, what nobody asked for is an error, and each error says where it
-// stands and how to mend it. Internal to config.cpp.
+// A strict walk over a TOML document: every key is asked for by name, what nobody asked for is an error, and each error
+// says where it stands and how to mend it. Internal to config.cpp.
 #pragma once
 
 #include <toml++/toml.h>
@@ -38,14 +38,17 @@ private:
 /// One table of the document. finish() complains of keys that nobody read.
 class Section {
 public:
-    Section(const toml::table& table, std::string title, Mistakes& mistakes) : table_(table), title_(std::move(title)), mistakes_(mistakes) {}
+    Section(const toml::table& table, std::string title, Mistakes& mistakes)
+        : table_(table), title_(std::move(title)), mistakes_(mistakes) {}
 
     const toml::source_region& where() const { return table_.source(); }
     const toml::source_region& where(std::string_view key) const {
         const auto* node = table_.get(key);
         return node ? node->source() : table_.source();
     }
-    void mistake(std::string_view key, std::string_view text) { mistakes_.add(where(key), fmt::format("{}: {}: {}", title_, key, text)); }
+    void mistake(std::string_view key, std::string_view text) {
+        mistakes_.add(where(key), fmt::format("{}: {}: {}", title_, key, text));
+    }
     /// Asking for a key makes it a known one.
     bool has(std::string_view key) { return take(key) != nullptr; }
 
@@ -72,7 +75,8 @@ public:
         const auto* node = take(key);
         if (!node) return;
         const auto* value = node->as_integer();
-        if (!value || value->get() < least || value->get() > most) mistake(key, fmt::format("must be a whole number from {} to {}", least, most));
+        if (!value || value->get() < least || value->get() > most)
+            mistake(key, fmt::format("must be a whole number from {} to {}", least, most));
         else out = static_cast<Number>(value->get());
     }
     void port(std::string_view key, Port& out) {
@@ -87,10 +91,12 @@ public:
         out.clear();
         const auto add = [&](const toml::node& element) {
             const auto value = element.value<std::int64_t>();
-            if (!element.is_integer() || !value || *value < 1 || *value > 65535) mistake(key, "must be ports from 1 to 65535");
+            if (!element.is_integer() || !value || *value < 1 || *value > 65535)
+                mistake(key, "must be ports from 1 to 65535");
             else out.emplace_back(static_cast<std::uint16_t>(*value));
         };
-        if (const auto* list = node->as_array()) for (const auto& element : *list) add(element);
+        if (const auto* list = node->as_array())
+            for (const auto& element : *list) add(element);
         else add(*node);
     }
     /// A text, or a list of texts.
@@ -102,7 +108,8 @@ public:
             if (const auto* value = element.as_string()) out.push_back(value->get());
             else mistake(key, "must be a list of texts in quotes");
         };
-        if (const auto* list = node->as_array()) for (const auto& element : *list) add(element);
+        if (const auto* list = node->as_array())
+            for (const auto& element : *list) add(element);
         else add(*node);
     }
     /// One word out of a fixed set.
@@ -149,7 +156,8 @@ public:
     void finish() {
         for (const auto& [key, node] : table_)
             if (!read_.contains(std::string(key.str())))
-                mistakes_.add(key.source(), fmt::format("{}: unknown key \"{}\"; known here: {}", title_, key.str(), known()));
+                mistakes_.add(key.source(),
+                              fmt::format("{}: unknown key \"{}\"; known here: {}", title_, key.str(), known()));
     }
 
 private:
@@ -168,10 +176,12 @@ private:
     std::set<std::string> read_;
 };
 
-/// Every leaf of a document by its path, with its value as text: "limits.registrations" → "100000", "sip-interface[0].realm-id" → "'access'".
+/// Every leaf of a document by its path, with its value as text: "limits.registrations" → "100000",
+/// "sip-interface[0].realm-id" → "'access'".
 inline void flatten(const toml::node& node, const std::string& path, std::map<std::string, std::string>& out) {
     if (const auto* table = node.as_table()) {
-        for (const auto& [key, inner] : *table) flatten(inner, path.empty() ? std::string(key.str()) : path + '.' + std::string(key.str()), out);
+        for (const auto& [key, inner] : *table)
+            flatten(inner, path.empty() ? std::string(key.str()) : path + '.' + std::string(key.str()), out);
     } else if (const auto* list = node.as_array(); list && !list->empty() && list->is_homogeneous<toml::table>()) {
         for (std::size_t i = 0; i < list->size(); ++i) flatten((*list)[i], fmt::format("{}[{}]", path, i), out);
     } else {

@@ -10,7 +10,8 @@
 namespace gmgate::daemon {
 
 namespace {
-constexpr std::chrono::milliseconds kConnectTimeout{4000};  // long enough for one lost SYN, short enough to try UDP in time
+constexpr std::chrono::milliseconds kConnectTimeout{
+    4000};  // long enough for one lost SYN, short enough to try UDP in time
 }
 
 Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote, sip::Transport transport,
@@ -19,7 +20,8 @@ Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote, sip:
     if (const auto under_way = attempts_.find(ends); under_way != attempts_.end()) {
         const std::shared_ptr<Attempt> attempt = under_way->second;
         std::error_code cancelled;
-        while (!attempt->outcome) co_await attempt->done.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+        while (!attempt->outcome)
+            co_await attempt->done.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
         co_return *attempt->outcome;
     }
     const auto attempt = std::make_shared<Attempt>(co_await asio::this_coro::executor);

@@ -1,5 +1,5 @@
-// TCP and TLS connections opened on demand, one attempt at a time for each pair of ends: whoever asks meanwhile waits for the same outcome.
-// (A second connect between the same two protected ports would fail with EADDRNOTAVAIL.)
+// TCP and TLS connections opened on demand, one attempt at a time for each pair of ends: whoever asks meanwhile waits
+// for the same outcome. (A second connect between the same two protected ports would fail with EADDRNOTAVAIL.)
 #pragma once
 
 #include <chrono>
@@ -36,7 +36,8 @@ public:
 
 private:
     struct Attempt {
-        explicit Attempt(const asio::any_io_executor& executor) : done(executor, asio::steady_timer::time_point::max()) {}
+        explicit Attempt(const asio::any_io_executor& executor)
+            : done(executor, asio::steady_timer::time_point::max()) {}
         asio::steady_timer done;  ///< never expires; cancelled when the attempt has ended
         std::optional<Result<sip::Flow>> outcome;
     };

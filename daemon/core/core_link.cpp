@@ -3,23 +3,23 @@
 #include <algorithm>
 #include <cerrno>
 
+#include <fmt/format.h>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
 #include "base/log.h"
 #include "base/random.h"
-#include "daemon/registrations/table.h"
 #include "base/spawn.h"
+#include "daemon/registrations/table.h"
 
 namespace gmgate::daemon {
 
 namespace {
 
-constexpr std::size_t kDatagramLimit = 1300;   // RFC 3261 §18.1.1: path MTU unknown
-constexpr std::size_t kCoreAddresses = 4096;   // learnt; an operator's core has tens
+constexpr std::size_t kDatagramLimit = 1300;  // RFC 3261 §18.1.1: path MTU unknown
+constexpr std::size_t kCoreAddresses = 4096;  // learnt; an operator's core has tens
 constexpr std::chrono::milliseconds kPingPatience{8000};
 constexpr std::size_t kAlone = 64;  // connections for one request each; they end with its answer
 
@@ -27,9 +27,12 @@ std::uint64_t draw(std::uint64_t most) { return random_u64() % (most + 1); }
 
 sip::Transport to_sip(CoreTransport transport) {
     switch (transport) {
-        case CoreTransport::udp: return sip::Transport::udp;
-        case CoreTransport::tcp: return sip::Transport::tcp;
-        case CoreTransport::tls: return sip::Transport::tls;
+        case CoreTransport::udp:
+            return sip::Transport::udp;
+        case CoreTransport::tcp:
+            return sip::Transport::tcp;
+        case CoreTransport::tls:
+            return sip::Transport::tls;
     }
     return sip::Transport::udp;
 }
@@ -70,7 +73,8 @@ void CoreLink::note_core_address(const Address& address) {
     if (core_addresses_.size() < kCoreAddresses) core_addresses_.insert(address);
 }
 
-// ------------------------------------------------------------------------------------------------------------------ targets
+// ------------------------------------------------------------------------------------------------------------------
+// targets
 
 Target CoreLink::at(const Endpoint& endpoint, CoreTransport transport) const {
     Target target;
@@ -91,7 +95,9 @@ Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops) {
             all.push_back(std::move(target));
             continue;
         }
-        if (!resolver_) resolver_ = std::make_unique<Resolver>(co_await asio::this_coro::executor, clock_, core_.name_servers, core_.listen.address.family());
+        if (!resolver_)
+            resolver_ = std::make_unique<Resolver>(co_await asio::this_coro::executor, clock_, core_.name_servers,
+                                                   core_.listen.address.family());
         Result<std::vector<Target>> found = co_await resolver_->resolve(hop, core_.transport);
         if (!found) {
             why = found.error().text;
@@ -104,7 +110,8 @@ Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops) {
         }
     }
     if (all.empty()) co_return failure(Reaction::retry, why);
-    co_return order_targets(std::move(all), [this](const Target& t) { return health_.is_down(t.endpoint); }, draw);
+    co_return order_targets(
+        std::move(all), [this](const Target& t) { return health_.is_down(t.endpoint); }, draw);
 }
 
 Task<Result<std::vector<Target>>> CoreLink::next_hops() { return resolve(core_.next_hops); }
@@ -119,7 +126,8 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
     NextHop hop;
     const bool over_tls = core_.transport == CoreTransport::tls;  // then nothing goes in clear, whatever the URI says
     if (over_tls) hop.transport = CoreTransport::tls;
-    else if (const auto parameter = uri->parameter("transport"); parameter && sip::same_token(*parameter, "tcp")) hop.transport = CoreTransport::tcp;
+    else if (const auto parameter = uri->parameter("transport"); parameter && sip::same_token(*parameter, "tcp"))
+        hop.transport = CoreTransport::tcp;
     else if (parameter && sip::same_token(*parameter, "udp")) hop.transport = CoreTransport::udp;
     const auto is_service_route = [&](const std::string& element) {
         const auto address = sip::NameAddr::parse(element);
@@ -130,9 +138,11 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
 
     Result<std::vector<Target>> hops = co_await next_hops();
     if (const auto address = Address::parse(uri->host)) {
-        const Endpoint endpoint{*address, uri->port.value != 0 ? uri->port : Port{over_tls ? std::uint16_t{5061} : std::uint16_t{5060}}};
+        const Endpoint endpoint{
+            *address, uri->port.value != 0 ? uri->port : Port{over_tls ? std::uint16_t{5061} : std::uint16_t{5060}}};
         if (hops) {  // the dialog stays with the next hop that took it; the others stand in when it is dead
-            const auto at_it = std::ranges::stable_partition(*hops, [&](const Target& t) { return t.endpoint == endpoint; });
+            const auto at_it =
+                std::ranges::stable_partition(*hops, [&](const Target& t) { return t.endpoint == endpoint; });
             if (at_it.begin() != hops->begin()) {
                 const bool is_dead = health_.is_down(endpoint);
                 if (is_dead) std::rotate(hops->begin(), at_it.begin(), hops->end());
@@ -144,7 +154,8 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
             if (urgent) std::erase_if(*urgent, [&](const Target& t) { return t.endpoint != endpoint; });
             if (urgent && !urgent->empty()) co_return urgent;
         }
-        const bool may_follow = core_.follow_route && address->family() == core_.listen.address.family() && (is_trusted || is_core_address(*address));
+        const bool may_follow = core_.follow_route && address->family() == core_.listen.address.family() &&
+                                (is_trusted || is_core_address(*address));
         if (!may_follow) co_return hops;
         note_core_address(*address);
         co_return std::vector<Target>{at(endpoint, hop.transport.value_or(core_.transport))};
@@ -157,7 +168,8 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
     co_return found ? found : hops;
 }
 
-// ------------------------------------------------------------------------------------------------------------------ sending
+// ------------------------------------------------------------------------------------------------------------------
+// sending
 
 Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transport, std::string tls_name,
                                              Traffic traffic) {
@@ -213,7 +225,8 @@ Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
         Result<CoreLink::Way> way = failure(Reaction::broken, {});
         if (is_alone_) way = co_await link_->way_alone(target.endpoint, transport, target.tls_name);
         else way = co_await link_->way_to(target.endpoint, transport, target.tls_name, traffic_);
-        if (!way && target.transport == CoreTransport::udp) {  // RFC 3261 §18.1.1: better a fragmented datagram than no request
+        if (!way &&
+            target.transport == CoreTransport::udp) {  // RFC 3261 §18.1.1: better a fragmented datagram than no request
             text = build_(sip::Transport::udp);
             way = co_await link_->way_to(target.endpoint, CoreTransport::udp);
         }
@@ -229,8 +242,9 @@ Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
         used_ = transport;
         sip::SendOptions options;
         options.is_urgent = is_urgent_;
-        // The last one's silence is waited for to the end; another's only so long that a living one would have sent 100. Not for other
-        // methods: they get no 100 early (RFC 4320), and to deliver a MESSAGE twice is worse than late.
+        // The last one's silence is waited for to the end; another's only so long that a living one would have sent
+        // 100. Not for other methods: they get no 100 early (RFC 4320), and to deliver a MESSAGE twice is worse than
+        // late.
         is_invite_ = text.starts_with("INVITE ");
         if (!left_.empty() && is_invite_) options.patience = link_->core_.next_hop_answer;
         co_return link_->transactions_.send(std::move(text), way->flow, options);
@@ -264,7 +278,8 @@ bool CoreAttempts::judge(const Result<sip::OwnedMessage>& outcome) {
         left_.insert(left_.begin(), *current_);
         return true;
     }
-    if (!outcome && outcome.error().reaction != Reaction::broken && outcome.error().reaction != Reaction::retry) return false;  // our own limit
+    if (!outcome && outcome.error().reaction != Reaction::broken && outcome.error().reaction != Reaction::retry)
+        return false;  // our own limit
     return suspect(outcome);
 }
 
@@ -314,19 +329,25 @@ Task<Result<void>> CoreLink::send_stateless(CoreAttempts::Build build, std::vect
 }
 
 Task<Result<void>> CoreLink::send_stateless(std::string bytes, sip::Transport transport, Endpoint to) {
-    const CoreTransport over = core_.transport == CoreTransport::tls ? CoreTransport::tls : sip::is_reliable(transport) ? CoreTransport::tcp : CoreTransport::udp;
+    const CoreTransport over = core_.transport == CoreTransport::tls ? CoreTransport::tls
+                               : sip::is_reliable(transport)         ? CoreTransport::tcp
+                                                                     : CoreTransport::udp;
     std::string tls_name;  // that of a connection to it which stands already
     for (const auto& [key, flow] : connections_)
-        if (std::get<Endpoint>(key) == to && std::get<CoreTransport>(key) == over && transports_.is_open(flow.connection)) tls_name = std::get<std::string>(key);
+        if (std::get<Endpoint>(key) == to && std::get<CoreTransport>(key) == over &&
+            transports_.is_open(flow.connection))
+            tls_name = std::get<std::string>(key);
     const Result<Way> way = co_await way_to(to, over, std::move(tls_name));
     if (!way) co_return std::unexpected(way.error());
     co_return transactions_.send_stateless(std::move(bytes), way->flow);
 }
 
-// ------------------------------------------------------------------------------------------------------------------- health
+// -------------------------------------------------------------------------------------------------------------------
+// health
 
 void CoreLink::answered(const Target& target) {
-    if (health_.answered(target.endpoint)) log::notice("next-hop-up", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}});
+    if (health_.answered(target.endpoint))
+        log::notice("next-hop-up", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}});
 }
 
 void CoreLink::log_down(const Target& target, std::string_view why) {
@@ -354,9 +375,10 @@ Task<void> CoreLink::ask_about(Target target) {
 Task<void> CoreLink::ping(Target target) {
     const std::string to = fmt::format("sip:{}", target.endpoint.to_string());
     const auto build = [&](sip::Transport transport) {
-        return fmt::format("OPTIONS {0} SIP/2.0\r\nVia: SIP/2.0/{1} {2};branch={3}\r\nMax-Forwards: 0\r\nFrom: <sip:{2}>;tag={4}\r\nTo: <{0}>\r\n"
-                           "Call-ID: {5}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
-                           to, sip::to_string(transport), via_host_, sip::Transactions::new_branch(), random_hex(8), random_hex(16));
+        return fmt::format(
+            "OPTIONS {0} SIP/2.0\r\nVia: SIP/2.0/{1} {2};branch={3}\r\nMax-Forwards: 0\r\nFrom: <sip:{2}>;tag={4}\r\nTo: <{0}>\r\n"
+            "Call-ID: {5}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+            to, sip::to_string(transport), via_host_, sip::Transactions::new_branch(), random_hex(8), random_hex(16));
     };
     Result<Way> way = co_await way_to(target.endpoint, target.transport, target.tls_name);
     if (!way) co_return failed(target, way.error().text);
@@ -365,8 +387,10 @@ Task<void> CoreLink::ping(Target target) {
     const TimePoint sent_at = clock_.now();
     const auto client = transactions_.send(build(to_sip(target.transport)), way->flow, options);
     const Result<sip::OwnedMessage> response = co_await client->next();
-    if (!response && response.error().reaction == Reaction::exhausted) co_return;  // our own limit says nothing of the element
-    if (!response && response.error().reaction == Reaction::retry) co_return silent(target, sent_at, response.error().text);
+    if (!response && response.error().reaction == Reaction::exhausted)
+        co_return;  // our own limit says nothing of the element
+    if (!response && response.error().reaction == Reaction::retry)
+        co_return silent(target, sent_at, response.error().text);
     if (!response) co_return failed(target, response.error().text);
     if ((*response)->status() == 503) co_return failed(target, "503 to OPTIONS");
     answered(target);  // 483 and 404 are signs of life, too

@@ -1,4 +1,5 @@
-// The way to the core: to which element a request goes (next_hops, resolver, health), over UDP, TCP or TLS, and what our Via towards it says.
+// The way to the core: to which element a request goes (next_hops, resolver, health), over UDP, TCP or TLS, and what
+// our Via towards it says.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,8 @@
 #include "daemon/core/connector.h"
 #include "daemon/core/health.h"
 #include "daemon/core/next_hops.h"
-#include "daemon/rules/own_marks.h"
 #include "daemon/core/resolver.h"
+#include "daemon/rules/own_marks.h"
 #include "sip/message/headers.h"
 #include "sip/transaction/transactions.h"
 
@@ -33,8 +34,8 @@ enum class Traffic : std::uint8_t {
     strangers,  ///< of somebody who has proved nothing: REGISTER and emergency in clear, or over TLS that is not bound
 };
 
-/// One request on its way to the core: tries one target after the other, each with a branch of its own (RFC 3263 §4.3, RFC 3261 §16.6).
-/// Tells the core link which targets answered. Must not outlive it.
+/// One request on its way to the core: tries one target after the other, each with a branch of its own (RFC 3263 §4.3,
+/// RFC 3261 §16.6). Tells the core link which targets answered. Must not outlive it.
 class CoreAttempts {
 public:
     /// The request as it goes out over that transport, with a fresh branch each time it is called.
@@ -42,7 +43,8 @@ public:
     CoreAttempts(CoreLink& link, std::vector<Target> targets, Build build, Traffic traffic, bool is_urgent = false)
         : link_(&link), left_(std::move(targets)), build_(std::move(build)), traffic_(traffic), is_urgent_(is_urgent) {}
 
-    /// Sends to the next target that can be sent to. Errors: Reaction::broken with the last reason when none is left, exhausted.
+    /// Sends to the next target that can be sent to. Errors: Reaction::broken with the last reason when none is left,
+    /// exhausted.
     Task<Result<std::unique_ptr<sip::ClientTransaction>>> next();
     /// What came of the last try. True when another target may be tried: nothing came (time-out, broken connection), or
     /// 503, and there is another target, or the connection was an old one and the same target deserves a new one. A
@@ -51,8 +53,8 @@ public:
     /// The element ended a connection that carried nothing but this request: it is the request that it does not like.
     bool is_disliked() const { return is_disliked_; }
     const std::optional<Target>& current() const { return current_; }  ///< of the last try
-    /// The connection of the last try has ended after a provisional response: a new one to the same target, over which it can still be
-    /// cancelled; nullopt when it takes none.
+    /// The connection of the last try has ended after a provisional response: a new one to the same target, over which
+    /// it can still be cancelled; nullopt when it takes none.
     Task<std::optional<sip::Flow>> other_way();
 
 private:
@@ -81,30 +83,37 @@ public:
     /// What tells our own tokens and loops from those of others.
     const OwnMarks& marks() const { return marks_; }
     const std::string& via_host() const { return via_host_; }
-    /// host:port of our URI as the core reaches it, in Path and Record-Route; with ;transport=tcp or tls when the core is spoken to so.
+    /// host:port of our URI as the core reaches it, in Path and Record-Route; with ;transport=tcp or tls when the core
+    /// is spoken to so.
     const std::string& uri_host() const { return uri_host_; }
-    bool is_core_side(const sip::Flow& flow) const;  ///< received on the core-side socket or on a connection of ours to the core
+    bool is_core_side(
+        const sip::Flow& flow) const;  ///< received on the core-side socket or on a connection of ours to the core
     /// The door of a core-side flow: the element of the core, by its address. A datagram comes through our socket; of
     /// connections it may have several, opened from either side.
     static sip::Door door_of(const sip::Flow& flow);
-    /// True for an address that we send requests to or that requests came from: only there may a response without transaction go.
+    /// True for an address that we send requests to or that requests came from: only there may a response without
+    /// transaction go.
     bool is_core_address(const Address& address) const;
     /// A request came from there, so its answers may go there.
     void note_core_address(const Address& address);
 
-    /// Where requests outside of dialogs go: [core] next-hop, best first. Errors: Reaction::retry, no name could be resolved.
+    /// Where requests outside of dialogs go: [core] next-hop, best first. Errors: Reaction::retry, no name could be
+    /// resolved.
     Task<Result<std::vector<Target>>> next_hops();
     /// Emergency requests: [core] emergency-next-hop (C-83), else next_hops().
     Task<Result<std::vector<Target>>> emergency_next_hops();
-    /// Where a request with `route_uri` on top of its Route goes. A phone's Route is believed only as far as it names an element that we
-    /// know: a next hop, an address that requests came from, or a host of `service_route` (looked up only with follow-route).
+    /// Where a request with `route_uri` on top of its Route goes. A phone's Route is believed only as far as it names
+    /// an element that we know: a next hop, an address that requests came from, or a host of `service_route` (looked up
+    /// only with follow-route).
     Task<Result<std::vector<Target>>> targets_for(std::string route_uri, std::vector<std::string> service_route);
 
-    /// ACK to 2xx, late responses: outside transactions, to the first of `targets`; TCP for what is too long for a datagram.
+    /// ACK to 2xx, late responses: outside transactions, to the first of `targets`; TCP for what is too long for a
+    /// datagram.
     Task<Result<void>> send_stateless(CoreAttempts::Build build, std::vector<Target> targets, Traffic traffic);
     Task<Result<void>> send_stateless(std::string bytes, sip::Transport transport, Endpoint to);
 
-    /// OPTIONS to every next hop, again and again; ends with the loop. Answers bring an element back, silence takes it out.
+    /// OPTIONS to every next hop, again and again; ends with the loop. Answers bring an element back, silence takes it
+    /// out.
     Task<void> watch_next_hops();
     const Health& health() const { return health_; }
 
@@ -137,13 +146,13 @@ private:
     std::string via_host_, uri_host_;
     /// The live TCP or TLS connection to each element, by TLS name and by whose requests it carries.
     std::map<std::tuple<Endpoint, CoreTransport, std::string, Traffic>, sip::Flow> connections_;
-    std::set<sip::ConnectionId> alone_;                                    ///< of single requests; bounded
-    std::set<Address> core_addresses_;                                     ///< bounded; configured ones and those learnt
+    std::set<sip::ConnectionId> alone_;  ///< of single requests; bounded
+    std::set<Address> core_addresses_;   ///< bounded; configured ones and those learnt
     Connector connector_;
     Health health_;
-    std::optional<asio::any_io_executor> pinging_on_;                      ///< while watch_next_hops() runs
-    std::set<Endpoint> doubted_;                                           ///< a ping is under way because of a doubt
-    std::unique_ptr<Resolver> resolver_;                                   ///< made when the first name is met
+    std::optional<asio::any_io_executor> pinging_on_;  ///< while watch_next_hops() runs
+    std::set<Endpoint> doubted_;                       ///< a ping is under way because of a doubt
+    std::unique_ptr<Resolver> resolver_;               ///< made when the first name is met
 };
 
 /// The transport of a request of that size towards `wanted`: TCP for what does not fit a datagram (RFC 3261 §18.1.1).

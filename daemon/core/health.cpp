@@ -13,7 +13,8 @@ bool Health::failed(const Endpoint& element) {
         at->second = now + rest_;
         return false;
     }
-    if (down_until_.size() >= limit_) std::erase_if(down_until_, [now](const auto& entry) { return entry.second <= now; });
+    if (down_until_.size() >= limit_)
+        std::erase_if(down_until_, [now](const auto& entry) { return entry.second <= now; });
     if (down_until_.size() >= limit_) return false;
     down_until_.emplace(element, now + rest_);
     return true;
@@ -29,7 +30,8 @@ bool Health::answered(const Endpoint& element) {
     if (const auto at = answered_at_.find(element); at != answered_at_.end()) {
         at->second = now;
     } else {
-        if (answered_at_.size() >= limit_) std::erase_if(answered_at_, [&](const auto& entry) { return entry.second + rest_ <= now; });
+        if (answered_at_.size() >= limit_)
+            std::erase_if(answered_at_, [&](const auto& entry) { return entry.second + rest_ <= now; });
         if (answered_at_.size() < limit_) answered_at_.emplace(element, now);
     }
     return down_until_.erase(element) != 0;

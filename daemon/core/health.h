@@ -13,14 +13,17 @@ namespace gmgate::daemon {
 /// Bounded: beyond `limit` elements no new one is remembered (it is then simply tried).
 class Health {
 public:
-    /// `rest`: how long an element that failed is left alone before ordinary requests try it again; an answer ends it at once.
-    explicit Health(const Clock& clock, seconds rest = seconds{60}, std::size_t limit = 1024) : clock_(&clock), rest_(rest), limit_(limit) {}
+    /// `rest`: how long an element that failed is left alone before ordinary requests try it again; an answer ends it
+    /// at once.
+    explicit Health(const Clock& clock, seconds rest = seconds{60}, std::size_t limit = 1024)
+        : clock_(&clock), rest_(rest), limit_(limit) {}
 
     bool is_down(const Endpoint& element) const;
     /// No connection, or 503. True when it was up before.
     bool failed(const Endpoint& element);
-    /// What was sent to it at `since` was never answered. Counts as a failure only when nothing else was answered either since then: else
-    /// some datagrams were lost, or an element behind it is silent. True when it was up before and is down now.
+    /// What was sent to it at `since` was never answered. Counts as a failure only when nothing else was answered
+    /// either since then: else some datagrams were lost, or an element behind it is silent. True when it was up before
+    /// and is down now.
     bool silent(const Endpoint& element, TimePoint since);
     /// Any other answer, at this moment. True when it was down before.
     bool answered(const Endpoint& element);

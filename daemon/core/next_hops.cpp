@@ -9,8 +9,8 @@ namespace {
 
 bool is_same_place(const Target& a, const Target& b) { return a.endpoint == b.endpoint && a.transport == b.transport; }
 
-/// RFC 2782: a running sum of weights, a number up to the whole sum, the first whose sum reaches it. Weight 0 stands in front, so that it
-/// has a very small chance.
+/// RFC 2782: a running sum of weights, a number up to the whole sum, the first whose sum reaches it. Weight 0 stands in
+/// front, so that it has a very small chance.
 void draw_by_weight(std::vector<Target>::iterator begin, std::vector<Target>::iterator end, const Draw& draw) {
     std::stable_partition(begin, end, [](const Target& t) { return t.weight == 0; });
     for (; begin != end; ++begin) {
@@ -33,10 +33,12 @@ void draw_by_weight(std::vector<Target>::iterator begin, std::vector<Target>::it
 std::vector<Target> order_targets(std::vector<Target> targets, const IsDown& is_down, const Draw& draw) {
     std::vector<Target> unique;
     for (Target& target : targets)
-        if (std::ranges::none_of(unique, [&](const Target& other) { return is_same_place(other, target); })) unique.push_back(std::move(target));
+        if (std::ranges::none_of(unique, [&](const Target& other) { return is_same_place(other, target); }))
+            unique.push_back(std::move(target));
     std::ranges::stable_sort(unique, {}, &Target::priority);
     for (auto begin = unique.begin(); begin != unique.end();) {
-        const auto end = std::find_if(begin, unique.end(), [&](const Target& t) { return t.priority != begin->priority; });
+        const auto end =
+            std::find_if(begin, unique.end(), [&](const Target& t) { return t.priority != begin->priority; });
         draw_by_weight(begin, end, draw);
         begin = end;
     }

@@ -1,7 +1,7 @@
 #include "daemon/core/resolver.h"
 
-#include <arpa/nameser.h>
 #include <ares.h>
+#include <arpa/nameser.h>
 #include <netdb.h>
 
 #include <algorithm>
@@ -10,11 +10,11 @@
 #include <string>
 #include <utility>
 
+#include <fmt/format.h>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
 #include "base/log.h"
 #include "sip/message/headers.h"
@@ -29,7 +29,7 @@ constexpr std::uint16_t kSipPort = 5060, kSipsPort = 5061;
 
 struct Reply {
     int status = ARES_ECANCELLED;
-    std::vector<unsigned char> bytes;   ///< of a query for records
+    std::vector<unsigned char> bytes;                ///< of a query for records
     std::vector<std::pair<Address, int>> addresses;  ///< of a query for addresses, with their TTLs
 };
 
@@ -64,13 +64,15 @@ void on_addresses(void* argument, int status, int /*timeouts*/, ares_addrinfo* r
     answer.status = status;
     if (result != nullptr) {
         for (const ares_addrinfo_node* node = result->nodes; node != nullptr; node = node->ai_next)
-            if (const auto endpoint = Endpoint::from_sockaddr(node->ai_addr)) answer.addresses.emplace_back(endpoint->address, node->ai_ttl);
+            if (const auto endpoint = Endpoint::from_sockaddr(node->ai_addr))
+                answer.addresses.emplace_back(endpoint->address, node->ai_ttl);
         ares_freeaddrinfo(result);
     }
     query->finish(std::move(answer));
 }
 
-/// The least TTL of a reply's answer section (c-ares 1.18 gives none for NAPTR and SRV); nullopt when it cannot be read (RFC 1035 §4.1).
+/// The least TTL of a reply's answer section (c-ares 1.18 gives none for NAPTR and SRV); nullopt when it cannot be read
+/// (RFC 1035 §4.1).
 std::optional<int> least_ttl(const std::vector<unsigned char>& reply) {
     constexpr std::size_t kHeader = 12, kQuestionTail = 4, kRecordTail = 10;
     const auto size = static_cast<int>(reply.size());
@@ -80,7 +82,9 @@ std::optional<int> least_ttl(const std::vector<unsigned char>& reply) {
     const auto skip_name = [&] {
         char* name = nullptr;
         long length = 0;
-        if (at >= reply.size() || ares_expand_name(reply.data() + at, reply.data(), size, &name, &length) != ARES_SUCCESS) return false;
+        if (at >= reply.size() ||
+            ares_expand_name(reply.data() + at, reply.data(), size, &name, &length) != ARES_SUCCESS)
+            return false;
         ares_free_string(name);
         at += static_cast<std::size_t>(length);
         return true;
@@ -102,14 +106,17 @@ std::optional<int> least_ttl(const std::vector<unsigned char>& reply) {
 struct Found {
     std::vector<Target> targets;
     int ttl = 0;
-    std::string failure;   ///< why there are none
+    std::string failure;  ///< why there are none
 };
 
 std::string_view srv_prefix(CoreTransport transport) {
     switch (transport) {
-        case CoreTransport::udp: return "_sip._udp.";
-        case CoreTransport::tcp: return "_sip._tcp.";
-        case CoreTransport::tls: return "_sips._tcp.";
+        case CoreTransport::udp:
+            return "_sip._udp.";
+        case CoreTransport::tcp:
+            return "_sip._tcp.";
+        case CoreTransport::tls:
+            return "_sips._tcp.";
     }
     return "_sip._udp.";
 }
@@ -120,24 +127,30 @@ struct Service {
     std::string replacement;
 };
 
-/// The NAPTR records of use, most preferred first: flag "s" and a service of RFC 3263 §4.1 that we speak, TLS alone when the core is spoken to
-/// by TLS, and never otherwise.
+/// The NAPTR records of use, most preferred first: flag "s" and a service of RFC 3263 §4.1 that we speak, TLS alone
+/// when the core is spoken to by TLS, and never otherwise.
 std::vector<Service> services_of(const std::vector<unsigned char>& reply, bool over_tls) {
     std::vector<Service> services;
     ares_naptr_reply* list = nullptr;
     if (ares_parse_naptr_reply(reply.data(), static_cast<int>(reply.size()), &list) != ARES_SUCCESS) return services;
     for (const ares_naptr_reply* record = list; record != nullptr; record = record->next) {
-        const std::string_view flags(reinterpret_cast<const char*>(record->flags)), service(reinterpret_cast<const char*>(record->service));
+        const std::string_view flags(reinterpret_cast<const char*>(record->flags)),
+            service(reinterpret_cast<const char*>(record->service));
         if (!sip::same_token(flags, "s")) continue;
         if (over_tls) {
-            if (sip::same_token(service, "SIPS+D2T")) services.push_back({record->order, record->preference, CoreTransport::tls, record->replacement});
+            if (sip::same_token(service, "SIPS+D2T"))
+                services.push_back({record->order, record->preference, CoreTransport::tls, record->replacement});
             continue;
         }
-        if (sip::same_token(service, "SIP+D2U")) services.push_back({record->order, record->preference, CoreTransport::udp, record->replacement});
-        if (sip::same_token(service, "SIP+D2T")) services.push_back({record->order, record->preference, CoreTransport::tcp, record->replacement});
+        if (sip::same_token(service, "SIP+D2U"))
+            services.push_back({record->order, record->preference, CoreTransport::udp, record->replacement});
+        if (sip::same_token(service, "SIP+D2T"))
+            services.push_back({record->order, record->preference, CoreTransport::tcp, record->replacement});
     }
     ares_free_data(list);
-    std::ranges::stable_sort(services, [](const Service& a, const Service& b) { return std::pair(a.order, a.preference) < std::pair(b.order, b.preference); });
+    std::ranges::stable_sort(services, [](const Service& a, const Service& b) {
+        return std::pair(a.order, a.preference) < std::pair(b.order, b.preference);
+    });
     return services;
 }
 
@@ -159,7 +172,12 @@ struct Resolver::Impl : std::enable_shared_from_this<Impl> {
     using Key = std::pair<std::string, int>;  ///< name, and port with transport
 
     Impl(asio::any_io_executor e, const Clock& c, Family f, ResolverLimits l)
-        : executor(std::move(e)), clock(c), family(f), limits(l), timer(executor), changed(executor, asio::steady_timer::time_point::max()) {}
+        : executor(std::move(e)),
+          clock(c),
+          family(f),
+          limits(l),
+          timer(executor),
+          changed(executor, asio::steady_timer::time_point::max()) {}
     ~Impl() {
         if (channel != nullptr) ares_destroy(channel);
     }
@@ -185,15 +203,16 @@ struct Resolver::Impl : std::enable_shared_from_this<Impl> {
     ResolverLimits limits;
     ResolverCounters counters;
     ares_channel channel = nullptr;
-    std::string broken;                                ///< why there is no channel
-    std::map<int, std::shared_ptr<Watch>> watches;     ///< shared with the waits in flight
+    std::string broken;                             ///< why there is no channel
+    std::map<int, std::shared_ptr<Watch>> watches;  ///< shared with the waits in flight
     asio::steady_timer timer;
-    asio::steady_timer changed;                        ///< never expires; cancelled whenever a look-up has ended
+    asio::steady_timer changed;  ///< never expires; cancelled whenever a look-up has ended
     std::map<Key, Entry> cache;
     std::size_t under_way = 0;
 };
 
-// ------------------------------------------------------------------------------------------------------- c-ares on the loop
+// ------------------------------------------------------------------------------------------------------- c-ares on the
+// loop
 
 void Resolver::Impl::open(const std::vector<Endpoint>& servers) {
     static const int library = ares_library_init(ARES_LIB_INIT_ALL);
@@ -202,7 +221,10 @@ void Resolver::Impl::open(const std::vector<Endpoint>& servers) {
     options.tries = kTries;
     options.sock_state_cb = &Impl::on_socket;
     options.sock_state_cb_data = this;
-    const int status = library != ARES_SUCCESS ? library : ares_init_options(&channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+    const int status =
+        library != ARES_SUCCESS
+            ? library
+            : ares_init_options(&channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
     if (status != ARES_SUCCESS) {
         channel = nullptr;
         broken = ares_strerror(status);
@@ -211,7 +233,8 @@ void Resolver::Impl::open(const std::vector<Endpoint>& servers) {
     if (servers.empty()) return;
     std::string list;
     for (const Endpoint& server : servers) list += fmt::format("{}{}", list.empty() ? "" : ",", server.to_string());
-    if (const int set = ares_set_servers_ports_csv(channel, list.c_str()); set != ARES_SUCCESS) broken = ares_strerror(set);
+    if (const int set = ares_set_servers_ports_csv(channel, list.c_str()); set != ARES_SUCCESS)
+        broken = ares_strerror(set);
 }
 
 void Resolver::Impl::watch(int socket, bool readable, bool writable) {
@@ -239,12 +262,14 @@ void Resolver::Impl::arm(int socket, const std::shared_ptr<Watch>& watch) {
     const auto wait = [&](descriptor_base::wait_type what, bool wanted, bool Watch::*waits, bool for_read) {
         if (!wanted || watch.get()->*waits) return;
         watch.get()->*waits = true;
-        watch->descriptor.async_wait(what, [weak = weak_from_this(), watch, waits, socket, for_read](const asio::error_code& error) {
+        watch->descriptor.async_wait(what, [weak = weak_from_this(), watch, waits, socket,
+                                            for_read](const asio::error_code& error) {
             watch.get()->*waits = false;
             const auto self = weak.lock();
             if (error || !self || self->channel == nullptr) return;
             ares_process_fd(self->channel, for_read ? socket : ARES_SOCKET_BAD, for_read ? ARES_SOCKET_BAD : socket);
-            if (const auto at = self->watches.find(socket); at != self->watches.end() && at->second == watch) self->arm(socket, watch);
+            if (const auto at = self->watches.find(socket); at != self->watches.end() && at->second == watch)
+                self->arm(socket, watch);
             self->arm_timer();
         });
     };
@@ -258,7 +283,8 @@ void Resolver::Impl::arm_timer() {
         timer.cancel();
         return;
     }
-    timer.expires_after(std::chrono::seconds{left.tv_sec} + std::chrono::microseconds{left.tv_usec} + std::chrono::milliseconds{1});
+    timer.expires_after(std::chrono::seconds{left.tv_sec} + std::chrono::microseconds{left.tv_usec} +
+                        std::chrono::milliseconds{1});
     timer.async_wait([weak = weak_from_this()](const asio::error_code& error) {
         const auto self = weak.lock();
         if (error || !self || self->channel == nullptr) return;
@@ -292,7 +318,8 @@ Task<Reply> Resolver::Impl::addresses(std::string name) {
     co_return std::move(*query->answer);
 }
 
-// ---------------------------------------------------------------------------------------------------------- RFC 3263 §4
+// ---------------------------------------------------------------------------------------------------------- RFC 3263
+// §4
 
 Task<Found> Resolver::Impl::look_up(NextHop hop, CoreTransport otherwise) {
     if (hop.endpoint.port.value != 0)  // §4.1, §4.2: a port means that neither NAPTR nor SRV is asked
@@ -326,7 +353,8 @@ Task<Found> Resolver::Impl::look_up_service(std::string service, CoreTransport t
     Found result;
     const Reply srv = co_await records(service, ns_t_srv);
     ares_srv_reply* list = nullptr;
-    if (srv.status != ARES_SUCCESS || ares_parse_srv_reply(srv.bytes.data(), static_cast<int>(srv.bytes.size()), &list) != ARES_SUCCESS) {
+    if (srv.status != ARES_SUCCESS ||
+        ares_parse_srv_reply(srv.bytes.data(), static_cast<int>(srv.bytes.size()), &list) != ARES_SUCCESS) {
         result.failure = fmt::format("{}: {}", service, ares_strerror(srv.status));
         co_return result;
     }
@@ -336,8 +364,10 @@ Task<Found> Resolver::Impl::look_up_service(std::string service, CoreTransport t
         std::uint32_t priority, weight;
     };
     std::vector<Place> places;
-    for (const ares_srv_reply* record = list; record != nullptr && places.size() < limits.targets; record = record->next)
-        if (record->host[0] != '\0') places.push_back({record->host, Port{record->port}, record->priority, record->weight});
+    for (const ares_srv_reply* record = list; record != nullptr && places.size() < limits.targets;
+         record = record->next)
+        if (record->host[0] != '\0')
+            places.push_back({record->host, Port{record->port}, record->priority, record->weight});
     ares_free_data(list);
     result.ttl = least_ttl(srv.bytes).value_or(0);
     for (const Place& place : places) {
@@ -359,7 +389,9 @@ Task<Found> Resolver::Impl::look_up_service(std::string service, CoreTransport t
 Task<Found> Resolver::Impl::look_up_host(std::string name, Port port, CoreTransport transport, std::string host) {
     Found result;
     const Reply answer = co_await addresses(name);
-    if (answer.addresses.empty()) result.failure = fmt::format("{}: {}", name, answer.status == ARES_SUCCESS ? "no address" : ares_strerror(answer.status));
+    if (answer.addresses.empty())
+        result.failure =
+            fmt::format("{}: {}", name, answer.status == ARES_SUCCESS ? "no address" : ares_strerror(answer.status));
     for (const auto& [address, ttl] : answer.addresses) {
         if (result.targets.size() >= limits.targets || address.family() != family) continue;
         result.ttl = result.targets.empty() ? ttl : std::min(result.ttl, ttl);
@@ -372,24 +404,28 @@ Task<Found> Resolver::Impl::look_up_host(std::string name, Port port, CoreTransp
     co_return result;
 }
 
-// --------------------------------------------------------------------------------------------------------------- the cache
+// --------------------------------------------------------------------------------------------------------------- the
+// cache
 
 void Resolver::Impl::make_room() {
     if (cache.size() < limits.names) return;
     auto oldest = cache.end();
     for (auto at = cache.begin(); at != cache.end(); ++at)
-        if (!at->second.under_way && (oldest == cache.end() || at->second.fresh_until < oldest->second.fresh_until)) oldest = at;
+        if (!at->second.under_way && (oldest == cache.end() || at->second.fresh_until < oldest->second.fresh_until))
+            oldest = at;
     if (oldest != cache.end()) cache.erase(oldest);
 }
 
-Resolver::Resolver(asio::any_io_executor executor, const Clock& clock, const std::vector<Endpoint>& servers, Family family, ResolverLimits limits)
+Resolver::Resolver(asio::any_io_executor executor, const Clock& clock, const std::vector<Endpoint>& servers,
+                   Family family, ResolverLimits limits)
     : impl_(std::make_shared<Impl>(std::move(executor), clock, family, limits)) {
     impl_->open(servers);
 }
 
 Resolver::~Resolver() {
     impl_->broken = "the resolver is shut down";
-    if (impl_->channel != nullptr) ares_cancel(impl_->channel);  // look-ups under way end now and let go of what they hold
+    if (impl_->channel != nullptr)
+        ares_cancel(impl_->channel);  // look-ups under way end now and let go of what they hold
 }
 
 const ResolverCounters& Resolver::counters() const { return impl_->counters; }
@@ -397,7 +433,8 @@ std::size_t Resolver::cached() const { return impl_->cache.size(); }
 
 Task<Result<std::vector<Target>>> Resolver::resolve(NextHop hop, CoreTransport otherwise) {
     const std::shared_ptr<Impl> self = impl_;
-    if (self->channel == nullptr || !self->broken.empty()) co_return failure(Reaction::retry, "names cannot be looked up: " + self->broken);
+    if (self->channel == nullptr || !self->broken.empty())
+        co_return failure(Reaction::retry, "names cannot be looked up: " + self->broken);
     const int transport = hop.transport ? static_cast<int>(*hop.transport) + 1 : 0;
     const Impl::Key key(hop.host, hop.endpoint.port.value * 8 + transport);
     const auto answer_of = [&](const Impl::Entry& entry) -> Result<std::vector<Target>> {
@@ -413,7 +450,8 @@ Task<Result<std::vector<Target>>> Resolver::resolve(NextHop hop, CoreTransport o
             if (at->second.fresh_until <= self->clock.now()) break;
             co_return answer_of(at->second);
         }
-        if (!at->second.targets.empty() && at->second.stale_until > self->clock.now()) co_return answer_of(at->second);  // meanwhile the old one serves
+        if (!at->second.targets.empty() && at->second.stale_until > self->clock.now())
+            co_return answer_of(at->second);  // meanwhile the old one serves
         asio::error_code cancelled;
         co_await self->changed.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
     }
@@ -436,7 +474,9 @@ Task<Result<std::vector<Target>>> Resolver::resolve(NextHop hop, CoreTransport o
         entry.fresh_until = now + self->limits.failure;
         if (entry.stale_until <= now) entry.targets.clear();
         if (!entry.targets.empty()) ++self->counters.served_stale;
-        log::warning("dns-failed", {{"name", hop.host}, {"reason", entry.failure}, {"stale-answer", entry.targets.empty() ? "none" : "used"}});
+        log::warning(
+            "dns-failed",
+            {{"name", hop.host}, {"reason", entry.failure}, {"stale-answer", entry.targets.empty() ? "none" : "used"}});
     } else {
         const seconds life = std::clamp(seconds{found.ttl}, seconds{1}, self->limits.longest);
         entry.targets = std::move(found.targets);

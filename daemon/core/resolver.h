@@ -1,4 +1,5 @@
-// Names of core elements to addresses: NAPTR, SRV, A and AAAA as RFC 3263 §4 tells, through c-ares on the loop, never blocking.
+// Names of core elements to addresses: NAPTR, SRV, A and AAAA as RFC 3263 §4 tells, through c-ares on the loop, never
+// blocking.
 #pragma once
 
 #include <chrono>
@@ -17,28 +18,30 @@
 namespace gmgate::daemon {
 
 struct ResolverLimits {
-    std::size_t names = 256;                ///< cached; beyond it the entry that ends first makes room
-    std::size_t targets = 32;               ///< of one name
-    std::size_t queries = 64;               ///< names being looked up at once; beyond it a look-up is refused
-    seconds longest{3600};                  ///< an answer is asked for again after this, whatever its TTL
-    seconds failure{10};                    ///< a failure is remembered so long, or a dead server would delay every request
-    seconds stale{86400};                   ///< an answer that ran out still serves so long when the servers fail (RFC 8767)
+    std::size_t names = 256;   ///< cached; beyond it the entry that ends first makes room
+    std::size_t targets = 32;  ///< of one name
+    std::size_t queries = 64;  ///< names being looked up at once; beyond it a look-up is refused
+    seconds longest{3600};     ///< an answer is asked for again after this, whatever its TTL
+    seconds failure{10};       ///< a failure is remembered so long, or a dead server would delay every request
+    seconds stale{86400};      ///< an answer that ran out still serves so long when the servers fail (RFC 8767)
 };
 
 struct ResolverCounters {
     std::uint64_t queries = 0, failures = 0, served_stale = 0, refused_limit = 0;
 };
 
-/// One loop, one thread. Look-ups of one name that come together share one answer. Destroying it ends those under way with an error.
+/// One loop, one thread. Look-ups of one name that come together share one answer. Destroying it ends those under way
+/// with an error.
 class Resolver {
 public:
     /// `servers` empty: those of /etc/resolv.conf. `family`: only addresses of the core side's family are of use.
-    Resolver(asio::any_io_executor executor, const Clock& clock, const std::vector<Endpoint>& servers, Family family, ResolverLimits limits = {});
+    Resolver(asio::any_io_executor executor, const Clock& clock, const std::vector<Endpoint>& servers, Family family,
+             ResolverLimits limits = {});
     ~Resolver();
 
-    /// The targets of a name (`hop.host`), each with the priority that SRV gives below the hop's own. A port in `hop` means A/AAAA only;
-    /// a transport means SRV of that transport; neither means NAPTR first. Without SRV records the name's addresses with port 5060.
-    /// Errors: Reaction::retry, with the name and the server's reason.
+    /// The targets of a name (`hop.host`), each with the priority that SRV gives below the hop's own. A port in `hop`
+    /// means A/AAAA only; a transport means SRV of that transport; neither means NAPTR first. Without SRV records the
+    /// name's addresses with port 5060. Errors: Reaction::retry, with the name and the server's reason.
     Task<Result<std::vector<Target>>> resolve(NextHop hop, CoreTransport otherwise);
 
     const ResolverCounters& counters() const;

@@ -9,19 +9,22 @@
 namespace gmgate::daemon {
 namespace {
 
-// kernel 6.1: Documentation/networking/xfrm_proc.rst and net/xfrm/xfrm_input.c, xfrm_policy.c; the words are about this gateway.
+// kernel 6.1: Documentation/networking/xfrm_proc.rst and net/xfrm/xfrm_input.c, xfrm_policy.c; the words are about this
+// gateway.
 constexpr std::pair<std::string_view, std::string_view> kMeanings[] = {
     {"XfrmInError", "received packets dropped for a reason that has no counter of its own"},
     {"XfrmInBufferError", "received packets dropped because memory was short"},
     {"XfrmInHdrError", "received packets with a broken ESP header"},
     {"XfrmInNoStates", "ESP for an SPI that has no SA here: stale SAs of an earlier registration, or a scan"},
-    {"XfrmInStateProtoError", "ESP that failed in its protocol: mostly integrity failures, which are also counted on the SA"},
+    {"XfrmInStateProtoError",
+     "ESP that failed in its protocol: mostly integrity failures, which are also counted on the SA"},
     {"XfrmInStateModeError", "ESP in tunnel mode where transport mode was agreed"},
     {"XfrmInStateSeqError", "replayed ESP, or ESP so late that it fell out of the replay window"},
     {"XfrmInStateExpired", "ESP on an SA whose lifetime is over"},
     {"XfrmInStateMismatch", "ESP whose ports are not those of its SA, or UDP-encapsulated where it must not be"},
     {"XfrmInStateInvalid", "ESP on an SA that is being deleted"},
-    {"XfrmInTmplMismatch", "packets to a protected port that came in clear or over the wrong SA: dropped by the guard policies"},
+    {"XfrmInTmplMismatch",
+     "packets to a protected port that came in clear or over the wrong SA: dropped by the guard policies"},
     {"XfrmInNoPols", "received packets that no policy allows"},
     {"XfrmInPolBlock", "received packets that a blocking policy dropped"},
     {"XfrmInPolError", "errors in looking up inbound policies"},

@@ -1,4 +1,5 @@
-// What the kernel counts for the whole network namespace: /proc/net/xfrm_stat and /proc/net/tls_stat, each number with its meaning.
+// What the kernel counts for the whole network namespace: /proc/net/xfrm_stat and /proc/net/tls_stat, each number with
+// its meaning.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,7 @@
 namespace gmgate::daemon {
 
 struct KernelStatistic {
-    std::string name;        ///< as the kernel calls it, "XfrmInNoStates"
+    std::string name;  ///< as the kernel calls it, "XfrmInNoStates"
     std::uint64_t value = 0;
     std::string_view means;  ///< in plain words; empty for one that this version does not know
 };

@@ -15,7 +15,9 @@ namespace {
 constexpr std::array<std::string_view, 6> kSecrets{"ck", "ik", "response", "rspauth", "password", "auts"};
 
 bool same_word(std::string_view a, std::string_view b) {
-    return std::ranges::equal(a, b, [](char x, char y) { return std::tolower(static_cast<unsigned char>(x)) == std::tolower(static_cast<unsigned char>(y)); });
+    return std::ranges::equal(a, b, [](char x, char y) {
+        return std::tolower(static_cast<unsigned char>(x)) == std::tolower(static_cast<unsigned char>(y));
+    });
 }
 
 bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; }
@@ -30,7 +32,8 @@ void blot_line(std::string& text, std::size_t begin, std::size_t end) {
         const std::string_view word(text.data() + at, stop - at);
         auto value = stop;
         while (value < end && is_blank(text[value])) ++value;
-        if (value >= end || text[value] != '=' || std::ranges::none_of(kSecrets, [&](std::string_view secret) { return same_word(secret, word); })) {
+        if (value >= end || text[value] != '=' ||
+            std::ranges::none_of(kSecrets, [&](std::string_view secret) { return same_word(secret, word); })) {
             at = stop - 1;
             continue;
         }
@@ -38,8 +41,10 @@ void blot_line(std::string& text, std::size_t begin, std::size_t end) {
         while (value < end && is_blank(text[value])) ++value;
         const bool quoted = value < end && text[value] == '"';
         if (quoted) ++value;
-        while (value < end && (quoted ? text[value] != '"' : text[value] != ',' && text[value] != ';' && !is_blank(text[value]))) {
-            if (quoted && text[value] == '\\' && value + 1 < end) text[value++] = 'x';  // an escaped quote does not end it
+        while (value < end &&
+               (quoted ? text[value] != '"' : text[value] != ',' && text[value] != ';' && !is_blank(text[value]))) {
+            if (quoted && text[value] == '\\' && value + 1 < end)
+                text[value++] = 'x';  // an escaped quote does not end it
             text[value++] = 'x';
         }
         at = value;
@@ -56,12 +61,14 @@ std::string blotted(std::string_view bytes) {
     std::size_t at = 0;
     while (at < headers_end) {
         auto end = std::min(text.find('\n', at), headers_end);
-        while (end + 1 < headers_end && (text[end + 1] == ' ' || text[end + 1] == '\t')) end = std::min(text.find('\n', end + 1), headers_end);  // folded
+        while (end + 1 < headers_end && (text[end + 1] == ' ' || text[end + 1] == '\t'))
+            end = std::min(text.find('\n', end + 1), headers_end);  // folded
         const auto colon = std::string_view(text).substr(at, end - at).find(':');
         if (colon != std::string_view::npos) {
             auto name = std::string_view(text).substr(at, colon);
             while (!name.empty() && (name.back() == ' ' || name.back() == '\t')) name.remove_suffix(1);
-            if (name.size() > 4 && (same_word(name, "Authorization") || same_word(name, "Proxy-Authorization") || same_word(name, "WWW-Authenticate") || same_word(name, "Proxy-Authenticate") ||
+            if (name.size() > 4 && (same_word(name, "Authorization") || same_word(name, "Proxy-Authorization") ||
+                                    same_word(name, "WWW-Authenticate") || same_word(name, "Proxy-Authenticate") ||
                                     same_word(name, "Authentication-Info")))
                 blot_line(text, at + colon + 1, end);
         }
@@ -97,7 +104,8 @@ void MessageTrace::remember_call(const std::string& call_id, const Impi& impi) {
     }
 }
 
-// Over its own flow; else of a call that has been its own before; else a REGISTER that names it, or a request for it from the core.
+// Over its own flow; else of a call that has been its own before; else a REGISTER that names it, or a request for it
+// from the core.
 std::optional<Impi> MessageTrace::whose(std::string_view bytes, const Context& context) {
     const auto parsed = sip::OwnedMessage::parse(bytes);
     if (!parsed) return context.owner && users_.contains(*context.owner) ? context.owner : std::nullopt;
@@ -112,7 +120,9 @@ std::optional<Impi> MessageTrace::whose(std::string_view bytes, const Context& c
     const auto credentials = sip::Credentials::read(message, sip::HeaderId::authorization);
     const std::string named(credentials.username());
     for (const auto& user : users_) {
-        const bool is_it = !named.empty() ? named == user.value : message.is_request() && bytes.find("sip:" + user.value) != std::string_view::npos;
+        const bool is_it = !named.empty()
+                               ? named == user.value
+                               : message.is_request() && bytes.find("sip:" + user.value) != std::string_view::npos;
         if (!is_it) continue;
         remember_call(call_id, user);
         return user;

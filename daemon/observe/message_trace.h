@@ -1,5 +1,6 @@
-// The messages of traced users, decrypted, in a bounded ring: what `gmctl trace` draws and Wireshark reads. Nothing is kept of users whom
-// nobody traces, and no key is ever kept: ck, ik and digest responses are blotted out before a message is stored.
+// The messages of traced users, decrypted, in a bounded ring: what `gmctl trace` draws and Wireshark reads. Nothing is
+// kept of users whom nobody traces, and no key is ever kept: ck, ik and digest responses are blotted out before a
+// message is stored.
 #pragma once
 
 #include <chrono>
@@ -23,29 +24,30 @@
 namespace gmgate::daemon {
 
 struct TracedMessage {
-    std::uint64_t number = 0;             ///< grows by one for each message kept
+    std::uint64_t number = 0;  ///< grows by one for each message kept
     std::chrono::system_clock::time_point time;
     Impi impi;
-    bool outward = false;                 ///< sent by the gateway
+    bool outward = false;  ///< sent by the gateway
     bool core_side = false;
     sip::Transport transport = sip::Transport::udp;
     Endpoint source, destination;
-    std::string protection;               ///< "clear", "ESP set 7", "TLS connection 3"
-    std::string bytes;                    ///< blotted
+    std::string protection;  ///< "clear", "ESP set 7", "TLS connection 3"
+    std::string bytes;       ///< blotted
 };
 
 struct TraceLimits {
-    std::size_t users = 64;               ///< traced at once
-    std::size_t messages = 10000;         ///< of all users together; the oldest give way
+    std::size_t users = 64;        ///< traced at once
+    std::size_t messages = 10000;  ///< of all users together; the oldest give way
     std::size_t octets = 32 * 1024 * 1024;
-    std::size_t calls = 4096;             ///< Call-IDs remembered as a traced user's
+    std::size_t calls = 4096;  ///< Call-IDs remembered as a traced user's
 };
 
 struct TraceCounters {
     std::uint64_t kept = 0, forgotten = 0;
 };
 
-/// `bytes` with the values of ck, ik, response, rspauth, cnonce-response and passwords replaced by the same number of 'x', so that lengths stay true.
+/// `bytes` with the values of ck, ik, response, rspauth, cnonce-response and passwords replaced by the same number of
+/// 'x', so that lengths stay true.
 std::string blotted(std::string_view bytes);
 
 class MessageTrace {
@@ -64,7 +66,7 @@ public:
 
     /// What the gateway knows about a message: whose flow it came over or goes to, and whether that is the core's side.
     struct Context {
-        std::optional<Impi> owner;   ///< of the set or TLS connection
+        std::optional<Impi> owner;  ///< of the set or TLS connection
         bool core_side = false;
         std::string protection;
     };

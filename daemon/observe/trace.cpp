@@ -14,9 +14,17 @@ void Trace::add(DecisionRecord record, const Impi& also) {
     for (const auto& check : record.checks)
         if (!check.passed) failed += (failed.empty() ? "" : ",") + check.check;
     const auto level = record.answer >= 400 && record.answer != 401 ? log::Level::notice : log::Level::info;
-    log::write(level, "register", {{"impi", record.impi.value}, {"ue", record.ue}, {"realm", record.realm_id}, {"over", record.over}, {"choice", record.choice},
-                                   {"integrity-protected", record.integrity_protected}, {"core", record.core_status}, {"answer", record.answer},
-                                   {"failed-checks", failed.empty() ? "none" : failed}, {"why", record.why}});
+    log::write(level, "register",
+               {{"impi", record.impi.value},
+                {"ue", record.ue},
+                {"realm", record.realm_id},
+                {"over", record.over},
+                {"choice", record.choice},
+                {"integrity-protected", record.integrity_protected},
+                {"core", record.core_status},
+                {"answer", record.answer},
+                {"failed-checks", failed.empty() ? "none" : failed},
+                {"why", record.why}});
     std::erase_if(handlers_, [](const auto& handler) { return handler.expired(); });
     for (const auto& weak : std::vector(handlers_))
         if (const auto handler = weak.lock()) (*handler)(record);

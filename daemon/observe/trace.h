@@ -1,4 +1,5 @@
-// Why a phone got what it got: one structured record per REGISTER, kept in a bounded ring per UE for the operator's tools.
+// Why a phone got what it got: one structured record per REGISTER, kept in a bounded ring per UE for the operator's
+// tools.
 #pragma once
 
 #include <chrono>
@@ -29,28 +30,28 @@ struct CheckVerdict {
 struct DecisionRecord {
     std::chrono::system_clock::time_point time;
     Impi impi;
-    std::string ue;             ///< "192.0.2.7:5060/UDP"
+    std::string ue;  ///< "192.0.2.7:5060/UDP"
     std::string realm_id;
-    std::string over;           ///< "unprotected", "temporary set 7", "established set 7"
-    std::string offer;          ///< Security-Client as received
-    std::string policy;         ///< sec-agree-pref and confidentiality
-    std::string choice;         ///< "ipsec-3gpp hmac-sha-1-96/aes-cbc"
-    std::string rule;           ///< why this choice
+    std::string over;    ///< "unprotected", "temporary set 7", "established set 7"
+    std::string offer;   ///< Security-Client as received
+    std::string policy;  ///< sec-agree-pref and confidentiality
+    std::string choice;  ///< "ipsec-3gpp hmac-sha-1-96/aes-cbc"
+    std::string rule;    ///< why this choice
     std::vector<CheckVerdict> checks;
-    std::string integrity_protected;  ///< value sent to the core, "absent"
-    int core_status = 0;        ///< final response of the core, 0: none was asked or none came
-    std::string security_associations;  ///< SPIs and ports of the set
-    SetNumber set;                      ///< the set that the 401 came with, 0: none
+    std::string integrity_protected;                ///< value sent to the core, "absent"
+    int core_status = 0;                            ///< final response of the core, 0: none was asked or none came
+    std::string security_associations;              ///< SPIs and ports of the set
+    SetNumber set;                                  ///< the set that the 401 came with, 0: none
     std::optional<xfrm::SetParameters> parameters;  ///< of that set
-    int answer = 0;             ///< status sent to the UE, 0: nothing was sent
-    std::string why;            ///< sentence about the answer
+    int answer = 0;                                 ///< status sent to the UE, 0: nothing was sent
+    std::string why;                                ///< sentence about the answer
 };
 
 /// A REGISTER that was passed to the core and has no answer yet.
 struct PendingRegister {
     std::chrono::system_clock::time_point since;
     Impi impi;
-    std::string ue;    ///< as in DecisionRecord
+    std::string ue;  ///< as in DecisionRecord
     std::string over;
 };
 
@@ -70,8 +71,8 @@ public:
 
     Trace(std::size_t records_per_ue, std::size_t ues) : records_per_ue_(records_per_ue), ues_(ues) {}
 
-    /// Keeps the record and writes one log line; the least recently heard UE gives way when the table is full. `also`: the phone that
-    /// sent it, when it names another; the record is kept for both.
+    /// Keeps the record and writes one log line; the least recently heard UE gives way when the table is full. `also`:
+    /// the phone that sent it, when it names another; the record is kept for both.
     void add(DecisionRecord record, const Impi& also = {});
     /// Between the two the REGISTER waits for the core. As many as there are transactions.
     std::uint64_t core_asked(PendingRegister pending);
@@ -105,7 +106,7 @@ private:
     void forget_set(const DecisionRecord& record);
     std::unordered_map<SetNumber, Impi> challenged_;  ///< whose records name a set: never more than there are records
     std::unordered_map<Spi, Impi> spis_;              ///< of ours, of those sets
-    std::list<Impi> recency_;  ///< most recently heard first
+    std::list<Impi> recency_;                         ///< most recently heard first
     std::vector<std::weak_ptr<RecordHandler>> handlers_;  // owned by the subscribers
 };
 

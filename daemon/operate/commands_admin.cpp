@@ -5,18 +5,25 @@
 namespace gmgate::daemon {
 
 void Operations::add_admin_commands() {
-    server_.add("deregister", {Rights::admin, "ends all contacts of an IMPI here: SAs and connections are removed", [this](const Json& arguments, ControlClient&) { return deregister(arguments); }});
-    server_.add("drain", {Rights::admin, "refuses new registrations, or (off) takes them again", [this](const Json& arguments, ControlClient&) -> Task<Result<Json>> { co_return drain(arguments); }});
-    server_.add("log-level", {Rights::admin, "tells or sets from which level on lines are logged", [this](const Json& arguments, ControlClient&) -> Task<Result<Json>> { co_return log_level(arguments); }});
-    server_.add("reload", {Rights::admin, "reads the configuration again and applies what can change without touching registrations",
+    server_.add("deregister", {Rights::admin, "ends all contacts of an IMPI here: SAs and connections are removed",
+                               [this](const Json& arguments, ControlClient&) { return deregister(arguments); }});
+    server_.add("drain",
+                {Rights::admin, "refuses new registrations, or (off) takes them again",
+                 [this](const Json& arguments, ControlClient&) -> Task<Result<Json>> { co_return drain(arguments); }});
+    server_.add("log-level", {Rights::admin, "tells or sets from which level on lines are logged",
+                              [this](const Json& arguments, ControlClient&) -> Task<Result<Json>> {
+                                  co_return log_level(arguments);
+                              }});
+    server_.add("reload", {Rights::admin,
+                           "reads the configuration again and applies what can change without touching registrations",
                            [this](const Json&, ControlClient&) -> Task<Result<Json>> {
                                if (!reload_) co_return failure(Reaction::internal, "this process cannot reload");
                                co_return reload_();
                            }});
 }
 
-// The phone and the core are not told: a de-registration by the network is the S-CSCF's (NOTIFY of the reg event). The phone learns of it
-// when nothing answers over its SAs, and registers anew.
+// The phone and the core are not told: a de-registration by the network is the S-CSCF's (NOTIFY of the reg event). The
+// phone learns of it when nothing answers over its SAs, and registers anew.
 Task<Result<nlohmann::json>> Operations::deregister(Json arguments) {
     const auto impi = text_argument(arguments, "impi");
     if (!impi) co_return std::unexpected(impi.error());
@@ -27,7 +34,8 @@ Task<Result<nlohmann::json>> Operations::deregister(Json arguments) {
         const auto owner = p_.table.find_set(set.number);
         if (owner.challenge && owner.challenge->impi.value == *impi) waiting.push_back(owner.challenge->ue);
     });
-    if (keys.empty() && waiting.empty()) co_return failure(Reaction::reject, *impi + " is neither registered nor being challenged");
+    if (keys.empty() && waiting.empty())
+        co_return failure(Reaction::reject, *impi + " is neither registered nor being challenged");
     // Out of the table first, without an await between: from here on nothing is served for them.
     std::vector<std::unique_ptr<SaSet>> leaving;
     std::size_t contacts = 0;
@@ -59,7 +67,8 @@ Result<nlohmann::json> Operations::log_level(const Json& arguments) {
     if (!level) return std::unexpected(level.error());
     const auto before = p_.operating.log_level;
     if (!level->empty()) {
-        if (!log::parse_level(*level)) return failure(Reaction::reject, "the level must be debug, info, notice, warning or error");
+        if (!log::parse_level(*level))
+            return failure(Reaction::reject, "the level must be debug, info, notice, warning or error");
         set_log_level(*level);
     }
     return Json{{"level", p_.operating.log_level}, {"before", before}};

@@ -16,8 +16,10 @@ nlohmann::json statistics_json(const std::vector<KernelStatistic>& statistics) {
 }  // namespace
 
 void Operations::add_kernel_commands() {
-    server_.add("kernel", {Rights::read, "guard policies, SAs and the kernel's counters", [this](const Json& arguments, ControlClient&) { return kernel(arguments); }});
-    server_.add("rates", {Rights::read, "counters and gauges at this moment, for live rates", [this](const Json&, ControlClient&) -> Task<Result<Json>> { co_return rates(); }});
+    server_.add("kernel", {Rights::read, "guard policies, SAs and the kernel's counters",
+                           [this](const Json& arguments, ControlClient&) { return kernel(arguments); }});
+    server_.add("rates", {Rights::read, "counters and gauges at this moment, for live rates",
+                          [this](const Json&, ControlClient&) -> Task<Result<Json>> { co_return rates(); }});
 }
 
 Task<Result<nlohmann::json>> Operations::kernel(const Json& arguments) {
@@ -31,18 +33,37 @@ Task<Result<nlohmann::json>> Operations::kernel(const Json& arguments) {
         const auto standing = co_await p_.kernel.report_guards(std::move(wanted));
         if (!standing) not_told = standing.error().text;
         for (const auto& policy : xfrm::guard_policies(request))
-            guards.push_back({{"direction", policy.direction == xfrm::Direction::in ? "in" : "out"}, {"address", policy.gateway.address.to_string()}, {"port", policy.gateway.port.value},
-                              {"in_kernel", standing ? std::ranges::find(*standing, policy) != standing->end() : p_.kernel_watch.guards_stand()}});
+            guards.push_back({{"direction", policy.direction == xfrm::Direction::in ? "in" : "out"},
+                              {"address", policy.gateway.address.to_string()},
+                              {"port", policy.gateway.port.value},
+                              {"in_kernel", standing ? std::ranges::find(*standing, policy) != standing->end()
+                                                     : p_.kernel_watch.guards_stand()}});
     }
     const auto& counters = p_.kernel.counters();
     const auto engine = p_.kernel.status();
-    Json result{{"guards", std::move(guards)}, {"guards_stand", p_.kernel_watch.guards_stand()}, {"guards_not_told", not_told}, {"reqid", p_.config.xfrm.reqid},
-                {"sas_expected", p_.table.set_count() * 4}, {"sets_waiting_for_deletion", p_.sets.leftovers()},
-                {"engine", {{"name", engine.engine}, {"up", engine.is_up}, {"pid", engine.pid}, {"starts", engine.starts}, {"malformed", engine.malformed},
-                            {"forbidden", engine.forbidden}, {"flooded", engine.flooded}}},
-                {"netlink", {{"requests", counters.requests}, {"system_calls", counters.system_calls}, {"sets_installed", counters.sets_installed},
-                             {"sets_refused", counters.sets_refused}, {"sets_removed", counters.sets_removed}, {"rollbacks", counters.rollbacks}}},
-                {"xfrm_stat", statistics_json(xfrm_statistics())}, {"tls_stat", statistics_json(tls_statistics())}};
+    Json result{{"guards", std::move(guards)},
+                {"guards_stand", p_.kernel_watch.guards_stand()},
+                {"guards_not_told", not_told},
+                {"reqid", p_.config.xfrm.reqid},
+                {"sas_expected", p_.table.set_count() * 4},
+                {"sets_waiting_for_deletion", p_.sets.leftovers()},
+                {"engine",
+                 {{"name", engine.engine},
+                  {"up", engine.is_up},
+                  {"pid", engine.pid},
+                  {"starts", engine.starts},
+                  {"malformed", engine.malformed},
+                  {"forbidden", engine.forbidden},
+                  {"flooded", engine.flooded}}},
+                {"netlink",
+                 {{"requests", counters.requests},
+                  {"system_calls", counters.system_calls},
+                  {"sets_installed", counters.sets_installed},
+                  {"sets_refused", counters.sets_refused},
+                  {"sets_removed", counters.sets_removed},
+                  {"rollbacks", counters.rollbacks}}},
+                {"xfrm_stat", statistics_json(xfrm_statistics())},
+                {"tls_stat", statistics_json(tls_statistics())}};
     if (*audit) {  // lists every SA: not for free with many phones
         const auto found = co_await p_.kernel.dump();
         if (!found) co_return std::unexpected(found.error());
@@ -53,14 +74,19 @@ Task<Result<nlohmann::json>> Operations::kernel(const Json& arguments) {
             replays += sa.replay_drops + sa.replay_window_drops;
             unused += sa.packets == 0;
         }
-        result["audit"] = {{"sas", found->size()}, {"packets", packets}, {"integrity_failures", failures}, {"replays", replays}, {"without_a_packet", unused}};
+        result["audit"] = {{"sas", found->size()},
+                           {"packets", packets},
+                           {"integrity_failures", failures},
+                           {"replays", replays},
+                           {"without_a_packet", unused}};
     }
     co_return result;
 }
 
 nlohmann::json Operations::rates() const {
     auto counters = Json::object();
-    for (std::size_t i = 0; i < kCounterInfo.size(); ++i) counters[std::string(kCounterInfo[i].name)] = p_.counters.at(i);
+    for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
+        counters[std::string(kCounterInfo[i].name)] = p_.counters.at(i);
     const auto& transport = p_.transports.counters();
     for (const auto& one : xfrm_statistics()) counters[one.name] = one.value;
     counters["datagrams_in"] = transport.datagrams_in;
@@ -68,8 +94,12 @@ nlohmann::json Operations::rates() const {
     counters["messages_in"] = transport.messages_in;
     counters["responses_wrong_door"] = p_.transactions.counters().responses_wrong_door;
     counters["cancels_unmatched"] = p_.transactions.counters().cancels_unmatched;
-    return Json{{"time", utc_text(p_.clock.wall())}, {"registrations", p_.table.registration_count()}, {"challenges", p_.table.challenge_count()},
-                {"sets", p_.table.set_count()}, {"connections", p_.transports.connection_count()}, {"transactions", p_.transactions.server_count()},
+    return Json{{"time", utc_text(p_.clock.wall())},
+                {"registrations", p_.table.registration_count()},
+                {"challenges", p_.table.challenge_count()},
+                {"sets", p_.table.set_count()},
+                {"connections", p_.transports.connection_count()},
+                {"transactions", p_.transactions.server_count()},
                 {"counters", std::move(counters)}};
 }
 

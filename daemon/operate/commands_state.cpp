@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <deque>
 
+#include <fmt/format.h>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
 #include "daemon/agreement/mechanism.h"
 #include "daemon/operate/operations.h"
@@ -13,45 +13,80 @@
 namespace gmgate::daemon {
 namespace {
 
-constexpr std::int64_t kPage = 1000;             // registrations in one answer
-constexpr std::size_t kFollowBacklog = 10000;    // events that a follower may lag behind before some are dropped and told as a number
+constexpr std::int64_t kPage = 1000;  // registrations in one answer
+constexpr std::size_t kFollowBacklog =
+    10000;  // events that a follower may lag behind before some are dropped and told as a number
 
 nlohmann::json record_json(const DecisionRecord& record) {
     auto checks = nlohmann::json::array();
-    for (const auto& check : record.checks) checks.push_back({{"check", check.check}, {"passed", check.passed}, {"detail", check.detail}});
-    return {{"time", utc_text(record.time)}, {"impi", record.impi.value}, {"ue", record.ue}, {"realm", record.realm_id}, {"over", record.over},
-            {"offer", record.offer}, {"policy", record.policy}, {"choice", record.choice}, {"rule", record.rule}, {"checks", checks},
-            {"integrity_protected", record.integrity_protected}, {"core_status", record.core_status}, {"security_associations", record.security_associations},
-            {"answer", record.answer}, {"why", record.why}};
+    for (const auto& check : record.checks)
+        checks.push_back({{"check", check.check}, {"passed", check.passed}, {"detail", check.detail}});
+    return {{"time", utc_text(record.time)},
+            {"impi", record.impi.value},
+            {"ue", record.ue},
+            {"realm", record.realm_id},
+            {"over", record.over},
+            {"offer", record.offer},
+            {"policy", record.policy},
+            {"choice", record.choice},
+            {"rule", record.rule},
+            {"checks", checks},
+            {"integrity_protected", record.integrity_protected},
+            {"core_status", record.core_status},
+            {"security_associations", record.security_associations},
+            {"answer", record.answer},
+            {"why", record.why}};
 }
 
 nlohmann::json sa_json(const xfrm::SaReport& sa) {
-    return {{"direction", sa.sa.direction == xfrm::Direction::in ? "in" : "out"}, {"spi", sa.sa.id.spi.value}, {"source", sa.sa.source.to_string()},
-            {"destination", sa.sa.destination.to_string()}, {"packets", sa.packets}, {"bytes", sa.bytes}, {"integrity_failures", sa.integrity_failures},
-            {"replay_drops", sa.replay_drops}, {"replay_window_drops", sa.replay_window_drops}, {"hard_lifetime", sa.hard_lifetime.count()}};
+    return {{"direction", sa.sa.direction == xfrm::Direction::in ? "in" : "out"},
+            {"spi", sa.sa.id.spi.value},
+            {"source", sa.sa.source.to_string()},
+            {"destination", sa.sa.destination.to_string()},
+            {"packets", sa.packets},
+            {"bytes", sa.bytes},
+            {"integrity_failures", sa.integrity_failures},
+            {"replay_drops", sa.replay_drops},
+            {"replay_window_drops", sa.replay_window_drops},
+            {"hard_lifetime", sa.hard_lifetime.count()}};
 }
 
 }  // namespace
 
 void Operations::add_state_commands() {
-    server_.add("status", {Rights::read, "what the gateway does at the moment", [this](const Json&, ControlClient&) { return status(); }});
-    server_.add("registrations", {Rights::read, "registered contacts, a page at a time", [this](const Json& arguments, ControlClient&) -> Task<Result<Json>> { co_return registrations(arguments); }});
-    server_.add("follow", {Rights::read, "one event for each REGISTER as it is decided", [this](const Json& arguments, ControlClient& client) { return follow(arguments, client); }});
-    server_.add("show", {Rights::read, "everything about one IMPI, IMPU or address", [this](const Json& arguments, ControlClient&) { return show(arguments); }});
+    server_.add("status", {Rights::read, "what the gateway does at the moment",
+                           [this](const Json&, ControlClient&) { return status(); }});
+    server_.add("registrations", {Rights::read, "registered contacts, a page at a time",
+                                  [this](const Json& arguments, ControlClient&) -> Task<Result<Json>> {
+                                      co_return registrations(arguments);
+                                  }});
+    server_.add("follow", {Rights::read, "one event for each REGISTER as it is decided",
+                           [this](const Json& arguments, ControlClient& client) { return follow(arguments, client); }});
+    server_.add("show", {Rights::read, "everything about one IMPI, IMPU or address",
+                         [this](const Json& arguments, ControlClient&) { return show(arguments); }});
 }
 
-// --------------------------------------------------------------------------------------------------------------------- status
+// ---------------------------------------------------------------------------------------------------------------------
+// status
 
 Task<Result<nlohmann::json>> Operations::status() const {
     std::size_t temporary = 0, established = 0, old = 0, over_tls = 0, over_ipsec = 0, ended = 0;
     p_.table.for_each_set([&](const SaSet& set) {
         switch (set.state) {
-            case SetState::temporary: ++temporary; break;
-            case SetState::established: ++established; break;
-            case SetState::old: ++old; break;
+            case SetState::temporary:
+                ++temporary;
+                break;
+            case SetState::established:
+                ++established;
+                break;
+            case SetState::old:
+                ++old;
+                break;
         }
     });
-    p_.table.for_each([&](Registration& registration) { ++(registration.ended ? ended : registration.tls ? over_tls : over_ipsec); });
+    p_.table.for_each([&](Registration& registration) {
+        ++(registration.ended ? ended : registration.tls ? over_tls : over_ipsec);
+    });
     auto interfaces = Json::array();
     for (const auto& access : p_.accesses.all()) {
         const auto policy = Policy::of(*access.interface, access.profile);
@@ -59,42 +94,61 @@ Task<Result<nlohmann::json>> Operations::status() const {
         if (policy.tls && policy.tls_first) gets.push_back("tls");
         if (policy.ipsec) gets.push_back("ipsec-3gpp");
         if (policy.tls && !policy.tls_first) gets.push_back("tls");
-        interfaces.push_back({{"realm", access.interface->realm_id}, {"address", access.address.to_string()}, {"sec_agree", access.interface->sec_agree_feature},
-                              {"mechanisms", gets}, {"usable", !p_.table.is_suspended(access.address)}});
+        interfaces.push_back({{"realm", access.interface->realm_id},
+                              {"address", access.address.to_string()},
+                              {"sec_agree", access.interface->sec_agree_feature},
+                              {"mechanisms", gets},
+                              {"usable", !p_.table.is_suspended(access.address)}});
     }
     auto counters = Json::object();
-    for (std::size_t i = 0; i < kCounterInfo.size(); ++i) counters[std::string(kCounterInfo[i].name)] = p_.counters.at(i);
+    for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
+        counters[std::string(kCounterInfo[i].name)] = p_.counters.at(i);
     std::string next_hops;
     for (const auto& hop : p_.config.core.next_hops) next_hops += (next_hops.empty() ? "" : ", ") + hop.to_string();
     const auto& limits = p_.config.limits;
     const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(p_.clock.wall() - started_).count();
     co_return Json{
-        {"version", GMGATE_VERSION}, {"state", p_.operating.draining ? "draining" : "serving"}, {"started", utc_text(started_)}, {"uptime", uptime},
-        {"config", p_.config.path}, {"log_level", p_.operating.log_level},
+        {"version", GMGATE_VERSION},
+        {"state", p_.operating.draining ? "draining" : "serving"},
+        {"started", utc_text(started_)},
+        {"uptime", uptime},
+        {"config", p_.config.path},
+        {"log_level", p_.operating.log_level},
         {"core", {{"listen", p_.config.core.listen.to_string()}, {"next_hop", next_hops}}},
         {"interfaces", interfaces},
-        {"registrations", {{"ipsec_3gpp", over_ipsec}, {"tls", over_tls}, {"ending", ended}, {"limit", limits.registrations}}},
+        {"registrations",
+         {{"ipsec_3gpp", over_ipsec}, {"tls", over_tls}, {"ending", ended}, {"limit", limits.registrations}}},
         {"challenges", {{"waiting", p_.table.challenge_count()}, {"limit", limits.challenges}}},
         {"sets", {{"temporary", temporary}, {"established", established}, {"old", old}}},
         {"connections", {{"open", p_.transports.connection_count()}, {"limit", limits.connections}}},
-        {"transactions", {{"server", p_.transactions.server_count()}, {"client", p_.transactions.client_count()}, {"limit", limits.transactions}}},
+        {"transactions",
+         {{"server", p_.transactions.server_count()},
+          {"client", p_.transactions.client_count()},
+          {"limit", limits.transactions}}},
         {"guards_stand", p_.kernel_watch.guards_stand()},
         {"counters", counters}};
 }
 
-// -------------------------------------------------------------------------------------------------------------- registrations
+// --------------------------------------------------------------------------------------------------------------
+// registrations
 
 nlohmann::json Operations::row_of(const Registration& registration) const {
-    Json row{{"impi", registration.key.impi.value}, {"instance", registration.key.instance}, {"reg_id", registration.key.reg_id},
-             {"impu", registration.impus.empty() ? "" : registration.impus.front().value}, {"realm", registration.realm_id},
-             {"transport", sip::to_string(registration.transport)}, {"expires_in", seconds_left(registration.expires)}, {"ended", registration.ended}};
+    Json row{{"impi", registration.key.impi.value},
+             {"instance", registration.key.instance},
+             {"reg_id", registration.key.reg_id},
+             {"impu", registration.impus.empty() ? "" : registration.impus.front().value},
+             {"realm", registration.realm_id},
+             {"transport", sip::to_string(registration.transport)},
+             {"expires_in", seconds_left(registration.expires)},
+             {"ended", registration.ended}};
     if (registration.tls) {
         row["mechanism"] = "tls";
         row["ue"] = registration.tls->flow.remote.to_string();
     } else if (const auto* set = registration.outbound()) {
         row["mechanism"] = "ipsec-3gpp";
         row["ue"] = set->ue_server().to_string();
-        row["algorithms"] = fmt::format("{}/{}", to_string(set->parameters.algorithms.alg), to_string(set->parameters.algorithms.ealg));
+        row["algorithms"] =
+            fmt::format("{}/{}", to_string(set->parameters.algorithms.alg), to_string(set->parameters.algorithms.ealg));
     }
     row["sets"] = registration.sets.size();
     return row;
@@ -110,9 +164,11 @@ Result<nlohmann::json> Operations::registrations(const Json& arguments) {
     auto rows = Json::array();
     std::int64_t matches = 0;
     p_.table.for_each([&](Registration& registration) {
-        auto matched = filter->empty() || registration.key.impi.value.find(*filter) != std::string::npos || names(registration, *filter);
+        auto matched = filter->empty() || registration.key.impi.value.find(*filter) != std::string::npos ||
+                       names(registration, *filter);
         for (const auto& impu : registration.impus) matched = matched || impu.value.find(*filter) != std::string::npos;
-        if (matched && ++matches > *skip && static_cast<std::int64_t>(rows.size()) < *limit) rows.push_back(row_of(registration));
+        if (matched && ++matches > *skip && static_cast<std::int64_t>(rows.size()) < *limit)
+            rows.push_back(row_of(registration));
     });
     return Json{{"matches", matches}, {"total", p_.table.registration_count()}, {"registrations", std::move(rows)}};
 }
@@ -125,7 +181,9 @@ Task<Result<nlohmann::json>> Operations::follow(const Json& arguments, ControlCl
     std::uint64_t dropped = 0;
     asio::steady_timer wake(p_.executor);
     const auto subscription = p_.trace.on_record([&, wanted = *filter](const DecisionRecord& record) {
-        if (!wanted.empty() && record.impi.value.find(wanted) == std::string::npos && record.ue.find(wanted) == std::string::npos) return;
+        if (!wanted.empty() && record.impi.value.find(wanted) == std::string::npos &&
+            record.ue.find(wanted) == std::string::npos)
+            return;
         if (waiting.size() >= kFollowBacklog) ++dropped;
         else waiting.push_back(record_json(record));
         wake.cancel();
@@ -142,18 +200,31 @@ Task<Result<nlohmann::json>> Operations::follow(const Json& arguments, ControlCl
     co_return Json{{"dropped", dropped}};
 }
 
-// ------------------------------------------------------------------------------------------------------------------------ show
+// ------------------------------------------------------------------------------------------------------------------------
+// show
 
 Task<nlohmann::json> Operations::set_details(SetNumber number) {
     const auto owner = p_.table.find_set(number);
     if (!owner.set) co_return Json();
     const auto& set = *owner.set;
     const auto parameters = set.parameters;
-    Json details{{"set", number.value}, {"state", to_string(set.state)}, {"in_use", set.in_use}, {"expires_in", seconds_left(set.expires)},
-                 {"alg", to_string(parameters.algorithms.alg)}, {"ealg", to_string(parameters.algorithms.ealg)},
-                 {"spi_uc", parameters.spi_uc.value}, {"spi_us", parameters.spi_us.value}, {"spi_pc", parameters.spi_pc.value}, {"spi_ps", parameters.spi_ps.value},
-                 {"port_uc", parameters.port_uc.value}, {"port_us", parameters.port_us.value}, {"port_pc", parameters.port_pc.value}, {"port_ps", parameters.port_ps.value},
-                 {"ue", parameters.ue.to_string()}, {"gateway", parameters.gateway.to_string()}, {"security_server", set.security_server}};
+    Json details{{"set", number.value},
+                 {"state", to_string(set.state)},
+                 {"in_use", set.in_use},
+                 {"expires_in", seconds_left(set.expires)},
+                 {"alg", to_string(parameters.algorithms.alg)},
+                 {"ealg", to_string(parameters.algorithms.ealg)},
+                 {"spi_uc", parameters.spi_uc.value},
+                 {"spi_us", parameters.spi_us.value},
+                 {"spi_pc", parameters.spi_pc.value},
+                 {"spi_ps", parameters.spi_ps.value},
+                 {"port_uc", parameters.port_uc.value},
+                 {"port_us", parameters.port_us.value},
+                 {"port_pc", parameters.port_pc.value},
+                 {"port_ps", parameters.port_ps.value},
+                 {"ue", parameters.ue.to_string()},
+                 {"gateway", parameters.gateway.to_string()},
+                 {"security_server", set.security_server}};
     const auto reports = co_await p_.kernel.report_set(parameters);
     auto sas = Json::array();
     if (reports)
@@ -175,7 +246,9 @@ Task<nlohmann::json> Operations::details_of(ContactKey key) {
     details["service_route"] = registration->service_route;
     if (registration->tls) {
         const auto& flow = registration->tls->flow;
-        details["tls"] = {{"local", flow.local.to_string()}, {"remote", flow.remote.to_string()}, {"connection", flow.connection.value}};
+        details["tls"] = {{"local", flow.local.to_string()},
+                          {"remote", flow.remote.to_string()},
+                          {"connection", flow.connection.value}};
         if (const auto protection = p_.transports.protection(flow.connection)) {
             details["tls"]["version"] = protection->version;
             details["tls"]["cipher"] = protection->cipher;
@@ -204,7 +277,8 @@ Task<Result<nlohmann::json>> Operations::show(Json arguments) {
     p_.table.for_each_set([&](const SaSet& set) {
         if (set.state != SetState::temporary || challenged.size() >= static_cast<std::size_t>(kPage)) return;
         const auto owner = p_.table.find_set(set.number);
-        if (owner.challenge && (owner.challenge->impi.value == *of || owner.challenge->ue.to_string() == *of)) challenged.push_back(set.number);
+        if (owner.challenge && (owner.challenge->impi.value == *of || owner.challenge->ue.to_string() == *of))
+            challenged.push_back(set.number);
     });
     auto contacts = Json::array(), challenges = Json::array(), records = Json::array(), waiting = Json::array();
     for (const auto& key : keys)
@@ -212,14 +286,22 @@ Task<Result<nlohmann::json>> Operations::show(Json arguments) {
     for (const auto number : challenged) {
         const auto owner = p_.table.find_set(number);
         if (!owner.challenge) continue;
-        Json challenge{{"impi", owner.challenge->impi.value}, {"ue", owner.challenge->ue.to_string()}, {"finished", owner.challenge->finished}};
+        Json challenge{{"impi", owner.challenge->impi.value},
+                       {"ue", owner.challenge->ue.to_string()},
+                       {"finished", owner.challenge->finished}};
         challenge["set"] = co_await set_details(number);
         challenges.push_back(std::move(challenge));
     }
     for (const auto& record : p_.trace.of(Impi{*of})) records.push_back(record_json(record));
-    for (const auto& pending : p_.trace.pending(Impi{*of})) waiting.push_back({{"since", utc_text(pending.since)}, {"ue", pending.ue}, {"over", pending.over}});
-    if (contacts.empty() && challenges.empty() && records.empty() && waiting.empty()) co_return failure(Reaction::reject, "nothing is known of " + *of);
-    co_return Json{{"of", *of}, {"contacts", std::move(contacts)}, {"challenges", std::move(challenges)}, {"records", std::move(records)}, {"waiting_for_core", std::move(waiting)}};
+    for (const auto& pending : p_.trace.pending(Impi{*of}))
+        waiting.push_back({{"since", utc_text(pending.since)}, {"ue", pending.ue}, {"over", pending.over}});
+    if (contacts.empty() && challenges.empty() && records.empty() && waiting.empty())
+        co_return failure(Reaction::reject, "nothing is known of " + *of);
+    co_return Json{{"of", *of},
+                   {"contacts", std::move(contacts)},
+                   {"challenges", std::move(challenges)},
+                   {"records", std::move(records)},
+                   {"waiting_for_core", std::move(waiting)}};
 }
 
 }  // namespace gmgate::daemon

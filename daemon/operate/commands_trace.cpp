@@ -14,16 +14,27 @@ namespace {
 constexpr std::size_t kBacklog = 2000;  // messages that a follower may lag behind
 
 nlohmann::json message_json(const TracedMessage& message) {
-    const auto microseconds = std::chrono::duration_cast<std::chrono::microseconds>(message.time.time_since_epoch()).count();
-    return {{"number", message.number}, {"time", utc_text(message.time)}, {"microseconds", microseconds}, {"impi", message.impi.value}, {"outward", message.outward}, {"core_side", message.core_side},
-            {"transport", sip::to_string(message.transport)}, {"source", message.source.to_string()}, {"destination", message.destination.to_string()}, {"protection", message.protection}, {"bytes", message.bytes}};
+    const auto microseconds =
+        std::chrono::duration_cast<std::chrono::microseconds>(message.time.time_since_epoch()).count();
+    return {{"number", message.number},
+            {"time", utc_text(message.time)},
+            {"microseconds", microseconds},
+            {"impi", message.impi.value},
+            {"outward", message.outward},
+            {"core_side", message.core_side},
+            {"transport", sip::to_string(message.transport)},
+            {"source", message.source.to_string()},
+            {"destination", message.destination.to_string()},
+            {"protection", message.protection},
+            {"bytes", message.bytes}};
 }
 
 }  // namespace
 
 // Admin: what users say is in it.
 void Operations::add_trace_command() {
-    server_.add("trace", {Rights::admin, "keeps and tells the decrypted SIP of one user", [this](const Json& arguments, ControlClient& client) { return trace(arguments, client); }});
+    server_.add("trace", {Rights::admin, "keeps and tells the decrypted SIP of one user",
+                          [this](const Json& arguments, ControlClient& client) { return trace(arguments, client); }});
 }
 
 Task<Result<nlohmann::json>> Operations::trace(const Json& arguments, ControlClient& client) {
@@ -45,13 +56,15 @@ Task<Result<nlohmann::json>> Operations::trace(const Json& arguments, ControlCli
     }
     const auto users = p_.messages.users();
     const bool was_on = std::ranges::find(users, impi) != users.end();
-    if (!p_.messages.start(impi)) co_return failure(Reaction::exhausted, "too many users are traced; end one with gmctl trace IMPI --off");
+    if (!p_.messages.start(impi))
+        co_return failure(Reaction::exhausted, "too many users are traced; end one with gmctl trace IMPI --off");
     std::deque<TracedMessage> waiting;
     for (auto& message : p_.messages.of(impi)) waiting.push_back(std::move(message));
     if (!*follow) {
         auto messages = Json::array();
         for (const auto& message : waiting) messages.push_back(message_json(message));
-        co_return Json{{"impi", impi.value}, {"state", was_on ? "on" : "switched on now"}, {"messages", std::move(messages)}};
+        co_return Json{
+            {"impi", impi.value}, {"state", was_on ? "on" : "switched on now"}, {"messages", std::move(messages)}};
     }
     std::uint64_t dropped = 0;
     asio::steady_timer wake(p_.executor);

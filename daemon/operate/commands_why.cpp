@@ -10,13 +10,15 @@
 namespace gmgate::daemon {
 
 void Operations::add_why_command() {
-    server_.add("why", {Rights::read, "why a phone does not register", [this](const Json& arguments, ControlClient&) { return why(arguments); }});
+    server_.add("why", {Rights::read, "why a phone does not register",
+                        [this](const Json& arguments, ControlClient&) { return why(arguments); }});
 }
 
 // An IMPU will do, and a bare user part such as an IMSI.
 Impi Operations::impi_named(const std::string& of) {
     Impi found{of};
-    if (!p_.trace.of(found).empty() || !p_.trace.pending(found).empty() || !p_.table.find_by_impi(found).empty()) return found;
+    if (!p_.trace.of(found).empty() || !p_.trace.pending(found).empty() || !p_.table.find_by_impi(found).empty())
+        return found;
     p_.table.for_each([&](Registration& registration) {
         if (names(registration, of)) found = registration.key.impi;
     });
@@ -33,8 +35,10 @@ std::string Operations::refused_algorithms(const std::string& realm) const {
     for (const auto& access : p_.accesses.all()) {
         if (access.interface->realm_id != realm || !access.profile) continue;
         std::set<std::string_view> all, allowed;
-        for (const auto pair : kDefaultPreference) all.insert({to_string(pair.alg)}), all.insert({to_string(pair.ealg)});
-        for (const auto pair : access.profile->preference) allowed.insert({to_string(pair.alg)}), allowed.insert({to_string(pair.ealg)});
+        for (const auto pair : kDefaultPreference)
+            all.insert({to_string(pair.alg)}), all.insert({to_string(pair.ealg)});
+        for (const auto pair : access.profile->preference)
+            allowed.insert({to_string(pair.alg)}), allowed.insert({to_string(pair.ealg)});
         for (const auto& word : all)
             if (!allowed.contains(word)) refused += fmt::format("{}{}", refused.empty() ? "" : ", ", word);
         break;
@@ -68,7 +72,8 @@ Task<Evidence> Operations::gather(Impi impi) {
     for (const auto* registration : p_.table.find_by_impi(impi)) {
         if (registration->ended) continue;
         evidence.is_registered = true;
-        evidence.registration_expires_in = std::max(evidence.registration_expires_in, std::chrono::seconds{seconds_left(registration->expires)});
+        evidence.registration_expires_in =
+            std::max(evidence.registration_expires_in, std::chrono::seconds{seconds_left(registration->expires)});
         if (registration->tls) evidence.tls_remote = registration->tls->flow.remote;
         for (const auto& set : registration->sets) alive.push_back(set->number);
     }
@@ -89,7 +94,8 @@ Task<Evidence> Operations::gather(Impi impi) {
     for (const auto& set : evidence.sets)
         if (set.is_alive) own_spis.erase(set.parameters.spi_pc), own_spis.erase(set.parameters.spi_ps);
     evidence.own_spis_before.assign(own_spis.begin(), own_spis.end());
-    // A sighting that says whose it is counts for that phone alone; one that does not counts for every phone of its address.
+    // A sighting that says whose it is counts for that phone alone; one that does not counts for every phone of its
+    // address.
     evidence.sightings = p_.tap.find([&](const Sighting& s) {
         if (!s.impi.empty()) return s.impi == impi.value;
         if (s.kind == Sighting::Kind::unknown_spi) {
@@ -106,11 +112,16 @@ Task<Evidence> Operations::gather(Impi impi) {
 Task<Result<nlohmann::json>> Operations::why(Json arguments) {
     const auto of = text_argument(arguments, "of");
     if (!of) co_return std::unexpected(of.error());
-    if (of->empty()) co_return failure(Reaction::reject, "\"of\" is missing: an IMPI, or an IMPU of a registered phone");
+    if (of->empty())
+        co_return failure(Reaction::reject, "\"of\" is missing: an IMPI, or an IMPU of a registered phone");
     const auto impi = impi_named(*of);
     const auto evidence = co_await gather(impi);
     const auto verdict = diagnose(evidence);
-    Json result{{"impi", impi.value}, {"verdict", to_string(verdict.cause)}, {"paragraph", verdict.paragraph}, {"evidence", verdict.evidence}, {"packet_tap", p_.tap.is_open()}};
+    Json result{{"impi", impi.value},
+                {"verdict", to_string(verdict.cause)},
+                {"paragraph", verdict.paragraph},
+                {"evidence", verdict.evidence},
+                {"packet_tap", p_.tap.is_open()}};
     co_return result;
 }
 

@@ -7,15 +7,20 @@ namespace {
 
 constexpr int kDepthLimit = 8;
 
-std::string line_of(const nlohmann::json& value) { return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n'; }
+std::string line_of(const nlohmann::json& value) {
+    return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+}
 
 }  // namespace
 
 std::string_view to_string(Rights rights) {
     switch (rights) {
-        case Rights::none: return "none";
-        case Rights::read: return "read-only";
-        case Rights::admin: return "admin";
+        case Rights::none:
+            return "none";
+        case Rights::read:
+            return "read-only";
+        case Rights::admin:
+            return "admin";
     }
     return "?";
 }
@@ -28,9 +33,11 @@ Result<ControlRequest> parse_request(std::string_view line) {
     };
     const auto document = nlohmann::json::parse(line, watch_depth, false);
     if (too_deep) return failure(Reaction::reject, "the request is nested too deeply");
-    if (document.is_discarded() || !document.is_object()) return failure(Reaction::reject, "a request is one JSON object on one line");
+    if (document.is_discarded() || !document.is_object())
+        return failure(Reaction::reject, "a request is one JSON object on one line");
     const auto command = document.find("command");
-    if (command == document.end() || !command->is_string()) return failure(Reaction::reject, "the request has no \"command\"");
+    if (command == document.end() || !command->is_string())
+        return failure(Reaction::reject, "the request has no \"command\"");
     ControlRequest request;
     request.command = command->get<std::string>();
     if (request.command.size() > kArgumentLimit) return failure(Reaction::reject, "the command's name is too long");
@@ -46,14 +53,17 @@ Result<std::string> text_argument(const nlohmann::json& arguments, const char* n
     if (at == arguments.end()) return fallback;
     if (!at->is_string()) return failure(Reaction::reject, fmt::format("\"{}\" must be a text", name));
     auto text = at->get<std::string>();
-    if (text.size() > kArgumentLimit) return failure(Reaction::reject, fmt::format("\"{}\" is longer than {} octets", name, kArgumentLimit));
+    if (text.size() > kArgumentLimit)
+        return failure(Reaction::reject, fmt::format("\"{}\" is longer than {} octets", name, kArgumentLimit));
     return text;
 }
 
-Result<std::int64_t> number_argument(const nlohmann::json& arguments, const char* name, std::int64_t fallback, std::int64_t least, std::int64_t most) {
+Result<std::int64_t> number_argument(const nlohmann::json& arguments, const char* name, std::int64_t fallback,
+                                     std::int64_t least, std::int64_t most) {
     const auto at = arguments.find(name);
     if (at == arguments.end()) return fallback;
-    const bool whole = at->is_number_integer() && !(at->is_number_unsigned() && at->get<std::uint64_t>() > static_cast<std::uint64_t>(most));
+    const bool whole = at->is_number_integer() &&
+                       !(at->is_number_unsigned() && at->get<std::uint64_t>() > static_cast<std::uint64_t>(most));
     if (!whole || at->get<std::int64_t>() < least || at->get<std::int64_t>() > most)
         return failure(Reaction::reject, fmt::format("\"{}\" must be a whole number from {} to {}", name, least, most));
     return at->get<std::int64_t>();

@@ -30,7 +30,8 @@ Result<ControlRequest> parse_request(std::string_view line);
 /// An argument that is a text; `fallback` when it is absent. Error: it is something else, or too long.
 Result<std::string> text_argument(const nlohmann::json& arguments, const char* name, std::string fallback = {});
 /// The same for a whole number from `least` to `most`.
-Result<std::int64_t> number_argument(const nlohmann::json& arguments, const char* name, std::int64_t fallback, std::int64_t least, std::int64_t most);
+Result<std::int64_t> number_argument(const nlohmann::json& arguments, const char* name, std::int64_t fallback,
+                                     std::int64_t least, std::int64_t most);
 Result<bool> flag_argument(const nlohmann::json& arguments, const char* name);
 
 /// Each is one line with its end; text that is no UTF-8 is replaced, never an exception.

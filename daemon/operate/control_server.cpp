@@ -12,13 +12,13 @@
 #include <filesystem>
 #include <set>
 
+#include <fmt/format.h>
 #include <asio/local/stream_protocol.hpp>
 #include <asio/read_until.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
 #include <asio/write.hpp>
-#include <fmt/format.h>
 
 #include "base/log.h"
 #include "base/spawn.h"
@@ -44,7 +44,8 @@ std::optional<std::pair<PeerCredentials, pid_t>> credentials_of(int fd) {
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &length) != 0) return std::nullopt;
     PeerCredentials peer{cred.uid, cred.gid, std::vector<gid_t>(kGroupLimit)};
     socklen_t octets = kGroupLimit * sizeof(gid_t);
-    peer.groups.resize(getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, peer.groups.data(), &octets) == 0 ? octets / sizeof(gid_t) : 0);
+    peer.groups.resize(
+        getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, peer.groups.data(), &octets) == 0 ? octets / sizeof(gid_t) : 0);
     return std::pair{peer, cred.pid};
 }
 
@@ -62,12 +63,14 @@ bool somebody_answers(const std::string& path) {
 
 Rights rights_of(const PeerCredentials& peer, uid_t own, std::optional<gid_t> group) {
     if (peer.uid == 0 || peer.uid == own) return Rights::admin;
-    if (group && (peer.gid == *group || std::ranges::find(peer.groups, *group) != peer.groups.end())) return Rights::read;
+    if (group && (peer.gid == *group || std::ranges::find(peer.groups, *group) != peer.groups.end()))
+        return Rights::read;
     return Rights::none;
 }
 
 struct ControlServer::Impl : std::enable_shared_from_this<Impl> {
-    Impl(asio::any_io_executor e, ControlSettings s) : executor(std::move(e)), settings(std::move(s)), acceptor(executor) {}
+    Impl(asio::any_io_executor e, ControlSettings s)
+        : executor(std::move(e)), settings(std::move(s)), acceptor(executor) {}
 
     struct Client final : ControlClient {
         Client(Impl& s, Socket peer) : server(s), socket(std::move(peer)), idle(socket.get_executor()) {}
@@ -109,22 +112,35 @@ struct ControlServer::Impl : std::enable_shared_from_this<Impl> {
     bool is_open = false;
 };
 
-// ------------------------------------------------------------------------------------------------------------------------ open
+// ------------------------------------------------------------------------------------------------------------------------
+// open
 
 Result<void> ControlServer::Impl::open(bool replace) {
     const auto& path = settings.path;
-    const auto wrong = [&](std::string_view what, int code) { return system_failure(Reaction::broken, fmt::format("control-socket {}: {}", path, what), code); };
-    if (path.size() >= sizeof(sockaddr_un::sun_path)) return failure(Reaction::reject, fmt::format("control-socket {}: the path is longer than {} octets", path, sizeof(sockaddr_un::sun_path) - 1));
+    const auto wrong = [&](std::string_view what, int code) {
+        return system_failure(Reaction::broken, fmt::format("control-socket {}: {}", path, what), code);
+    };
+    if (path.size() >= sizeof(sockaddr_un::sun_path))
+        return failure(Reaction::reject, fmt::format("control-socket {}: the path is longer than {} octets", path,
+                                                     sizeof(sockaddr_un::sun_path) - 1));
     if (!settings.group.empty()) {
         group = group_number(settings.group);
-        if (!group) return failure(Reaction::reject, fmt::format("control-group \"{}\" does not exist; make it (addgroup --system {}) or correct the file", settings.group, settings.group));
+        if (!group)
+            return failure(
+                Reaction::reject,
+                fmt::format("control-group \"{}\" does not exist; make it (addgroup --system {}) or correct the file",
+                            settings.group, settings.group));
     }
-    if (const auto folder = std::filesystem::path(path).parent_path(); !folder.empty() && mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST)
+    if (const auto folder = std::filesystem::path(path).parent_path();
+        !folder.empty() && mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST)
         return wrong("its folder cannot be made", errno);
     struct stat found {};
     if (lstat(path.c_str(), &found) == 0) {
-        if (!S_ISSOCK(found.st_mode)) return failure(Reaction::reject, fmt::format("control-socket {}: something that is no socket lies there", path));
-        if (!replace && somebody_answers(path)) return failure(Reaction::broken, fmt::format("control-socket {}: another gmgated answers there", path));
+        if (!S_ISSOCK(found.st_mode))
+            return failure(Reaction::reject,
+                           fmt::format("control-socket {}: something that is no socket lies there", path));
+        if (!replace && somebody_answers(path))
+            return failure(Reaction::broken, fmt::format("control-socket {}: another gmgated answers there", path));
         unlink(path.c_str());  // of a process that did not end in peace
     }
     asio::error_code error;
@@ -135,7 +151,8 @@ Result<void> ControlServer::Impl::open(bool replace) {
     acceptor.bind(asio::local::stream_protocol::endpoint(path), error);
     umask(mask);
     if (error) return wrong("cannot be bound", error.value());
-    if (group && (chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0 || chmod(path.c_str(), 0660) != 0)) return wrong("cannot be given to control-group", errno);
+    if (group && (chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0 || chmod(path.c_str(), 0660) != 0))
+        return wrong("cannot be given to control-group", errno);
     acceptor.listen(static_cast<int>(settings.clients), error);
     if (error) return wrong("cannot listen", error.value());
     if (lstat(path.c_str(), &found) == 0) place = {found.st_dev, found.st_ino};
@@ -143,7 +160,8 @@ Result<void> ControlServer::Impl::open(bool replace) {
     return {};
 }
 
-// --------------------------------------------------------------------------------------------------------------------- clients
+// ---------------------------------------------------------------------------------------------------------------------
+// clients
 
 Task<void> ControlServer::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> keep) {
     while (is_open) {
@@ -166,10 +184,12 @@ Task<void> ControlServer::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> ke
         if (no_room || client->rights_ == Rights::none) {
             ++counters.clients_refused;
             const Error why = no_room ? Error{Reaction::exhausted, 0, "too many clients are connected; try again"}
-                                      : Error{Reaction::refused, 0, "you may not use this socket: be root or a member of control-group"};
+                                      : Error{Reaction::refused, 0,
+                                              "you may not use this socket: be root or a member of control-group"};
             log::notice("control-refused", {{"client", client->who_}, {"why", why.text}});
             const auto line = error_line(why);
-            static_cast<void>(send(client->socket.native_handle(), line.data(), line.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
+            static_cast<void>(
+                send(client->socket.native_handle(), line.data(), line.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
             continue;
         }
         ++counters.clients;
@@ -186,9 +206,13 @@ Task<void> ControlServer::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> kee
             if (const auto at = weak.lock(); at && !cancelled) at->socket.close(ignored);
         });
         asio::error_code error;
-        const auto octets = co_await asio::async_read_until(client->socket, asio::dynamic_buffer(client->in, settings.request_octets), '\n', asio::redirect_error(asio::use_awaitable, error));
+        const auto octets =
+            co_await asio::async_read_until(client->socket, asio::dynamic_buffer(client->in, settings.request_octets),
+                                            '\n', asio::redirect_error(asio::use_awaitable, error));
         client->idle.cancel();
-        if (error == asio::error::not_found) client->queue_line(error_line({Reaction::reject, 0, fmt::format("the request is longer than {} octets", settings.request_octets)}));
+        if (error == asio::error::not_found)
+            client->queue_line(error_line(
+                {Reaction::reject, 0, fmt::format("the request is longer than {} octets", settings.request_octets)}));
         if (error || !client->socket.is_open()) break;
         auto line = client->in.substr(0, octets - 1);
         client->in.erase(0, octets);
@@ -207,10 +231,17 @@ Task<void> ControlServer::Impl::handle(std::shared_ptr<Client> client, std::stri
     const auto request = parse_request(line);
     if (!request) co_return refuse(Reaction::reject, request.error().text);
     const auto at = commands.find(request->command);
-    if (at == commands.end()) co_return refuse(Reaction::reject, fmt::format("\"{}\" is no command of this version", log::escape(request->command)));
+    if (at == commands.end())
+        co_return refuse(Reaction::reject,
+                         fmt::format("\"{}\" is no command of this version", log::escape(request->command)));
     if (at->second.needed == Rights::admin && client->rights_ != Rights::admin)
-        co_return refuse(Reaction::refused, fmt::format("{} needs admin rights: run it as root or as the user of gmgated", request->command));
-    if (at->second.needed == Rights::admin) log::notice("control-command", {{"command", request->command}, {"arguments", request->arguments.dump()}, {"client", client->who_}});
+        co_return refuse(
+            Reaction::refused,
+            fmt::format("{} needs admin rights: run it as root or as the user of gmgated", request->command));
+    if (at->second.needed == Rights::admin)
+        log::notice(
+            "control-command",
+            {{"command", request->command}, {"arguments", request->arguments.dump()}, {"client", client->who_}});
     std::optional<std::string> thrown;
     try {
         auto result = co_await at->second.run(request->arguments, *client);
@@ -248,7 +279,8 @@ Task<void> ControlServer::Impl::write([[maybe_unused]] std::shared_ptr<Impl> kee
     while (!client->out.empty() && client->socket.is_open()) {
         std::string chunk = client->out.substr(0, 65536);
         asio::error_code error;
-        co_await asio::async_write(client->socket, asio::buffer(chunk), asio::redirect_error(asio::use_awaitable, error));
+        co_await asio::async_write(client->socket, asio::buffer(chunk),
+                                   asio::redirect_error(asio::use_awaitable, error));
         if (error) {
             client->socket.close(error);
             break;
@@ -267,12 +299,16 @@ void ControlServer::Impl::end(const std::shared_ptr<Client>& client) {
     clients.erase(client);
 }
 
-// ------------------------------------------------------------------------------------------------------------------------- API
+// -------------------------------------------------------------------------------------------------------------------------
+// API
 
-ControlServer::ControlServer(asio::any_io_executor executor, ControlSettings settings) : impl_(std::make_shared<Impl>(std::move(executor), std::move(settings))) {}
+ControlServer::ControlServer(asio::any_io_executor executor, ControlSettings settings)
+    : impl_(std::make_shared<Impl>(std::move(executor), std::move(settings))) {}
 ControlServer::~ControlServer() { close(); }
 
-void ControlServer::add(std::string name, ControlCommand command) { impl_->commands.insert_or_assign(std::move(name), std::move(command)); }
+void ControlServer::add(std::string name, ControlCommand command) {
+    impl_->commands.insert_or_assign(std::move(name), std::move(command));
+}
 
 Result<void> ControlServer::open(bool replace) {
     if (impl_->settings.path.empty()) return {};
@@ -287,7 +323,8 @@ void ControlServer::close() {
     asio::error_code ignored;
     impl_->acceptor.close(ignored);
     struct stat found {};
-    if (lstat(impl_->settings.path.c_str(), &found) == 0 && std::pair{found.st_dev, found.st_ino} == impl_->place) unlink(impl_->settings.path.c_str());
+    if (lstat(impl_->settings.path.c_str(), &found) == 0 && std::pair{found.st_dev, found.st_ino} == impl_->place)
+        unlink(impl_->settings.path.c_str());
     for (const auto& client : impl_->clients) client->socket.close(ignored);
 }
 

@@ -1,4 +1,5 @@
-// The control socket: a local stream socket, who is at its other end (SO_PEERCRED), and limits. What commands do stands elsewhere.
+// The control socket: a local stream socket, who is at its other end (SO_PEERCRED), and limits. What commands do stands
+// elsewhere.
 #pragma once
 
 #include <chrono>
@@ -8,8 +9,8 @@
 #include <optional>
 #include <string>
 
-#include <asio/any_io_executor.hpp>
 #include <sys/types.h>
+#include <asio/any_io_executor.hpp>
 
 #include "base/error.h"
 #include "base/task.h"
@@ -18,12 +19,12 @@
 namespace gmgate::daemon {
 
 struct ControlSettings {
-    std::string path;                          ///< of the socket; a missing folder is made (one level)
-    std::string group;                         ///< name or number: its members may read; empty: only root and the daemon's own user
-    std::size_t clients = 32;                  ///< at once; one more is told so and closed
-    std::size_t request_octets = 65536;        ///< longest request
+    std::string path;          ///< of the socket; a missing folder is made (one level)
+    std::string group;         ///< name or number: its members may read; empty: only root and the daemon's own user
+    std::size_t clients = 32;  ///< at once; one more is told so and closed
+    std::size_t request_octets = 65536;           ///< longest request
     std::size_t queue_octets = 16 * 1024 * 1024;  ///< not yet read by a client; one that lags behind farther is closed
-    std::chrono::seconds idle{60};             ///< a client that asks nothing for so long is closed
+    std::chrono::seconds idle{60};                ///< a client that asks nothing for so long is closed
 };
 
 /// Who may do what: root and the daemon's own user everything, members of `group` (primary or supplementary) read.

@@ -10,37 +10,37 @@
 namespace gmgate::daemon {
 
 enum class Cause {
-    unknown_phone,        ///< no REGISTER of it has arrived
-    registered,           ///< it is registered and nothing is wrong
-    no_answer,            ///< 401 left, no ESP packet came
-    waiting,              ///< 401 left a moment ago
-    integrity,            ///< ESP came and failed the integrity check: other keys
-    replay,               ///< ESP came and was replayed or too late
-    stale_sa,             ///< ESP for an SPI that is not ours any more
-    clear_to_protected,   ///< it sends in clear to a protected port
-    nat,                  ///< Via and source differ
-    algorithms,           ///< nothing usable is offered
-    no_offer,             ///< no Security-Client although one is demanded
-    option_refused,       ///< 420
-    verify_mismatch,      ///< Security-Verify is not what was sent: bidding down, or a phone that rewrites it
+    unknown_phone,       ///< no REGISTER of it has arrived
+    registered,          ///< it is registered and nothing is wrong
+    no_answer,           ///< 401 left, no ESP packet came
+    waiting,             ///< 401 left a moment ago
+    integrity,           ///< ESP came and failed the integrity check: other keys
+    replay,              ///< ESP came and was replayed or too late
+    stale_sa,            ///< ESP for an SPI that is not ours any more
+    clear_to_protected,  ///< it sends in clear to a protected port
+    nat,                 ///< Via and source differ
+    algorithms,          ///< nothing usable is offered
+    no_offer,            ///< no Security-Client although one is demanded
+    option_refused,      ///< 420
+    verify_mismatch,     ///< Security-Verify is not what was sent: bidding down, or a phone that rewrites it
     client_mismatch,
     identity_mismatch,
-    core_pending,         ///< the core has still to answer a REGISTER
+    core_pending,  ///< the core has still to answer a REGISTER
     core_unreachable,
-    no_keys,              ///< 401 without ck and ik
-    wrong_res,            ///< the core does not believe the answer
-    declined,             ///< the core declines the user
-    limit,                ///< a configured limit, or draining
-    kernel,               ///< the kernel refused the SAs
-    bad_request,          ///< the REGISTER itself
-    undecided,            ///< records exist and none of the above fits
+    no_keys,      ///< 401 without ck and ik
+    wrong_res,    ///< the core does not believe the answer
+    declined,     ///< the core declines the user
+    limit,        ///< a configured limit, or draining
+    kernel,       ///< the kernel refused the SAs
+    bad_request,  ///< the REGISTER itself
+    undecided,    ///< records exist and none of the above fits
 };
 std::string_view to_string(Cause cause);
 
 struct Verdict {
     Cause cause{};
-    std::string paragraph;               ///< for people, without line breaks
-    std::vector<std::string> evidence;   ///< one fact a line, newest last
+    std::string paragraph;              ///< for people, without line breaks
+    std::vector<std::string> evidence;  ///< one fact a line, newest last
 };
 
 Verdict diagnose(const Evidence& evidence);

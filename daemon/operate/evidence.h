@@ -1,5 +1,5 @@
-// What is known about one phone when somebody asks why it does not register: plain values, gathered by the control socket, judged by
-// diagnose().
+// What is known about one phone when somebody asks why it does not register: plain values, gathered by the control
+// socket, judged by diagnose().
 #pragma once
 
 #include <chrono>
@@ -25,13 +25,13 @@ struct SetEvidence {
     SetState state = SetState::temporary;
     bool is_alive = true;
     bool in_use = false;
-    std::optional<WallTime> ended;          ///< when it was removed
+    std::optional<WallTime> ended;  ///< when it was removed
     xfrm::SetParameters parameters;
-    std::vector<xfrm::SaReport> sas;        ///< empty: the kernel does not have them, or did not tell
+    std::vector<xfrm::SaReport> sas;  ///< empty: the kernel does not have them, or did not tell
 
     std::uint64_t inbound_packets() const;
     std::uint32_t integrity_failures() const;
-    std::uint32_t replays() const;          ///< replayed or later than the window
+    std::uint32_t replays() const;  ///< replayed or later than the window
 };
 
 /// Something that the kernel dropped without saying whose it was, seen by the packet tap.
@@ -41,11 +41,11 @@ struct Sighting {
         clear_protected,  ///< UDP or TCP in clear to a protected port
     };
     Kind kind{};
-    Endpoint source;       ///< port 0 for ESP
+    Endpoint source;  ///< port 0 for ESP
     Endpoint destination;
-    Spi spi;               ///< of ESP
+    Spi spi;  ///< of ESP
     bool is_tcp = false;
-    std::string impi;      ///< that its text names, when it was SIP
+    std::string impi;  ///< that its text names, when it was SIP
     std::uint64_t count = 0;
     WallTime first, last;
 };
@@ -53,16 +53,17 @@ struct Sighting {
 struct Evidence {
     Impi impi;
     WallTime now;
-    std::vector<DecisionRecord> records;      ///< oldest first
-    std::vector<PendingRegister> pending;     ///< REGISTERs that wait for the core, oldest first
-    std::vector<SetEvidence> sets;            ///< oldest first, those that have ended as well
+    std::vector<DecisionRecord> records;   ///< oldest first
+    std::vector<PendingRegister> pending;  ///< REGISTERs that wait for the core, oldest first
+    std::vector<SetEvidence> sets;         ///< oldest first, those that have ended as well
     bool is_registered = false;
     std::chrono::seconds registration_expires_in{0};
-    std::optional<Endpoint> tls_remote;       ///< registered over this TLS connection
-    std::vector<Sighting> sightings;          ///< from this phone's addresses, for its SPIs, or naming it
-    std::vector<Spi> own_spis_before;         ///< SPIs of ours that this phone's earlier sets had
+    std::optional<Endpoint> tls_remote;  ///< registered over this TLS connection
+    std::vector<Sighting> sightings;     ///< from this phone's addresses, for its SPIs, or naming it
+    std::vector<Spi> own_spis_before;    ///< SPIs of ours that this phone's earlier sets had
     std::vector<KernelStatistic> xfrm;
-    std::string refused_algorithms;           ///< what the profile does not allow, "hmac-md5-96, des-ede3-cbc"; empty: all are allowed
+    std::string
+        refused_algorithms;  ///< what the profile does not allow, "hmac-md5-96, des-ede3-cbc"; empty: all are allowed
 };
 
 }  // namespace gmgate::daemon

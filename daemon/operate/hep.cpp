@@ -13,8 +13,22 @@ namespace gmgate::daemon {
 namespace {
 
 // Chunk types of vendor 0 (HEP3 specification, table of generic chunks).
-enum Chunk : std::uint16_t { kFamily = 1, kProtocol = 2, kSource4 = 3, kDestination4 = 4, kSource6 = 5, kDestination6 = 6, kSourcePort = 7, kDestinationPort = 8, kSeconds = 9, kMicroseconds = 10,
-                             kPayloadType = 11, kCaptureId = 12, kPayload = 15, kCorrelation = 17 };
+enum Chunk : std::uint16_t {
+    kFamily = 1,
+    kProtocol = 2,
+    kSource4 = 3,
+    kDestination4 = 4,
+    kSource6 = 5,
+    kDestination6 = 6,
+    kSourcePort = 7,
+    kDestinationPort = 8,
+    kSeconds = 9,
+    kMicroseconds = 10,
+    kPayloadType = 11,
+    kCaptureId = 12,
+    kPayload = 15,
+    kCorrelation = 17
+};
 constexpr std::uint8_t kSip = 1;
 
 void put(std::string& out, std::uint64_t value, int octets) {
@@ -38,7 +52,9 @@ void number(std::string& out, Chunk type, std::uint64_t value, int octets) {
 
 std::string hep_packet(const TracedMessage& message, std::uint32_t capture_id) {
     const bool is_v6 = message.source.address.is_v6();
-    const auto address = [](const Endpoint& end) { return std::string_view(reinterpret_cast<const char*>(end.address.bytes().data()), end.address.size()); };
+    const auto address = [](const Endpoint& end) {
+        return std::string_view(reinterpret_cast<const char*>(end.address.bytes().data()), end.address.size());
+    };
     const auto since = std::chrono::duration_cast<std::chrono::microseconds>(message.time.time_since_epoch()).count();
     std::string body;
     number(body, kFamily, is_v6 ? AF_INET6 : AF_INET, 1);
@@ -64,11 +80,13 @@ Result<HepSender> HepSender::open(const Endpoint& collector, std::uint32_t captu
     HepSender sender(socket(collector.address.af(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), capture_id);
     sockaddr_storage to{};
     const auto length = collector.to_sockaddr(to);
-    if (sender.fd_ < 0 || connect(sender.fd_, reinterpret_cast<const sockaddr*>(&to), length) != 0) return system_failure(Reaction::broken, fmt::format("hep-collector {}", collector.to_string()), errno);
+    if (sender.fd_ < 0 || connect(sender.fd_, reinterpret_cast<const sockaddr*>(&to), length) != 0)
+        return system_failure(Reaction::broken, fmt::format("hep-collector {}", collector.to_string()), errno);
     return sender;
 }
 
-HepSender::HepSender(HepSender&& other) noexcept : fd_(std::exchange(other.fd_, -1)), capture_id_(other.capture_id_), sent_(other.sent_), dropped_(other.dropped_) {}
+HepSender::HepSender(HepSender&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), capture_id_(other.capture_id_), sent_(other.sent_), dropped_(other.dropped_) {}
 
 HepSender::~HepSender() {
     if (fd_ >= 0) close(fd_);
@@ -76,7 +94,8 @@ HepSender::~HepSender() {
 
 void HepSender::send(const TracedMessage& message) {
     const auto packet = hep_packet(message, capture_id_);
-    const bool taken = !packet.empty() && ::send(fd_, packet.data(), packet.size(), MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(packet.size());
+    const bool taken = !packet.empty() && ::send(fd_, packet.data(), packet.size(), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+                                              static_cast<ssize_t>(packet.size());
     ++(taken ? sent_ : dropped_);
 }
 

@@ -1,5 +1,5 @@
-// HEPv3 (Homer Encapsulation Protocol, draft "HEP/EEP v3"): one message with its addresses as a datagram for Homer, whose probes on the
-// wire see only ESP.
+// HEPv3 (Homer Encapsulation Protocol, draft "HEP/EEP v3"): one message with its addresses as a datagram for Homer,
+// whose probes on the wire see only ESP.
 #pragma once
 
 #include <cstdint>

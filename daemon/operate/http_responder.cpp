@@ -1,12 +1,12 @@
 #include "daemon/operate/http_responder.h"
 
+#include <fmt/format.h>
 #include <asio/ip/tcp.hpp>
 #include <asio/read_until.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
 #include <asio/write.hpp>
-#include <fmt/format.h>
 
 #include "base/log.h"
 #include "base/spawn.h"
@@ -18,26 +18,36 @@ using asio::ip::tcp;
 
 const char* phrase_of(int status) {
     switch (status) {
-        case 200: return "OK";
-        case 400: return "Bad Request";
-        case 404: return "Not Found";
-        case 405: return "Method Not Allowed";
-        case 431: return "Request Header Fields Too Large";
-        case 503: return "Service Unavailable";
-        default: return "Error";
+        case 200:
+            return "OK";
+        case 400:
+            return "Bad Request";
+        case 404:
+            return "Not Found";
+        case 405:
+            return "Method Not Allowed";
+        case 431:
+            return "Request Header Fields Too Large";
+        case 503:
+            return "Service Unavailable";
+        default:
+            return "Error";
     }
 }
 
 }  // namespace
 
 std::expected<std::string, HttpAnswer> requested_path(std::string_view line) {
-    const auto wrong = [](int status, const char* text) { return std::unexpected(HttpAnswer{status, "text/plain; charset=utf-8", text}); };
+    const auto wrong = [](int status, const char* text) {
+        return std::unexpected(HttpAnswer{status, "text/plain; charset=utf-8", text});
+    };
     const auto method_end = line.find(' ');
     if (method_end == std::string_view::npos) return wrong(400, "no request line\n");
     const auto method = line.substr(0, method_end);
     line.remove_prefix(method_end + 1);
     const auto path_end = line.find(' ');
-    if (path_end == std::string_view::npos || !line.substr(path_end + 1).starts_with("HTTP/1.")) return wrong(400, "not HTTP/1\n");
+    if (path_end == std::string_view::npos || !line.substr(path_end + 1).starts_with("HTTP/1."))
+        return wrong(400, "not HTTP/1\n");
     if (method != "GET" && method != "HEAD") return wrong(405, "only GET\n");
     const auto path = line.substr(0, path_end);
     return std::string(path.substr(0, path.find('?')));
@@ -76,7 +86,8 @@ Task<void> HttpResponder::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> ke
     }
 }
 
-Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> keep, std::shared_ptr<tcp::socket> socket) {
+Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> keep,
+                                      std::shared_ptr<tcp::socket> socket) {
     ++clients;
     asio::steady_timer limit(executor, settings.patience);
     limit.async_wait([weak = std::weak_ptr(socket)](const asio::error_code& cancelled) {
@@ -85,7 +96,8 @@ Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> kee
     });
     std::string request;
     asio::error_code error;
-    co_await asio::async_read_until(*socket, asio::dynamic_buffer(request, settings.request_octets), "\r\n\r\n", asio::redirect_error(asio::use_awaitable, error));
+    co_await asio::async_read_until(*socket, asio::dynamic_buffer(request, settings.request_octets), "\r\n\r\n",
+                                    asio::redirect_error(asio::use_awaitable, error));
     HttpAnswer answer;
     bool only_head = false;
     if (error == asio::error::not_found) {
@@ -95,13 +107,16 @@ Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> kee
         only_head = request.starts_with("HEAD ");
         const auto handler = path ? handlers.find(*path) : handlers.end();
         if (!path) answer = path.error();
-        else if (handler == handlers.end()) answer = {404, "text/plain; charset=utf-8", "here are /metrics, /healthz and /readyz\n"};
+        else if (handler == handlers.end())
+            answer = {404, "text/plain; charset=utf-8", "here are /metrics, /healthz and /readyz\n"};
         else answer = handler->second();
     }
     if (!error || error == asio::error::not_found) {
         ++counters.requests;
-        const std::string text = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{}", answer.status, phrase_of(answer.status), answer.content_type,
-                                             answer.body.size(), only_head ? std::string{} : answer.body);
+        const std::string text = fmt::format(
+            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{}",
+            answer.status, phrase_of(answer.status), answer.content_type, answer.body.size(),
+            only_head ? std::string{} : answer.body);
         co_await asio::async_write(*socket, asio::buffer(text), asio::redirect_error(asio::use_awaitable, error));
         socket->shutdown(tcp::socket::shutdown_send, error);
     }
@@ -110,15 +125,20 @@ Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> kee
     --clients;
 }
 
-HttpResponder::HttpResponder(asio::any_io_executor executor, HttpSettings settings) : impl_(std::make_shared<Impl>(std::move(executor), settings)) {}
+HttpResponder::HttpResponder(asio::any_io_executor executor, HttpSettings settings)
+    : impl_(std::make_shared<Impl>(std::move(executor), settings)) {}
 HttpResponder::~HttpResponder() { close(); }
-void HttpResponder::add(std::string path, Handler handler) { impl_->handlers.insert_or_assign(std::move(path), std::move(handler)); }
+void HttpResponder::add(std::string path, Handler handler) {
+    impl_->handlers.insert_or_assign(std::move(path), std::move(handler));
+}
 const HttpCounters& HttpResponder::counters() const { return impl_->counters; }
 
 Result<void> HttpResponder::open() {
     const auto& listen = impl_->settings.listen;
     asio::error_code error;
-    const auto wrong = [&] { return system_failure(Reaction::broken, fmt::format("metrics-listen {}", listen.to_string()), error.value()); };
+    const auto wrong = [&] {
+        return system_failure(Reaction::broken, fmt::format("metrics-listen {}", listen.to_string()), error.value());
+    };
     const tcp::endpoint local(asio::ip::make_address(listen.address.to_string()), listen.port.value);
     auto& acceptor = impl_->acceptor;
     acceptor.open(local.protocol(), error);

@@ -1,7 +1,7 @@
 // A small HTTP responder for monitoring: GET of a few fixed paths, one answer a connection. On the loop, with limits.
 //
-// Why not the pull endpoint of prometheus-cpp: its civetweb server brings threads of its own, and tables and counters belong to one
-// loop without locks. Its text serialiser does the format; these lines carry it.
+// Why not the pull endpoint of prometheus-cpp: its civetweb server brings threads of its own, and tables and counters
+// belong to one loop without locks. Its text serialiser does the format; these lines carry it.
 #pragma once
 
 #include <chrono>

@@ -24,7 +24,8 @@ public:
         Metric& add(std::uint64_t value, std::vector<ClientMetric::Label> labels = {}) {
             ClientMetric metric;
             metric.label = std::move(labels);
-            (family_.type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = static_cast<double>(value);
+            (family_.type == MetricType::Counter ? metric.counter.value : metric.gauge.value) =
+                static_cast<double>(value);
             family_.metric.push_back(std::move(metric));
             return *this;
         }
@@ -32,8 +33,12 @@ public:
     private:
         MetricFamily& family_;
     };
-    Metric counter(std::string name, std::string help) { return metric(std::move(name), std::move(help), MetricType::Counter); }
-    Metric gauge(std::string name, std::string help) { return metric(std::move(name), std::move(help), MetricType::Gauge); }
+    Metric counter(std::string name, std::string help) {
+        return metric(std::move(name), std::move(help), MetricType::Counter);
+    }
+    Metric gauge(std::string name, std::string help) {
+        return metric(std::move(name), std::move(help), MetricType::Gauge);
+    }
     std::string text() const {
         std::ostringstream out;
         prometheus::TextSerializer().Serialize(out, std::vector<MetricFamily>(families_.begin(), families_.end()));
@@ -51,20 +56,34 @@ private:
 void add_registrations(Page& page, const MetricSources& s) {
     std::uint64_t tls = 0, ipsec = 0, temporary = 0, established = 0, old = 0;
     s.table.for_each([&](Registration& registration) { ++(registration.tls ? tls : ipsec); });
-    s.table.for_each_set([&](const SaSet& set) { ++(set.state == SetState::temporary ? temporary : set.state == SetState::established ? established : old); });
-    page.gauge("registrations", "registered contacts").add(ipsec, {{"mechanism", "ipsec-3gpp"}}).add(tls, {{"mechanism", "tls"}});
+    s.table.for_each_set([&](const SaSet& set) {
+        ++(set.state == SetState::temporary ? temporary : set.state == SetState::established ? established : old);
+    });
+    page.gauge("registrations", "registered contacts")
+        .add(ipsec, {{"mechanism", "ipsec-3gpp"}})
+        .add(tls, {{"mechanism", "tls"}});
     page.gauge("challenges", "challenges that wait for the phone's answer").add(s.table.challenge_count());
-    page.gauge("sa_sets", "sets of four SAs by state (TS 33.203 table C-44)").add(temporary, {{"state", "temporary"}}).add(established, {{"state", "established"}}).add(old, {{"state", "old"}});
-    page.gauge("limit", "configured limits").add(s.config.limits.registrations, {{"of", "registrations"}}).add(s.config.limits.challenges, {{"of", "challenges"}})
-        .add(s.config.limits.connections, {{"of", "connections"}}).add(s.config.limits.transactions, {{"of", "transactions"}});
-    page.gauge("guards_stand", "1: all guard policies are in the kernel; 0: one is missing and nothing is sent from protected ports").add(s.guards_stand() ? 1 : 0);
+    page.gauge("sa_sets", "sets of four SAs by state (TS 33.203 table C-44)")
+        .add(temporary, {{"state", "temporary"}})
+        .add(established, {{"state", "established"}})
+        .add(old, {{"state", "old"}});
+    page.gauge("limit", "configured limits")
+        .add(s.config.limits.registrations, {{"of", "registrations"}})
+        .add(s.config.limits.challenges, {{"of", "challenges"}})
+        .add(s.config.limits.connections, {{"of", "connections"}})
+        .add(s.config.limits.transactions, {{"of", "transactions"}});
+    page.gauge("guards_stand",
+               "1: all guard policies are in the kernel; 0: one is missing and nothing is sent from protected ports")
+        .add(s.guards_stand() ? 1 : 0);
     page.gauge("draining", "1: new registrations are refused").add(s.is_draining() ? 1 : 0);
 }
 
 void add_transport(Page& page, const MetricSources& s) {
     const auto& t = s.transports.counters();
     page.gauge("connections", "open stream connections").add(s.transports.connection_count());
-    page.counter("datagrams_total", "UDP datagrams").add(t.datagrams_in, {{"direction", "in"}}).add(t.datagrams_out, {{"direction", "out"}});
+    page.counter("datagrams_total", "UDP datagrams")
+        .add(t.datagrams_in, {{"direction", "in"}})
+        .add(t.datagrams_out, {{"direction", "out"}});
     page.counter("datagrams_not_sent_total", "UDP datagrams that the kernel did not take").add(t.datagrams_not_sent);
     page.counter("sip_messages_total", "SIP messages received").add(t.messages_in);
     page.counter("sip_malformed_total", "received bytes that are no SIP").add(t.malformed);
@@ -76,18 +95,25 @@ void add_transport(Page& page, const MetricSources& s) {
     page.counter("stun_requests_total", "STUN binding requests received").add(t.stun_requests);
     page.counter("connections_opened_total", "stream connections opened by the gateway").add(t.connections_opened);
     page.counter("connections_accepted_total", "stream connections accepted").add(t.connections_accepted);
-    page.counter("connections_refused_limit_total", "stream connections refused because of a limit").add(t.connections_refused_limit);
-    page.counter("write_queue_overflows_total", "connections closed because their peer did not read").add(t.write_queue_overflows);
+    page.counter("connections_refused_limit_total", "stream connections refused because of a limit")
+        .add(t.connections_refused_limit);
+    page.counter("write_queue_overflows_total", "connections closed because their peer did not read")
+        .add(t.write_queue_overflows);
     const auto& x = s.transactions.counters();
-    page.gauge("transactions", "SIP transactions in progress").add(s.transactions.server_count(), {{"side", "server"}}).add(s.transactions.client_count(), {{"side", "client"}});
-    page.counter("retransmissions_total", "SIP retransmissions").add(x.retransmissions_in, {{"direction", "in"}}).add(x.retransmissions_out, {{"direction", "out"}});
+    page.gauge("transactions", "SIP transactions in progress")
+        .add(s.transactions.server_count(), {{"side", "server"}})
+        .add(s.transactions.client_count(), {{"side", "client"}});
+    page.counter("retransmissions_total", "SIP retransmissions")
+        .add(x.retransmissions_in, {{"direction", "in"}})
+        .add(x.retransmissions_out, {{"direction", "out"}});
     page.counter("stray_responses_total", "responses that belong to no transaction").add(x.stray_responses);
     page.counter("responses_wrong_door_total",
                  "responses dropped because they came from elsewhere than their request was sent to")
         .add(x.responses_wrong_door);
     page.counter("cancels_unmatched_total", "CANCELs answered 481: no INVITE that came the same way is open")
         .add(x.cancels_unmatched);
-    page.counter("transactions_refused_limit_total", "requests answered 503 because of the limit of transactions").add(x.refused_limit);
+    page.counter("transactions_refused_limit_total", "requests answered 503 because of the limit of transactions")
+        .add(x.refused_limit);
     page.counter("transaction_timeouts_total", "requests sent that were never answered").add(x.timeouts);
 }
 
@@ -96,14 +122,20 @@ void add_kernel(Page& page, const MetricSources& s) {
     page.counter("netlink_requests_total", "netlink messages sent to XFRM").add(k.requests);
     page.counter("netlink_system_calls_total", "system calls on the netlink socket").add(k.system_calls);
     page.counter("sa_sets_installed_total", "sets of SAs that the kernel took").add(k.sets_installed);
-    page.counter("sa_sets_refused_total", "sets of SAs that the kernel refused and that were rolled back").add(k.sets_refused);
+    page.counter("sa_sets_refused_total", "sets of SAs that the kernel refused and that were rolled back")
+        .add(k.sets_refused);
     page.counter("sa_sets_removed_total", "sets of SAs removed from the kernel").add(k.sets_removed);
     const auto engine = s.kernel.status();
-    page.gauge("engine_up", "1: the SA engine serves; 0: its process is being started again").add(engine.is_up ? 1 : 0, {{"engine", engine.engine}});
-    page.counter("engine_restarts_total", "times that the SA engine's process died and was started again").add(engine.starts > 1 ? engine.starts - 1 : 0);
+    page.gauge("engine_up", "1: the SA engine serves; 0: its process is being started again")
+        .add(engine.is_up ? 1 : 0, {{"engine", engine.engine}});
+    page.counter("engine_restarts_total", "times that the SA engine's process died and was started again")
+        .add(engine.starts > 1 ? engine.starts - 1 : 0);
     page.counter("engine_refused_total", "requests that the SA engine itself refused: gmgated is not what it should be")
-        .add(engine.malformed, {{"why", "malformed"}}).add(engine.forbidden, {{"why", "forbidden"}}).add(engine.flooded, {{"why", "flooded"}});
-    auto xfrm = page.counter("xfrm_total", "/proc/net/xfrm_stat of this network namespace; gmctl kernel tells what each name means");
+        .add(engine.malformed, {{"why", "malformed"}})
+        .add(engine.forbidden, {{"why", "forbidden"}})
+        .add(engine.flooded, {{"why", "flooded"}});
+    auto xfrm = page.counter("xfrm_total",
+                             "/proc/net/xfrm_stat of this network namespace; gmctl kernel tells what each name means");
     for (const auto& one : xfrm_statistics()) xfrm.add(one.value, {{"name", one.name}});
     std::vector<KernelStatistic> now, ever;
     for (auto& one : tls_statistics()) (one.name.starts_with("TlsCurr") ? now : ever).push_back(std::move(one));
@@ -113,8 +145,10 @@ void add_kernel(Page& page, const MetricSources& s) {
     for (const auto& one : ever) total.add(one.value, {{"name", one.name}});
     const auto& tap = s.tap.counters();
     page.counter("tap_packets_total", "packets that the packet tap looked at").add(tap.packets);
-    page.counter("tap_over_rate_total", "packets that the packet tap passed over because of its limit").add(tap.over_rate);
-    page.counter("tap_unknown_spi_total", "ESP packets for SPIs that no SA has, as far as looked at").add(tap.unknown_spi);
+    page.counter("tap_over_rate_total", "packets that the packet tap passed over because of its limit")
+        .add(tap.over_rate);
+    page.counter("tap_unknown_spi_total", "ESP packets for SPIs that no SA has, as far as looked at")
+        .add(tap.unknown_spi);
     page.counter("tap_clear_protected_total", "packets in clear to protected ports").add(tap.clear_protected);
 }
 
@@ -123,10 +157,14 @@ void add_tls(Page& page, const MetricSources& s) {
     if (!tls) return;
     std::uint64_t failed = 0;
     for (const auto one : tls->handshakes_failed) failed += one;
-    page.counter("tls_handshakes_total", "TLS handshakes").add(tls->handshakes_ok, {{"outcome", "ok"}}).add(failed, {{"outcome", "failed"}});
+    page.counter("tls_handshakes_total", "TLS handshakes")
+        .add(tls->handshakes_ok, {{"outcome", "ok"}})
+        .add(failed, {{"outcome", "failed"}});
     page.counter("tls_resumed_total", "TLS sessions resumed").add(tls->resumed);
     page.counter("tls_handed_to_kernel_total", "TLS sessions handed to the kernel").add(tls->handed_to_kernel);
-    page.counter("tls_fallback_total", "TLS sessions that stayed in this process although they were meant for the kernel").add(tls->fallback);
+    page.counter("tls_fallback_total",
+                 "TLS sessions that stayed in this process although they were meant for the kernel")
+        .add(tls->fallback);
     page.counter("tls_key_updates_total", "connections closed because the peer changed its keys").add(tls->key_updates);
     page.counter("tls_decrypt_errors_total", "TLS records that failed authentication").add(tls->decrypt_errors);
     page.counter("tls_bad_records_total", "TLS records that had no place").add(tls->bad_records);
@@ -138,7 +176,9 @@ void add_tls(Page& page, const MetricSources& s) {
 std::string metrics_text(const MetricSources& sources) {
     Page page;
     page.gauge("build_info", "1, with the version as a label").add(1, {{"version", GMGATE_VERSION}});
-    for (std::size_t i = 0; i < kCounterInfo.size(); ++i) page.counter(std::string(kCounterInfo[i].name) + "_total", std::string(kCounterInfo[i].help)).add(sources.counters.at(i));
+    for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
+        page.counter(std::string(kCounterInfo[i].name) + "_total", std::string(kCounterInfo[i].help))
+            .add(sources.counters.at(i));
     add_registrations(page, sources);
     add_transport(page, sources);
     add_kernel(page, sources);

@@ -1,13 +1,13 @@
-// Everything that is counted, in Prometheus' text format. Counters keep the names of counters.h (gmgate_NAME_total); the kernel's own
-// counters stand under gmgate_xfrm_total and gmgate_tls_kernel…, told apart by the label `name`.
+// Everything that is counted, in Prometheus' text format. Counters keep the names of counters.h (gmgate_NAME_total);
+// the kernel's own counters stand under gmgate_xfrm_total and gmgate_tls_kernel…, told apart by the label `name`.
 #pragma once
 
 #include <functional>
 #include <string>
 
 #include "daemon/config/config.h"
-#include "daemon/operate/control_server.h"
 #include "daemon/observe/counters.h"
+#include "daemon/operate/control_server.h"
 #include "daemon/operate/packet_tap.h"
 #include "daemon/registrations/table.h"
 #include "ktls/types.h"

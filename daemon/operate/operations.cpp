@@ -27,12 +27,15 @@ void Operations::set_log_level(const std::string& level) {
     }
 }
 
-std::int64_t Operations::seconds_left(TimePoint until) const { return std::chrono::duration_cast<std::chrono::seconds>(until - p_.clock.now()).count(); }
+std::int64_t Operations::seconds_left(TimePoint until) const {
+    return std::chrono::duration_cast<std::chrono::seconds>(until - p_.clock.now()).count();
+}
 
 std::string utc_text(std::chrono::system_clock::time_point time) {
     const auto whole = std::chrono::floor<std::chrono::seconds>(time);
     const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(time - whole).count();
-    return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(std::chrono::system_clock::to_time_t(whole)), milliseconds);
+    return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(std::chrono::system_clock::to_time_t(whole)),
+                       milliseconds);
 }
 
 bool names(const Registration& registration, std::string_view of) {

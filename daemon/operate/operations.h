@@ -1,5 +1,5 @@
-// What an operator can ask and order over the control socket: each command reads the parts of the running gateway and answers with JSON.
-// gmctl shows it. The commands stand in commands_*.cpp by subject.
+// What an operator can ask and order over the control socket: each command reads the parts of the running gateway and
+// answers with JSON. gmctl shows it. The commands stand in commands_*.cpp by subject.
 #pragma once
 
 #include <functional>
@@ -10,13 +10,13 @@
 #include "base/clock.h"
 #include "daemon/config/access.h"
 #include "daemon/config/config.h"
-#include "daemon/operate/control_server.h"
-#include "daemon/observe/counters.h"
-#include "daemon/operate/evidence.h"
-#include "daemon/observe/message_trace.h"
 #include "daemon/config/operator_state.h"
-#include "daemon/operate/packet_tap.h"
+#include "daemon/observe/counters.h"
+#include "daemon/observe/message_trace.h"
 #include "daemon/observe/trace.h"
+#include "daemon/operate/control_server.h"
+#include "daemon/operate/evidence.h"
+#include "daemon/operate/packet_tap.h"
 #include "daemon/registrations/kernel_watch.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
@@ -104,7 +104,8 @@ private:
 
 /// "2026-11-25T21:52:04.120Z"
 std::string utc_text(std::chrono::system_clock::time_point time);
-/// True when `registration` is the one that `of` names: its IMPI, one of its IMPUs, or the UE's address (with or without port).
+/// True when `registration` is the one that `of` names: its IMPI, one of its IMPUs, or the UE's address (with or
+/// without port).
 bool names(const Registration& registration, std::string_view of);
 
 }  // namespace gmgate::daemon

@@ -24,12 +24,16 @@
 namespace gmgate::daemon {
 namespace {
 
-constexpr std::uint32_t kSnap = 2048;          // octets of a packet that reach us: enough for the headers of a REGISTER
-constexpr int kReceiveBuffer = 256 * 1024;     // what does not fit is dropped in the kernel and costs nothing here
+constexpr std::uint32_t kSnap = 2048;       // octets of a packet that reach us: enough for the headers of a REGISTER
+constexpr int kReceiveBuffer = 256 * 1024;  // what does not fit is dropped in the kernel and costs nothing here
 constexpr std::size_t kTextLimit = 1600;
 
-std::uint16_t u16(std::span<const std::uint8_t> p, std::size_t at) { return static_cast<std::uint16_t>(p[at] << 8 | p[at + 1]); }
-std::uint32_t u32(std::span<const std::uint8_t> p, std::size_t at) { return static_cast<std::uint32_t>(u16(p, at)) << 16 | u16(p, at + 2); }
+std::uint16_t u16(std::span<const std::uint8_t> p, std::size_t at) {
+    return static_cast<std::uint16_t>(p[at] << 8 | p[at + 1]);
+}
+std::uint32_t u32(std::span<const std::uint8_t> p, std::size_t at) {
+    return static_cast<std::uint32_t>(u16(p, at)) << 16 | u16(p, at + 2);
+}
 
 /// A classic BPF program, built with jumps to its two ends. Packets begin with the IP header (SOCK_DGRAM).
 class Program {
@@ -67,10 +71,14 @@ public:
         for (const auto& [at, yes, no] : jumps_) {
             const auto target = [&, here = at](End end) -> std::uint8_t {
                 switch (end) {
-                    case kNext: return 0;
-                    case kSkipOne: return 1;
-                    case kDrop: return static_cast<std::uint8_t>(drop - here - 1);
-                    case kTake: return static_cast<std::uint8_t>(drop - here);
+                    case kNext:
+                        return 0;
+                    case kSkipOne:
+                        return 1;
+                    case kDrop:
+                        return static_cast<std::uint8_t>(drop - here - 1);
+                    case kTake:
+                        return static_cast<std::uint8_t>(drop - here);
                 }
                 return 0;
             };
@@ -81,7 +89,8 @@ public:
     bool attach(int fd) {
         sock_fprog program{static_cast<unsigned short>(code_.size()), code_.data()};
         const int on = 1;
-        return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0 && setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on) == 0;
+        return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0 &&
+               setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on) == 0;
     }
 
 private:
@@ -123,7 +132,8 @@ Result<TapSockets> open_tap_sockets(const TapSettings& settings) {
     for (const bool is_v6 : {false, true}) {
         auto clear = open_tap_socket(Program(is_v6, ports, false));
         if (!clear) return std::unexpected(clear.error());
-        if (!listen_to(clear->get(), protocol_of(is_v6))) return system_failure(Reaction::broken, "packet tap: bind", errno);
+        if (!listen_to(clear->get(), protocol_of(is_v6)))
+            return system_failure(Reaction::broken, "packet tap: bind", errno);
         auto esp = open_tap_socket(Program(is_v6, {}, true));
         if (!esp) return std::unexpected(esp.error());
         sockets.clear[is_v6] = std::move(*clear);
@@ -169,7 +179,8 @@ std::optional<TappedPacket> read_packet(std::span<const std::uint8_t> p) {
     packet.is_tcp = protocol == IPPROTO_TCP;
     packet.source.port = Port{u16(p, at)};
     packet.destination.port = Port{u16(p, at + 2)};
-    if (!packet.is_tcp) packet.text = {reinterpret_cast<const char*>(p.data()) + at + 8, std::min(p.size() - at - 8, kTextLimit)};
+    if (!packet.is_tcp)
+        packet.text = {reinterpret_cast<const char*>(p.data()) + at + 8, std::min(p.size() - at - 8, kTextLimit)};
     return packet;
 }
 
@@ -184,7 +195,8 @@ std::string impi_in_text(std::string_view text) {
 }
 
 struct PacketTap::Impl : std::enable_shared_from_this<Impl> {
-    Impl(asio::any_io_executor e, const Clock& c, TapSettings s, std::function<bool(Spi)> known) : executor(std::move(e)), clock(c), settings(std::move(s)), is_known(std::move(known)), watch_timer(executor) {
+    Impl(asio::any_io_executor e, const Clock& c, TapSettings s, std::function<bool(Spi)> known)
+        : executor(std::move(e)), clock(c), settings(std::move(s)), is_known(std::move(known)), watch_timer(executor) {
         for (const auto& one : settings.protected_ports) {
             protected_ports.insert(one);
             ports.insert(one.port.value);
@@ -208,7 +220,7 @@ struct PacketTap::Impl : std::enable_shared_from_this<Impl> {
     std::set<std::uint16_t> ports;
     std::optional<TapSockets> given;
     using Socket = std::shared_ptr<asio::posix::stream_descriptor>;  // shared with read()
-    std::vector<Socket> clear, esp;  // IPv4, IPv6
+    std::vector<Socket> clear, esp;                                  // IPv4, IPv6
     asio::steady_timer watch_timer;
     std::map<Key, Sighting> sightings;
     TapCounters counters;
@@ -236,14 +248,17 @@ void PacketTap::Impl::set_esp(bool on) {
     if (esp_on == on) return;
     esp_on = on;
     if (on) ++counters.windows;
-    for (std::size_t i = 0; i < esp.size(); ++i) static_cast<void>(listen_to(esp[i]->native_handle(), on ? protocol_of(i == 1) : 0));
+    for (std::size_t i = 0; i < esp.size(); ++i)
+        static_cast<void>(listen_to(esp[i]->native_handle(), on ? protocol_of(i == 1) : 0));
 }
 
-Task<void> PacketTap::Impl::read([[maybe_unused]] std::shared_ptr<Impl> keep, std::shared_ptr<asio::posix::stream_descriptor> socket) {
+Task<void> PacketTap::Impl::read([[maybe_unused]] std::shared_ptr<Impl> keep,
+                                 std::shared_ptr<asio::posix::stream_descriptor> socket) {
     std::array<std::uint8_t, kSnap> buffer{};
     while (!stopped) {
         asio::error_code error;
-        co_await socket->async_wait(asio::posix::stream_descriptor::wait_read, asio::redirect_error(asio::use_awaitable, error));
+        co_await socket->async_wait(asio::posix::stream_descriptor::wait_read,
+                                    asio::redirect_error(asio::use_awaitable, error));
         if (error || stopped) co_return;
         for (int i = 0; i < 64; ++i) {  // then others have their turn
             const auto got = recv(socket->native_handle(), buffer.data(), buffer.size(), 0);
@@ -325,7 +340,8 @@ void PacketTap::Impl::close() {
     esp.clear();
 }
 
-PacketTap::PacketTap(asio::any_io_executor executor, const Clock& clock, TapSettings settings, std::function<bool(Spi)> is_known)
+PacketTap::PacketTap(asio::any_io_executor executor, const Clock& clock, TapSettings settings,
+                     std::function<bool(Spi)> is_known)
     : impl_(std::make_shared<Impl>(std::move(executor), clock, std::move(settings), std::move(is_known))) {}
 PacketTap::~PacketTap() { close(); }
 

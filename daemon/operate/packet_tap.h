@@ -1,9 +1,10 @@
-// Who sends what the kernel drops without telling: ESP for an SPI that no SA has, and clear UDP or TCP to a protected port. An AF_PACKET
-// socket for each family with a BPF filter, so that ordinary traffic costs a few instructions and never reaches this process.
+// Who sends what the kernel drops without telling: ESP for an SPI that no SA has, and clear UDP or TCP to a protected
+// port. An AF_PACKET socket for each family with a BPF filter, so that ordinary traffic costs a few instructions and
+// never reaches this process.
 //
-// Packets in clear to protected ports are rare by themselves and always looked for. ESP is what all phones send: its sockets listen only
-// for a while after the kernel's own counter XfrmInNoStates has grown, and what comes then is read at a limited rate. The filters are locked:
-// whoever has the sockets later sees nothing else through them.
+// Packets in clear to protected ports are rare by themselves and always looked for. ESP is what all phones send: its
+// sockets listen only for a while after the kernel's own counter XfrmInNoStates has grown, and what comes then is read
+// at a limited rate. The filters are locked: whoever has the sockets later sees nothing else through them.
 #pragma once
 
 #include <array>
@@ -27,10 +28,10 @@
 namespace gmgate::daemon {
 
 struct TapSettings {
-    std::vector<Endpoint> protected_ports;   ///< of all access addresses, both families
-    std::size_t sightings = 4096;            ///< kept; the one not seen for longest gives way
-    std::size_t packets_per_second = 500;    ///< looked at; the rest of a second is dropped and counted
-    std::chrono::seconds esp_window{20};     ///< how long ESP is looked at after the counter has grown
+    std::vector<Endpoint> protected_ports;  ///< of all access addresses, both families
+    std::size_t sightings = 4096;           ///< kept; the one not seen for longest gives way
+    std::size_t packets_per_second = 500;   ///< looked at; the rest of a second is dropped and counted
+    std::chrono::seconds esp_window{20};    ///< how long ESP is looked at after the counter has grown
 };
 
 /// A packet as far as the tap reads it; nothing for one that it does not care about.
@@ -38,7 +39,7 @@ struct TappedPacket {
     bool is_esp = false, is_tcp = false;
     Endpoint source, destination;  ///< ports 0 for ESP
     Spi spi;
-    std::string_view text;         ///< of UDP, the beginning of the payload
+    std::string_view text;  ///< of UDP, the beginning of the payload
 };
 /// `packet` begins with its IP header. Hostile input: lengths are checked, extension headers of IPv6 are not followed.
 std::optional<TappedPacket> read_packet(std::span<const std::uint8_t> packet);
@@ -60,12 +61,14 @@ Result<TapSockets> open_tap_sockets(const TapSettings& settings);
 class PacketTap {
 public:
     /// `is_known` says whether an inbound SA of ours has this SPI.
-    PacketTap(asio::any_io_executor executor, const Clock& clock, TapSettings settings, std::function<bool(Spi)> is_known);
+    PacketTap(asio::any_io_executor executor, const Clock& clock, TapSettings settings,
+              std::function<bool(Spi)> is_known);
     ~PacketTap();
 
     /// Sockets that were opened while the process still had the right to it.
     void use(TapSockets sockets);
-    /// Begins, with sockets of its own when it was given none. Error: what the system says; the gateway works without, `why` knows less.
+    /// Begins, with sockets of its own when it was given none. Error: what the system says; the gateway works without,
+    /// `why` knows less.
     Result<void> open();
     void close();
     bool is_open() const;

@@ -16,9 +16,16 @@ struct Live {
     Apply apply;
 };
 
-#define GMGATE_TOP(name, member) Live{name, [](Config& live, const Config& fresh, std::size_t) { live.member = fresh.member; }}
-#define GMGATE_INTERFACE(name, member) \
-    Live{"sip-interface." name, [](Config& live, const Config& fresh, std::size_t i) { live.sip_interfaces[i].member = fresh.sip_interfaces[i].member; }}
+#define GMGATE_TOP(name, member)                                                                 \
+    Live {                                                                                       \
+        name, [](Config& live, const Config& fresh, std::size_t) { live.member = fresh.member; } \
+    }
+#define GMGATE_INTERFACE(name, member)                                                \
+    Live {                                                                            \
+        "sip-interface." name, [](Config& live, const Config& fresh, std::size_t i) { \
+            live.sip_interfaces[i].member = fresh.sip_interfaces[i].member;           \
+        }                                                                             \
+    }
 
 const std::vector<Live>& live_settings() {
     static const std::vector<Live> settings{
@@ -61,11 +68,15 @@ constexpr std::pair<std::string_view, std::string_view> kReasons[] = {
     {"hep-", "the socket stays as it was opened; restart gmgated"},
     {"packet-tap", "the tap stays as it was opened; restart gmgated"},
     {"control-", "the control socket stays as it was opened; restart gmgated"},
-    {"core.", "open transactions and Path headers that the core holds name the old address; drain, then restart gmgated"},
+    {"core.",
+     "open transactions and Path headers that the core holds name the old address; drain, then restart gmgated"},
     {"sip-interface.", "registered phones depend on it: drain, then restart gmgated"},
-    {"sip-interface.sip-ports.", "sockets and guard policies would have to change under registered phones: drain, then restart gmgated"},
-    {"ims-aka-profile.", "ports, guard policies and algorithms were fixed and probed at start: drain, then restart gmgated"},
-    {"tls-profile.", "which files a profile reads is fixed at start; put the new certificate into the same file, or restart gmgated"},
+    {"sip-interface.sip-ports.",
+     "sockets and guard policies would have to change under registered phones: drain, then restart gmgated"},
+    {"ims-aka-profile.",
+     "ports, guard policies and algorithms were fixed and probed at start: drain, then restart gmgated"},
+    {"tls-profile.",
+     "which files a profile reads is fixed at start; put the new certificate into the same file, or restart gmgated"},
     {"ktls", "sessions that stand are in the kernel or not; restart gmgated"},
     {"xfrm.", "every SA in the kernel carries the old value: drain, then restart gmgated"},
     {"limits.", "the table was made for the old size; restart gmgated"},
@@ -98,18 +109,22 @@ std::pair<std::string, std::size_t> split_index(const std::string& key) {
 
 // Settings of an interface may be carried over only to the same interface.
 bool same_interfaces(const Config& live, const Config& fresh) {
-    return std::ranges::equal(live.sip_interfaces, fresh.sip_interfaces, {}, &SipInterface::realm_id, &SipInterface::realm_id);
+    return std::ranges::equal(live.sip_interfaces, fresh.sip_interfaces, {}, &SipInterface::realm_id,
+                              &SipInterface::realm_id);
 }
 
 nlohmann::json list_of(const std::vector<SettingChange>& changes) {
     auto list = nlohmann::json::array();
-    for (const auto& change : changes) list.push_back({{"key", change.key}, {"before", change.before}, {"now", change.now}, {"why", change.why}});
+    for (const auto& change : changes)
+        list.push_back({{"key", change.key}, {"before", change.before}, {"now", change.now}, {"why", change.why}});
     return list;
 }
 
 }  // namespace
 
-nlohmann::json ReloadReport::json() const { return {{"applied", list_of(applied)}, {"refused", list_of(refused)}, {"notes", notes}}; }
+nlohmann::json ReloadReport::json() const {
+    return {{"applied", list_of(applied)}, {"refused", list_of(refused)}, {"notes", notes}};
+}
 
 ReloadReport apply_reload(Config& live, const Config& fresh) {
     std::set<std::string> keys;
@@ -127,7 +142,8 @@ ReloadReport apply_reload(Config& live, const Config& fresh) {
         const auto [plain, index] = split_index(key);
         const auto known = std::ranges::find(live_settings(), plain, &Live::key);
         if (known == live_settings().end()) change.why = reason_for(plain);
-        else if (plain.starts_with("sip-interface.") && !interfaces_match) change.why = "the list of interfaces itself has changed; drain, then restart gmgated";
+        else if (plain.starts_with("sip-interface.") && !interfaces_match)
+            change.why = "the list of interfaces itself has changed; drain, then restart gmgated";
         if (!change.why.empty()) {
             report.refused.push_back(std::move(change));
             continue;

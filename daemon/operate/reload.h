@@ -1,5 +1,5 @@
-// What a new configuration may change on a running gateway: everything that only the next REGISTER or timer reads. The rest is refused, key
-// by key, with the reason.
+// What a new configuration may change on a running gateway: everything that only the next REGISTER or timer reads. The
+// rest is refused, key by key, with the reason.
 #pragma once
 
 #include <string>
@@ -22,8 +22,9 @@ struct ReloadReport {
     nlohmann::json json() const;
 };
 
-/// Applies to `live` what may change; both configurations have been checked by parse_config. No object of `live` moves, so that pointers
-/// into it stay good. Afterwards live.settings tells what is in force: refused keys keep their old text.
+/// Applies to `live` what may change; both configurations have been checked by parse_config. No object of `live` moves,
+/// so that pointers into it stay good. Afterwards live.settings tells what is in force: refused keys keep their old
+/// text.
 ReloadReport apply_reload(Config& live, const Config& fresh);
 
 }  // namespace gmgate::daemon

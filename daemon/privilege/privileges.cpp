@@ -47,7 +47,8 @@ Result<Prepared> prepare(const Config& config) {
         auto tap = open_tap_sockets(tap_settings(config));
         if (tap) prepared.tap = std::move(*tap);
     }
-    if (config.ktls != Ktls::off && (!config.tls_profiles.empty() || config.core.transport == CoreTransport::tls)) ktls::load_module();
+    if (config.ktls != Ktls::off && (!config.tls_profiles.empty() || config.core.transport == CoreTransport::tls))
+        ktls::load_module();
     return prepared;
 }
 

@@ -12,7 +12,8 @@ namespace gmgate::daemon {
 using sip::HeaderId;
 
 bool is_emergency(std::string_view request_uri, const std::vector<std::string>& numbers) {
-    // RFC 5031 §4.2: the name is case-insensitive; "urn:service:sos" itself and its sub-services, nothing that merely begins like it.
+    // RFC 5031 §4.2: the name is case-insensitive; "urn:service:sos" itself and its sub-services, nothing that merely
+    // begins like it.
     constexpr std::string_view kSos = "urn:service:sos";
     if (request_uri.size() >= kSos.size() && sip::same_token(request_uri.substr(0, kSos.size()), kSos))
         return request_uri.size() == kSos.size() || request_uri[kSos.size()] == '.';
@@ -62,7 +63,8 @@ void EmergencyDialogs::forget_unanswered(EmergencyDialog& dialog) {
     if (dialog.order == 0) return;
     unanswered_.erase(dialog.order);
     const auto source = unanswered_of_.find(source_prefix(dialog.ue.remote.address));
-    if (source != unanswered_of_.end() && source->second.erase(dialog.order) != 0 && source->second.empty()) unanswered_of_.erase(source);
+    if (source != unanswered_of_.end() && source->second.erase(dialog.order) != 0 && source->second.empty())
+        unanswered_of_.erase(source);
     dialog.order = 0;
 }
 
@@ -91,7 +93,9 @@ void EmergencyDialogs::expire() {
 const EmergencyDialog* EmergencyDialogs::open(const sip::Message& request, const sip::Flow& ue) {
     if (const EmergencyDialog* known = find(request)) return known;
     const Address source = source_prefix(ue.remote.address);
-    if (const auto of = unanswered_of_.find(source); of != unanswered_of_.end() && of->second.size() >= limits_.unanswered_per_source) evict(*of->second.begin());
+    if (const auto of = unanswered_of_.find(source);
+        of != unanswered_of_.end() && of->second.size() >= limits_.unanswered_per_source)
+        evict(*of->second.begin());
     if (dialogs_.size() >= limits_.calls) expire();
     if (dialogs_.size() >= limits_.calls && !unanswered_.empty()) evict(unanswered_.begin()->first);
     if (dialogs_.size() >= limits_.calls) return nullptr;
@@ -132,12 +136,16 @@ bool EmergencyDialogs::permits(const sip::Message& request) const {
     const EmergencyLeg* leg = dialog->leg(sip::tag_of(request, HeaderId::to));
     if (leg == nullptr) return false;
     const std::string_view uri = request.request_uri();
-    return uri == dialog->asked_for || std::ranges::any_of(leg->targets, [uri](const std::string& target) { return is_same_target(target, uri); });
+    return uri == dialog->asked_for ||
+           std::ranges::any_of(leg->targets, [uri](const std::string& target) { return is_same_target(target, uri); });
 }
 
 bool EmergencyDialogs::covers(const sip::Message& message) const {
-    for (const auto [phones, others] : {std::pair(HeaderId::from, HeaderId::to), std::pair(HeaderId::to, HeaderId::from)})
-        if (const EmergencyDialog* dialog = at(message, phones); dialog != nullptr && dialog->leg(sip::tag_of(message, others)) != nullptr) return true;
+    for (const auto [phones, others] :
+         {std::pair(HeaderId::from, HeaderId::to), std::pair(HeaderId::to, HeaderId::from)})
+        if (const EmergencyDialog* dialog = at(message, phones);
+            dialog != nullptr && dialog->leg(sip::tag_of(message, others)) != nullptr)
+            return true;
     return false;
 }
 
@@ -167,7 +175,8 @@ void EmergencyDialogs::answered(std::string_view token) {
 }
 
 void EmergencyDialogs::on_evicted(std::string_view token, std::function<void()> end) {
-    if (EmergencyDialog* dialog = by_token(token); dialog != nullptr && dialog->order != 0) dialog->end = std::move(end);
+    if (EmergencyDialog* dialog = by_token(token); dialog != nullptr && dialog->order != 0)
+        dialog->end = std::move(end);
 }
 
 void EmergencyDialogs::moved(std::string_view token, const sip::Flow& ue) {

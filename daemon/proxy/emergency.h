@@ -1,5 +1,5 @@
-// Emergency calls that came in through an unprotected port: which dialogs they have opened, so that the rest of such a dialog passes in both
-// directions and nothing else does (C-84).
+// Emergency calls that came in through an unprotected port: which dialogs they have opened, so that the rest of such a
+// dialog passes in both directions and nothing else does (C-84).
 #pragma once
 
 #include <cstddef>
@@ -31,13 +31,13 @@ struct EmergencyLeg {
 
 /// One call: from its INVITE on.
 struct EmergencyDialog {
-    std::string token;       ///< user part of our Record-Route URI, unforgeable
+    std::string token;  ///< user part of our Record-Route URI, unforgeable
     std::string call_id;
-    std::string ue_tag;      ///< From tag of the INVITE
-    std::string asked_for;   ///< its Request-URI
-    sip::Flow ue;            ///< how the phone is reached: the unprotected way that it came
+    std::string ue_tag;     ///< From tag of the INVITE
+    std::string asked_for;  ///< its Request-URI
+    sip::Flow ue;           ///< how the phone is reached: the unprotected way that it came
     TimePoint expires{};
-    std::optional<Target> hop;       ///< the element of the core that has the call: it sent the last response to its INVITE
+    std::optional<Target> hop;  ///< the element of the core that has the call: it sent the last response to its INVITE
     std::vector<EmergencyLeg> legs;  ///< bounded
     std::function<void()> end;       ///< ends its INVITE when it gives way; empty once it is answered
     std::uint64_t order = 0;         ///< of its INVITE among the unanswered; 0: it is answered
@@ -54,28 +54,30 @@ struct EmergencyLimits {
     std::size_t unanswered_per_source = 16;
 };
 
-/// Bounded: whoever can send a datagram can begin a call, so an unanswered one gives way to a newer one, the oldest of its source beyond
-/// `unanswered_per_source`, and the oldest of all beyond `calls`. An answered one never does. Entries end with the call or after `lifetime`
-/// without a request.
+/// Bounded: whoever can send a datagram can begin a call, so an unanswered one gives way to a newer one, the oldest of
+/// its source beyond `unanswered_per_source`, and the oldest of all beyond `calls`. An answered one never does. Entries
+/// end with the call or after `lifetime` without a request.
 class EmergencyDialogs {
 public:
     explicit EmergencyDialogs(const Clock& clock, EmergencyLimits limits = {}, seconds lifetime = seconds{4 * 3600})
         : clock_(&clock), limits_(limits), lifetime_(lifetime) {}
 
-    /// The dialog of an emergency request outside a dialog, new or (a retransmission, a second request of the call) known. nullptr when every
-    /// place is taken by an answered call. The pointer is good until the next call of a non-const member.
+    /// The dialog of an emergency request outside a dialog, new or (a retransmission, a second request of the call)
+    /// known. nullptr when every place is taken by an answered call. The pointer is good until the next call of a
+    /// non-const member.
     const EmergencyDialog* open(const sip::Message& request, const sip::Flow& ue);
-    /// The dialog that a request of the phone belongs to, by Call-ID and From tag; refreshes its lifetime. Whether it may pass is permits()'.
+    /// The dialog that a request of the phone belongs to, by Call-ID and From tag; refreshes its lifetime. Whether it
+    /// may pass is permits()'.
     const EmergencyDialog* find(const sip::Message& request);
     const EmergencyDialog* find_by_token(std::string_view token) const;
-    /// C-84: true for a request inside a dialog that the phone may send there: a method of a call, the tags of both ends, and the target that
-    /// the other end named.
+    /// C-84: true for a request inside a dialog that the phone may send there: a method of a call, the tags of both
+    /// ends, and the target that the other end named.
     bool permits(const sip::Message& request) const;
     /// True for a message of either end with both tags of a dialog.
     bool covers(const sip::Message& message) const;
 
-    /// What a message of the core tells of its end: tag, Contact, and in a response to a request outside a dialog the route set. `route` is
-    /// in the phone's order.
+    /// What a message of the core tells of its end: tag, Contact, and in a response to a request outside a dialog the
+    /// route set. `route` is in the phone's order.
     void learn(std::string_view token, const sip::Message& message, std::vector<std::string> route);
     /// Which element answers for the call.
     void stays_at(std::string_view token, const Target& hop);
@@ -104,13 +106,13 @@ private:
     seconds lifetime_;
     Dialogs dialogs_;
     std::unordered_map<std::string, Key> by_token_;
-    std::map<std::uint64_t, Key> unanswered_;                       ///< oldest first
-    std::map<Address, std::set<std::uint64_t>> unanswered_of_;      ///< by source prefix
+    std::map<std::uint64_t, Key> unanswered_;                   ///< oldest first
+    std::map<Address, std::set<std::uint64_t>> unanswered_of_;  ///< by source prefix
     std::uint64_t last_order_ = 0, evicted_ = 0;
 };
 
-/// True when the Request-URI asks for emergency help: urn:service:sos and below (RFC 5031), or one of `numbers` as tel URI, as SIP URI with
-/// user=phone, or as plain SIP user part (C-80).
+/// True when the Request-URI asks for emergency help: urn:service:sos and below (RFC 5031), or one of `numbers` as tel
+/// URI, as SIP URI with user=phone, or as plain SIP user part (C-80).
 bool is_emergency(std::string_view request_uri, const std::vector<std::string>& numbers);
 
 }  // namespace gmgate::daemon

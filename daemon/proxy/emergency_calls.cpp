@@ -1,18 +1,19 @@
-// Emergency requests from an unprotected port to the E-CSCF, and the rest of their dialogs in both directions (TS 23.167 §6.2.1,
-// TS 24.229 §5.2.10, requirements C.11). The one traffic that leaves the gateway in clear towards a phone, because it came so.
+// Emergency requests from an unprotected port to the E-CSCF, and the rest of their dialogs in both directions
+// (TS 23.167 §6.2.1, TS 24.229 §5.2.10, requirements C.11). The one traffic that leaves the gateway in clear towards a
+// phone, because it came so.
 #include <algorithm>
 
 #include <fmt/format.h>
 
 #include "base/log.h"
 #include "daemon/agreement/contact.h"
+#include "daemon/proxy/router.h"
+#include "daemon/proxy/unprotected_port.h"
 #include "daemon/rules/auth_params.h"
 #include "daemon/rules/call_rules.h"
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/own_names.h"
 #include "daemon/rules/request_syntax.h"
-#include "daemon/proxy/router.h"
-#include "daemon/proxy/unprotected_port.h"
 
 namespace gmgate::daemon {
 
@@ -27,7 +28,8 @@ sip::Flow way_back(const sip::ServerTransaction& transaction) {
 }
 
 /// The route set of a dialog as the caller writes it, without our pair at its head (RFC 3261 §12.1.2).
-std::vector<std::string> route_behind_us(const sip::Message& response, std::string_view token, const std::vector<std::string>& own_hosts) {
+std::vector<std::string> route_behind_us(const sip::Message& response, std::string_view token,
+                                         const std::vector<std::string>& own_hosts) {
     const std::vector<std::string_view> values = values_of(response, HeaderId::record_route);
     std::vector<std::string> route;
     for (auto value = values.rbegin(); value != values.rend(); ++value) {
@@ -51,39 +53,48 @@ Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transacti
         case UnprotectedVerdict::drop:
             co_return;
         case UnprotectedVerdict::reject_494:
-            refusal = make_answer(494, "Security Agreement Required", "sec-agree outside REGISTER", Counter::unprotected_rejected);
+            refusal = make_answer(494, "Security Agreement Required", "sec-agree outside REGISTER",
+                                  Counter::unprotected_rejected);
             if (interface.server_initiated) refusal.extra.push_back("Require: sec-agree");
             if (!security_server.empty()) refusal.extra.push_back(fmt::format("Security-Server: {}", security_server));
             break;
         case UnprotectedVerdict::reject_421:
-            refusal = make_answer(421, "Extension Required", "this interface asks for a security agreement first", Counter::unprotected_rejected);
+            refusal = make_answer(421, "Extension Required", "this interface asks for a security agreement first",
+                                  Counter::unprotected_rejected);
             refusal.extra.push_back("Require: sec-agree");
             if (!security_server.empty()) refusal.extra.push_back(fmt::format("Security-Server: {}", security_server));
             break;
         case UnprotectedVerdict::reject_502:
-            refusal = make_answer(502, "Bad Gateway", "server-initiated agreement needs exactly one Via", Counter::unprotected_rejected);
+            refusal = make_answer(502, "Bad Gateway", "server-initiated agreement needs exactly one Via",
+                                  Counter::unprotected_rejected);
             break;
         case UnprotectedVerdict::reject_420:
-            refusal = make_answer(420, "Bad Extension", "sec-agree is off on this interface", Counter::unprotected_rejected);
+            refusal =
+                make_answer(420, "Bad Extension", "sec-agree is off on this interface", Counter::unprotected_rejected);
             refusal.extra.push_back("Unsupported: sec-agree");
             break;
         case UnprotectedVerdict::reject_403:
-            refusal = make_answer(403, "Forbidden", "only REGISTER and emergency on an unprotected port", Counter::unprotected_rejected);
+            refusal = make_answer(403, "Forbidden", "only REGISTER and emergency on an unprotected port",
+                                  Counter::unprotected_rejected);
             break;
     }
     co_await refuse_stranger(transaction, std::move(refusal));
 }
 
-// Which call? A new one opens a dialog (bounded); one that stands must be meant by a request of its own and come from its address (C-84).
+// Which call? A new one opens a dialog (bounded); one that stands must be meant by a request of its own and come from
+// its address (C-84).
 std::optional<Answer> Router::enter_emergency(const sip::ServerTransaction& transaction, std::string& token) {
     const sip::Message& request = transaction.request();
     const bool initial = has_no_to_tag(request);
     if (!initial && !emergency_.permits(request))
-        return make_answer(403, "Forbidden", "no request of an emergency dialog that stands", Counter::unprotected_rejected);
+        return make_answer(403, "Forbidden", "no request of an emergency dialog that stands",
+                           Counter::unprotected_rejected);
     const std::uint64_t evicted = emergency_.evicted();
-    const EmergencyDialog* dialog = initial ? emergency_.open(request, way_back(transaction)) : emergency_.find(request);
+    const EmergencyDialog* dialog =
+        initial ? emergency_.open(request, way_back(transaction)) : emergency_.find(request);
     counters_.add(Counter::emergency_evicted, emergency_.evicted() - evicted);
-    if (dialog == nullptr) return make_answer(503, "Service Unavailable", "too many emergency dialogs", Counter::emergency_refused);
+    if (dialog == nullptr)
+        return make_answer(503, "Service Unavailable", "too many emergency dialogs", Counter::emergency_refused);
     if (dialog->ue.remote.address != transaction.flow().remote.address)
         return make_answer(403, "Forbidden", "an emergency dialog of another address", Counter::unprotected_rejected);
     token = dialog->token;
@@ -91,8 +102,8 @@ std::optional<Answer> Router::enter_emergency(const sip::ServerTransaction& tran
     return std::nullopt;
 }
 
-// An initial request goes to any E-CSCF. What follows goes along the dialog's route set where that begins with an element that we know, else
-// to the element that has answered: of two equal E-CSCFs only one has the call.
+// An initial request goes to any E-CSCF. What follows goes along the dialog's route set where that begins with an
+// element that we know, else to the element that has answered: of two equal E-CSCFs only one has the call.
 Task<Result<std::vector<Target>>> Router::emergency_targets(std::string token, std::vector<std::string> route) {
     const EmergencyDialog* dialog = emergency_.find_by_token(token);
     const std::optional<Target> hop = dialog != nullptr ? dialog->hop : std::nullopt;
@@ -103,16 +114,21 @@ Task<Result<std::vector<Target>>> Router::emergency_targets(std::string token, s
     const auto address = uri ? Address::parse(uri->host) : std::nullopt;
     std::vector<Target> one{*hop};
     if (address && all) {
-        const Endpoint endpoint{*address, uri->port.value != 0 ? uri->port : Port{hop->transport == CoreTransport::tls ? std::uint16_t{5061} : std::uint16_t{5060}}};
+        const Endpoint endpoint{
+            *address, uri->port.value != 0
+                          ? uri->port
+                          : Port{hop->transport == CoreTransport::tls ? std::uint16_t{5061} : std::uint16_t{5060}}};
         const auto named = std::ranges::find(*all, endpoint, &Target::endpoint);
         if (named != all->end()) one.front() = *named;
     }
     co_return one;
 }
 
-void Router::learn_of_emergency(const std::string& token, const sip::Message& response, const std::optional<Target>& from, bool initial) {
+void Router::learn_of_emergency(const std::string& token, const sip::Message& response,
+                                const std::optional<Target>& from, bool initial) {
     if (response.status() <= 100 || response.status() >= 300) return;
-    emergency_.learn(token, response, initial ? route_behind_us(response, token, own_hosts_) : std::vector<std::string>{});
+    emergency_.learn(token, response,
+                     initial ? route_behind_us(response, token, own_hosts_) : std::vector<std::string>{});
     if (!initial) return;
     if (from) emergency_.stays_at(token, *from);
     if (response.status() >= 200) emergency_.answered(token);
@@ -153,7 +169,11 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
         Answer refusal = std::move(*objection);
         co_return co_await refuse_stranger(transaction, std::move(refusal));
     }
-    if (initial) emergency_.on_evicted(token, [watch] { watch->give_up(make_answer(503, "Service Unavailable", "it gave way to newer emergency calls", Counter::emergency_refused)); });
+    if (initial)
+        emergency_.on_evicted(token, [watch] {
+            watch->give_up(make_answer(503, "Service Unavailable", "it gave way to newer emergency calls",
+                                       Counter::emergency_refused));
+        });
     counters_.add(Counter::emergency_passed);
     log::notice("emergency-passed", {{"method", request.method_name()},
                                      {"peer", flow.remote.to_string()},
@@ -191,21 +211,24 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     co_await relay(std::move(leg));
     const bool is_established = final_status >= 200 && final_status < 300;
     if ((initial && !(is_invite && is_established)) || request.method() == sip::Method::bye) emergency_.close(token);
-    if (!is_established) transaction->forget_when_crowded();  // a stranger asked, and need not acknowledge what it is told
+    if (!is_established)
+        transaction->forget_when_crowded();  // a stranger asked, and need not acknowledge what it is told
 }
 
 Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> transaction, std::string token) {
     const sip::Message& request = transaction->request();
     const auto watch = watch_cancel(*transaction);
     const EmergencyDialog* dialog = emergency_.find_by_token(token);
-    const bool is_reachable = dialog != nullptr && (!sip::is_reliable(dialog->ue.transport) || transports_.is_open(dialog->ue.connection));
+    const bool is_reachable =
+        dialog != nullptr && (!sip::is_reliable(dialog->ue.transport) || transports_.is_open(dialog->ue.connection));
     if (!is_reachable) {
         Answer refusal = make_answer(480, "Temporarily Unavailable", "the emergency caller is gone");
         co_return co_await answer(transaction, std::move(refusal));
     }
     const sip::Flow flow = dialog->ue;
     emergency_.learn(token, request, {});
-    if (request.method() == sip::Method::invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
+    if (request.method() == sip::Method::invite)
+        (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
     ToUe rules;
     rules.received = transaction->flow();

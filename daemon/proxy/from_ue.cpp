@@ -1,18 +1,19 @@
-// A request from a phone over its SAs, to the core (TS 24.229 §5.2.6.3, requirements C.9; C-53: SUBSCRIBE for reg like any other).
+// A request from a phone over its SAs, to the core (TS 24.229 §5.2.6.3, requirements C.9; C-53: SUBSCRIBE for reg like
+// any other).
 #include <algorithm>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "base/log.h"
+#include "daemon/proxy/router.h"
 #include "daemon/rules/auth_params.h"
+#include "daemon/rules/call_rules.h"
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/identity.h"
 #include "daemon/rules/own_names.h"
 #include "daemon/rules/request_syntax.h"
 #include "daemon/rules/restoration.h"
-#include "daemon/proxy/router.h"
-#include "daemon/rules/call_rules.h"
 
 namespace gmgate::daemon {
 
@@ -26,11 +27,14 @@ bool Router::is_in_dialog(const sip::Message& request, const sip::Flow& flow) co
     return dialogs_.knows_from_ue(owner.registration->key, request, split_route(request, own_hosts_));
 }
 
-// Everything that the forwarded request needs of the registration, copied: no reference into the table survives an await.
+// Everything that the forwarded request needs of the registration, copied: no reference into the table survives an
+// await.
 ToCore Router::rules_from_ue(const sip::Message& request, const sip::Flow& flow, const FlowOwner& owner) const {
     const Registration& registration = *owner.registration;
     const Endpoint ours = owner.set != nullptr ? owner.set->gateway_server() : flow.local;
-    const std::string user = needs_record_route(request) ? dialogs_.user_towards_core(registration.token, registration.key, request) : std::string();
+    const std::string user = needs_record_route(request)
+                                 ? dialogs_.user_towards_core(registration.token, registration.key, request)
+                                 : std::string();
     ToCore rules;
     rules.received = flow;
     rules.via_host = core_.via_host();
@@ -52,10 +56,13 @@ void Router::note_unknown_dialog(const sip::Message& request, const Registration
 Task<void> Router::answer_for_gateway(std::shared_ptr<sip::ServerTransaction> transaction, Aim aim) {
     const sip::Message& request = transaction->request();
     if (request.method() == sip::Method::options) {
-        if (co_await aim()) (void)transaction->respond(sip::make_response(request, 200, "OK", transaction->tag(), {"Allow: OPTIONS, REGISTER"}));
+        if (co_await aim())
+            (void)transaction->respond(
+                sip::make_response(request, 200, "OK", transaction->tag(), {"Allow: OPTIONS, REGISTER"}));
         co_return;
     }
-    Answer refusal = make_answer(405, "Method Not Allowed", "it is for the gateway itself, which answers OPTIONS and REGISTER only");
+    Answer refusal =
+        make_answer(405, "Method Not Allowed", "it is for the gateway itself, which answers OPTIONS and REGISTER only");
     refusal.extra.push_back("Allow: OPTIONS, REGISTER");
     co_await answer(transaction, std::move(refusal), std::move(aim));
 }
@@ -63,7 +70,8 @@ Task<void> Router::answer_for_gateway(std::shared_ptr<sip::ServerTransaction> tr
 Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction) {
     const sip::Message& request = transaction->request();
 
-    // Who is it? The kernel says which set carried it (B-23); nothing but REGISTER may come over a temporary one (C-45, H-4).
+    // Who is it? The kernel says which set carried it (B-23); nothing but REGISTER may come over a temporary one (C-45,
+    // H-4).
     const FlowOwner owner = table_.owner_of(transaction->flow());
     if (owner.registration == nullptr || owner.registration->ended) {
         counters_.add(Counter::wrong_sa);  // TS 33.203 §7.4.2a: discarded
@@ -78,7 +86,8 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     const SipInterface* interface = interface_of(config_, registration.realm_id);
     const Aim aim = [this, transaction, token] { return aim_at_ue(transaction, token); };
     const auto watch = watch_cancel(*transaction);
-    const auto entry = open_requests_.add(registration, OpenRequests::Side::from_phone, watch);  // gone: what it called is cancelled
+    const auto entry =
+        open_requests_.add(registration, OpenRequests::Side::from_phone, watch);  // gone: what it called is cancelled
     if (sip::is_reliable(transaction->flow().transport)) transports_.keep_open(transaction->flow().connection, true);
 
     // May it go on?
@@ -88,13 +97,15 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     if (!objection) objection = check_unambiguous(request, credentials);
     if (!objection) objection = check_loop(request, loop_mark);
     if (!objection)
-        objection = check_security_verify(request, owner.set, registration, interface != nullptr && interface->ignore_q);  // C-64
+        objection = check_security_verify(request, owner.set, registration,
+                                          interface != nullptr && interface->ignore_q);  // C-64
     if (objection) {
         Answer refusal = std::move(*objection);
         co_return co_await answer(transaction, std::move(refusal), aim);
     }
 
-    // Inside a dialog? Only when it is one that passed here; whoever makes up a To tag is treated as if there were none.
+    // Inside a dialog? Only when it is one that passed here; whoever makes up a To tag is treated as if there were
+    // none.
     const OwnRoute route = split_route(request, own_hosts_);
     const bool initial = !dialogs_.knows_from_ue(registration.key, request, route);
     if (initial && !has_no_to_tag(request)) note_unknown_dialog(request, registration);
@@ -104,20 +115,23 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     rules.is_initial = initial;
     rules.loop_mark = loop_mark;
     rules.credentials = credentials;
-    const bool is_urgent = initial && interface != nullptr && is_emergency(request.request_uri(), interface->emergency_numbers);
+    const bool is_urgent =
+        initial && interface != nullptr && is_emergency(request.request_uri(), interface->emergency_numbers);
     if (is_urgent) {
         rules.route.emplace();  // C-83: to the E-CSCF, whatever Service-Route says
         counters_.add(Counter::emergency_passed);
     } else if (is_emergency_contact(registration.key) && (initial || !is_call_method(request.method()))) {  // C-82
-        Answer refusal = make_answer(403, "Forbidden", "an emergency registration serves emergency requests and their calls only");
+        Answer refusal =
+            make_answer(403, "Forbidden", "an emergency registration serves emergency requests and their calls only");
         co_return co_await answer(transaction, std::move(refusal), aim);
     } else if (initial) {
-        if (compare_route(route.rest, registration.service_route) == RouteVerdict::differs) {  // C-60: replaced by the stored one
+        if (compare_route(route.rest, registration.service_route) ==
+            RouteVerdict::differs) {  // C-60: replaced by the stored one
             rules.route = registration.service_route;
             counters_.add(Counter::route_replaced);
             log::debug("proxy-route-replaced", {{"impi", registration.key.impi.value},
-                                               {"method", request.method_name()},
-                                               {"route", fmt::format("{}", fmt::join(route.rest, ", "))}});
+                                                {"method", request.method_name()},
+                                                {"route", fmt::format("{}", fmt::join(route.rest, ", "))}});
         }
     }
 

@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include <asio/post.hpp>
 #include <fmt/format.h>
+#include <asio/post.hpp>
 
 namespace gmgate::daemon {
 namespace {
@@ -63,7 +63,8 @@ struct OpenRequests::State {
     std::uint64_t last_id = 0;
 };
 
-OpenRequests::OpenRequests(asio::any_io_executor executor, Table& table) : state_(std::make_shared<State>(State{.table = table})) {
+OpenRequests::OpenRequests(asio::any_io_executor executor, Table& table)
+    : state_(std::make_shared<State>(State{.table = table})) {
     // At the end of the turn: a phone that changes its sets or its connection has none for a moment.
     table.on_change([executor, weak = std::weak_ptr(state_)](const ContactKey& key) {
         const auto state = weak.lock();
@@ -76,7 +77,8 @@ OpenRequests::OpenRequests(asio::any_io_executor executor, Table& table) : state
     });
 }
 
-OpenRequests::Entry OpenRequests::add(const Registration& registration, Side side, std::shared_ptr<RequestWatch> watch) {
+OpenRequests::Entry OpenRequests::add(const Registration& registration, Side side,
+                                      std::shared_ptr<RequestWatch> watch) {
     const std::uint64_t id = ++state_->last_id;
     state_->open.emplace(id, State::Open{registration.key, registration.token, side, std::move(watch)});
     state_->by_key.emplace(registration.key, id);
@@ -105,12 +107,13 @@ void OpenRequests::State::look() {
     }
 }
 
-// A call that rings at a phone which has gone must not ring on for the caller, nor one of a caller who has gone for the callee (RFC 3261 §16.9;
-// TS 24.229 §5.2.8.1).
+// A call that rings at a phone which has gone must not ring on for the caller, nor one of a caller who has gone for the
+// callee (RFC 3261 §16.9; TS 24.229 §5.2.8.1).
 void OpenRequests::State::judge(const Open& request) const {
     const auto watch = request.watch;
     const Registration* registration = table.find(request.key);
-    const bool is_reachable = registration != nullptr && registration->token == request.token && (registration->tls || !registration->sets.empty());
+    const bool is_reachable = registration != nullptr && registration->token == request.token &&
+                              (registration->tls || !registration->sets.empty());
     if (is_reachable && !registration->ended) return;
     if (request.side == Side::from_phone) return watch->sender_gone();
     Answer answer = make_answer(480, "Temporarily Unavailable", "the phone's registration has ended", Counter::no_set);

@@ -1,4 +1,5 @@
-// Requests under way, and what may end one besides its answer: a CANCEL, Timer C, or the end of the phone's registration.
+// Requests under way, and what may end one besides its answer: a CANCEL, Timer C, or the end of the phone's
+// registration.
 #pragma once
 
 #include <memory>
@@ -7,8 +8,8 @@
 
 #include <asio/any_io_executor.hpp>
 
-#include "daemon/rules/from_ue_checks.h"
 #include "daemon/registrations/table.h"
+#include "daemon/rules/from_ue_checks.h"
 #include "sip/transaction/transactions.h"
 
 namespace gmgate::daemon {
@@ -63,7 +64,8 @@ public:
     [[nodiscard]] Entry add(const Registration& registration, Side side, std::shared_ptr<RequestWatch> watch);
 
 private:
-    std::shared_ptr<State> state_;  ///< shared with what is posted to the loop, and (weakly) with the entries in coroutines
+    std::shared_ptr<State>
+        state_;  ///< shared with what is posted to the loop, and (weakly) with the entries in coroutines
 };
 
 }  // namespace gmgate::daemon

@@ -16,8 +16,8 @@
 
 namespace gmgate::daemon {
 
-Router::Router(asio::any_io_executor executor, const Config& config, Table& table, CoreLink& core, sip::Transports& transports,
-               sip::Transactions& transactions, Counters& counters)
+Router::Router(asio::any_io_executor executor, const Config& config, Table& table, CoreLink& core,
+               sip::Transports& transports, sip::Transactions& transactions, Counters& counters)
     : executor_(std::move(executor)),
       config_(config),
       table_(table),
@@ -75,7 +75,8 @@ Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, A
     if (!answer.body.empty()) response = sip::with_body(std::move(response), answer.content_type, answer.body);
     if (aim && !co_await aim()) co_return;
     if (const auto sent = transaction->respond(std::move(response)); !sent)
-        log::info("proxy-answer-not-sent", {{"peer", transaction->reply_flow().remote.to_string()}, {"reason", sent.error().text}});
+        log::info("proxy-answer-not-sent",
+                  {{"peer", transaction->reply_flow().remote.to_string()}, {"reason", sent.error().text}});
 }
 
 Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer refusal) {
@@ -113,7 +114,8 @@ Answer Router::no_answer(const Error& error, bool towards_core, const RequestWat
     return answer;
 }
 
-std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> Router::next_target(std::shared_ptr<CoreAttempts> attempts) {
+std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> Router::next_target(
+    std::shared_ptr<CoreAttempts> attempts) {
     return [attempts](const Result<sip::OwnedMessage>& outcome) -> Task<std::unique_ptr<sip::ClientTransaction>> {
         if (!attempts->should_try_again(outcome)) co_return nullptr;
         auto another = co_await attempts->next();
@@ -125,7 +127,8 @@ Task<void> Router::relay(Relay leg) {
     const bool is_invite = leg.transaction->request().method() == sip::Method::invite;
     leg.watch->attach(leg.client.get());
 
-    // Timer C (RFC 3261 §16.6 step 11, §16.8): a callee that rings for ever is cancelled; each provisional response starts it anew.
+    // Timer C (RFC 3261 §16.6 step 11, §16.8): a callee that rings for ever is cancelled; each provisional response
+    // starts it anew.
     asio::steady_timer timer_c(co_await asio::this_coro::executor);
     const auto start_timer_c = [&timer_c, watch = leg.watch, ringing = config_.timers.ringing] {
         timer_c.expires_after(ringing);
@@ -188,7 +191,8 @@ Task<void> Router::relay(Relay leg) {
         }
         is_answered = true;
         timer_c.cancel();
-        if (!is_invite || status >= 300) break;  // after a 2xx to INVITE its retransmissions and those of other forks may follow
+        if (!is_invite || status >= 300)
+            break;  // after a 2xx to INVITE its retransmissions and those of other forks may follow
     }
     leg.watch->attach(nullptr);
 }

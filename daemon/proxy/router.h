@@ -1,8 +1,8 @@
 // Requests other than REGISTER: from a phone over its SAs to the core, and from the core to a phone over its SAs.
 //
-// Where to read: from_ue.cpp and to_ue.cpp hold one straight-line coroutine each (receive → check → edit → forward → answers back);
-// ue_path.cpp says how a phone is reached (B-15), stray.cpp forwards what belongs to no transaction, emergency_calls.cpp is the one way
-// through an unprotected port, router.cpp has what they share.
+// Where to read: from_ue.cpp and to_ue.cpp hold one straight-line coroutine each (receive → check → edit → forward →
+// answers back); ue_path.cpp says how a phone is reached (B-15), stray.cpp forwards what belongs to no transaction,
+// emergency_calls.cpp is the one way through an unprotected port, router.cpp has what they share.
 #pragma once
 
 #include <functional>
@@ -13,14 +13,14 @@
 #include <asio/any_io_executor.hpp>
 
 #include "daemon/config/config.h"
-#include "daemon/observe/counters.h"
-#include "daemon/rules/call_rules.h"
 #include "daemon/core/core_link.h"
-#include "daemon/rules/dialogs.h"
+#include "daemon/observe/counters.h"
 #include "daemon/proxy/emergency.h"
-#include "daemon/rules/from_ue_checks.h"
 #include "daemon/proxy/open_requests.h"
 #include "daemon/registrations/table.h"
+#include "daemon/rules/call_rules.h"
+#include "daemon/rules/dialogs.h"
+#include "daemon/rules/from_ue_checks.h"
 #include "sip/message/edit.h"
 #include "sip/transaction/transactions.h"
 
@@ -29,20 +29,22 @@ namespace gmgate::daemon {
 /// How to reach a phone over one of its sets: UDP port_pc → port_us, or a TCP connection (B-15).
 struct UePath {
     sip::Flow flow;
-    std::string via_host;   ///< our sent-by on this leg: the protected server port
-    SetNumber set;          ///< the set that it goes over
+    std::string via_host;  ///< our sent-by on this leg: the protected server port
+    SetNumber set;         ///< the set that it goes over
 };
 
 class Router {
 public:
-    Router(asio::any_io_executor executor, const Config& config, Table& table, CoreLink& core, sip::Transports& transports,
-           sip::Transactions& transactions, Counters& counters);
+    Router(asio::any_io_executor executor, const Config& config, Table& table, CoreLink& core,
+           sip::Transports& transports, sip::Transactions& transactions, Counters& counters);
 
-    /// A request over an established or old set. Checks that the user of the set is the user asserted (B-23), C-60…C-66.
+    /// A request over an established or old set. Checks that the user of the set is the user asserted (B-23),
+    /// C-60…C-66.
     Task<void> from_ue(std::shared_ptr<sip::ServerTransaction> transaction);
     /// A request from the core: the topmost Route (or Request-URI) carries a token of ours (C-70, C-71).
     Task<void> from_core(std::shared_ptr<sip::ServerTransaction> transaction);
-    /// A request other than REGISTER on an unprotected port: rejected, unless it has to do with an emergency (B-19, G-9, C-80).
+    /// A request other than REGISTER on an unprotected port: rejected, unless it has to do with an emergency (B-19,
+    /// G-9, C-80).
     Task<void> unprotected(std::shared_ptr<sip::ServerTransaction> transaction, const SipInterface& interface,
                            std::string security_server);
     /// An emergency request from an unprotected port, on its way to the E-CSCF (C-80…C-84).
@@ -59,7 +61,8 @@ public:
 
 private:
     using ResponseEdit = std::function<std::string(const sip::Message&)>;
-    /// Points the transaction's reply flow at the phone as it can be reached now; false when it cannot: then nothing may be sent.
+    /// Points the transaction's reply flow at the phone as it can be reached now; false when it cannot: then nothing
+    /// may be sent.
     using Aim = std::function<Task<bool>()>;
 
     // ---- router.cpp: shared by all directions
@@ -67,7 +70,8 @@ private:
     /// Answers here; the second form where the request came (the core, an unprotected port), the first over the SAs.
     Task<void> answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer, Aim aim);
     Task<void> answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer);
-    /// Answers on an unprotected port and leaves nothing behind: whoever can send there could fill the table of transactions otherwise.
+    /// Answers on an unprotected port and leaves nothing behind: whoever can send there could fill the table of
+    /// transactions otherwise.
     Task<void> refuse_stranger(std::shared_ptr<sip::ServerTransaction> transaction, Answer refusal);
     /// From now on a CANCEL is noticed, also before there is anything to cancel.
     static std::shared_ptr<RequestWatch> watch_cancel(sip::ServerTransaction& transaction);
@@ -78,20 +82,22 @@ private:
         std::shared_ptr<RequestWatch> watch;
         ResponseEdit edit;
         Aim aim;
-        /// Told the first outcome of a try (a response, or why there is none). Gives another try, within the same server transaction,
-        /// or nullptr: the outcome stands. Not asked any more when the request has been cancelled.
+        /// Told the first outcome of a try (a response, or why there is none). Gives another try, within the same
+        /// server transaction, or nullptr: the outcome stands. Not asked any more when the request has been cancelled.
         std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> again;
         bool towards_core = false;  ///< the request went to the core
-        std::string restoration{};  ///< our URI in the phone's Path, when a 504 is to make it register anew (restoration.h)
-        /// Asked when the connection of the request has ended after a provisional response: how the other side can be reached by now;
-        /// nullopt: not at all, so no answer will come.
+        std::string
+            restoration{};  ///< our URI in the phone's Path, when a 504 is to make it register anew (restoration.h)
+        /// Asked when the connection of the request has ended after a provisional response: how the other side can be
+        /// reached by now; nullopt: not at all, so no answer will come.
         std::function<Task<std::optional<sip::Flow>>()> other_way;
     };
     Task<void> relay(Relay relay);
     /// What the other side gets when this leg gave no answer.
     static Answer no_answer(const Error& error, bool towards_core, const RequestWatch& watch);
     /// The relay's `again` for a request to the core: the next target when the last one gave nothing.
-    static std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> next_target(std::shared_ptr<CoreAttempts> attempts);
+    static std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::OwnedMessage>&)> next_target(
+        std::shared_ptr<CoreAttempts> attempts);
 
     // ---- from_ue.cpp
     Task<void> handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction);
@@ -106,8 +112,8 @@ private:
 
     // ---- ue_path.cpp: looks the registration up anew, before and after every await
     Task<Result<UePath>> path_to_ue(std::string token, std::size_t octets, bool udp_only = false);
-    /// Another way to a phone whose connection has ended while it was to answer: its new connection, one of ours that it accepts, or UDP when
-    /// it is not known to have gone. nullopt: nobody is there any more.
+    /// Another way to a phone whose connection has ended while it was to answer: its new connection, one of ours that
+    /// it accepts, or UDP when it is not known to have gone. nullopt: nobody is there any more.
     Task<std::optional<sip::Flow>> other_way_to_ue(std::string token);
     Task<bool> aim_at_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token);
 
@@ -125,7 +131,8 @@ private:
     Task<void> handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction);
     std::optional<Answer> enter_emergency(const sip::ServerTransaction& transaction, std::string& token);
     Task<Result<std::vector<Target>>> emergency_targets(std::string token, std::vector<std::string> route);
-    void learn_of_emergency(const std::string& token, const sip::Message& response, const std::optional<Target>& from, bool initial);
+    void learn_of_emergency(const std::string& token, const sip::Message& response, const std::optional<Target>& from,
+                            bool initial);
     ToCore emergency_rules(const sip::Message& request, const sip::Flow& flow, const std::string& token) const;
     Task<void> emergency_from_core(std::shared_ptr<sip::ServerTransaction> transaction, std::string token);
     Task<void> stray_emergency(sip::OwnedMessage message, sip::Flow flow);

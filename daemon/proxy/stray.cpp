@@ -1,10 +1,11 @@
-// What belongs to no transaction: ACK to a 2xx, and a 2xx that comes again when its INVITE is forgotten. Forwarded without state.
+// What belongs to no transaction: ACK to a 2xx, and a 2xx that comes again when its INVITE is forgotten. Forwarded
+// without state.
 #include "base/log.h"
+#include "daemon/proxy/router.h"
 #include "daemon/rules/call_rules.h"
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/own_names.h"
 #include "daemon/rules/request_syntax.h"
-#include "daemon/proxy/router.h"
 
 namespace gmgate::daemon {
 
@@ -12,13 +13,14 @@ using sip::HeaderId;
 
 namespace {
 
-/// Only a 2xx to INVITE may be retransmitted after its transaction has ended (RFC 3261 §13.3.1.4); and it must be about a request that
-/// carried our Via.
+/// Only a 2xx to INVITE may be retransmitted after its transaction has ended (RFC 3261 §13.3.1.4); and it must be about
+/// a request that carried our Via.
 bool is_late_2xx(const sip::Message& response, const std::vector<std::string>& own_hosts) {
     if (response.method() != sip::Method::invite || response.status() < 200 || response.status() >= 300) return false;
     const auto via = sip::top_via(response);
     if (!via) return false;
-    const std::string as_uri = "sip:" + std::string(via->host) + ":" + std::to_string(via->port.value != 0 ? via->port.value : 5060);
+    const std::string as_uri =
+        "sip:" + std::string(via->host) + ":" + std::to_string(via->port.value != 0 ? via->port.value : 5060);
     const auto uri = sip::Uri::parse(as_uri);
     return uri && is_own(*uri, own_hosts);
 }
@@ -46,7 +48,8 @@ Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
         co_return;
     }
     const FlowOwner owner = table_.owner_of(flow);
-    if (owner.registration == nullptr && owner.set == nullptr && emergency_.covers(*message)) co_return co_await stray_emergency(std::move(message), flow);
+    if (owner.registration == nullptr && owner.set == nullptr && emergency_.covers(*message))
+        co_return co_await stray_emergency(std::move(message), flow);
     if (owner.registration == nullptr) {  // B-23, C-45; an ACK or a response on an unprotected port (G-9)
         counters_.add(Counter::wrong_sa);
         co_return;
@@ -81,8 +84,10 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
         if (is_emergency_contact(registration->key)) co_return;
         rules.route = registration->service_route;
     }
-    const std::string top_route = rules.route ? first_route_uri(*rules.route) : first_route_uri(route.rest);  // the way of the dialog's other requests
-    const std::vector<std::string> service_route = registration != nullptr ? registration->service_route : std::vector<std::string>{};
+    const std::string top_route = rules.route ? first_route_uri(*rules.route)
+                                              : first_route_uri(route.rest);  // the way of the dialog's other requests
+    const std::vector<std::string> service_route =
+        registration != nullptr ? registration->service_route : std::vector<std::string>{};
     Result<std::vector<Target>> targets = co_await core_.targets_for(top_route, service_route);
     CoreAttempts::Build build = [&](sip::Transport transport) { return request_to_core(*ack, rules, transport); };
     Result<void> sent = failure(Reaction::broken, {});
@@ -113,7 +118,8 @@ Task<void> Router::stray_ack_from_core(sip::OwnedMessage ack) {
 }
 
 Task<void> Router::stray_response_from_ue(sip::OwnedMessage response) {
-    // A phone must not use us to send what it likes to where it likes: only an answer to what we forwarded, only to the core.
+    // A phone must not use us to send what it likes to where it likes: only an answer to what we forwarded, only to the
+    // core.
     if (!is_late_2xx(*response, own_hosts_)) co_return;
     const std::vector<std::string_view> vias = values_of(*response, HeaderId::via);
     const auto next = vias.size() > 1 ? sip::Via::parse(vias[1]) : std::nullopt;
@@ -122,7 +128,8 @@ Task<void> Router::stray_response_from_ue(sip::OwnedMessage response) {
     const auto address = Address::parse(received ? *received : next->host);
     if (!address || !core_.is_core_address(*address)) co_return;
     const Endpoint to{*address, next->port.value != 0 ? next->port : Port{5060}};
-    const sip::Transport transport = sip::same_token(next->transport, "TCP") ? sip::Transport::tcp : sip::Transport::udp;
+    const sip::Transport transport =
+        sip::same_token(next->transport, "TCP") ? sip::Transport::tcp : sip::Transport::udp;
     ResponseToCore rules;
     (void)co_await core_.send_stateless(response_to_core(*response, rules), transport, to);
 }

@@ -1,9 +1,9 @@
 // A request from the core, to a phone over its SAs (TS 24.229 §5.2.6.4, requirements C.10).
 #include "base/log.h"
+#include "daemon/proxy/router.h"
 #include "daemon/rules/call_rules.h"
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/own_names.h"
-#include "daemon/proxy/router.h"
 
 namespace gmgate::daemon {
 
@@ -30,24 +30,31 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
         (void)transaction->respond(sip::make_response(request, 200, "OK", "gmgate"));
         co_return;
     }
-    if (token && emergency_.find_by_token(*token) != nullptr) co_return co_await emergency_from_core(transaction, *token);
+    if (token && emergency_.find_by_token(*token) != nullptr)
+        co_return co_await emergency_from_core(transaction, *token);
     if (!token) {
-        Answer refusal = make_answer(404, "Not Found", "neither Route nor Request-URI names us", Counter::not_registered);
+        Answer refusal =
+            make_answer(404, "Not Found", "neither Route nor Request-URI names us", Counter::not_registered);
         co_return co_await answer(transaction, std::move(refusal));
     }
-    if (table_.find_by_token(*token) == nullptr && core_.marks().judge(*token) == TokenVerdict::tampered) {  // RFC 5626 §5.3.1
+    if (table_.find_by_token(*token) == nullptr &&
+        core_.marks().judge(*token) == TokenVerdict::tampered) {  // RFC 5626 §5.3.1
         Answer refusal = make_answer(403, "Forbidden", "the token was tampered with", Counter::not_registered);
         co_return co_await answer(transaction, std::move(refusal));
     }
-    // A token that we gave out once: the registration has ended here before it did in the core (expired, its SAs deleted, a reboot).
+    // A token that we gave out once: the registration has ended here before it did in the core (expired, its SAs
+    // deleted, a reboot).
     if (table_.find_by_token(*token) == nullptr) {
-        Answer refusal = make_answer(480, "Temporarily Unavailable", "no registration with this token: the phone must register again", Counter::not_registered);
+        Answer refusal =
+            make_answer(480, "Temporarily Unavailable",
+                        "no registration with this token: the phone must register again", Counter::not_registered);
         co_return co_await answer(transaction, std::move(refusal));
     }
     co_await forward_to_ue(transaction, *token, std::string(*user));
 }
 
-Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token, std::string user) {
+Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token,
+                                 std::string user) {
     const sip::Message& request = transaction->request();
     const auto watch = watch_cancel(*transaction);
     const std::string loop_mark = core_.marks().loop_mark(request, "ue " + token);
@@ -55,14 +62,16 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
         Answer refusal = std::move(*objection);
         co_return co_await answer(transaction, std::move(refusal));
     }
-    if (request.method() == sip::Method::invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
+    if (request.method() == sip::Method::invite)
+        (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
     // How is it reached? Over the set in use, or not at all (C-71, H-8).
     const Result<UePath> path = co_await path_to_ue(token, request.bytes().size() + kOurOctets);
     const Registration* registration = table_.find_by_token(token);
     const auto ours = registration != nullptr ? registration->reached_at() : std::nullopt;
     if (!path || !ours) {
-        Answer refusal = make_answer(480, "Temporarily Unavailable", path ? "deregistered meanwhile" : path.error().text, Counter::no_set);
+        Answer refusal = make_answer(480, "Temporarily Unavailable",
+                                     path ? "deregistered meanwhile" : path.error().text, Counter::no_set);
         co_return co_await answer(transaction, std::move(refusal));
     }
     if (watch->is_cancelled()) {
@@ -75,7 +84,8 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     rules.received = transaction->flow();
     rules.transport = path->flow.transport;
     rules.via_host = path->via_host;
-    const std::string marked = needs_record_route(request) ? dialogs_.user_towards_ue(token, registration->key, request) : std::string();
+    const std::string marked =
+        needs_record_route(request) ? dialogs_.user_towards_ue(token, registration->key, request) : std::string();
     rules.core_uri = token_uri(marked, core_.uri_host());
     rules.ue_uri = token_uri(marked, ue_uri_host(config_, registration->realm_id, *ours, registration->transport));
     rules.loop_mark = loop_mark;
@@ -88,13 +98,15 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     Relay leg;
     leg.transaction = transaction;
     leg.client = transactions_.send(request_to_ue(request, rules), path->flow);
-    // The connection was lost (reset, or silent for the user timeout), or the set ended before the phone answered. In the same transaction
-    // over the set in use now: a connection of ours to port_us, which becomes UDP when the phone does not answer the SYN; then UDP.
+    // The connection was lost (reset, or silent for the user timeout), or the set ended before the phone answered. In
+    // the same transaction over the set in use now: a connection of ours to port_us, which becomes UDP when the phone
+    // does not answer the SYN; then UDP.
     int lost = 0;
     sip::Flow last = path->flow;
     leg.again = [&](const Result<sip::OwnedMessage>& outcome) -> Task<std::unique_ptr<sip::ClientTransaction>> {
         if (outcome || outcome.error().reaction != Reaction::broken || ++lost > 2) co_return nullptr;
-        if (sip::is_connection_lost(outcome.error())) co_return nullptr;  // it has the request already (RFC 3261 §8.2.2.2)
+        if (sip::is_connection_lost(outcome.error()))
+            co_return nullptr;  // it has the request already (RFC 3261 §8.2.2.2)
         const Result<UePath> other = co_await path_to_ue(token, request.bytes().size() + kOurOctets, lost == 2);
         if (!other || other->flow == last) co_return nullptr;
         last = other->flow;

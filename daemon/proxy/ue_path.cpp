@@ -34,10 +34,13 @@ Task<Result<UePath>> Router::path_to_ue(std::string token, std::size_t octets, b
         const Registration* registration = table_.find_by_token(token);
         if (registration != nullptr) {
             const auto ours = registration->reached_at();
-            if (ours && table_.is_suspended(ours->address)) co_return failure(Reaction::refused, "our address " + ours->address.to_string() + " is not there at the moment");
+            if (ours && table_.is_suspended(ours->address))
+                co_return failure(Reaction::refused,
+                                  "our address " + ours->address.to_string() + " is not there at the moment");
         }
         if (registration != nullptr && registration->tls) {  // B-93: the UE's own connection, and nothing else
-            if (!transports_.is_open(registration->tls->flow.connection)) co_return failure(Reaction::refused, "the TLS connection has ended");
+            if (!transports_.is_open(registration->tls->flow.connection))
+                co_return failure(Reaction::refused, "the TLS connection has ended");
             UePath path;
             path.flow = registration->tls->flow;
             path.via_host = path.flow.local.to_string();
@@ -46,12 +49,15 @@ Task<Result<UePath>> Router::path_to_ue(std::string token, std::size_t octets, b
         const SaSet* set = registration != nullptr ? registration->outbound() : nullptr;
         if (set == nullptr || set->state == SetState::temporary)
             co_return failure(Reaction::refused, "the registration has no set of SAs");
-        const bool wants_stream = !udp_only && (registration->transport == sip::Transport::tcp || octets > kDatagramLimit);
+        const bool wants_stream =
+            !udp_only && (registration->transport == sip::Transport::tcp || octets > kDatagramLimit);
         if (!wants_stream) co_return datagram_path(*set);
 
         // The phone's own connection, or one of ours from before.
-        if (const auto theirs = transports_.find_connection(set->gateway_server(), set->ue_client())) co_return stream_path(*set, *theirs);
-        if (const auto ours = transports_.find_connection(set->gateway_client(), set->ue_server())) co_return stream_path(*set, *ours);
+        if (const auto theirs = transports_.find_connection(set->gateway_server(), set->ue_client()))
+            co_return stream_path(*set, *theirs);
+        if (const auto ours = transports_.find_connection(set->gateway_client(), set->ue_server()))
+            co_return stream_path(*set, *ours);
 
         const SetNumber number = set->number;
         const Result<sip::Flow> opened = co_await connector_.connect(set->gateway_client(), set->ue_server());
@@ -75,7 +81,8 @@ Task<std::optional<sip::Flow>> Router::other_way_to_ue(std::string token) {
     if (const auto ours = transports_.find_connection(set->gateway_client(), set->ue_server())) co_return *ours;
     const Result<sip::Flow> opened = co_await connector_.connect(set->gateway_client(), set->ue_server());
     if (opened) co_return *opened;
-    // A phone listens at port_us as long as it lives (B-15). Refused: it has gone. Anything else may be the radio's fault, and it may come back.
+    // A phone listens at port_us as long as it lives (B-15). Refused: it has gone. Anything else may be the radio's
+    // fault, and it may come back.
     if (opened.error().code == ECONNREFUSED) co_return std::nullopt;
     registration = table_.find_by_token(token);
     set = registration != nullptr ? registration->outbound() : nullptr;
@@ -97,11 +104,13 @@ Task<bool> Router::aim_at_ue(std::shared_ptr<sip::ServerTransaction> transaction
             co_return true;
         }
     }
-    const std::size_t octets = is_stream ? kDatagramLimit + 1 : 0;  // a lost connection is replaced by one of ours (RFC 3261 §18.2.2)
+    const std::size_t octets =
+        is_stream ? kDatagramLimit + 1 : 0;  // a lost connection is replaced by one of ours (RFC 3261 §18.2.2)
     const Result<UePath> path = co_await path_to_ue(token, octets, !is_stream);
     if (!path) {
         counters_.add(Counter::no_set);
-        log::info("proxy-no-way-back", {{"peer", transaction->flow().remote.to_string()}, {"reason", path.error().text}});
+        log::info("proxy-no-way-back",
+                  {{"peer", transaction->flow().remote.to_string()}, {"reason", path.error().text}});
         co_return false;
     }
     transaction->set_reply_flow(path->flow);

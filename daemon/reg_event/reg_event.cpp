@@ -2,19 +2,19 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "base/log.h"
 #include "base/random.h"
+#include "base/spawn.h"
 #include "daemon/rules/from_ue_checks.h"
 #include "daemon/rules/header_rules.h"
 #include "sip/message/edit.h"
-#include "base/spawn.h"
 
 namespace gmgate::daemon {
 
@@ -22,8 +22,8 @@ using sip::HeaderId;
 
 namespace {
 
-constexpr seconds kAsked{600000};       // TS 24.229 §5.2.3: longer than any registration
-constexpr seconds kRetry{60};           // after a failure, doubled up to
+constexpr seconds kAsked{600000};  // TS 24.229 §5.2.3: longer than any registration
+constexpr seconds kRetry{60};      // after a failure, doubled up to
 constexpr seconds kLongestRetry{1800};
 constexpr seconds kLook{3600};
 constexpr std::string_view kContactUser = "reg-event";
@@ -38,7 +38,8 @@ bool is_same_contact(const RegInfoContact& contact, std::string_view uri, std::s
 std::string_view value_named(const sip::Message& message, std::string_view name, std::string_view compact) {
     for (std::size_t i = 0; i < message.field_count(); ++i) {
         const sip::HeaderField field = message.field(i);
-        if (sip::same_token(field.name, name) || (!compact.empty() && sip::same_token(field.name, compact))) return field.value;
+        if (sip::same_token(field.name, name) || (!compact.empty() && sip::same_token(field.name, compact)))
+            return field.value;
     }
     return {};
 }
@@ -70,15 +71,27 @@ std::optional<ContactNews> news_of(const RegInfo& info, std::string_view contact
     return news;
 }
 
-seconds refresh_after(seconds granted) { return granted > seconds{1200} ? granted - seconds{600} : std::max(granted / 2, seconds{1}); }
+seconds refresh_after(seconds granted) {
+    return granted > seconds{1200} ? granted - seconds{600} : std::max(granted / 2, seconds{1});
+}
 
-RegEvents::RegEvents(asio::any_io_executor executor, const Config& config, Table& table, Expiry& expiry, CoreLink& core, Counters& counters, const Clock& clock)
-    : executor_(std::move(executor)), config_(config), table_(table), expiry_(expiry), core_(core), counters_(counters), clock_(clock) {}
+RegEvents::RegEvents(asio::any_io_executor executor, const Config& config, Table& table, Expiry& expiry, CoreLink& core,
+                     Counters& counters, const Clock& clock)
+    : executor_(std::move(executor)),
+      config_(config),
+      table_(table),
+      expiry_(expiry),
+      core_(core),
+      counters_(counters),
+      clock_(clock) {}
 
-// ------------------------------------------------------------------------------------------------------------ subscriptions
+// ------------------------------------------------------------------------------------------------------------
+// subscriptions
 
 void RegEvents::registered(const Registration& registration) {
-    if (is_emergency_contact(registration.key) || registration.impus.empty() || by_impi_.contains(registration.key.impi)) return;
+    if (is_emergency_contact(registration.key) || registration.impus.empty() ||
+        by_impi_.contains(registration.key.impi))
+        return;
     start(registration.key.impi, registration.impus.front().value);
 }
 
@@ -113,7 +126,8 @@ void RegEvents::look_again(Subscription& subscription) {
 void RegEvents::forget(const std::string& call_id) {
     const auto at = subscriptions_.find(call_id);
     if (at == subscriptions_.end()) return;
-    if (const auto known = by_impi_.find(at->second->impi); known != by_impi_.end() && known->second == call_id) by_impi_.erase(known);
+    if (const auto known = by_impi_.find(at->second->impi); known != by_impi_.end() && known->second == call_id)
+        by_impi_.erase(known);
     subscriptions_.erase(at);
 }
 
@@ -133,7 +147,8 @@ void RegEvents::sweep() {
         const Due due = due_.top();
         due_.pop();
         Subscription* subscription = find(due.call_id);
-        if (subscription == nullptr || subscription->due != due.when || subscription->under_way) continue;  // put off, or gone
+        if (subscription == nullptr || subscription->due != due.when || subscription->under_way)
+            continue;  // put off, or gone
         const bool is_wanted = !table_.find_by_impi(subscription->impi).empty();
         if (!is_wanted && subscription->their_tag.empty()) {
             forget(due.call_id);
@@ -149,11 +164,15 @@ void RegEvents::sweep() {
 
 std::string RegEvents::subscribe_text(const Subscription& s, seconds expires, sip::Transport transport) const {
     const std::string own = fmt::format("<sip:{}>", core_.uri_host());
-    std::string text = fmt::format("SUBSCRIBE {} SIP/2.0\r\nVia: SIP/2.0/{} {};branch={}\r\nMax-Forwards: 70\r\n", s.target.empty() ? s.impu : s.target,
-                                   sip::to_string(transport), core_.via_host(), sip::Transactions::new_branch());
+    std::string text = fmt::format("SUBSCRIBE {} SIP/2.0\r\nVia: SIP/2.0/{} {};branch={}\r\nMax-Forwards: 70\r\n",
+                                   s.target.empty() ? s.impu : s.target, sip::to_string(transport), core_.via_host(),
+                                   sip::Transactions::new_branch());
     if (!s.route.empty()) text += fmt::format("Route: {}\r\n", fmt::join(s.route, ", "));
-    text += fmt::format("From: {};tag={}\r\nTo: <{}>{}{}\r\nCall-ID: {}\r\nCSeq: {} SUBSCRIBE\r\n", own, s.our_tag, s.impu, s.their_tag.empty() ? "" : ";tag=", s.their_tag, s.call_id, s.cseq);
-    text += fmt::format("Contact: <sip:{}@{}>\r\nP-Asserted-Identity: {}\r\nEvent: reg\r\nAccept: application/reginfo+xml\r\nExpires: {}\r\n", kContactUser, core_.uri_host(), own, expires.count());
+    text += fmt::format("From: {};tag={}\r\nTo: <{}>{}{}\r\nCall-ID: {}\r\nCSeq: {} SUBSCRIBE\r\n", own, s.our_tag,
+                        s.impu, s.their_tag.empty() ? "" : ";tag=", s.their_tag, s.call_id, s.cseq);
+    text += fmt::format(
+        "Contact: <sip:{}@{}>\r\nP-Asserted-Identity: {}\r\nEvent: reg\r\nAccept: application/reginfo+xml\r\nExpires: {}\r\n",
+        kContactUser, core_.uri_host(), own, expires.count());
     if (s.their_tag.empty()) text += fmt::format("P-Charging-Vector: {}\r\n", charging_vector(config_.core.orig_ioi));
     return text + "Content-Length: 0\r\n\r\n";
 }
@@ -199,13 +218,16 @@ Task<void> RegEvents::subscribe(std::string call_id, seconds expires) {
         const seconds granted = granted_in(**response).value_or(kAsked);
         if (!is_refresh) {
             counters_.add(Counter::reg_event_subscribed);
-            log::info("reg-event-subscribed", {{"impi", asked.impi.value}, {"impu", asked.impu}, {"expires", granted.count()}});
+            log::info("reg-event-subscribed",
+                      {{"impi", asked.impi.value}, {"impu", asked.impu}, {"expires", granted.count()}});
         }
         co_return schedule(*subscription, refresh_after(granted));
     }
     counters_.add(Counter::reg_event_failed);
-    log::notice("reg-event-failed", {{"impi", asked.impi.value}, {"reason", response ? fmt::format("{} to SUBSCRIBE", (*response)->status()) : response.error().text},
-                                     {"why", "network-initiated de-registration of this user goes unnoticed until a later try succeeds"}});
+    log::notice("reg-event-failed",
+                {{"impi", asked.impi.value},
+                 {"reason", response ? fmt::format("{} to SUBSCRIBE", (*response)->status()) : response.error().text},
+                 {"why", "network-initiated de-registration of this user goes unnoticed until a later try succeeds"}});
     if (is_refresh) {  // the dialog is lost: another one, at once
         const Impi impi = asked.impi;
         forget(call_id);
@@ -218,18 +240,22 @@ Task<void> RegEvents::subscribe(std::string call_id, seconds expires) {
 
 // RFC 3261 §12.1.2, §12.2.1.2: the tag, the target and, from the first answer, the route set in reverse.
 void RegEvents::take_dialog(Subscription& subscription, const sip::Message& response) {
-    if (const auto contact = sip::NameAddr::parse(response.value(HeaderId::contact))) subscription.target = std::string(contact->uri);
+    if (const auto contact = sip::NameAddr::parse(response.value(HeaderId::contact)))
+        subscription.target = std::string(contact->uri);
     if (!subscription.their_tag.empty()) return;
     subscription.their_tag = std::string(sip::tag_of(response, HeaderId::to));
     subscription.route.clear();
-    for (const std::string_view value : values_of(response, HeaderId::record_route)) subscription.route.emplace_back(value);
+    for (const std::string_view value : values_of(response, HeaderId::record_route))
+        subscription.route.emplace_back(value);
     std::ranges::reverse(subscription.route);
 }
 
-// ------------------------------------------------------------------------------------------------------------------ NOTIFY
+// ------------------------------------------------------------------------------------------------------------------
+// NOTIFY
 
 bool RegEvents::is_ours(const sip::Message& request) const {
-    return request.method() == sip::Method::notify && subscriptions_.contains(std::string(request.value(HeaderId::call_id)));
+    return request.method() == sip::Method::notify &&
+           subscriptions_.contains(std::string(request.value(HeaderId::call_id)));
 }
 
 Task<void> RegEvents::notify(std::shared_ptr<sip::ServerTransaction> transaction) {
@@ -243,10 +269,12 @@ Task<void> RegEvents::notify(std::shared_ptr<sip::ServerTransaction> transaction
         (!subscription->their_tag.empty() && their_tag != subscription->their_tag))
         co_return reply(481, "Subscription Does Not Exist");
     const auto event = value_named(request, "Event", "o");
-    if (!sip::same_token(event.substr(0, event.find(';')), "reg")) co_return reply(489, "Bad Event", {"Allow-Events: reg"});
+    if (!sip::same_token(event.substr(0, event.find(';')), "reg"))
+        co_return reply(489, "Bad Event", {"Allow-Events: reg"});
     if (!request.body().empty()) {
         const std::string_view type = request.value(HeaderId::content_type);
-        if (!sip::same_token(type.substr(0, type.find_first_of("; \t")), "application/reginfo+xml")) co_return reply(415, "Unsupported Media Type", {"Accept: application/reginfo+xml"});
+        if (!sip::same_token(type.substr(0, type.find_first_of("; \t")), "application/reginfo+xml"))
+            co_return reply(415, "Unsupported Media Type", {"Accept: application/reginfo+xml"});
         const Result<RegInfo> info = parse_reginfo(request.body());
         if (!info) {
             log::notice("reg-event-bad-notify", {{"impi", subscription->impi.value}, {"reason", info.error().text}});
@@ -270,7 +298,9 @@ Task<void> RegEvents::notify(std::shared_ptr<sip::ServerTransaction> transaction
         const std::string impu = subscription->impu;
         forget(subscription->call_id);
         const auto left = table_.find_by_impi(impi);
-        if (std::ranges::any_of(left, [&](const Registration* r) { return r->expires > clock_.now() + config_.timers.old_set; })) start(impi, impu);
+        if (std::ranges::any_of(
+                left, [&](const Registration* r) { return r->expires > clock_.now() + config_.timers.old_set; }))
+            start(impi, impu);
     }
 }
 
@@ -291,7 +321,8 @@ void RegEvents::apply(const Subscription& subscription, const RegInfo& info) {
 void RegEvents::shorten(Registration& registration, seconds left, std::string_view why) {
     const TimePoint until = clock_.now() + left;
     if (registration.expires <= until) return;
-    log::notice("registration-shortened", {{"impi", registration.key.impi.value}, {"seconds", left.count()}, {"why", why}});
+    log::notice("registration-shortened",
+                {{"impi", registration.key.impi.value}, {"seconds", left.count()}, {"why", why}});
     registration.expires = until;
     ++registration.generation;
     if (registration.tls) expiry_.watch(registration.key, until);

@@ -17,25 +17,39 @@ constexpr char kSeparator = '\n';
 
 class Reader {
 public:
-    explicit Reader(const RegInfoLimits& limits) : limits_(limits), parser_(XML_ParserCreateNS(nullptr, kSeparator), &XML_ParserFree) {
+    explicit Reader(const RegInfoLimits& limits)
+        : limits_(limits), parser_(XML_ParserCreateNS(nullptr, kSeparator), &XML_ParserFree) {
         if (!parser_) return;
         XML_SetUserData(parser_.get(), this);
-        XML_SetElementHandler(parser_.get(), [](void* self, const XML_Char* name, const XML_Char** attributes) { static_cast<Reader*>(self)->begin(name, attributes); },
-                              [](void* self, const XML_Char* name) { static_cast<Reader*>(self)->end(name); });
+        XML_SetElementHandler(
+            parser_.get(),
+            [](void* self, const XML_Char* name, const XML_Char** attributes) {
+                static_cast<Reader*>(self)->begin(name, attributes);
+            },
+            [](void* self, const XML_Char* name) { static_cast<Reader*>(self)->end(name); });
         XML_SetCharacterDataHandler(parser_.get(), [](void* self, const XML_Char* text, int size) {
             auto* reader = static_cast<Reader*>(self);
             if (reader->takes_text_) reader->text_.append(text, static_cast<std::size_t>(size));
         });
-        XML_SetStartDoctypeDeclHandler(parser_.get(), [](void* self, const XML_Char*, const XML_Char*, const XML_Char*, int) { static_cast<Reader*>(self)->stop("a DTD is not accepted"); });
+        XML_SetStartDoctypeDeclHandler(parser_.get(),
+                                       [](void* self, const XML_Char*, const XML_Char*, const XML_Char*, int) {
+                                           static_cast<Reader*>(self)->stop("a DTD is not accepted");
+                                       });
     }
 
     Result<RegInfo> read(std::string_view document) {
         if (!parser_) return failure(Reaction::retry, "no memory for an XML parser");
-        if (document.size() > limits_.octets) return failure(Reaction::reject, fmt::format("reginfo: {} octets, more than {}", document.size(), limits_.octets));
+        if (document.size() > limits_.octets)
+            return failure(Reaction::reject,
+                           fmt::format("reginfo: {} octets, more than {}", document.size(), limits_.octets));
         const auto status = XML_Parse(parser_.get(), document.data(), static_cast<int>(document.size()), XML_TRUE);
-        if (!why_.empty()) return failure(Reaction::reject, fmt::format("reginfo, line {}: {}", XML_GetCurrentLineNumber(parser_.get()), why_));
+        if (!why_.empty())
+            return failure(Reaction::reject,
+                           fmt::format("reginfo, line {}: {}", XML_GetCurrentLineNumber(parser_.get()), why_));
         if (status != XML_STATUS_OK)
-            return failure(Reaction::reject, fmt::format("reginfo, line {}: {}", XML_GetCurrentLineNumber(parser_.get()), XML_ErrorString(XML_GetErrorCode(parser_.get()))));
+            return failure(Reaction::reject,
+                           fmt::format("reginfo, line {}: {}", XML_GetCurrentLineNumber(parser_.get()),
+                                       XML_ErrorString(XML_GetErrorCode(parser_.get()))));
         if (!is_reginfo_) return failure(Reaction::reject, "reginfo: the document is of another kind");
         return std::move(info_);
     }
@@ -50,7 +64,9 @@ private:
             if (name == attributes[0]) return attributes[1];
         return {};
     }
-    static std::string_view local_name(std::string_view name) { return name.starts_with(kNamespace) ? name.substr(kNamespace.size()) : std::string_view(); }
+    static std::string_view local_name(std::string_view name) {
+        return name.starts_with(kNamespace) ? name.substr(kNamespace.size()) : std::string_view();
+    }
 
     void begin(std::string_view name, const XML_Char** attributes) {
         if (++depth_ > limits_.depth) return stop("nested too deeply");
@@ -77,7 +93,8 @@ private:
             RegInfoContact& contact = info_.registrations.back().contacts.back();
             const std::size_t first = text_.find_first_not_of(" \t\r\n"), last = text_.find_last_not_of(" \t\r\n");
             std::string value = first == std::string::npos ? std::string() : text_.substr(first, last - first + 1);
-            if (is_instance_ && value.size() >= 2 && value.front() == '"' && value.back() == '"') value = value.substr(1, value.size() - 2);
+            if (is_instance_ && value.size() >= 2 && value.front() == '"' && value.back() == '"')
+                value = value.substr(1, value.size() - 2);
             (is_instance_ ? contact.instance : contact.uri) = std::move(value);
             takes_text_ = false;
         }
@@ -98,7 +115,8 @@ private:
 
     void begin_registration(const XML_Char** attributes) {
         const std::string_view state = attribute(attributes, "state");
-        if (state != "init" && state != "active" && state != "terminated") return stop("state of a registration is none of init, active, terminated");
+        if (state != "init" && state != "active" && state != "terminated")
+            return stop("state of a registration is none of init, active, terminated");
         RegInfoRegistration registration;
         registration.aor = std::string(attribute(attributes, "aor"));
         registration.is_terminated = state == "terminated";
@@ -109,7 +127,8 @@ private:
 
     void begin_contact(const XML_Char** attributes) {
         const std::string_view state = attribute(attributes, "state"), expires = attribute(attributes, "expires");
-        if (state != "active" && state != "terminated") return stop("state of a contact is neither active nor terminated");
+        if (state != "active" && state != "terminated")
+            return stop("state of a contact is neither active nor terminated");
         RegInfoContact contact;
         contact.is_active = state == "active";
         contact.event = std::string(attribute(attributes, "event"));

@@ -20,7 +20,8 @@ constexpr std::chrono::seconds kRounding{2};
 void Adoption::add(StoredRegistration row) {
     ++summary_.rows;
     const auto index = candidates_.size();
-    for (std::size_t i = 0; i < row.sets.size(); ++i) places_[row.sets[i].number.value] = {.candidate = index, .set = i};
+    for (std::size_t i = 0; i < row.sets.size(); ++i)
+        places_[row.sets[i].number.value] = {.candidate = index, .set = i};
     candidates_.push_back({std::move(row)});
 }
 
@@ -39,9 +40,12 @@ void Adoption::see(const xfrm::SaReport& report) {
         const auto four = xfrm::four_sas(set.parameters);
         for (std::size_t i = 0; i < four.size(); ++i) {
             const auto& sa = four[i];
-            if (sa.id != report.sa.id || sa.direction != report.sa.direction || sa.source != report.sa.source || sa.destination != report.sa.destination) continue;
+            if (sa.id != report.sa.id || sa.direction != report.sa.direction || sa.source != report.sa.source ||
+                sa.destination != report.sa.destination)
+                continue;
             if (report.algorithms != set.parameters.algorithms) break;
-            const auto left = std::chrono::duration_cast<std::chrono::seconds>(report.added + report.hard_lifetime - p_.clock.wall());
+            const auto left =
+                std::chrono::duration_cast<std::chrono::seconds>(report.added + report.hard_lifetime - p_.clock.wall());
             place.least_left = place.seen == 0 ? left : std::min(place.least_left, left);
             place.seen = static_cast<std::uint8_t>(place.seen | (1U << i));
             return;
@@ -56,7 +60,8 @@ std::optional<std::string> Adoption::obstacle(const StoredSet& set) const {
     if (set.expires <= p_.clock.now()) return "it ran out while the gateway was away";
     const auto& p = set.parameters;
     if (!p_.accesses.is_protected({p.gateway, p.port_ps}) || !p_.accesses.is_protected({p.gateway, p.port_pc}))
-        return fmt::format("the configuration has no protected ports {} and {} at {} any more", p.port_ps.value, p.port_pc.value, p.gateway.to_string());
+        return fmt::format("the configuration has no protected ports {} and {} at {} any more", p.port_ps.value,
+                           p.port_pc.value, p.gateway.to_string());
     return std::nullopt;
 }
 
@@ -81,8 +86,13 @@ Task<Result<void>> Adoption::match_kernel() {
         const auto four = xfrm::four_sas(set.parameters);
         for (std::size_t i = 0; i < four.size(); ++i)
             if ((place.seen & (1U << i)) != 0) stale_.push_back(four[i].id);
-        log::info("set-not-adopted", {{"impi", candidate.row.key.impi.value}, {"set", mark}, {"sas-in-kernel", std::popcount(place.seen)},
-                                      {"why", why ? *why : "some of its four SAs are gone from the kernel (expired, flushed or deleted by someone)"}});
+        log::info(
+            "set-not-adopted",
+            {{"impi", candidate.row.key.impi.value},
+             {"set", mark},
+             {"sas-in-kernel", std::popcount(place.seen)},
+             {"why",
+              why ? *why : "some of its four SAs are gone from the kernel (expired, flushed or deleted by someone)"}});
         candidate.has_lost_a_set = true;
         place.seen = 0;
     }
@@ -114,14 +124,16 @@ void Adoption::commit(const std::function<std::optional<sip::Flow>(sip::Connecti
             const auto& place = places_[stored.number.value];
             if (place.seen != kAllFour || &candidates_[place.candidate] != &candidate) continue;
             auto set = to_set(stored);
-            if (!set || !p_.spis.adopt((*set)->own_spis())) continue;  // two rows with one SPI: the second was tampered with
+            if (!set || !p_.spis.adopt((*set)->own_spis()))
+                continue;  // two rows with one SPI: the second was tampered with
             registration->sets.push_back(std::move(*set));
         }
         if (row.tls) {
             const auto flow = flow_of(row.tls->connection);
             auto binding = flow ? to_binding(*row.tls, *flow) : failure(Reaction::broken, "");
             if (!binding || row.expires <= p_.clock.now()) {
-                drop(row, flow ? "it ran out while the gateway was away" : "its TLS connection was not handed over by the process before");
+                drop(row, flow ? "it ran out while the gateway was away"
+                               : "its TLS connection was not handed over by the process before");
                 continue;
             }
             auto& added = p_.table.add(std::move(registration));

@@ -1,4 +1,5 @@
-// After a restart: the rows of the store against the SAs of the kernel. What matches lives on, what does not is removed on both sides.
+// After a restart: the rows of the store against the SAs of the kernel. What matches lives on, what does not is removed
+// on both sides.
 #pragma once
 
 #include <functional>
@@ -29,18 +30,19 @@ struct AdoptParts {
     const Clock& clock;
 };
 
-/// Used once, at start, in the order of its functions. Cost and memory grow with the number of rows and SAs alone: one pass over each.
+/// Used once, at start, in the order of its functions. Cost and memory grow with the number of rows and SAs alone: one
+/// pass over each.
 class Adoption {
 public:
     explicit Adoption(AdoptParts parts) : p_(parts) {}
 
     /// Takes one row of the store.
     void add(StoredRegistration row);
-    /// Asks the kernel for its SAs and deletes those of ours that no row explains or of which a sibling is missing: a set lives whole or
-    /// not at all. After this the kernel holds what the registrations need.
+    /// Asks the kernel for its SAs and deletes those of ours that no row explains or of which a sibling is missing: a
+    /// set lives whole or not at all. After this the kernel holds what the registrations need.
     Task<Result<void>> match_kernel();
-    /// Puts what is whole into the table, with its SPIs and numbers reserved and its lifetimes watched. No await: nobody sees a part.
-    /// `flow_of`: the open connection that was taken over, for a registration over TLS.
+    /// Puts what is whole into the table, with its SPIs and numbers reserved and its lifetimes watched. No await:
+    /// nobody sees a part. `flow_of`: the open connection that was taken over, for a registration over TLS.
     void commit(const std::function<std::optional<sip::Flow>(sip::ConnectionId)>& flow_of);
     /// Registrations that were dropped, for the store to forget.
     const std::vector<ContactKey>& dropped() const { return dropped_; }
@@ -57,8 +59,8 @@ private:
     };
     struct Place {
         std::size_t candidate = 0, set = 0;
-        std::uint8_t seen = 0;                 ///< a bit for each of the four SAs
-        std::chrono::seconds least_left{0};    ///< shortest life of the four in the kernel
+        std::uint8_t seen = 0;               ///< a bit for each of the four SAs
+        std::chrono::seconds least_left{0};  ///< shortest life of the four in the kernel
     };
     void see(const xfrm::SaReport& report);
     bool is_ours(const xfrm::SaReport& report) const;

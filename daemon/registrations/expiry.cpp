@@ -9,7 +9,8 @@
 
 namespace gmgate::daemon {
 
-Expiry::Expiry(const Config& config, Table& table, SaSets& sets, sip::Transports& transports, Counters& counters, const Clock& clock)
+Expiry::Expiry(const Config& config, Table& table, SaSets& sets, sip::Transports& transports, Counters& counters,
+               const Clock& clock)
     : config_(config), table_(table), sets_(sets), transports_(transports), counters_(counters), clock_(clock) {}
 
 void Expiry::watch(SetNumber number, TimePoint when) { due_.push({when, number}); }
@@ -30,17 +31,22 @@ Task<void> Expiry::run() {
 void Expiry::used(Registration& registration, SetNumber number) {
     if (!take_into_use(registration, number, clock_.now(), config_.timers.old_set)) return;
     table_.changed(registration.key);
-    log::info("set-taken-into-use", {{"impi", registration.key.impi.value}, {"set", number.value}, {"why", "the phone uses it"}});
+    log::info("set-taken-into-use",
+              {{"impi", registration.key.impi.value}, {"set", number.value}, {"why", "the phone uses it"}});
     for (const auto& set : registration.sets) watch(set->number, set->expires);
 }
 
-// Row "old set in use has <= 64*T1 left" of table C-44: the new set is taken into use although the UE has not used it yet.
+// Row "old set in use has <= 64*T1 left" of table C-44: the new set is taken into use although the UE has not used it
+// yet.
 void Expiry::prepare_handover(Registration& registration, const SaSet& set) {
     if (set.state != SetState::old || !set.in_use) return;
     for (const auto& other : registration.sets)
-        if (other->state == SetState::established && take_into_use(registration, other->number, clock_.now(), config_.timers.old_set)) {
+        if (other->state == SetState::established &&
+            take_into_use(registration, other->number, clock_.now(), config_.timers.old_set)) {
             table_.changed(registration.key);
-            log::info("set-taken-into-use", {{"impi", registration.key.impi.value}, {"set", other->number.value}, {"why", "the old set is about to expire"}});
+            log::info("set-taken-into-use", {{"impi", registration.key.impi.value},
+                                             {"set", other->number.value},
+                                             {"why", "the old set is about to expire"}});
             return;
         }
 }
@@ -50,13 +56,15 @@ void Expiry::sweep_contacts() {
         const auto key = due_contacts_.top().key;
         due_contacts_.pop();
         const auto* registration = table_.find(key);
-        if (!registration || !registration->tls) continue;  // the sets of an ipsec-3gpp registration are watched one by one
+        if (!registration || !registration->tls)
+            continue;  // the sets of an ipsec-3gpp registration are watched one by one
         if (registration->expires > clock_.now()) {
             watch(key, registration->expires);
             continue;
         }
         counters_.add(Counter::established_expired);
-        log::info("registration-expired", {{"impi", key.impi.value}, {"connection", registration->tls->flow.connection.value}});
+        log::info("registration-expired",
+                  {{"impi", key.impi.value}, {"connection", registration->tls->flow.connection.value}});
         const auto connection = registration->tls->flow.connection;
         table_.take(key);
         transports_.close(connection, false);
@@ -71,9 +79,11 @@ Task<void> Expiry::sweep() {
         const auto owner = table_.find_set(number);
         if (!owner.set) continue;
         const auto handover = owner.set->expires - config_.timers.old_set;
-        if (owner.registration && owner.set->state == SetState::old && owner.set->in_use && handover <= clock_.now()) prepare_handover(*owner.registration, *owner.set);
+        if (owner.registration && owner.set->state == SetState::old && owner.set->in_use && handover <= clock_.now())
+            prepare_handover(*owner.registration, *owner.set);
         if (owner.set->expires > clock_.now()) {
-            const bool waits_for_handover = owner.set->state == SetState::old && owner.set->in_use && handover > clock_.now();
+            const bool waits_for_handover =
+                owner.set->state == SetState::old && owner.set->in_use && handover > clock_.now();
             watch(number, waits_for_handover ? handover : owner.set->expires);
             continue;
         }
@@ -87,7 +97,9 @@ Task<void> Expiry::end_challenge(Impi impi, Address ue) {
     auto challenge = table_.take_challenge(impi, ue);
     if (!challenge->finished) {
         counters_.add(Counter::temporary_expired);
-        log::notice("challenge-expired", {{"impi", impi.value}, {"ue", ue.to_string()}, {"set", challenge->set->number.value},
+        log::notice("challenge-expired", {{"impi", impi.value},
+                                          {"ue", ue.to_string()},
+                                          {"set", challenge->set->number.value},
                                           {"why", "the phone did not answer the challenge over its SAs in time"}});
     }
     co_await sets_.remove(std::move(challenge->set));

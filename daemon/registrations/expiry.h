@@ -1,4 +1,5 @@
-// Ends what has run out: temporary sets, old sets, registrations. The kernel's own hard limits lie behind these as a safety net.
+// Ends what has run out: temporary sets, old sets, registrations. The kernel's own hard limits lie behind these as a
+// safety net.
 #pragma once
 
 #include <functional>
@@ -16,14 +17,17 @@ namespace gmgate::daemon {
 
 class Expiry {
 public:
-    Expiry(const Config& config, Table& table, SaSets& sets, sip::Transports& transports, Counters& counters, const Clock& clock);
+    Expiry(const Config& config, Table& table, SaSets& sets, sip::Transports& transports, Counters& counters,
+           const Clock& clock);
 
-    /// Looks at a set at `when`; call it whenever a set's `expires` was set or shortened. A later `expires` is noticed by itself.
+    /// Looks at a set at `when`; call it whenever a set's `expires` was set or shortened. A later `expires` is noticed
+    /// by itself.
     void watch(SetNumber number, TimePoint when);
     /// The same for a registration over TLS, which has no sets.
     void watch(const ContactKey& key, TimePoint when);
-    /// Row "message over the established-not-yet-used set" of table C-44: a message that came over a set tells that the phone uses it.
-    /// Not for retransmissions of the REGISTER that established it: a phone that repeats it has not seen the 200 yet.
+    /// Row "message over the established-not-yet-used set" of table C-44: a message that came over a set tells that the
+    /// phone uses it. Not for retransmissions of the REGISTER that established it: a phone that repeats it has not seen
+    /// the 200 yet.
     void used(Registration& registration, SetNumber number);
     /// Runs until the executor stops: once a second everything that is due.
     Task<void> run();

@@ -7,7 +7,8 @@
 
 namespace gmgate::daemon {
 
-Keeper::Keeper(asio::any_io_executor executor, Table& table, Store& store) : executor_(std::move(executor)), table_(table), store_(store) {
+Keeper::Keeper(asio::any_io_executor executor, Table& table, Store& store)
+    : executor_(std::move(executor)), table_(table), store_(store) {
     table_.on_change([this](const ContactKey& key) { changed(key); });
 }
 

@@ -23,8 +23,14 @@ bool owns(const SaSet& set, const xfrm::SaId& id) {
 
 }  // namespace
 
-KernelWatch::KernelWatch(asio::any_io_executor executor, const AccessMap& accesses, Table& table, SaSets& sets, xfrm::Kernel& kernel, Counters& counters)
-    : executor_(std::move(executor)), accesses_(accesses), table_(table), sets_(sets), kernel_(kernel), counters_(counters) {}
+KernelWatch::KernelWatch(asio::any_io_executor executor, const AccessMap& accesses, Table& table, SaSets& sets,
+                         xfrm::Kernel& kernel, Counters& counters)
+    : executor_(std::move(executor)),
+      accesses_(accesses),
+      table_(table),
+      sets_(sets),
+      kernel_(kernel),
+      counters_(counters) {}
 
 void KernelWatch::event(const xfrm::KernelEvent& event) {
     using Kind = xfrm::KernelEvent::Kind;
@@ -37,23 +43,28 @@ void KernelWatch::event(const xfrm::KernelEvent& event) {
             if (const auto* set = live()) spawn(executor_, extend(set->number), "extend");
             return;
         case Kind::hard_expired:
-            if (const auto* set = live()) spawn(executor_, set_lost(set->number, "the kernel says that its lifetime is over, before ours was"), "set_lost");
+            if (const auto* set = live())
+                spawn(executor_, set_lost(set->number, "the kernel says that its lifetime is over, before ours was"),
+                      "set_lost");
             return;
         case Kind::sa_deleted:
-            if (const auto* set = live()) spawn(executor_, set_lost(set->number, "somebody else deleted an SA of it"), "set_lost");
+            if (const auto* set = live())
+                spawn(executor_, set_lost(set->number, "somebody else deleted an SA of it"), "set_lost");
             return;
-        case Kind::sas_flushed: return want_audit("somebody else flushed the SAs of this network namespace");
+        case Kind::sas_flushed:
+            return want_audit("somebody else flushed the SAs of this network namespace");
         case Kind::policy_deleted:
             if (is_guard(event.guard)) guards_gone("somebody else deleted a guard policy");
             return;
         case Kind::policy_replaced:
             if (is_guard(event.guard)) guards_gone("somebody else replaced a guard policy");
             return;
-        case Kind::policies_flushed: return guards_gone("somebody else flushed the policies of this network namespace");
+        case Kind::policies_flushed:
+            return guards_gone("somebody else flushed the policies of this network namespace");
         case Kind::events_lost:
             counters_.add(Counter::kernel_events_lost);
-            // Also after a restart of the engine. Nothing is known to be missing: what has to be sent is sent while the guards are looked at, for an
-            // answer that does not leave now is lost to a phone on TCP.
+            // Also after a restart of the engine. Nothing is known to be missing: what has to be sent is sent while the
+            // guards are looked at, for an answer that does not leave now is lost to a phone on TCP.
             guards_wanted_ = true;
             want_audit("events of the kernel were lost");
             return;
@@ -70,7 +81,8 @@ void KernelWatch::want_audit(const char* why) {
 
 void KernelWatch::guards_gone(const char* why) {
     guards_wanted_ = true;
-    if (!std::exchange(guards_missing_, true)) log::error("guards-missing", {{"why", why}, {"until", "they stand again nothing leaves a protected port"}});
+    if (!std::exchange(guards_missing_, true))
+        log::error("guards-missing", {{"why", why}, {"until", "they stand again nothing leaves a protected port"}});
     start_if_idle();
 }
 
@@ -137,7 +149,8 @@ Task<Result<void>> KernelWatch::audit() {
     co_return Result<void>{};
 }
 
-// Only our own timers end a set; a soft limit is a reminder that the kernel's is nearer than ours, as after a step of the clock.
+// Only our own timers end a set; a soft limit is a reminder that the kernel's is nearer than ours, as after a step of
+// the clock.
 Task<void> KernelWatch::extend(SetNumber number) {
     const auto* set = table_.find_set(number).set;
     if (!set) co_return;
@@ -151,8 +164,11 @@ Task<void> KernelWatch::set_lost(SetNumber number, std::string why) {
     if (!owner.set) co_return;  // four events, one set
     counters_.add(Counter::sa_lost);
     const auto& impi = owner.challenge ? owner.challenge->impi : owner.registration->key.impi;
-    log::warning("sa-lost", {{"impi", impi.value}, {"ue", owner.set->parameters.ue.to_string()}, {"set", number.value},
-                             {"state", to_string(owner.set->state)}, {"why", why}});
+    log::warning("sa-lost", {{"impi", impi.value},
+                             {"ue", owner.set->parameters.ue.to_string()},
+                             {"set", number.value},
+                             {"state", to_string(owner.set->state)},
+                             {"why", why}});
     std::unique_ptr<SaSet> set;
     if (owner.challenge) {
         const auto key = std::pair{owner.challenge->impi, owner.challenge->ue};
@@ -162,7 +178,10 @@ Task<void> KernelWatch::set_lost(SetNumber number, std::string why) {
         set = table_.take_set(registration, number);
         ++registration.generation;
         if (registration.sets.empty()) {
-            if (!registration.ended) log::notice("registration-ended", {{"impi", registration.key.impi.value}, {"set", number.value}, {"why", why + "; the phone must register again"}});
+            if (!registration.ended)
+                log::notice("registration-ended", {{"impi", registration.key.impi.value},
+                                                   {"set", number.value},
+                                                   {"why", why + "; the phone must register again"}});
             table_.take(ContactKey{registration.key});
         } else if (set->in_use) {
             registration.sets.back()->in_use = true;  // the newest one carries outbound traffic from now on
@@ -184,7 +203,8 @@ void KernelWatch::address_changed(const Address& address, bool is_usable, const 
     } else {
         table_.suspend(address);
         counters_.add(Counter::address_lost);
-        log::error("access-address-gone", {{"address", address.to_string()}, {"registrations", registrations}, {"why", why}});
+        log::error("access-address-gone",
+                   {{"address", address.to_string()}, {"registrations", registrations}, {"why", why}});
     }
 }
 

@@ -1,5 +1,6 @@
-// Keeps the table true to the kernel: SAs that expired or that somebody else deleted, policies that are gone, access addresses that come
-// and go. The events come from xfrm::Monitor and xfrm::AddressWatch in main; a test calls the same functions.
+// Keeps the table true to the kernel: SAs that expired or that somebody else deleted, policies that are gone, access
+// addresses that come and go. The events come from xfrm::Monitor and xfrm::AddressWatch in main; a test calls the same
+// functions.
 #pragma once
 
 #include <string>
@@ -18,19 +19,23 @@
 
 namespace gmgate::daemon {
 
-/// A set is ours and wanted as long as it is in the table: SaSets removes SAs only of sets that have left it, so an event about a set in
-/// the table is somebody else's doing. Its keys are gone and a re-added SA would replay, so the set ends, and with its last one the
-/// registration. All functions run on the loop; what has to ask the kernel goes on in a coroutine of its own.
+/// A set is ours and wanted as long as it is in the table: SaSets removes SAs only of sets that have left it, so an
+/// event about a set in the table is somebody else's doing. Its keys are gone and a re-added SA would replay, so the
+/// set ends, and with its last one the registration. All functions run on the loop; what has to ask the kernel goes on
+/// in a coroutine of its own.
 class KernelWatch {
 public:
-    KernelWatch(asio::any_io_executor executor, const AccessMap& accesses, Table& table, SaSets& sets, xfrm::Kernel& kernel, Counters& counters);
+    KernelWatch(asio::any_io_executor executor, const AccessMap& accesses, Table& table, SaSets& sets,
+                xfrm::Kernel& kernel, Counters& counters);
 
     void event(const xfrm::KernelEvent& event);
     /// An access address has gone or come back: its registrations are suspended (Table::suspend) until it is back.
     void address_changed(const Address& address, bool is_usable, const std::string& why);
-    /// False from the moment that a guard policy is known to be missing until it stands again: nothing may leave a protected port then.
+    /// False from the moment that a guard policy is known to be missing until it stands again: nothing may leave a
+    /// protected port then.
     bool guards_stand() const { return !guards_missing_; }
-    /// Compares every set that is in the table now with a dump, and ends those of which an SA is missing. Also from outside, as an audit.
+    /// Compares every set that is in the table now with a dump, and ends those of which an SA is missing. Also from
+    /// outside, as an audit.
     Task<Result<void>> audit();
     /// True while something is still being put right.
     bool is_busy() const { return is_running_; }

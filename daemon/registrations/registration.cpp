@@ -4,9 +4,12 @@ namespace gmgate::daemon {
 
 std::string_view to_string(SetState state) {
     switch (state) {
-        case SetState::temporary: return "temporary";
-        case SetState::established: return "established";
-        case SetState::old: return "old";
+        case SetState::temporary:
+            return "temporary";
+        case SetState::established:
+            return "established";
+        case SetState::old:
+            return "old";
     }
     return "?";
 }

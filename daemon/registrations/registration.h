@@ -8,8 +8,8 @@
 
 #include "base/clock.h"
 #include "base/types.h"
-#include "sip/transport/door.h"
 #include "sip/message/sec_agree.h"
+#include "sip/transport/door.h"
 #include "sip/transport/transport.h"
 #include "xfrm/sa.h"
 #include "xfrm/spi_pool.h"
@@ -25,10 +25,10 @@ struct SaSet {
     SetNumber number;
     SetState state = SetState::temporary;
     xfrm::SetParameters parameters;
-    std::string security_server;       ///< value of the header sent in the 401; what Security-Verify must equal
-    sip::SecurityList security_client; ///< what came in the REGISTER that was challenged (B-63)
+    std::string security_server;        ///< value of the header sent in the 401; what Security-Verify must equal
+    sip::SecurityList security_client;  ///< what came in the REGISTER that was challenged (B-63)
     TimePoint expires{};
-    bool in_use = false;               ///< outbound traffic goes over it (C-43)
+    bool in_use = false;  ///< outbound traffic goes over it (C-43)
 
     Endpoint ue_client() const { return {parameters.ue, parameters.port_uc}; }
     Endpoint ue_server() const { return {parameters.ue, parameters.port_us}; }
@@ -45,45 +45,50 @@ struct ContactKey {
     friend auto operator<=>(const ContactKey&, const ContactKey&) = default;
 };
 
-/// An authentication in progress, for one (IMPI, UE address). It cannot disturb a registration: only its 200 makes it one (B-58).
+/// An authentication in progress, for one (IMPI, UE address). It cannot disturb a registration: only its 200 makes it
+/// one (B-58).
 struct Challenge {
     Impi impi;
     Address ue;
     ContactKey contact;
     std::unique_ptr<SaSet> set;
-    std::optional<SetNumber> came_over;  ///< the established or old set that carried the first REGISTER; none: it came unprotected
-    std::string nonce;                   ///< of the core's 401: by it the phone's report of a failure names this challenge (B-42)
-    std::string token;                   ///< of the Path that the core saw in the first REGISTER
-    sip::OwnerId phone;                  ///< set by the table: owner of the doors that its SAs make
-    bool finished = false;               ///< answered finally: the set only waits until retransmissions are over
+    std::optional<SetNumber>
+        came_over;          ///< the established or old set that carried the first REGISTER; none: it came unprotected
+    std::string nonce;      ///< of the core's 401: by it the phone's report of a failure names this challenge (B-42)
+    std::string token;      ///< of the Path that the core saw in the first REGISTER
+    sip::OwnerId phone;     ///< set by the table: owner of the doors that its SAs make
+    bool finished = false;  ///< answered finally: the set only waits until retransmissions are over
 };
 
 /// The TLS connection of a contact (B-94): the only one over which its user is served.
 struct TlsBinding {
     sip::Flow flow;
-    sip::SecurityList security_client, security_verify;  ///< of the authenticated REGISTER; empty: TLS before any agreement (G-28)
+    sip::SecurityList security_client,
+        security_verify;  ///< of the authenticated REGISTER; empty: TLS before any agreement (G-28)
 };
 
 /// A registered contact: protected by sets of SAs or by one TLS connection, never both.
 struct Registration {
     ContactKey key;
-    std::string token;                           ///< unforgeable user part of our URI in Path and Record-Route
-    std::vector<std::unique_ptr<SaSet>> sets;    ///< at most two, newest last: with a temporary set three per contact (B-22)
-    std::optional<TlsBinding> tls;               ///< bound TLS connection (mechanism tls)
-    std::vector<Impu> impus;                     ///< P-Associated-URI in order, first = default IMPU; else the To URI
-    std::vector<std::string> service_route;      ///< name-addr values in order
+    std::string token;  ///< unforgeable user part of our URI in Path and Record-Route
+    std::vector<std::unique_ptr<SaSet>>
+        sets;                       ///< at most two, newest last: with a temporary set three per contact (B-22)
+    std::optional<TlsBinding> tls;  ///< bound TLS connection (mechanism tls)
+    std::vector<Impu> impus;        ///< P-Associated-URI in order, first = default IMPU; else the To URI
+    std::vector<std::string> service_route;  ///< name-addr values in order
     std::string contact_uri;
-    std::string realm_id;                        ///< sip-interface
+    std::string realm_id;                            ///< sip-interface
     sip::Transport transport = sip::Transport::udp;  ///< that the REGISTER came over
     TimePoint expires{};
-    sip::OwnerId phone;                          ///< set by the table: owner of its doors, one for all of a device
-    std::uint64_t generation = 0;                ///< grows with every change; re-checked after each co_await
-    bool ended = false;                          ///< de-registered: its sets only wait until the last answer is surely out
+    sip::OwnerId phone;            ///< set by the table: owner of its doors, one for all of a device
+    std::uint64_t generation = 0;  ///< grows with every change; re-checked after each co_await
+    bool ended = false;            ///< de-registered: its sets only wait until the last answer is surely out
 
     /// The set that outbound requests use; null for a registration over TLS.
     const SaSet* outbound() const;
     SaSet* find(SetNumber number);
-    /// Our end as the phone reaches it: port_ps of the set in use, or the port of its TLS connection; nullopt when there is neither.
+    /// Our end as the phone reaches it: port_ps of the set in use, or the port of its TLS connection; nullopt when
+    /// there is neither.
     std::optional<Endpoint> reached_at() const;
 };
 

@@ -8,8 +8,15 @@
 
 namespace gmgate::daemon {
 
-SaSets::SaSets(const Config& config, Table& table, xfrm::Kernel& kernel, xfrm::SpiPool& spis, sip::Transports& transports, Counters& counters, const Clock& clock)
-    : config_(config), table_(table), kernel_(kernel), spis_(spis), transports_(transports), counters_(counters), clock_(clock) {}
+SaSets::SaSets(const Config& config, Table& table, xfrm::Kernel& kernel, xfrm::SpiPool& spis,
+               sip::Transports& transports, Counters& counters, const Clock& clock)
+    : config_(config),
+      table_(table),
+      kernel_(kernel),
+      spis_(spis),
+      transports_(transports),
+      counters_(counters),
+      clock_(clock) {}
 
 std::optional<Port> SaSets::choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const {
     if (wish.port_ps) return wish.port_ps;
@@ -28,29 +35,49 @@ std::optional<Port> SaSets::choose_client_port(const SetWish& wish, const ImsAka
     return std::nullopt;
 }
 
-Result<std::unique_ptr<SaSet>> SaSets::reserve(const SetWish& wish, const ImsAkaProfile& profile, bool strict_collision) {
-    if (table_.sets_at(wish.ue) >= config_.limits.sets_per_address) return failure(Reaction::exhausted, "too many sets of SAs for this UE address");
-    if (wish.port_ps && table_.uses_client_port(wish.ue, wish.port_uc, {wish.gateway, *wish.port_ps}))  // B-17, B-22: port_uc shall change
+Result<std::unique_ptr<SaSet>> SaSets::reserve(const SetWish& wish, const ImsAkaProfile& profile,
+                                               bool strict_collision) {
+    if (table_.sets_at(wish.ue) >= config_.limits.sets_per_address)
+        return failure(Reaction::exhausted, "too many sets of SAs for this UE address");
+    if (wish.port_ps && table_.uses_client_port(wish.ue, wish.port_uc,
+                                                {wish.gateway, *wish.port_ps}))  // B-17, B-22: port_uc shall change
         return failure(Reaction::refused, "the phone's new Security-Client keeps the client port of a live set");
     const auto port_ps = choose_server_port(wish, profile);
-    if (!port_ps) return failure(Reaction::exhausted, "the UE's address and client port are in use on every protected server port");
+    if (!port_ps)
+        return failure(Reaction::exhausted,
+                       "the UE's address and client port are in use on every protected server port");
     if (*port_ps != wish.port_ps.value_or(profile.protected_server_ports.front())) {
         counters_.add(Counter::port_collision);
-        if (strict_collision) return failure(Reaction::refused, "the UE's address and client port belong to a live registration");
+        if (strict_collision)
+            return failure(Reaction::refused, "the UE's address and client port belong to a live registration");
     }
     const auto port_pc = choose_client_port(wish, profile);
-    if (!port_pc) return failure(Reaction::exhausted, "no protected client port is left for this UE address and port; configure more");
+    if (!port_pc)
+        return failure(Reaction::exhausted,
+                       "no protected client port is left for this UE address and port; configure more");
     const auto spis = spis_.take(wish.spi_uc, wish.spi_us);
     if (!spis) return std::unexpected(spis.error());
     auto set = std::make_unique<SaSet>();
     set->number = table_.next_number(config_.xfrm.mark_mask);
-    set->parameters = {.ue = wish.ue, .gateway = wish.gateway, .port_uc = wish.port_uc, .port_us = wish.port_us, .port_pc = *port_pc, .port_ps = *port_ps,
-                       .spi_uc = wish.spi_uc, .spi_us = wish.spi_us, .spi_pc = spis->spi_pc, .spi_ps = spis->spi_ps, .algorithms = wish.algorithms};
+    set->parameters = {.ue = wish.ue,
+                       .gateway = wish.gateway,
+                       .port_uc = wish.port_uc,
+                       .port_us = wish.port_us,
+                       .port_pc = *port_pc,
+                       .port_ps = *port_ps,
+                       .spi_uc = wish.spi_uc,
+                       .spi_us = wish.spi_us,
+                       .spi_pc = spis->spi_pc,
+                       .spi_ps = spis->spi_ps,
+                       .algorithms = wish.algorithms};
     return set;
 }
 
 xfrm::SetRequest SaSets::request_for(const SaSet& set, xfrm::EspKeys keys) const {
-    return {.parameters = set.parameters, .keys = std::move(keys), .mark = Mark{set.number.value}, .lifetime = config_.timers.reg_await_auth + config_.timers.kernel_margin};
+    return {.parameters = set.parameters,
+            .keys = std::move(keys),
+            .mark = Mark{set.number.value},
+            .lifetime = config_.timers.reg_await_auth + config_.timers.kernel_margin};
 }
 
 Task<Result<std::unique_ptr<SaSet>>> SaSets::install(std::unique_ptr<SaSet> set, xfrm::EspKeys keys) {
@@ -67,12 +94,14 @@ Task<Result<std::unique_ptr<SaSet>>> SaSets::install(std::unique_ptr<SaSet> set,
 }
 
 Task<Result<void>> SaSets::extend(xfrm::SetParameters parameters, TimePoint expires) {
-    const auto lifetime = std::chrono::duration_cast<std::chrono::seconds>(expires - clock_.now()) + config_.timers.kernel_margin;
+    const auto lifetime =
+        std::chrono::duration_cast<std::chrono::seconds>(expires - clock_.now()) + config_.timers.kernel_margin;
     co_return co_await kernel_.extend_set(std::move(parameters), lifetime);
 }
 
 Task<void> SaSets::remove(std::unique_ptr<SaSet> set) {
-    for (const auto& [local, remote] : {std::pair{set->gateway_server(), set->ue_client()}, std::pair{set->gateway_client(), set->ue_server()}})
+    for (const auto& [local, remote] :
+         {std::pair{set->gateway_server(), set->ue_client()}, std::pair{set->gateway_client(), set->ue_server()}})
         if (const auto flow = transports_.find_connection(local, remote)) transports_.close(flow->connection, true);
     if (on_unanswered_ && set->state == SetState::temporary) {
         auto reports = co_await kernel_.report_set(set->parameters);
@@ -81,7 +110,9 @@ Task<void> SaSets::remove(std::unique_ptr<SaSet> set) {
     transports_.flush();  // what was said over it last leaves before its SAs go
     const auto removed = co_await kernel_.remove_set(set->parameters);
     if (!removed) {
-        log::error("sa-remove-failed", {{"set", set->number.value}, {"ue", set->parameters.ue.to_string()}, {"reason", removed.error().text}});
+        log::error(
+            "sa-remove-failed",
+            {{"set", set->number.value}, {"ue", set->parameters.ue.to_string()}, {"reason", removed.error().text}});
         leftovers_.push_back(set->parameters);
         co_return;
     }
@@ -103,7 +134,11 @@ Task<void> SaSets::remove_leftovers() {
 }
 
 sip::Flow SaSets::udp_flow(const SaSet& set) {
-    return {.transport = sip::Transport::udp, .local = set.gateway_client(), .remote = set.ue_server(), .connection = {}, .mark = {}};
+    return {.transport = sip::Transport::udp,
+            .local = set.gateway_client(),
+            .remote = set.ue_server(),
+            .connection = {},
+            .mark = {}};
 }
 
 bool take_into_use(Registration& registration, SetNumber number, TimePoint now, std::chrono::seconds grace) {

@@ -1,5 +1,5 @@
-// The life of a set of SAs (TS 33.203 §7.4, table C-44): ports and SPIs chosen, installed in the kernel, taken into use, extended,
-// and removed with everything that hangs on it.
+// The life of a set of SAs (TS 33.203 §7.4, table C-44): ports and SPIs chosen, installed in the kernel, taken into
+// use, extended, and removed with everything that hangs on it.
 #pragma once
 
 #include <functional>
@@ -31,21 +31,25 @@ struct SetWish {
 
 class SaSets {
 public:
-    SaSets(const Config& config, Table& table, xfrm::Kernel& kernel, xfrm::SpiPool& spis, sip::Transports& transports, Counters& counters, const Clock& clock);
+    SaSets(const Config& config, Table& table, xfrm::Kernel& kernel, xfrm::SpiPool& spis, sip::Transports& transports,
+           Counters& counters, const Clock& clock);
 
-    /// Chooses port_ps, a port_pc that no set of this (UE address, port_us) uses, and two SPIs (B-11, B-17, B-22). They stay reserved
-    /// until the set is removed. Errors: Reaction::exhausted (limits, no port left), Reaction::refused (collision, strict mode).
+    /// Chooses port_ps, a port_pc that no set of this (UE address, port_us) uses, and two SPIs (B-11, B-17, B-22). They
+    /// stay reserved until the set is removed. Errors: Reaction::exhausted (limits, no port left), Reaction::refused
+    /// (collision, strict mode).
     Result<std::unique_ptr<SaSet>> reserve(const SetWish& wish, const ImsAkaProfile& profile, bool strict_collision);
-    /// Installs a reserved set in the kernel with the lifetime of a temporary set. On failure the kernel holds none of its SAs and the
-    /// reservation is given back.
+    /// Installs a reserved set in the kernel with the lifetime of a temporary set. On failure the kernel holds none of
+    /// its SAs and the reservation is given back.
     Task<Result<std::unique_ptr<SaSet>>> install(std::unique_ptr<SaSet> set, xfrm::EspKeys keys);
     /// The same set with a longer life, in the kernel and here; a lifetime is never decreased (B-51).
     Task<Result<void>> extend(xfrm::SetParameters parameters, TimePoint expires);
-    /// Closes its connections, deletes the SAs, gives SPIs back. The set is out of the table already. What the kernel does not delete
-    /// keeps its SPIs and is tried again by remove_leftovers().
+    /// Closes its connections, deletes the SAs, gives SPIs back. The set is out of the table already. What the kernel
+    /// does not delete keeps its SPIs and is tried again by remove_leftovers().
     Task<void> remove(std::unique_ptr<SaSet> set);
     /// Gets the kernel's last counters of each temporary set that ends, before its SAs go.
-    void on_unanswered(std::function<void(const SaSet&, std::vector<xfrm::SaReport>)> handler) { on_unanswered_ = std::move(handler); }
+    void on_unanswered(std::function<void(const SaSet&, std::vector<xfrm::SaReport>)> handler) {
+        on_unanswered_ = std::move(handler);
+    }
     /// Deletes what an earlier remove() could not; called once a second.
     Task<void> remove_leftovers();
     std::size_t leftovers() const { return leftovers_.size(); }
@@ -69,7 +73,8 @@ private:
     std::vector<xfrm::SetParameters> leftovers_;
 };
 
-/// Row "message over the established-not-yet-used set" (C-43): takes it into use and cuts the old ones to `grace`. True when it did.
+/// Row "message over the established-not-yet-used set" (C-43): takes it into use and cuts the old ones to `grace`. True
+/// when it did.
 bool take_into_use(Registration& registration, SetNumber number, TimePoint now, std::chrono::seconds grace);
 
 }  // namespace gmgate::daemon

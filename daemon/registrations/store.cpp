@@ -22,7 +22,8 @@ using Done = std::move_only_function<void(Result<void>)>;
 }  // namespace
 
 struct Store::State : std::enable_shared_from_this<Store::State> {
-    State(asio::any_io_executor e, std::size_t l, std::unique_ptr<StoreFile> f) : executor(std::move(e)), limit(l), file(std::move(f)) {}
+    State(asio::any_io_executor e, std::size_t l, std::unique_ptr<StoreFile> f)
+        : executor(std::move(e)), limit(l), file(std::move(f)) {}
 
     struct Pending {
         std::optional<StoredRegistration> row;
@@ -47,7 +48,8 @@ struct Store::State : std::enable_shared_from_this<Store::State> {
     std::thread writer;
 };
 
-Store::Store(asio::any_io_executor executor, const StoreConfig& config, Counters& counters) : executor_(std::move(executor)), config_(config), counters_(counters) {}
+Store::Store(asio::any_io_executor executor, const StoreConfig& config, Counters& counters)
+    : executor_(std::move(executor)), config_(config), counters_(counters) {}
 
 Store::~Store() { close(); }
 
@@ -55,7 +57,8 @@ void Store::on_gap(std::function<void()> handler) { gap_handler_ = std::move(han
 
 Result<void> Store::open(const std::string& boot_id, int lock) {
     if (!config_.is_kept) {
-        log::notice("store-in-memory", {{"why", "[store] mode = \"memory\": a restart of the gateway loses its registrations"}});
+        log::notice("store-in-memory",
+                    {{"why", "[store] mode = \"memory\": a restart of the gateway loses its registrations"}});
         return {};
     }
     StoreOpening opening;
@@ -63,11 +66,16 @@ Result<void> Store::open(const std::string& boot_id, int lock) {
     if (!file) return std::unexpected(file.error());
     if (!opening.set_aside.empty()) {
         counters_.add(Counter::store_set_aside);
-        log::error("store-set-aside", {{"file", config_.file}, {"now", opening.set_aside}, {"why", "it cannot be read; a new one was begun, and the phones register anew"}});
+        log::error("store-set-aside",
+                   {{"file", config_.file},
+                    {"now", opening.set_aside},
+                    {"why", "it cannot be read; a new one was begun, and the phones register anew"}});
     }
     if (opening.lost_rows != 0) {
         counters_.add(Counter::registrations_lost_by_reboot, opening.lost_rows);
-        log::notice("registrations-lost", {{"count", opening.lost_rows}, {"why", "the machine was booted since: the kernel's SAs are gone, and the phones register anew"}});
+        log::notice("registrations-lost",
+                    {{"count", opening.lost_rows},
+                     {"why", "the machine was booted since: the kernel's SAs are gone, and the phones register anew"}});
     }
     state_ = std::make_shared<State>(executor_, config_.queue, std::move(*file));
     state_->owner = this;
@@ -81,12 +89,17 @@ Result<void> Store::load(const std::function<void(StoredRegistration)>& each) {
         const auto aside = state_->file->begin_anew();
         if (!aside) return std::unexpected(aside.error());
         counters_.add(Counter::store_set_aside);
-        log::error("store-set-aside", {{"file", config_.file}, {"now", *aside}, {"why", loaded.error().text + "; what could be read of it is used, the rest registers anew"}});
+        log::error("store-set-aside",
+                   {{"file", config_.file},
+                    {"now", *aside},
+                    {"why", loaded.error().text + "; what could be read of it is used, the rest registers anew"}});
         state_->has_gap = true;  // what was read is written again
     } else if (!loaded) {
         return std::unexpected(loaded.error());
     } else if (*loaded != 0) {
-        log::warning("store-rows-senseless", {{"count", *loaded}, {"file", config_.file}, {"why", "their values are out of range; their phones register anew"}});
+        log::warning("store-rows-senseless", {{"count", *loaded},
+                                              {"file", config_.file},
+                                              {"why", "their values are out of range; their phones register anew"}});
     }
     state_->writer = std::thread([state = state_] { state->run(); });
     return {};
@@ -114,13 +127,16 @@ Task<Result<void>> Store::save(StoredRegistration row) {
     auto start = [this](auto handler, StoredRegistration saved) {
         // The work guard keeps the loop alive while the row is on its way through the other thread.
         auto resume = std::make_shared<std::move_only_function<void(Result<void>)>>(
-            [then = std::move(handler), work = asio::make_work_guard(executor_)](Result<void> result) mutable { then(std::move(result)); });
+            [then = std::move(handler), work = asio::make_work_guard(executor_)](Result<void> result) mutable {
+                then(std::move(result));
+            });
         ContactKey key = saved.key;
         StoreChange change{std::move(key), std::move(saved)};
         const auto queued = enqueue(std::move(change), [resume](Result<void> result) { (*resume)(std::move(result)); });
         if (!queued) asio::post(executor_, [resume, queued] { (*resume)(queued); });
     };
-    co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<void>)>(std::move(start), asio::use_awaitable, std::move(row));
+    co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<void>)>(
+        std::move(start), asio::use_awaitable, std::move(row));
 }
 
 void Store::put(StoredRegistration row) {
@@ -161,7 +177,8 @@ void Store::close() {
     state_.reset();
 }
 
-// --------------------------------------------------------------------------------------------------------------- the writer thread
+// --------------------------------------------------------------------------------------------------------------- the
+// writer thread
 
 void Store::State::run() {
     std::unique_lock lock(mutex);
@@ -176,12 +193,16 @@ void Store::State::run() {
         const std::size_t rows = batch.size();
         auto done = write(batch, result);
         report(result, rows);
-        for (auto& one : done) asio::post(executor, [then = std::move(one), result]() mutable { then(std::move(result)); });
+        for (auto& one : done)
+            asio::post(executor, [then = std::move(one), result]() mutable { then(std::move(result)); });
         lock.lock();
         busy = false;
         failing = !result;
         if (!result) keep_failed(std::move(batch));
-        else if (std::exchange(has_gap, false)) tell([](Store& store) { if (store.gap_handler_) store.gap_handler_(); });
+        else if (std::exchange(has_gap, false))
+            tell([](Store& store) {
+                if (store.gap_handler_) store.gap_handler_();
+            });
         idle.notify_all();
     }
 }
@@ -202,7 +223,8 @@ std::vector<Done> Store::State::write(Queue& batch, Result<void>& result) {
             const auto path = file->path();
             tell([path, where = *aside, reason](Store& store) {
                 store.counters_.add(Counter::store_set_aside);
-                log::error("store-set-aside", {{"file", path}, {"now", where}, {"why", reason + "; a new one was begun"}});
+                log::error("store-set-aside",
+                           {{"file", path}, {"now", where}, {"why", reason + "; a new one was begun"}});
             });
             {
                 const std::lock_guard guard(mutex);
@@ -219,7 +241,12 @@ void Store::State::report(const Result<void>& result, std::size_t rows) {
     tell([result, rows, begins, ends](Store& store) {
         if (result) store.counters_.add(Counter::store_written, rows);
         else store.counters_.add(Counter::store_failed);
-        if (begins) log::error("store-write-failed", {{"reason", result.error().text}, {"why", "registrations go on in memory; a restart now would lose those that changed. Tried again every second"}});
+        if (begins)
+            log::error(
+                "store-write-failed",
+                {{"reason", result.error().text},
+                 {"why",
+                  "registrations go on in memory; a restart now would lose those that changed. Tried again every second"}});
         if (ends) log::notice("store-writes-again", {{"rows", rows}});
     });
 }

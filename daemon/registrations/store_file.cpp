@@ -33,7 +33,9 @@ CREATE TABLE sa_set (
 
 class Statement {
 public:
-    Statement(sqlite3* db, const char* sql) { sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, &handle_, nullptr); }
+    Statement(sqlite3* db, const char* sql) {
+        sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, &handle_, nullptr);
+    }
     ~Statement() { sqlite3_finalize(handle_); }
     Statement(const Statement&) = delete;
     Statement& operator=(const Statement&) = delete;
@@ -66,7 +68,8 @@ public:
     std::int64_t number(int column) const { return sqlite3_column_int64(handle_, column); }
     std::string text(int column) const {
         const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(handle_, column));
-        return bytes ? std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(handle_, column))) : std::string{};
+        return bytes ? std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(handle_, column)))
+                     : std::string{};
     }
     bool is_null(int column) const { return sqlite3_column_type(handle_, column) == SQLITE_NULL; }
 
@@ -75,8 +78,12 @@ private:
     int index_ = 0;
 };
 
-std::int64_t nanoseconds_of(TimePoint time) { return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count(); }
-TimePoint time_of(std::int64_t nanoseconds) { return TimePoint{std::chrono::duration_cast<TimePoint::duration>(std::chrono::nanoseconds{nanoseconds})}; }
+std::int64_t nanoseconds_of(TimePoint time) {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
+}
+TimePoint time_of(std::int64_t nanoseconds) {
+    return TimePoint{std::chrono::duration_cast<TimePoint::duration>(std::chrono::nanoseconds{nanoseconds})};
+}
 
 template <class Range, class Text>
 std::string joined(const Range& range, const Text& text_of) {
@@ -103,13 +110,22 @@ std::optional<StoredSet> read_set(const Statement& s) {
     const auto ue = Address::parse(s.text(4)), gateway = Address::parse(s.text(5));
     const auto state = s.number(3);
     const auto alg = s.number(14), ealg = s.number(15);
-    if (!ue || !gateway || state < 0 || state > 2 || alg < 0 || alg > 3 || ealg < 0 || ealg > 3 || s.number(2) <= 0) return std::nullopt;
+    if (!ue || !gateway || state < 0 || state > 2 || alg < 0 || alg > 3 || ealg < 0 || ealg > 3 || s.number(2) <= 0)
+        return std::nullopt;
     const auto port = [&](int column) { return Port{static_cast<std::uint16_t>(s.number(column))}; };
     const auto spi = [&](int column) { return Spi{static_cast<std::uint32_t>(s.number(column))}; };
     set.number = SetNumber{static_cast<std::uint32_t>(s.number(2))};
     set.state = static_cast<SetState>(state);
-    set.parameters = {.ue = *ue, .gateway = *gateway, .port_uc = port(6), .port_us = port(7), .port_pc = port(8), .port_ps = port(9),
-                      .spi_uc = spi(10), .spi_us = spi(11), .spi_pc = spi(12), .spi_ps = spi(13),
+    set.parameters = {.ue = *ue,
+                      .gateway = *gateway,
+                      .port_uc = port(6),
+                      .port_us = port(7),
+                      .port_pc = port(8),
+                      .port_ps = port(9),
+                      .spi_uc = spi(10),
+                      .spi_us = spi(11),
+                      .spi_pc = spi(12),
+                      .spi_ps = spi(13),
                       .algorithms = {static_cast<Alg>(alg), static_cast<Ealg>(ealg)}};
     set.security_server = s.text(16);
     set.security_client = s.text(17);
@@ -123,18 +139,22 @@ std::optional<StoredSet> read_set(const Statement& s) {
 struct StoreFile::Statements {
     explicit Statements(sqlite3* handle)
         : db(handle),
-          begin(db, "BEGIN IMMEDIATE"), commit(db, "COMMIT"), rollback(db, "ROLLBACK"),
-          put(db, "INSERT INTO contact (impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify) "
-                  "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (impi, instance, reg_id) DO UPDATE SET token=excluded.token, contact_uri=excluded.contact_uri, "
-                  "realm_id=excluded.realm_id, transport=excluded.transport, expires=excluded.expires, impus=excluded.impus, service_route=excluded.service_route, "
-                  "tls_connection=excluded.tls_connection, tls_client=excluded.tls_client, tls_verify=excluded.tls_verify"),
+          begin(db, "BEGIN IMMEDIATE"),
+          commit(db, "COMMIT"),
+          rollback(db, "ROLLBACK"),
+          put(db,
+              "INSERT INTO contact (impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify) "
+              "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (impi, instance, reg_id) DO UPDATE SET token=excluded.token, contact_uri=excluded.contact_uri, "
+              "realm_id=excluded.realm_id, transport=excluded.transport, expires=excluded.expires, impus=excluded.impus, service_route=excluded.service_route, "
+              "tls_connection=excluded.tls_connection, tls_client=excluded.tls_client, tls_verify=excluded.tls_verify"),
           find(db, "SELECT id FROM contact WHERE impi=? AND instance=? AND reg_id=?"),
           erase(db, "DELETE FROM contact WHERE id=?"),
           erase_sets(db, "DELETE FROM sa_set WHERE contact=?"),
           put_set(db, "INSERT INTO sa_set VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)") {}
     ~Statements() = default;
     bool are_ready() const {
-        return begin.is_ready() && commit.is_ready() && rollback.is_ready() && put.is_ready() && find.is_ready() && erase.is_ready() && erase_sets.is_ready() && put_set.is_ready();
+        return begin.is_ready() && commit.is_ready() && rollback.is_ready() && put.is_ready() && find.is_ready() &&
+               erase.is_ready() && erase_sets.is_ready() && put_set.is_ready();
     }
     sqlite3* db;
     Statement begin, commit, rollback, put, find, erase, erase_sets, put_set;
@@ -158,10 +178,12 @@ std::unexpected<Error> StoreFile::error(const std::string& what) const {
     const int code = db_ ? sqlite3_errcode(db_->db) : SQLITE_CANTOPEN;
     const bool is_corrupt = code == SQLITE_CORRUPT || code == SQLITE_NOTADB;
     return failure(is_corrupt ? Reaction::broken : Reaction::retry,
-                   fmt::format("{} {}: {}", what, path_, db_ ? sqlite3_errmsg(db_->db) : "not open"), db_ ? sqlite3_system_errno(db_->db) : 0);
+                   fmt::format("{} {}: {}", what, path_, db_ ? sqlite3_errmsg(db_->db) : "not open"),
+                   db_ ? sqlite3_system_errno(db_->db) : 0);
 }
 
-Result<std::unique_ptr<StoreFile>> StoreFile::open(std::string path, std::string boot_id, int lock, StoreOpening& opening) {
+Result<std::unique_ptr<StoreFile>> StoreFile::open(std::string path, std::string boot_id, int lock,
+                                                   StoreOpening& opening) {
     std::error_code made;
     const auto folder = std::filesystem::path(path).parent_path();
     if (!folder.empty() && !std::filesystem::exists(folder, made)) {
@@ -194,7 +216,11 @@ Result<void> StoreFile::take_lock() {
     lock_ = ::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock_ < 0) return system_failure(Reaction::refused, "cannot make " + name, errno);
     if (::flock(lock_, LOCK_EX | LOCK_NB) != 0)
-        return failure(Reaction::refused, path_ + " belongs to a running gmgated; stop it, use --take-over, or give this one a [store] file of its own", errno);
+        return failure(
+            Reaction::refused,
+            path_ +
+                " belongs to a running gmgated; stop it, use --take-over, or give this one a [store] file of its own",
+            errno);
     return {};
 }
 
@@ -210,9 +236,13 @@ Result<void> StoreFile::open_database() {
     const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     if (sqlite3_open_v2(path_.c_str(), &handle, flags, nullptr) != SQLITE_OK) return fail("cannot open");
     sqlite3_busy_timeout(handle, 2000);  // somebody looks at it with sqlite3
-    // A write is committed when it is in the page cache; see the class. A checkpoint moves the WAL back every 1000 pages.
-    const auto run = [&](const std::string& sql) { return sqlite3_exec(handle, sql.c_str(), nullptr, nullptr, nullptr) == SQLITE_OK; };
-    if (!run("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF;")) return fail("cannot use");
+    // A write is committed when it is in the page cache; see the class. A checkpoint moves the WAL back every 1000
+    // pages.
+    const auto run = [&](const std::string& sql) {
+        return sqlite3_exec(handle, sql.c_str(), nullptr, nullptr, nullptr) == SQLITE_OK;
+    };
+    if (!run("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF;"))
+        return fail("cannot use");
     int schema = 0;
     {
         Statement version(handle, "PRAGMA user_version");
@@ -220,15 +250,18 @@ Result<void> StoreFile::open_database() {
         schema = static_cast<int>(version.number(0));
     }
     if (schema == 0) {
-        const auto make = fmt::format("BEGIN; {} INSERT INTO meta VALUES ('{}'); PRAGMA user_version={}; COMMIT;", kTables, boot_id_, kSchema);
+        const auto make = fmt::format("BEGIN; {} INSERT INTO meta VALUES ('{}'); PRAGMA user_version={}; COMMIT;",
+                                      kTables, boot_id_, kSchema);
         if (!run(make)) return fail("cannot set up");
     } else if (schema != kSchema) {
         sqlite3_close(handle);
-        return failure(Reaction::broken, fmt::format("{} has schema {}, this version reads {}", path_, schema, kSchema));
+        return failure(Reaction::broken,
+                       fmt::format("{} has schema {}, this version reads {}", path_, schema, kSchema));
     }
     db_ = std::make_unique<Statements>(handle);
     if (!db_->are_ready()) {
-        auto failed = failure(Reaction::broken, fmt::format("{} has not the tables it should have: {}", path_, sqlite3_errmsg(handle)));
+        auto failed = failure(Reaction::broken,
+                              fmt::format("{} has not the tables it should have: {}", path_, sqlite3_errmsg(handle)));
         close_database();
         return failed;
     }
@@ -253,13 +286,18 @@ Result<std::size_t> StoreFile::check_boot() {
         Statement count(db_->db, "SELECT count(*) FROM contact");
         if (count.step() == SQLITE_ROW) rows = static_cast<std::size_t>(count.number(0));
     }
-    const auto sql = fmt::format("BEGIN IMMEDIATE; DELETE FROM contact; DELETE FROM sa_set; DELETE FROM meta; INSERT INTO meta VALUES ('{}'); COMMIT;", boot_id_);
-    if (sqlite3_exec(db_->db, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK) return error("cannot discard the rows of an earlier boot in");
+    const auto sql = fmt::format(
+        "BEGIN IMMEDIATE; DELETE FROM contact; DELETE FROM sa_set; DELETE FROM meta; INSERT INTO meta VALUES ('{}'); COMMIT;",
+        boot_id_);
+    if (sqlite3_exec(db_->db, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
+        return error("cannot discard the rows of an earlier boot in");
     return rows;
 }
 
 Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)>& each) {
-    Statement contacts(db_->db, "SELECT id, impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify FROM contact ORDER BY id");
+    Statement contacts(
+        db_->db,
+        "SELECT id, impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify FROM contact ORDER BY id");
     Statement sets(db_->db, "SELECT * FROM sa_set ORDER BY contact, place");
     if (!contacts.is_ready() || !sets.is_ready()) return error("cannot read");
     // Two cursors in the same order: the sets of a contact are the next ones.
@@ -273,12 +311,15 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
         row.token = contacts.text(4);
         row.contact_uri = contacts.text(5);
         row.realm_id = contacts.text(6);
-        bool makes_sense = contacts.number(7) >= 0 && contacts.number(7) <= 2 && !row.token.empty() && !row.key.impi.empty();
+        bool makes_sense =
+            contacts.number(7) >= 0 && contacts.number(7) <= 2 && !row.token.empty() && !row.key.impi.empty();
         row.transport = static_cast<sip::Transport>(contacts.number(7));
         row.expires = time_of(contacts.number(8));
         for (auto& line : lines_of(contacts.text(9))) row.impus.emplace_back(std::move(line));
         row.service_route = lines_of(contacts.text(10));
-        if (!contacts.is_null(11)) row.tls = StoredTls{sip::ConnectionId{static_cast<std::uint64_t>(contacts.number(11))}, contacts.text(12), contacts.text(13)};
+        if (!contacts.is_null(11))
+            row.tls = StoredTls{sip::ConnectionId{static_cast<std::uint64_t>(contacts.number(11))}, contacts.text(12),
+                                contacts.text(13)};
         while (set_code == SQLITE_ROW && sets.number(0) <= id) {
             if (sets.number(0) == id) {
                 if (auto set = read_set(sets)) row.sets.push_back(std::move(*set));
@@ -296,9 +337,21 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
 Result<void> StoreFile::write_row(const StoredRegistration& row) {
     const auto impus = joined(row.impus, [](const Impu& impu) -> const std::string& { return impu.value; });
     const auto routes = joined(row.service_route, [](const std::string& route) -> const std::string& { return route; });
-    auto& put = db_->put.begin().bind(row.key.impi.value).bind(row.key.instance).bind(row.key.reg_id).bind(row.token).bind(row.contact_uri).bind(row.realm_id)
-                    .bind(static_cast<std::int64_t>(row.transport)).bind(nanoseconds_of(row.expires)).bind(impus).bind(routes);
-    if (row.tls) put.bind(static_cast<std::int64_t>(row.tls->connection.value)).bind(row.tls->security_client).bind(row.tls->security_verify);
+    auto& put = db_->put.begin()
+                    .bind(row.key.impi.value)
+                    .bind(row.key.instance)
+                    .bind(row.key.reg_id)
+                    .bind(row.token)
+                    .bind(row.contact_uri)
+                    .bind(row.realm_id)
+                    .bind(static_cast<std::int64_t>(row.transport))
+                    .bind(nanoseconds_of(row.expires))
+                    .bind(impus)
+                    .bind(routes);
+    if (row.tls)
+        put.bind(static_cast<std::int64_t>(row.tls->connection.value))
+            .bind(row.tls->security_client)
+            .bind(row.tls->security_verify);
     else put.bind_null().bind_null().bind_null();
     if (!put.run()) return error("cannot write");
     auto& find = db_->find.begin().bind(row.key.impi.value).bind(row.key.instance).bind(row.key.reg_id);
@@ -310,11 +363,27 @@ Result<void> StoreFile::write_row(const StoredRegistration& row) {
     for (const auto& set : row.sets) {
         const auto& p = set.parameters;
         const auto ue = p.ue.to_string(), gateway = p.gateway.to_string();
-        auto& insert = db_->put_set.begin().bind(id).bind(place++).bind(set.number.value).bind(static_cast<std::int64_t>(set.state)).bind(ue).bind(gateway)
-                           .bind(p.port_uc.value).bind(p.port_us.value).bind(p.port_pc.value).bind(p.port_ps.value)
-                           .bind(p.spi_uc.value).bind(p.spi_us.value).bind(p.spi_pc.value).bind(p.spi_ps.value)
-                           .bind(static_cast<std::int64_t>(p.algorithms.alg)).bind(static_cast<std::int64_t>(p.algorithms.ealg))
-                           .bind(set.security_server).bind(set.security_client).bind(nanoseconds_of(set.expires)).bind(std::int64_t{set.in_use});
+        auto& insert = db_->put_set.begin()
+                           .bind(id)
+                           .bind(place++)
+                           .bind(set.number.value)
+                           .bind(static_cast<std::int64_t>(set.state))
+                           .bind(ue)
+                           .bind(gateway)
+                           .bind(p.port_uc.value)
+                           .bind(p.port_us.value)
+                           .bind(p.port_pc.value)
+                           .bind(p.port_ps.value)
+                           .bind(p.spi_uc.value)
+                           .bind(p.spi_us.value)
+                           .bind(p.spi_pc.value)
+                           .bind(p.spi_ps.value)
+                           .bind(static_cast<std::int64_t>(p.algorithms.alg))
+                           .bind(static_cast<std::int64_t>(p.algorithms.ealg))
+                           .bind(set.security_server)
+                           .bind(set.security_client)
+                           .bind(nanoseconds_of(set.expires))
+                           .bind(std::int64_t{set.in_use});
         if (!insert.run()) return error("cannot write");
     }
     return {};
@@ -337,7 +406,8 @@ Result<void> StoreFile::write(std::span<const StoreChange> changes) {
         const auto id = code == SQLITE_ROW ? find.number(0) : 0;
         if (code != SQLITE_ROW && code != SQLITE_DONE) return give_up(error("cannot read"));
         find.begin();
-        if (code == SQLITE_ROW && !(db_->erase_sets.begin().bind(id).run() && db_->erase.begin().bind(id).run())) return give_up(error("cannot write"));
+        if (code == SQLITE_ROW && !(db_->erase_sets.begin().bind(id).run() && db_->erase.begin().bind(id).run()))
+            return give_up(error("cannot write"));
     }
     if (!db_->commit.begin().run()) return give_up(error("cannot write"));
     return {};
@@ -349,7 +419,8 @@ Result<std::string> StoreFile::begin_anew() {
     std::error_code code;
     std::filesystem::rename(path_, aside, code);
     if (code) return failure(Reaction::broken, "cannot set " + path_ + " aside: " + code.message(), code.value());
-    for (const char* suffix : {"-wal", "-shm"}) std::filesystem::rename(path_ + suffix, aside + suffix, code);  // may not be there
+    for (const char* suffix : {"-wal", "-shm"})
+        std::filesystem::rename(path_ + suffix, aside + suffix, code);  // may not be there
     if (auto ok = open_database(); !ok) return std::unexpected(ok.error());
     return aside;
 }

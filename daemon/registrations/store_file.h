@@ -1,4 +1,5 @@
-// The SQLite file under the store: rows in, rows out. Blocking; the store's writer thread and the start of the process use it.
+// The SQLite file under the store: rows in, rows out. Blocking; the store's writer thread and the start of the process
+// use it.
 #pragma once
 
 #include <functional>
@@ -25,25 +26,26 @@ struct StoreOpening {
     std::string set_aside;      ///< where an unreadable file was put, with the reason; empty: none was
 };
 
-/// WAL with synchronous off: what is committed is in the kernel's page cache and survives any death of the process. It need not survive
-/// a power cut, for a reboot loses the SAs anyway. One process at a time holds the file, by a lock on FILE.lock that a process which
-/// takes over inherits.
+/// WAL with synchronous off: what is committed is in the kernel's page cache and survives any death of the process. It
+/// need not survive a power cut, for a reboot loses the SAs anyway. One process at a time holds the file, by a lock on
+/// FILE.lock that a process which takes over inherits.
 class StoreFile {
 public:
     static constexpr int kSchema = 1;
 
-    /// Opens or makes the file, and its folder (mode 0700). A file that is not readable as ours (corrupt, of another schema) is renamed
-    /// and a new one begun. Reaction::refused: another process holds it; refused or broken with the reason otherwise.
-    /// `lock`: a descriptor that holds the lock already (taken over), or -1.
-    static Result<std::unique_ptr<StoreFile>> open(std::string path, std::string boot_id, int lock, StoreOpening& opening);
+    /// Opens or makes the file, and its folder (mode 0700). A file that is not readable as ours (corrupt, of another
+    /// schema) is renamed and a new one begun. Reaction::refused: another process holds it; refused or broken with the
+    /// reason otherwise. `lock`: a descriptor that holds the lock already (taken over), or -1.
+    static Result<std::unique_ptr<StoreFile>> open(std::string path, std::string boot_id, int lock,
+                                                   StoreOpening& opening);
     ~StoreFile();
     StoreFile(const StoreFile&) = delete;
     StoreFile& operator=(const StoreFile&) = delete;
 
     /// All rows, one by one. A row that makes no sense is passed over and counted in the result.
     Result<std::size_t> load(const std::function<void(StoredRegistration)>& each);
-    /// All changes in one transaction. Reaction::retry: disk full, I/O error: nothing of it was written. Reaction::broken: the file is
-    /// corrupt.
+    /// All changes in one transaction. Reaction::retry: disk full, I/O error: nothing of it was written.
+    /// Reaction::broken: the file is corrupt.
     Result<void> write(std::span<const StoreChange> changes);
     /// Puts the file aside and begins a new one; returns where the old one is now.
     Result<std::string> begin_anew();

@@ -3,13 +3,22 @@
 namespace gmgate::daemon {
 
 StoredRegistration to_stored(const Registration& registration) {
-    StoredRegistration stored{.key = registration.key, .token = registration.token, .contact_uri = registration.contact_uri, .realm_id = registration.realm_id,
-                              .transport = registration.transport, .expires = registration.expires, .impus = registration.impus,
-                              .service_route = registration.service_route, .sets = {}, .tls = {}};
+    StoredRegistration stored{.key = registration.key,
+                              .token = registration.token,
+                              .contact_uri = registration.contact_uri,
+                              .realm_id = registration.realm_id,
+                              .transport = registration.transport,
+                              .expires = registration.expires,
+                              .impus = registration.impus,
+                              .service_route = registration.service_route,
+                              .sets = {},
+                              .tls = {}};
     for (const auto& set : registration.sets)
-        stored.sets.push_back({set->number, set->state, set->parameters, set->security_server, set->security_client.to_string(), set->expires, set->in_use});
+        stored.sets.push_back({set->number, set->state, set->parameters, set->security_server,
+                               set->security_client.to_string(), set->expires, set->in_use});
     if (registration.tls)
-        stored.tls = StoredTls{registration.tls->flow.connection, registration.tls->security_client.to_string(), registration.tls->security_verify.to_string()};
+        stored.tls = StoredTls{registration.tls->flow.connection, registration.tls->security_client.to_string(),
+                               registration.tls->security_verify.to_string()};
     return stored;
 }
 

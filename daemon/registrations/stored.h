@@ -1,4 +1,5 @@
-// A registration as it is written down: everything that the kernel does not keep and that cannot be asked for again. Never a key.
+// A registration as it is written down: everything that the kernel does not keep and that cannot be asked for again.
+// Never a key.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +26,8 @@ struct StoredTls {
     std::string security_client, security_verify;  ///< header values
 };
 
-/// Times are those of the steady clock: it runs on from process to process until the machine boots, which is as long as SAs live, and
-/// no step of the wall clock moves it.
+/// Times are those of the steady clock: it runs on from process to process until the machine boots, which is as long as
+/// SAs live, and no step of the wall clock moves it.
 struct StoredRegistration {
     ContactKey key;
     std::string token;

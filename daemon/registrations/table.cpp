@@ -35,7 +35,8 @@ void Table::index(SaSet& set, Registration* registration, Challenge* challenge) 
 
 void Table::unindex(const SaSet& set) {
     owners_.erase(set.number);
-    for (const auto& pair : {Pair{set.gateway_server(), set.ue_client()}, Pair{set.gateway_client(), set.ue_server()}}) {
+    for (const auto& pair :
+         {Pair{set.gateway_server(), set.ue_client()}, Pair{set.gateway_client(), set.ue_server()}}) {
         const auto at = by_pair_.find(pair);
         if (at != by_pair_.end() && at->second == set.number) by_pair_.erase(at);
     }
@@ -82,7 +83,8 @@ Registration* Table::find_by_token(std::string_view token) {
 
 std::vector<Registration*> Table::find_by_impi(const Impi& impi) {
     std::vector<Registration*> found;
-    for (auto at = registrations_.lower_bound(ContactKey{impi, "", ""}); at != registrations_.end() && at->first.impi == impi; ++at)
+    for (auto at = registrations_.lower_bound(ContactKey{impi, "", ""});
+         at != registrations_.end() && at->first.impi == impi; ++at)
         found.push_back(at->second.get());
     return found;
 }
@@ -147,7 +149,8 @@ FlowOwner Table::find_set(SetNumber number) {
 
 std::optional<sip::Flow> Table::bind(Registration& registration, TlsBinding binding) {
     std::optional<sip::Flow> before;
-    if (registration.tls && registration.tls->flow.connection != binding.flow.connection) before = registration.tls->flow;
+    if (registration.tls && registration.tls->flow.connection != binding.flow.connection)
+        before = registration.tls->flow;
     unbind(registration);
     by_connection_.emplace(binding.flow.connection, &registration);
     registration.tls = std::move(binding);
@@ -179,7 +182,8 @@ FlowOwner Table::owner_of(const sip::Flow& flow) {
     if (flow.mark.value != 0) {
         const auto owner = find_set(SetNumber{flow.mark.value});
         if (!owner.set) return {};
-        // The mark names the set, its selectors name the ends: both must agree, whatever a socket or a re-used number says.
+        // The mark names the set, its selectors name the ends: both must agree, whatever a socket or a re-used number
+        // says.
         const bool server = owner.set->gateway_server() == flow.local && owner.set->ue_client() == flow.remote;
         const bool client = owner.set->gateway_client() == flow.local && owner.set->ue_server() == flow.remote;
         return server || client ? owner : FlowOwner{};
@@ -210,7 +214,8 @@ bool Table::uses_client_port(const Address& ue, Port port_uc, const Endpoint& ga
     return by_pair_.contains({gateway_server, Endpoint{ue, port_uc}});
 }
 
-std::vector<Registration*> Table::at_client_port(const Address& ue, Port port_uc, const Address& gateway, const std::vector<Port>& server_ports) {
+std::vector<Registration*> Table::at_client_port(const Address& ue, Port port_uc, const Address& gateway,
+                                                 const std::vector<Port>& server_ports) {
     std::vector<Registration*> found;
     for (const auto port : server_ports) {
         const auto at = by_pair_.find({Endpoint{gateway, port}, Endpoint{ue, port_uc}});

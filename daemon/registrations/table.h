@@ -13,7 +13,8 @@
 
 namespace gmgate::daemon {
 
-/// Whom a flow belongs to, as the kernel says it: by the mark of the inbound SA, or by the four-tuple of a connection that we opened.
+/// Whom a flow belongs to, as the kernel says it: by the mark of the inbound SA, or by the four-tuple of a connection
+/// that we opened.
 struct FlowOwner {
     SaSet* set = nullptr;                  ///< null for a bound TLS connection
     Registration* registration = nullptr;  ///< null for a temporary set
@@ -27,10 +28,13 @@ class Table {
 public:
     Table();
 
-    /// Each is called with the key of a registration that was taken out or lost or gained a set or a connection, and by changed().
+    /// Each is called with the key of a registration that was taken out or lost or gained a set or a connection, and by
+    /// changed().
     void on_change(std::function<void(const ContactKey&)> handler) { change_handlers_.push_back(std::move(handler)); }
     /// Something of a registration changed that the table cannot see (which set is in use, a lifetime, that it ended).
-    void changed(const ContactKey& key) { for (const auto& handler : change_handlers_) handler(key); }
+    void changed(const ContactKey& key) {
+        for (const auto& handler : change_handlers_) handler(key);
+    }
 
     // ---- challenges: one per (IMPI, UE address)
     Challenge* find_challenge(const Impi& impi, const Address& ue);
@@ -53,15 +57,16 @@ public:
     void for_each(const std::function<void(Registration&)>& f);
 
     // ---- TLS connections
-    /// Binds a connection to a registration; the flow it was bound to before comes back, for the caller to close (C-49: one connection,
-    /// one IMPI; the caller has checked that this connection is not another's).
+    /// Binds a connection to a registration; the flow it was bound to before comes back, for the caller to close (C-49:
+    /// one connection, one IMPI; the caller has checked that this connection is not another's).
     std::optional<sip::Flow> bind(Registration& registration, TlsBinding binding);
     void unbind(Registration& registration);
     /// The contacts that a connection carries: one, and perhaps an emergency contact beside it.
     std::vector<Registration*> bound_to(sip::ConnectionId connection);
 
     // ---- our own addresses
-    /// While an access address of ours is not usable nothing is sent to the phones behind it; they keep their registrations.
+    /// While an access address of ours is not usable nothing is sent to the phones behind it; they keep their
+    /// registrations.
     void suspend(const Address& gateway) { suspended_.insert(gateway); }
     void resume(const Address& gateway) { suspended_.erase(gateway); }
     bool is_suspended(const Address& gateway) const { return suspended_.contains(gateway); }
@@ -88,7 +93,8 @@ public:
     /// True when a live set has this UE address and client port towards that protected server port (B-22, G-25).
     bool uses_client_port(const Address& ue, Port port_uc, const Endpoint& gateway_server) const;
     /// Registrations that have a set with this UE address and client port towards one of these server ports.
-    std::vector<Registration*> at_client_port(const Address& ue, Port port_uc, const Address& gateway, const std::vector<Port>& server_ports);
+    std::vector<Registration*> at_client_port(const Address& ue, Port port_uc, const Address& gateway,
+                                              const std::vector<Port>& server_ports);
     /// True when an SA of a live set goes from `local` to `remote`: nothing else may leave a protected port.
     bool covers(const Endpoint& local, const Endpoint& remote) const { return by_pair_.contains({local, remote}); }
     /// True when a live set has this UE address and server port from that protected client port.

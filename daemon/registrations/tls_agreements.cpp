@@ -3,7 +3,8 @@
 namespace gmgate::daemon {
 
 bool TlsAgreements::put(const Impi& impi, const Address& ue, TlsAgreement agreement) {
-    if (agreements_.size() >= limit_) std::erase_if(agreements_, [&](const auto& entry) { return entry.second.expires <= clock_.now(); });
+    if (agreements_.size() >= limit_)
+        std::erase_if(agreements_, [&](const auto& entry) { return entry.second.expires <= clock_.now(); });
     if (agreements_.size() >= limit_ && !agreements_.contains({impi, ue})) return false;
     agreements_.insert_or_assign({impi, ue}, std::move(agreement));
     return true;

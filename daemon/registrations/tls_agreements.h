@@ -1,4 +1,5 @@
-// Phones that were told `Security-Server: tls` and have yet to come over TLS (B-94, C-47): what their Security-Verify must mirror.
+// Phones that were told `Security-Server: tls` and have yet to come over TLS (B-94, C-47): what their Security-Verify
+// must mirror.
 #pragma once
 
 #include <map>

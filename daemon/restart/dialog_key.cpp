@@ -35,9 +35,10 @@ std::optional<SipHashKey> key_of(std::string_view digits) {
 
 std::optional<SipHashKey> read_key(const std::string& path) {
     const sip::FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-    struct stat status{};
+    struct stat status {};
     if (!file.is_open() || ::fstat(file.get(), &status) != 0) return std::nullopt;
-    if (!S_ISREG(status.st_mode) || (status.st_mode & 077) != 0) return std::nullopt;  // others may know or have written it
+    if (!S_ISREG(status.st_mode) || (status.st_mode & 077) != 0)
+        return std::nullopt;  // others may know or have written it
     std::array<char, 64> digits{};
     const ssize_t size = ::read(file.get(), digits.data(), digits.size());
     return size > 0 ? key_of({digits.data(), static_cast<std::size_t>(size)}) : std::nullopt;
@@ -54,8 +55,10 @@ Result<SipHashKey> kept_dialog_key(const std::string& path, bool& is_new) {
     ::unlink(fresh.c_str());
     const sip::FileDescriptor file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file.is_open()) return system_failure(Reaction::refused, "cannot make " + fresh, errno);
-    if (::write(file.get(), digits.data(), digits.size()) != static_cast<ssize_t>(digits.size())) return system_failure(Reaction::refused, "cannot write " + fresh, errno);
-    if (::rename(fresh.c_str(), path.c_str()) != 0) return system_failure(Reaction::refused, "cannot make " + path, errno);
+    if (::write(file.get(), digits.data(), digits.size()) != static_cast<ssize_t>(digits.size()))
+        return system_failure(Reaction::refused, "cannot write " + fresh, errno);
+    if (::rename(fresh.c_str(), path.c_str()) != 0)
+        return system_failure(Reaction::refused, "cannot make " + path, errno);
     return *key_of(digits);
 }
 

@@ -13,7 +13,8 @@ constexpr std::chrono::seconds kStorePatience{5};
 
 }  // namespace
 
-Handover::Handover(asio::any_io_executor executor, HandoverParts parts) : executor_(executor), p_(parts), watchdog_(executor) {
+Handover::Handover(asio::any_io_executor executor, HandoverParts parts)
+    : executor_(executor), p_(parts), watchdog_(executor) {
     p_.transports.on_opened([this](const sip::Flow& flow, int descriptor) { return opened(flow, descriptor); });
 }
 
@@ -31,7 +32,8 @@ Result<void> Handover::receive(bool take_over) {
         const auto local = sip::local_endpoint_of(socket.get());
         bool is_tls = p_.config.core.transport == CoreTransport::tls && p_.config.core.listen == local;
         for (const auto& interface : p_.config.sip_interfaces)
-            for (const auto& port : interface.sip_ports) is_tls = is_tls || (port.tls && Endpoint{port.address, port.port} == local);
+            for (const auto& port : interface.sip_ports)
+                is_tls = is_tls || (port.tls && Endpoint{port.address, port.port} == local);
         if (is_tls) p_.tls.inherit(std::move(socket));
         else p_.transports.inherit(std::move(socket));
     }
@@ -39,7 +41,8 @@ Result<void> Handover::receive(bool take_over) {
     const bool is_inherited = inheritance_.ledger.is_open();
     auto ledger = Ledger::open(std::move(inheritance_.ledger), p_.config.limits.connections);
     if (!ledger && is_inherited) {  // another version: its connections cannot be judged, so they end
-        log::warning("connections-not-resumed", {{"count", inheritance_.connections.size()}, {"reason", ledger.error().text}});
+        log::warning("connections-not-resumed",
+                     {{"count", inheritance_.connections.size()}, {"reason", ledger.error().text}});
         for (auto& [id, socket] : inheritance_.connections) ::shutdown(socket.get(), SHUT_RDWR);
         inheritance_.connections.clear();
         auto fresh = Ledger::open({}, p_.config.limits.connections);
@@ -56,11 +59,14 @@ std::optional<sip::Flow> Handover::resume_one(sip::ConnectionId id, sip::FileDes
     const auto entry = ledger_->find(id);
     if (!entry || !entry->is_in_step) {
         p_.counters.add(Counter::connections_out_of_step);
-        log::info("connection-out-of-step", {{"connection", id.value}, {"why", entry ? "the process before ended amid a message" : "nothing is known of it"}});
+        log::info("connection-out-of-step",
+                  {{"connection", id.value},
+                   {"why", entry ? "the process before ended amid a message" : "nothing is known of it"}});
         ::shutdown(socket.get(), SHUT_RDWR);
         return std::nullopt;
     }
-    auto flow = entry->transport == sip::Transport::tls ? p_.tls.resume(std::move(socket), id, entry->session) : p_.transports.resume_tcp(std::move(socket), id);
+    auto flow = entry->transport == sip::Transport::tls ? p_.tls.resume(std::move(socket), id, entry->session)
+                                                        : p_.transports.resume_tcp(std::move(socket), id);
     if (!flow) {
         log::info("connection-not-resumed", {{"connection", id.value}, {"reason", flow.error().text}});
         return std::nullopt;
@@ -80,10 +86,15 @@ void Handover::resume() {
     }
     inheritance_.connections.clear();
     ledger_->forget_all_but([&](sip::ConnectionId id) { return resumed_.contains(id); });
-    if (count != 0) log::notice("connections-resumed", {{"resumed", resumed_.size()}, {"closed", count - resumed_.size()}, {"from", taken_ ? "the running process" : "the fd store"}});
+    if (count != 0)
+        log::notice("connections-resumed", {{"resumed", resumed_.size()},
+                                            {"closed", count - resumed_.size()},
+                                            {"from", taken_ ? "the running process" : "the fd store"}});
     service_.store(kLedgerName, ledger_->descriptor());
-    p_.transports.for_each_socket([&](const Endpoint&, bool, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
-    p_.tls.for_each_socket([&](const Endpoint&, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
+    p_.transports.for_each_socket(
+        [&](const Endpoint&, bool, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
+    p_.tls.for_each_socket(
+        [&](const Endpoint&, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
 }
 
 std::optional<sip::Flow> Handover::flow_of(sip::ConnectionId connection) const {
@@ -112,16 +123,20 @@ Result<void> Handover::serve(std::function<void()> left) {
     parts.prepare = [this]() -> Result<void> {
         p_.transports.flush();
         p_.keeper.write_now();
-        if (!p_.store.flush(kStorePatience)) return failure(Reaction::retry, "the store cannot be written, and the next process would not know every registration");
+        if (!p_.store.flush(kStorePatience))
+            return failure(Reaction::retry,
+                           "the store cannot be written, and the next process would not know every registration");
         return {};
     };
     parts.holdings = [this] { return holdings(); };
     parts.handed_over = [this, then = std::move(left)] {
-        log::notice("handed-over", {{"connections", descriptors_.size()}, {"why", "the process that took over serves; this one leaves"}});
+        log::notice("handed-over", {{"connections", descriptors_.size()},
+                                    {"why", "the process that took over serves; this one leaves"}});
         p_.transports.leave();
         then();
     };
-    server_ = std::make_unique<TakeOverServer>(executor_, p_.config.restart.take_over_socket, kPatience, std::move(parts));
+    server_ =
+        std::make_unique<TakeOverServer>(executor_, p_.config.restart.take_over_socket, kPatience, std::move(parts));
     if (auto ok = server_->open(); !ok) {
         log::warning("take-over-unavailable", {{"reason", ok.error().text}});
         server_.reset();
@@ -129,9 +144,11 @@ Result<void> Handover::serve(std::function<void()> left) {
     return {};
 }
 
-// A connection over SAs came from a phone that holds them, one over TLS has done its handshake; nothing else is worth a place.
+// A connection over SAs came from a phone that holds them, one over TLS has done its handshake; nothing else is worth a
+// place.
 StepMark Handover::opened(const sip::Flow& flow, int descriptor) {
-    const bool is_wanted = p_.accesses.find(flow.local) && (flow.transport == sip::Transport::tls || p_.accesses.is_protected(flow.local));
+    const bool is_wanted =
+        p_.accesses.find(flow.local) && (flow.transport == sip::Transport::tls || p_.accesses.is_protected(flow.local));
     if (!is_wanted || descriptor < 0 || !ledger_) return {};
     const auto mark = ledger_->enter({flow.connection, flow.transport, p_.tls.session_info(), true});
     if (!mark) return {};
@@ -149,8 +166,12 @@ void Handover::closed(const sip::Flow& flow) {
 std::vector<HandedOver> Handover::holdings() {
     std::vector<HandedOver> all{{kLedgerName, ledger_->descriptor()}};
     if (p_.store.lock_descriptor() >= 0) all.push_back({kLockName, p_.store.lock_descriptor()});
-    p_.transports.for_each_socket([&](const Endpoint&, bool, int descriptor) { all.push_back({socket_name_of(descriptor), descriptor}); });
-    p_.tls.for_each_socket([&](const Endpoint&, int descriptor) { all.push_back({socket_name_of(descriptor), descriptor}); });
+    p_.transports.for_each_socket([&](const Endpoint&, bool, int descriptor) {
+        all.push_back({socket_name_of(descriptor), descriptor});
+    });
+    p_.tls.for_each_socket([&](const Endpoint&, int descriptor) {
+        all.push_back({socket_name_of(descriptor), descriptor});
+    });
     for (const auto& [id, descriptor] : descriptors_) all.push_back({name_of(id), descriptor});
     return all;
 }

@@ -1,5 +1,5 @@
-// From process to process without loss: takes what the one before left, keeps account of what the next one may have, and hands it over,
-// through systemd's fd store or directly. The README of this folder tells the ways.
+// From process to process without loss: takes what the one before left, keeps account of what the next one may have,
+// and hands it over, through systemd's fd store or directly. The README of this folder tells the ways.
 #pragma once
 
 #include <functional>
@@ -35,27 +35,30 @@ struct HandoverParts {
     Counters& counters;
 };
 
-/// In the order of a start: receive, before the sockets open; resume, once they are open; settle, once the registrations are adopted;
-/// serve. Then opened() and closed() for each connection, and leave() at the end.
+/// In the order of a start: receive, before the sockets open; resume, once they are open; settle, once the
+/// registrations are adopted; serve. Then opened() and closed() for each connection, and leave() at the end.
 class Handover {
 public:
     Handover(asio::any_io_executor executor, HandoverParts parts);
 
-    /// Gets what the process before left: from the running one (`take_over`, which stands still from now on) or from systemd. Errors: nobody
-    /// to take over from; the ledger.
+    /// Gets what the process before left: from the running one (`take_over`, which stands still from now on) or from
+    /// systemd. Errors: nobody to take over from; the ledger.
     Result<void> receive(bool take_over);
     /// The store's lock, when it was handed over; -1 otherwise. The caller owns it.
     int take_lock() { return inheritance_.lock.release(); }
-    /// Connections that are in step go on under their old ids; the others are closed. None is read before the loop's next turn.
+    /// Connections that are in step go on under their old ids; the others are closed. None is read before the loop's
+    /// next turn.
     void resume();
     /// The open connection with that id that came from the process before.
     std::optional<sip::Flow> flow_of(sip::ConnectionId connection) const;
     /// Connections that no registration needs are closed.
     void settle();
-    /// Everything stands: systemd is told, the process before leaves, and the next one may ask. `left` is called when it serves.
+    /// Everything stands: systemd is told, the process before leaves, and the next one may ask. `left` is called when
+    /// it serves.
     Result<void> serve(std::function<void()> left);
     void closed(const sip::Flow& flow);
-    /// The end of this process: what another one may go on with is left as it is. False: nobody would, so the caller closes as usual.
+    /// The end of this process: what another one may go on with is left as it is. False: nobody would, so the caller
+    /// closes as usual.
     bool leave();
 
 private:

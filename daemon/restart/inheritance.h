@@ -1,4 +1,5 @@
-// What the process before left for this one: its sockets, its connections and the list that says which of them are in step.
+// What the process before left for this one: its sockets, its connections and the list that says which of them are in
+// step.
 #pragma once
 
 #include <string>
@@ -10,8 +11,8 @@
 
 namespace gmgate::daemon {
 
-/// Names by which descriptors travel, in the fd store and in a take-over: "connections" (the ledger), "lock" (of the store), "socket"
-/// and what follows (UDP and listening sockets), "c" and the connection's number.
+/// Names by which descriptors travel, in the fd store and in a take-over: "connections" (the ledger), "lock" (of the
+/// store), "socket" and what follows (UDP and listening sockets), "c" and the connection's number.
 struct Inheritance {
     sip::FileDescriptor ledger, lock;
     std::vector<sip::FileDescriptor> sockets;
@@ -29,7 +30,8 @@ std::string name_of(sip::ConnectionId connection);
 std::string socket_name(std::string_view kind, const Endpoint& local);
 std::string socket_name_of(int descriptor);
 
-/// From systemd (sd_listen_fds_with_names(3)): what this unit had stored. Empty when nothing was, or when systemd did not start us.
+/// From systemd (sd_listen_fds_with_names(3)): what this unit had stored. Empty when nothing was, or when systemd did
+/// not start us.
 Inheritance inherit_from_service_manager();
 
 }  // namespace gmgate::daemon

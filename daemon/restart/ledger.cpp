@@ -23,7 +23,8 @@ struct Ledger::Slot {
     std::uint8_t unused[50];
 };
 
-Ledger::Ledger(sip::FileDescriptor memory, void* base, std::size_t slots) : memory_(std::move(memory)), base_(base), slots_(slots) {
+Ledger::Ledger(sip::FileDescriptor memory, void* base, std::size_t slots)
+    : memory_(std::move(memory)), base_(base), slots_(slots) {
     for (std::size_t i = slots_; i-- > 0;) {
         if (slot(i).connection == 0) free_.push_back(i);
         else places_[sip::ConnectionId{slot(i).connection}] = i;
@@ -31,7 +32,11 @@ Ledger::Ledger(sip::FileDescriptor memory, void* base, std::size_t slots) : memo
 }
 
 Ledger::Ledger(Ledger&& other) noexcept
-    : memory_(std::move(other.memory_)), base_(std::exchange(other.base_, nullptr)), slots_(other.slots_), places_(std::move(other.places_)), free_(std::move(other.free_)) {}
+    : memory_(std::move(other.memory_)),
+      base_(std::exchange(other.base_, nullptr)),
+      slots_(other.slots_),
+      places_(std::move(other.places_)),
+      free_(std::move(other.free_)) {}
 
 Ledger::~Ledger() {
     if (base_) ::munmap(base_, sizeof(Header) + slots_ * sizeof(Slot));
@@ -47,17 +52,22 @@ Result<Ledger> Ledger::open(sip::FileDescriptor inherited, std::size_t slots) {
     if (is_new) inherited = sip::FileDescriptor(::memfd_create("gmgate-connections", MFD_CLOEXEC));
     if (!inherited.is_open()) return system_failure(Reaction::refused, "no memory for the list of connections", errno);
     struct stat file {};
-    if (::fstat(inherited.get(), &file) != 0) return system_failure(Reaction::refused, "cannot look at the list of connections", errno);
-    const auto had = static_cast<std::size_t>(file.st_size) < sizeof(Header) ? 0 : (static_cast<std::size_t>(file.st_size) - sizeof(Header)) / sizeof(Slot);
+    if (::fstat(inherited.get(), &file) != 0)
+        return system_failure(Reaction::refused, "cannot look at the list of connections", errno);
+    const auto had = static_cast<std::size_t>(file.st_size) < sizeof(Header)
+                         ? 0
+                         : (static_cast<std::size_t>(file.st_size) - sizeof(Header)) / sizeof(Slot);
     slots = std::max(slots, had);
     const auto size = sizeof(Header) + slots * sizeof(Slot);
-    if (::ftruncate(inherited.get(), static_cast<off_t>(size)) != 0) return system_failure(Reaction::refused, "no memory for the list of connections", errno);
+    if (::ftruncate(inherited.get(), static_cast<off_t>(size)) != 0)
+        return system_failure(Reaction::refused, "no memory for the list of connections", errno);
     void* base = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, inherited.get(), 0);
     if (base == MAP_FAILED) return system_failure(Reaction::refused, "cannot map the list of connections", errno);
     auto* header = static_cast<Header*>(base);
     if (!is_new && header->word != Header::kWord) {
         ::munmap(base, size);
-        return failure(Reaction::refused, "the list of connections that came from the process before is of another version");
+        return failure(Reaction::refused,
+                       "the list of connections that came from the process before is of another version");
     }
     header->word = Header::kWord;
     header->slots = slots;
@@ -96,8 +106,11 @@ std::optional<Ledger::Entry> Ledger::find(sip::ConnectionId connection) const {
     if (at == places_.end()) return std::nullopt;
     const auto& s = slot(at->second);
     if (s.transport > 2 || s.version > 1 || s.cipher > 2 || s.role > 1) return std::nullopt;
-    return Entry{connection, static_cast<sip::Transport>(s.transport),
-                 {static_cast<ktls::Version>(s.version), static_cast<ktls::Cipher>(s.cipher), static_cast<ktls::Role>(s.role), s.resumed != 0}, s.out_of_step.load() == 0};
+    return Entry{connection,
+                 static_cast<sip::Transport>(s.transport),
+                 {static_cast<ktls::Version>(s.version), static_cast<ktls::Cipher>(s.cipher),
+                  static_cast<ktls::Role>(s.role), s.resumed != 0},
+                 s.out_of_step.load() == 0};
 }
 
 void Ledger::forget_all_but(const std::function<bool(sip::ConnectionId)>& keep) {

@@ -1,4 +1,5 @@
-// What the next process must know of each connection, in memory that outlives this one: whose it is, what it is, and whether it is in step.
+// What the next process must know of each connection, in memory that outlives this one: whose it is, what it is, and
+// whether it is in step.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@
 
 namespace gmgate::daemon {
 
-/// A memfd with one slot per connection. It is handed over with the connections (fd store, take-over), so that what it says of a connection
-/// is true up to the last instruction of a process that was killed.
+/// A memfd with one slot per connection. It is handed over with the connections (fd store, take-over), so that what it
+/// says of a connection is true up to the last instruction of a process that was killed.
 class Ledger {
 public:
     struct Entry {
@@ -26,14 +27,15 @@ public:
         bool is_in_step = false;
     };
 
-    /// `inherited`: that of the process before; not open: a new one. Error: no memory, or what was inherited is none of ours.
+    /// `inherited`: that of the process before; not open: a new one. Error: no memory, or what was inherited is none of
+    /// ours.
     static Result<Ledger> open(sip::FileDescriptor inherited, std::size_t slots);
     Ledger(Ledger&& other) noexcept;
     Ledger& operator=(Ledger&&) = delete;
     ~Ledger();
 
-    /// A slot for a connection that has just been opened, in step. An inherited connection keeps its own. nullopt: all slots are taken;
-    /// such a connection ends with the process.
+    /// A slot for a connection that has just been opened, in step. An inherited connection keeps its own. nullopt: all
+    /// slots are taken; such a connection ends with the process.
     std::optional<StepMark> enter(const Entry& entry);
     void leave(sip::ConnectionId connection);
     std::optional<Entry> find(sip::ConnectionId connection) const;

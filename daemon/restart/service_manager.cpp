@@ -24,7 +24,8 @@ ServiceManager::~ServiceManager() {
 
 // FDPOLL=0: the manager would drop a descriptor that reports an error; which connection is gone is ours to say.
 void ServiceManager::store(const std::string& name, int descriptor) {
-    if (is_there()) send("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, sip::FileDescriptor(::fcntl(descriptor, F_DUPFD_CLOEXEC, 3)), true);
+    if (is_there())
+        send("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, sip::FileDescriptor(::fcntl(descriptor, F_DUPFD_CLOEXEC, 3)), true);
 }
 void ServiceManager::remove(const std::string& name) {
     if (is_there()) send("FDSTOREREMOVE=1\nFDNAME=" + name, {}, false);
@@ -45,7 +46,8 @@ std::optional<std::chrono::microseconds> ServiceManager::watchdog() {
     return std::chrono::microseconds{microseconds};
 }
 
-// Removals are never dropped: a name that stays would give a dead connection to the next process. They are bounded by what was stored.
+// Removals are never dropped: a name that stays would give a dead connection to the next process. They are bounded by
+// what was stored.
 void ServiceManager::send(std::string text, sip::FileDescriptor descriptor, bool may_drop) {
     const std::lock_guard guard(mutex_);
     if (may_drop && (queue_.size() >= kQueueLimit || !descriptor.is_open())) {
@@ -65,7 +67,8 @@ void ServiceManager::run() {
         queue_.pop_front();
         lock.unlock();
         const int descriptor = message.descriptor.get();
-        sd_pid_notify_with_fds(0, 0, message.text.c_str(), message.descriptor.is_open() ? &descriptor : nullptr, message.descriptor.is_open() ? 1 : 0);
+        sd_pid_notify_with_fds(0, 0, message.text.c_str(), message.descriptor.is_open() ? &descriptor : nullptr,
+                               message.descriptor.is_open() ? 1 : 0);
         lock.lock();
     }
 }

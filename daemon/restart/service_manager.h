@@ -13,8 +13,8 @@
 
 namespace gmgate::daemon {
 
-/// sd_notify(3) in a thread of its own, in order: its socket may block, and the loop must not. Without $NOTIFY_SOCKET every call does
-/// nothing. What is stored is a duplicate: our own descriptor may be closed meanwhile.
+/// sd_notify(3) in a thread of its own, in order: its socket may block, and the loop must not. Without $NOTIFY_SOCKET
+/// every call does nothing. What is stored is a duplicate: our own descriptor may be closed meanwhile.
 class ServiceManager {
 public:
     ServiceManager();
@@ -24,7 +24,8 @@ public:
     ServiceManager& operator=(const ServiceManager&) = delete;
 
     bool is_there() const { return worker_.joinable(); }
-    /// FDSTORE=1. The manager keeps up to FileDescriptorStoreMax descriptors and gives them, with their names, to the next process.
+    /// FDSTORE=1. The manager keeps up to FileDescriptorStoreMax descriptors and gives them, with their names, to the
+    /// next process.
     void store(const std::string& name, int descriptor);
     /// FDSTOREREMOVE=1.
     void remove(const std::string& name);

@@ -24,7 +24,8 @@ constexpr std::size_t kNameLimit = 256;
 Result<sockaddr_un> address_of(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path) return failure(Reaction::refused, path + " is too long for a unix socket");
+    if (path.size() >= sizeof address.sun_path)
+        return failure(Reaction::refused, path + " is too long for a unix socket");
     std::memcpy(address.sun_path, path.data(), path.size());
     return address;
 }
@@ -39,14 +40,18 @@ void limit_waiting(int fd, std::chrono::milliseconds patience) {
 Result<void> check_peer(int fd) {
     ucred peer{};
     socklen_t length = sizeof peer;
-    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return system_failure(Reaction::refused, "the other process does not say who it is", errno);
-    if (peer.uid != 0 && peer.uid != ::geteuid()) return failure(Reaction::refused, "process " + std::to_string(peer.pid) + " belongs to user " + std::to_string(peer.uid));
+    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
+        return system_failure(Reaction::refused, "the other process does not say who it is", errno);
+    if (peer.uid != 0 && peer.uid != ::geteuid())
+        return failure(Reaction::refused,
+                       "process " + std::to_string(peer.pid) + " belongs to user " + std::to_string(peer.uid));
     return {};
 }
 
 /// One packet: a text, and with it a descriptor or none.
 Result<void> send_packet(int channel, std::string_view text, int descriptor) {
-    if (const int why = send_with_descriptor(channel, text, descriptor); why != 0) return system_failure(Reaction::broken, "the other process takes nothing", why);
+    if (const int why = send_with_descriptor(channel, text, descriptor); why != 0)
+        return system_failure(Reaction::broken, "the other process takes nothing", why);
     return {};
 }
 
@@ -69,23 +74,27 @@ Result<Packet> receive_packet(int channel) {
 }  // namespace
 
 struct TakeOverServer::State : std::enable_shared_from_this<TakeOverServer::State> {
-    State(const asio::any_io_executor& executor, std::string p, std::chrono::milliseconds t, Parts r) : listener(executor), path(std::move(p)), patience(t), parts(std::move(r)) {}
+    State(const asio::any_io_executor& executor, std::string p, std::chrono::milliseconds t, Parts r)
+        : listener(executor), path(std::move(p)), patience(t), parts(std::move(r)) {}
 
     void wait() {
-        listener.async_wait(asio::posix::descriptor_base::wait_read, [self = shared_from_this()](const asio::error_code& error) {
-            if (error || !self->listener.is_open()) return;
-            const sip::FileDescriptor channel(::accept4(self->listener.native_handle(), nullptr, nullptr, SOCK_CLOEXEC));
-            if (channel.is_open()) {
-                const auto given = self->give(channel.get());
-                if (given) return self->parts.handed_over();
-                log::warning("take-over-failed", {{"reason", given.error().text}, {"why", "this process goes on"}});
-            }
-            self->wait();
-        });
+        listener.async_wait(
+            asio::posix::descriptor_base::wait_read, [self = shared_from_this()](const asio::error_code& error) {
+                if (error || !self->listener.is_open()) return;
+                const sip::FileDescriptor channel(
+                    ::accept4(self->listener.native_handle(), nullptr, nullptr, SOCK_CLOEXEC));
+                if (channel.is_open()) {
+                    const auto given = self->give(channel.get());
+                    if (given) return self->parts.handed_over();
+                    log::warning("take-over-failed", {{"reason", given.error().text}, {"why", "this process goes on"}});
+                }
+                self->wait();
+            });
     }
 
     Result<void> give(int channel) {
-        // A process that only connects must not hold up the loop: the one word that begins it comes with the connection.
+        // A process that only connects must not hold up the loop: the one word that begins it comes with the
+        // connection.
         limit_waiting(channel, std::chrono::milliseconds{500});
         if (auto ok = check_peer(channel); !ok) return ok;
         const auto asked = receive_packet(channel);
@@ -94,7 +103,8 @@ struct TakeOverServer::State : std::enable_shared_from_this<TakeOverServer::Stat
         limit_waiting(channel, patience);
         log::notice("take-over-begins", {{"why", "another gmgated asked for our sockets"}});
         if (auto ok = parts.prepare(); !ok) {
-            static_cast<void>(send_packet(channel, std::string(kNo) + ok.error().text.substr(0, kNameLimit - kNo.size()), -1));
+            static_cast<void>(
+                send_packet(channel, std::string(kNo) + ok.error().text.substr(0, kNameLimit - kNo.size()), -1));
             return ok;
         }
         for (const auto& one : parts.holdings())
@@ -112,7 +122,8 @@ struct TakeOverServer::State : std::enable_shared_from_this<TakeOverServer::Stat
     Parts parts;
 };
 
-TakeOverServer::TakeOverServer(asio::any_io_executor executor, std::string path, std::chrono::milliseconds patience, Parts parts)
+TakeOverServer::TakeOverServer(asio::any_io_executor executor, std::string path, std::chrono::milliseconds patience,
+                               Parts parts)
     : state_(std::make_shared<State>(executor, std::move(path), patience, std::move(parts))) {}
 
 TakeOverServer::~TakeOverServer() {
@@ -131,8 +142,8 @@ Result<void> TakeOverServer::open() {
     }
     sip::FileDescriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     ::unlink(state_->path.c_str());
-    if (!socket.is_open() || ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0 || ::chmod(state_->path.c_str(), 0600) != 0 ||
-        ::listen(socket.get(), 1) != 0)
+    if (!socket.is_open() || ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0 ||
+        ::chmod(state_->path.c_str(), 0600) != 0 || ::listen(socket.get(), 1) != 0)
         return system_failure(Reaction::refused, "cannot listen at [restart] take-over-socket " + state_->path, errno);
     asio::error_code error;
     state_->listener.assign(socket.release(), error);
@@ -156,7 +167,8 @@ Result<TakeOver> TakeOver::ask(const std::string& path, std::chrono::millisecond
         auto packet = receive_packet(channel);
         if (!packet) return std::unexpected(packet.error());
         if (packet->text == kEnd) return taken;
-        if (packet->text.starts_with(kNo)) return failure(Reaction::refused, "the running gmgated refuses: " + packet->text.substr(kNo.size()));
+        if (packet->text.starts_with(kNo))
+            return failure(Reaction::refused, "the running gmgated refuses: " + packet->text.substr(kNo.size()));
         taken.inheritance.take(packet->text, std::move(packet->descriptor));
     }
 }

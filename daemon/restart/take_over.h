@@ -1,4 +1,5 @@
-// Directly from process to process: `gmgated --take-over` asks the one that runs for everything it holds, over a unix socket.
+// Directly from process to process: `gmgated --take-over` asks the one that runs for everything it holds, over a unix
+// socket.
 #pragma once
 
 #include <chrono>
@@ -21,8 +22,9 @@ struct HandedOver {
     int descriptor;
 };
 
-/// The side that gives. While a taker is served the loop stands still on purpose: no byte is read or written by two processes. When the
-/// taker does not make it (it ends, or `patience` is over) everything goes on as if nothing had happened.
+/// The side that gives. While a taker is served the loop stands still on purpose: no byte is read or written by two
+/// processes. When the taker does not make it (it ends, or `patience` is over) everything goes on as if nothing had
+/// happened.
 class TakeOverServer {
 public:
     struct Parts {
@@ -46,7 +48,8 @@ private:
 /// The side that takes. Blocking: the one that gives stands still, too.
 class TakeOver {
 public:
-    /// Asks the process behind `path` and receives what it holds. Reaction::broken: nobody is there; refused: it says no, and why.
+    /// Asks the process behind `path` and receives what it holds. Reaction::broken: nobody is there; refused: it says
+    /// no, and why.
     static Result<TakeOver> ask(const std::string& path, std::chrono::milliseconds patience);
     Inheritance inheritance;
     /// This process serves: the other one leaves. Without it, when this object goes, the other one goes on.

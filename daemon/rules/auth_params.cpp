@@ -15,12 +15,12 @@ constexpr std::string_view kLws = " \t\r\n";
 
 /// One comma-separated element of a credentials or challenge value, as offsets in the value.
 struct Element {
-    std::size_t comma = 0;       ///< of the comma before it; the element's begin when it is the first
+    std::size_t comma = 0;  ///< of the comma before it; the element's begin when it is the first
     std::size_t name_begin = 0;
-    std::size_t end = 0;         ///< after its last octet that is no white space
+    std::size_t end = 0;  ///< after its last octet that is no white space
     std::string_view name;
-    std::string_view value;      ///< raw, "" without '='
-    bool has_prefix = false;     ///< the scheme, or anything else, stands before the name
+    std::string_view value;   ///< raw, "" without '='
+    bool has_prefix = false;  ///< the scheme, or anything else, stands before the name
 };
 
 std::vector<Element> elements_of(std::string_view text) {
@@ -55,7 +55,8 @@ std::vector<Element> elements_of(std::string_view text) {
         e.name = blank == std::string_view::npos ? before : before.substr(blank + 1);
         e.has_prefix = blank != std::string_view::npos;
         e.name_begin = e.name.empty() ? begin : static_cast<std::size_t>(e.name.data() - text.data());
-        if (equals != std::string_view::npos && equals < e.end) e.value = sip::trim(text.substr(equals + 1, e.end - equals - 1));
+        if (equals != std::string_view::npos && equals < e.end)
+            e.value = sip::trim(text.substr(equals + 1, e.end - equals - 1));
         elements.push_back(e);
         begin = end + 1;
     }
@@ -66,7 +67,8 @@ bool is_one_of(std::string_view name, std::initializer_list<std::string_view> na
     return std::ranges::any_of(names, [&](std::string_view n) { return sip::same_token(n, name); });
 }
 
-/// `name` at a word boundary, then LWS, then '='. Quotes are ignored on purpose. Base64 of a nonce cannot match: its octets,
+/// `name` at a word boundary, then LWS, then '='. Quotes are ignored on purpose. Base64 of a nonce cannot match: its
+/// octets,
 /// '/' and '+' included, are no boundary.
 bool shows_name(std::string_view text, std::string_view name) {
     for (std::size_t i = 0; i + name.size() <= text.size(); ++i) {
@@ -89,7 +91,9 @@ std::vector<Cut> cuts_for(const std::vector<Element>& elements, std::initializer
     for (std::size_t i = 0; i < elements.size(); ++i) {
         if (!is_one_of(elements[i].name, names)) continue;
         std::size_t last = i;  // a run of elements to remove; one with a prefix begins a run of its own
-        while (last + 1 < elements.size() && is_one_of(elements[last + 1].name, names) && !elements[last + 1].has_prefix) ++last;
+        while (last + 1 < elements.size() && is_one_of(elements[last + 1].name, names) &&
+               !elements[last + 1].has_prefix)
+            ++last;
         if (taken != nullptr)
             for (std::size_t k = i; k <= last; ++k) taken->push_back(sip::unquote(elements[k].value));
         const bool is_front = i == 0 || elements[i].has_prefix;
@@ -127,9 +131,10 @@ void clean_field(sip::Edit& edit, const sip::Message& message, std::size_t index
 
 }  // namespace
 
-void remove_auth_params(sip::Edit& edit, const sip::Message& message, sip::HeaderId id, std::initializer_list<std::string_view> names,
-                        std::vector<std::string_view>* taken) {
-    for (auto index = message.find(id); index; index = message.find(id, *index + 1)) clean_field(edit, message, *index, names, taken);
+void remove_auth_params(sip::Edit& edit, const sip::Message& message, sip::HeaderId id,
+                        std::initializer_list<std::string_view> names, std::vector<std::string_view>* taken) {
+    for (auto index = message.find(id); index; index = message.find(id, *index + 1))
+        clean_field(edit, message, *index, names, taken);
 }
 
 void write_credentials(sip::Edit& edit, const sip::Message& message, sip::HeaderId id,

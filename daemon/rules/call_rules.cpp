@@ -47,24 +47,26 @@ bool needs_record_route(const sip::Message& request) {
 std::string request_to_core(const sip::Message& request, const ToCore& rules, sip::Transport transport) {
     sip::Edit edit(request);
     (void)decrement_max_forwards(edit, request);
-    mark_received(edit, request, rules.received);                                             // C-19
+    mark_received(edit, request, rules.received);  // C-19
     push_via(edit, transport, rules.via_host, sip::Transactions::new_branch() + rules.loop_mark);
-    if (rules.route) {                                                                        // C-60
-        if (!rules.route->empty()) edit.insert_before(HeaderId::from, fmt::format("Route: {}", fmt::join(*rules.route, ", ")));
+    if (rules.route) {  // C-60
+        if (!rules.route->empty())
+            edit.insert_before(HeaderId::from, fmt::format("Route: {}", fmt::join(*rules.route, ", ")));
         edit.remove_all(HeaderId::route);
     } else {
         pop_own_route(edit, request, rules.own_hosts);
     }
     // C-65: the Request-URI stays as it is.
-    if (needs_record_route(request))                                                          // C-63; the core meets its side first
-        edit.insert_before(HeaderId::record_route, fmt::format("Record-Route: <{}>, <{}>", rules.core_uri, rules.ue_uri));
-    strip_untrusted(edit, request);                                                           // H-2, C-3, C-4
-    strip_sec_agree(edit, request);                                                           // C-64
+    if (needs_record_route(request))  // C-63; the core meets its side first
+        edit.insert_before(HeaderId::record_route,
+                           fmt::format("Record-Route: <{}>, <{}>", rules.core_uri, rules.ue_uri));
+    strip_untrusted(edit, request);                                                              // H-2, C-3, C-4
+    strip_sec_agree(edit, request);                                                              // C-64
     write_credentials(edit, request, HeaderId::authorization, rules.credentials.authorization);  // C-17: no indicator
     write_credentials(edit, request, HeaderId::proxy_authorization, rules.credentials.proxy_authorization);
     if (rules.is_initial && request.method() != Method::ack) {
-        assert_identity(edit, request, rules.registered);                                     // C-61
-        edit.append(fmt::format("P-Charging-Vector: {}", charging_vector(rules.orig_ioi)));   // C-63
+        assert_identity(edit, request, rules.registered);                                    // C-61
+        edit.append(fmt::format("P-Charging-Vector: {}", charging_vector(rules.orig_ioi)));  // C-63
     } else {
         edit.remove_all(HeaderId::p_preferred_identity);
     }
@@ -77,9 +79,10 @@ std::string request_to_ue(const sip::Message& request, const ToUe& rules) {
     mark_received(edit, request, rules.received);
     push_via(edit, rules.transport, rules.via_host, sip::Transactions::new_branch() + rules.loop_mark);
     pop_own_route(edit, request, rules.own_hosts);
-    if (needs_record_route(request))                                                          // the phone meets its side first
-        edit.insert_before(HeaderId::record_route, fmt::format("Record-Route: <{}>, <{}>", rules.ue_uri, rules.core_uri));
-    strip_for_ue(edit, request);                                                              // C-72
+    if (needs_record_route(request))  // the phone meets its side first
+        edit.insert_before(HeaderId::record_route,
+                           fmt::format("Record-Route: <{}>, <{}>", rules.ue_uri, rules.core_uri));
+    strip_for_ue(edit, request);  // C-72
     return edit.to_string();
 }
 
@@ -108,13 +111,13 @@ std::string response_to_ue(const sip::Message& response, const MarkFor& mark) {
 std::string response_to_core(const sip::Message& response, const ResponseToCore& rules) {
     sip::Edit edit(response);
     pop_via(edit, response);
-    if (response.status() == 503)  // RFC 3261 §16.7 step 6: it would say that no phone behind this gateway can be served
+    if (response.status() ==
+        503)  // RFC 3261 §16.7 step 6: it would say that no phone behind this gateway can be served
         edit.replace(0, response.start_line().size(), "SIP/2.0 500 Server Internal Error");
     strip_untrusted(edit, response);
     if (rules.asserts && response.status() > 100 && response.status() < 300)
-        assert_called_identity(edit, response, rules.called_party, rules.registered);         // TS 24.229 §5.2.6.4.4
-    else
-        edit.remove_all(HeaderId::p_preferred_identity);
+        assert_called_identity(edit, response, rules.called_party, rules.registered);  // TS 24.229 §5.2.6.4.4
+    else edit.remove_all(HeaderId::p_preferred_identity);
     return edit.to_string();
 }
 

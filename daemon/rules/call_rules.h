@@ -17,22 +17,24 @@ namespace gmgate::daemon {
 struct ToCore {
     sip::Flow received;
     std::string via_host;
-    std::string core_uri, ue_uri;                        ///< our Record-Route pair, as the core and as the UE reach us
-    std::string loop_mark;                               ///< follows our branch (OwnMarks)
+    std::string core_uri, ue_uri;  ///< our Record-Route pair, as the core and as the UE reach us
+    std::string loop_mark;         ///< follows our branch (OwnMarks)
     std::string orig_ioi;
     std::vector<std::string> own_hosts;
-    sip::RequestCredentials credentials;                 ///< as they were checked: these and no others reach the core
-    std::vector<Impu> registered;                        ///< to assert one of them (C-61)
-    bool is_initial = false;                             ///< outside a dialog, or in none that passed here: it is charged and somebody asserted
-    std::optional<std::vector<std::string>> route;       ///< replaces the whole Route (C-60); nullopt: only our own are popped
+    sip::RequestCredentials credentials;  ///< as they were checked: these and no others reach the core
+    std::vector<Impu> registered;         ///< to assert one of them (C-61)
+    bool is_initial = false;  ///< outside a dialog, or in none that passed here: it is charged and somebody asserted
+    std::optional<std::vector<std::string>>
+        route;  ///< replaces the whole Route (C-60); nullopt: only our own are popped
 };
-/// A request from a phone as the core gets it: C-60…C-64, H-2, B-115. Max-Forwards must have been checked (check_proxyable).
+/// A request from a phone as the core gets it: C-60…C-64, H-2, B-115. Max-Forwards must have been checked
+/// (check_proxyable).
 std::string request_to_core(const sip::Message& request, const ToCore& rules, sip::Transport transport);
 
 struct ToUe {
     sip::Flow received;
     sip::Transport transport = sip::Transport::udp;
-    std::string via_host;                                ///< our protected server port
+    std::string via_host;  ///< our protected server port
     std::string core_uri, ue_uri;
     std::string loop_mark;
     std::vector<std::string> own_hosts;
@@ -55,10 +57,11 @@ std::string response_to_ue(const sip::Message& response, const MarkFor& mark);
 
 struct ResponseToCore {
     std::vector<Impu> registered;
-    std::string called_party;   ///< P-Called-Party-ID of the request
-    bool asserts = false;       ///< the request was outside a dialog
+    std::string called_party;  ///< P-Called-Party-ID of the request
+    bool asserts = false;      ///< the request was outside a dialog
 };
-/// A response of a phone as the core gets it: our Via gone, nothing of the trust domain from the phone (H-2), the callee asserted (C-72).
+/// A response of a phone as the core gets it: our Via gone, nothing of the trust domain from the phone (H-2), the
+/// callee asserted (C-72).
 std::string response_to_core(const sip::Message& response, const ResponseToCore& rules);
 
 /// The configured interface of a registration; nullptr when there is none of that name.

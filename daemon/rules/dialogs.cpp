@@ -21,8 +21,8 @@ void add_lower(std::string& text, std::string_view part) {
     for (const char c : part) text += c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
 }
 
-/// One element of a route set: user, host and port. Phones lose, reorder and rewrite parameters and display names, and some write the port that
-/// was left out; none of that leads elsewhere.
+/// One element of a route set: user, host and port. Phones lose, reorder and rewrite parameters and display names, and
+/// some write the port that was left out; none of that leads elsewhere.
 void add_element(std::string& text, std::string_view element) {
     text += '\n';
     const auto address = sip::NameAddr::parse(element);
@@ -49,7 +49,8 @@ std::string route_text(const Elements& elements) {
 
 /// The mark of that kind in the user part of a URI of ours; "" when there is none.
 std::string_view mark_in(std::string_view user, char kind) {
-    for (std::string_view marks = user.substr(token_in(user).size()); marks.size() > kMarkLetters; marks.remove_suffix(kMarkLetters))
+    for (std::string_view marks = user.substr(token_in(user).size()); marks.size() > kMarkLetters;
+         marks.remove_suffix(kMarkLetters))
         if (const auto last = marks.substr(marks.size() - kMarkLetters); last.front() == kind) return last;
     return {};
 }
@@ -58,23 +59,28 @@ std::string_view mark_in(std::string_view user, char kind) {
 
 DialogMarks::DialogMarks() { random_bytes(key_); }
 
-std::string DialogMarks::mark(char kind, const ContactKey& owner, const sip::Message& message, std::string_view tag, std::string_view route) const {
-    std::string text = fmt::format("dialog {}\n{}\n{}\n{}\n{}\n{}", kind, owner.impi.value, owner.instance, owner.reg_id, message.value(HeaderId::call_id), tag);
+std::string DialogMarks::mark(char kind, const ContactKey& owner, const sip::Message& message, std::string_view tag,
+                              std::string_view route) const {
+    std::string text = fmt::format("dialog {}\n{}\n{}\n{}\n{}\n{}", kind, owner.impi.value, owner.instance,
+                                   owner.reg_id, message.value(HeaderId::call_id), tag);
     text += route;
     return fmt::format("{}{:016x}", kind, siphash(key_, text));
 }
 
-std::string DialogMarks::user_towards_core(std::string_view token, const ContactKey& owner, const sip::Message& request) const {
+std::string DialogMarks::user_towards_core(std::string_view token, const ContactKey& owner,
+                                           const sip::Message& request) const {
     return fmt::format("{}.{}", token, mark('o', owner, request, sip::tag_of(request, HeaderId::from)));
 }
 
-std::string DialogMarks::user_towards_ue(std::string_view token, const ContactKey& owner, const sip::Message& request) const {
+std::string DialogMarks::user_towards_ue(std::string_view token, const ContactKey& owner,
+                                         const sip::Message& request) const {
     const std::string_view tag = sip::tag_of(request, HeaderId::from);
-    return fmt::format("{}.{}{}", token, mark('t', owner, request, tag), mark('p', owner, request, tag, route_text(values_of(request, HeaderId::record_route))));
+    return fmt::format("{}.{}{}", token, mark('t', owner, request, tag),
+                       mark('p', owner, request, tag, route_text(values_of(request, HeaderId::record_route))));
 }
 
-void DialogMarks::mark_response(sip::Edit& edit, const sip::Message& response, std::string_view token, const ContactKey& owner,
-                                const std::vector<std::string>& own_hosts) const {
+void DialogMarks::mark_response(sip::Edit& edit, const sip::Message& response, std::string_view token,
+                                const ContactKey& owner, const std::vector<std::string>& own_hosts) const {
     const std::string_view tag = sip::tag_of(response, HeaderId::to);
     if (tag.empty() || !response.has(HeaderId::record_route)) return;
     const std::vector<std::string_view> values = values_of(response, HeaderId::record_route);
@@ -82,14 +88,16 @@ void DialogMarks::mark_response(sip::Edit& edit, const sip::Message& response, s
         const auto uri = own_uri(values[index], own_hosts);
         return uri && token_in(uri->user) == token ? uri->user : std::string_view{};
     };
-    // The phone's own pair stands at the bottom; with the same token above it the call has come round to the same phone.
+    // The phone's own pair stands at the bottom; with the same token above it the call has come round to the same
+    // phone.
     std::size_t end = values.size();
     while (end > 0 && user_at(end - 1).empty()) --end;
     if (end == 0) return;
     const std::string_view user = user_at(end - 1);
     std::size_t begin = end - 1;
     if (begin > 0 && user_at(begin - 1) == user) --begin;
-    const auto rest = std::views::reverse(std::views::take(values, static_cast<std::ptrdiff_t>(begin)));  // as the caller writes it (RFC 3261 §12.1.2)
+    const auto rest = std::views::reverse(
+        std::views::take(values, static_cast<std::ptrdiff_t>(begin)));  // as the caller writes it (RFC 3261 §12.1.2)
     const std::string marked = fmt::format("{}.{}", token, mark('p', owner, response, tag, route_text(rest)));
     for (std::size_t index = begin; index < end; ++index) {
         const std::string_view old = user_at(index);

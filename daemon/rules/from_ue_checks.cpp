@@ -16,12 +16,18 @@ using sip::HeaderId;
 
 std::optional<Counter> Answer::status_counter() const {
     switch (status) {
-        case 400: return Counter::reject_400;
-        case 403: return Counter::reject_403;
-        case 420: return Counter::reject_420;
-        case 421: return Counter::reject_421;
-        case 494: return Counter::reject_494;
-        default: return status >= 500 && status < 600 ? std::optional(Counter::reject_5xx) : std::nullopt;
+        case 400:
+            return Counter::reject_400;
+        case 403:
+            return Counter::reject_403;
+        case 420:
+            return Counter::reject_420;
+        case 421:
+            return Counter::reject_421;
+        case 494:
+            return Counter::reject_494;
+        default:
+            return status >= 500 && status < 600 ? std::optional(Counter::reject_5xx) : std::nullopt;
     }
 }
 
@@ -38,19 +44,29 @@ std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_m
     if (auto objection = check_syntax(request)) return objection;
     if (const auto index = request.find(HeaderId::max_forwards)) {
         const auto hops = sip::parse_u32(request.field(*index).value);
-        if (!hops) return Answer{.status = 400, .phrase = "Bad Max-Forwards", .extra = {}, .why = "Max-Forwards is no number", .counter = {}};
+        if (!hops)
+            return Answer{.status = 400,
+                          .phrase = "Bad Max-Forwards",
+                          .extra = {},
+                          .why = "Max-Forwards is no number",
+                          .counter = {}};
         if (*hops == 0)
-            return Answer{.status = 483, .phrase = "Too Many Hops", .extra = {}, .why = "Max-Forwards is used up", .counter = {}};
+            return Answer{
+                .status = 483, .phrase = "Too Many Hops", .extra = {}, .why = "Max-Forwards is used up", .counter = {}};
     }
-    if (request.method() == sip::Method::ack || request.method() == sip::Method::cancel) return std::nullopt;  // RFC 3261 §20.29
+    if (request.method() == sip::Method::ack || request.method() == sip::Method::cancel)
+        return std::nullopt;  // RFC 3261 §20.29
     std::string unknown;
     for (const std::string_view tag : values_of(request, HeaderId::proxy_require)) {
         if (sip::same_token(tag, "sec-agree") || (!refuse_mediasec && sip::same_token(tag, "mediasec"))) continue;
         unknown += fmt::format("{}{}", unknown.empty() ? "" : ", ", tag);
     }
     if (unknown.empty()) return std::nullopt;
-    return Answer{.status = 420, .phrase = "Bad Extension", .extra = {fmt::format("Unsupported: {}", unknown)},
-                  .why = fmt::format("Proxy-Require: {}", unknown), .counter = {}};
+    return Answer{.status = 420,
+                  .phrase = "Bad Extension",
+                  .extra = {fmt::format("Unsupported: {}", unknown)},
+                  .why = fmt::format("Proxy-Require: {}", unknown),
+                  .counter = {}};
 }
 
 std::optional<Answer> check_loop(const sip::Message& request, std::string_view mark) {
@@ -58,23 +74,28 @@ std::optional<Answer> check_loop(const sip::Message& request, std::string_view m
     return make_answer(482, "Loop Detected", "the request has passed here before, unchanged");
 }
 
-std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by, const Registration& registration,
-                                            bool ignore_q) {
+std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by,
+                                            const Registration& registration, bool ignore_q) {
     if (request.method() == sip::Method::ack || request.method() == sip::Method::cancel) return std::nullopt;
     if (!request.has(HeaderId::security_verify)) return std::nullopt;
-    if (carried_by == nullptr && (!registration.tls || registration.tls->security_verify.empty())) return std::nullopt;  // G-28
+    if (carried_by == nullptr && (!registration.tls || registration.tls->security_verify.empty()))
+        return std::nullopt;  // G-28
     std::vector<std::string> server_line;
-    if (carried_by == nullptr) server_line.push_back(fmt::format("Security-Server: {}", registration.tls->security_verify.to_string()));
-    else if (!carried_by->security_server.empty()) server_line.push_back(fmt::format("Security-Server: {}", carried_by->security_server));
+    if (carried_by == nullptr)
+        server_line.push_back(fmt::format("Security-Server: {}", registration.tls->security_verify.to_string()));
+    else if (!carried_by->security_server.empty())
+        server_line.push_back(fmt::format("Security-Server: {}", carried_by->security_server));
 
     const Result<sip::SecurityList> received = sip::SecurityList::from(request, HeaderId::security_verify);
     if (!received)
-        return Answer{.status = 400, .phrase = "Bad Security-Verify", .extra = {}, .why = received.error().text, .counter = {}};
+        return Answer{
+            .status = 400, .phrase = "Bad Security-Verify", .extra = {}, .why = received.error().text, .counter = {}};
 
     sip::CompareOptions options;
     options.ignore_q = ignore_q;
     std::string why = "no Security-Server was sent for this set";
-    if (carried_by == nullptr && !sip::difference(registration.tls->security_verify, *received, options)) return std::nullopt;
+    if (carried_by == nullptr && !sip::difference(registration.tls->security_verify, *received, options))
+        return std::nullopt;
     const auto matches = [&](const SaSet& set) {
         const Result<sip::SecurityList> sent = sip::SecurityList::parse(set.security_server, true);
         if (!sent || sent->empty()) return false;
@@ -83,13 +104,18 @@ std::optional<Answer> check_security_verify(const sip::Message& request, const S
         return !difference;
     };
     if (carried_by != nullptr && matches(*carried_by)) return std::nullopt;
-    if (std::ranges::any_of(registration.sets, [&](const auto& set) { return set.get() != carried_by && matches(*set); }))
+    if (std::ranges::any_of(registration.sets,
+                            [&](const auto& set) { return set.get() != carried_by && matches(*set); }))
         return std::nullopt;
-    return Answer{.status = 494, .phrase = "Security Agreement Required", .extra = std::move(server_line), .why = std::move(why),
+    return Answer{.status = 494,
+                  .phrase = "Security Agreement Required",
+                  .extra = std::move(server_line),
+                  .why = std::move(why),
                   .counter = Counter::verify_mismatch};
 }
 
-RouteVerdict compare_route(const std::vector<std::string_view>& remaining, const std::vector<std::string>& service_route) {
+RouteVerdict compare_route(const std::vector<std::string_view>& remaining,
+                           const std::vector<std::string>& service_route) {
     const auto same_uri = [](std::string_view a, std::string_view b) {
         const auto left = sip::NameAddr::parse(a);
         const auto right = sip::NameAddr::parse(b);

@@ -16,30 +16,33 @@ namespace gmgate::daemon {
 struct Answer {
     int status = 0;
     std::string phrase;
-    std::vector<std::string> extra;           ///< header lines
-    std::string why;                          ///< for the log
-    std::optional<Counter> counter;           ///< the reason's own counter, beside that of the status
-    std::string content_type{}, body{};       ///< of the response; empty: it has none
+    std::vector<std::string> extra;      ///< header lines
+    std::string why;                     ///< for the log
+    std::optional<Counter> counter;      ///< the reason's own counter, beside that of the status
+    std::string content_type{}, body{};  ///< of the response; empty: it has none
 
     std::optional<Counter> status_counter() const;  ///< reject_403, …
 };
 Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter = {});
 
-/// RFC 3261 §16.3 for a proxy: syntax and URI scheme (request_syntax.h: 400, 416), Max-Forwards (483), Proxy-Require (420). nullopt: all is well.
+/// RFC 3261 §16.3 for a proxy: syntax and URI scheme (request_syntax.h: 400, 416), Max-Forwards (483), Proxy-Require
+/// (420). nullopt: all is well.
 std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec);
 
-/// RFC 3261 §16.3 step 4: 482 for a request that has passed here before on the same way, `mark` being OwnMarks::loop_mark.
+/// RFC 3261 §16.3 step 4: 482 for a request that has passed here before on the same way, `mark` being
+/// OwnMarks::loop_mark.
 std::optional<Answer> check_loop(const sip::Message& request, std::string_view mark);
 
-/// C-64, A-16, A-17: a Security-Verify must equal the Security-Server of the set (null: the one of the TLS association) or of another live set of the registration; absent is
-/// accepted, and ACK and CANCEL are never asked (A-15a).
-std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by, const Registration& registration,
-                                            bool ignore_q);
+/// C-64, A-16, A-17: a Security-Verify must equal the Security-Server of the set (null: the one of the TLS association)
+/// or of another live set of the registration; absent is accepted, and ACK and CANCEL are never asked (A-15a).
+std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by,
+                                            const Registration& registration, bool ignore_q);
 
-/// C-60: the Route values that are not ours (split_route), compared with the stored Service-Route. In-dialog requests have the dialog's own route set and
-/// are not compared.
+/// C-60: the Route values that are not ours (split_route), compared with the stored Service-Route. In-dialog requests
+/// have the dialog's own route set and are not compared.
 enum class RouteVerdict { same, differs };
-RouteVerdict compare_route(const std::vector<std::string_view>& remaining, const std::vector<std::string>& service_route);
+RouteVerdict compare_route(const std::vector<std::string_view>& remaining,
+                           const std::vector<std::string>& service_route);
 
 /// URI text of the first of these name-addr values; "" when there is none.
 std::string first_route_uri(const std::vector<std::string>& route);
@@ -48,7 +51,8 @@ std::string first_route_uri(const std::vector<std::string_view>& route);
 /// C-81, C-82: a contact that registered with the URI parameter `sos`.
 bool is_emergency_contact(const ContactKey& key);
 
-/// True for a request without To tag. One with a To tag is inside a dialog only when the dialog is known (DialogMarks, EmergencyDialogs).
+/// True for a request without To tag. One with a To tag is inside a dialog only when the dialog is known (DialogMarks,
+/// EmergencyDialogs).
 bool has_no_to_tag(const sip::Message& request);
 
 }  // namespace gmgate::daemon

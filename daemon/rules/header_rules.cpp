@@ -33,23 +33,35 @@ void remove_front(sip::Edit& edit, const sip::Message& message, std::size_t inde
     edit.replace(offset_in(message, field.value), offset_in(message, *element), {});
 }
 
-/// Header fields that only nodes inside the trust domain may set (TS 24.229 §4.4, RFC 3325 §5, RFC 7315). Ids and, for those without
-/// an id, names.
+/// Header fields that only nodes inside the trust domain may set (TS 24.229 §4.4, RFC 3325 §5, RFC 7315). Ids and, for
+/// those without an id, names.
 constexpr std::array kUntrusted{
-    HeaderId::p_charging_vector,   HeaderId::p_charging_function_addresses, HeaderId::p_visited_network_id,
-    HeaderId::p_asserted_identity, HeaderId::p_asserted_service,            HeaderId::p_served_user,
-    HeaderId::p_private_network_indication, HeaderId::p_associated_uri,     HeaderId::p_called_party_id,
-    HeaderId::resource_priority,   HeaderId::feature_caps,                  HeaderId::path,
+    HeaderId::p_charging_vector,
+    HeaderId::p_charging_function_addresses,
+    HeaderId::p_visited_network_id,
+    HeaderId::p_asserted_identity,
+    HeaderId::p_asserted_service,
+    HeaderId::p_served_user,
+    HeaderId::p_private_network_indication,
+    HeaderId::p_associated_uri,
+    HeaderId::p_called_party_id,
+    HeaderId::resource_priority,
+    HeaderId::feature_caps,
+    HeaderId::path,
     HeaderId::service_route,
 };
-constexpr std::array<std::string_view, 5> kUntrustedNames{"P-User-Database", "P-Profile-Key", "Restoration-Info", "Relayed-Charge",
-                                                          "P-Refused-URI-List"};
+constexpr std::array<std::string_view, 5> kUntrustedNames{"P-User-Database", "P-Profile-Key", "Restoration-Info",
+                                                          "Relayed-Charge", "P-Refused-URI-List"};
 
 /// Inside knowledge of the network that a phone has no business with.
 constexpr std::array kNotForUe{
-    HeaderId::p_charging_vector, HeaderId::p_charging_function_addresses, HeaderId::p_visited_network_id, HeaderId::p_served_user,
+    HeaderId::p_charging_vector,
+    HeaderId::p_charging_function_addresses,
+    HeaderId::p_visited_network_id,
+    HeaderId::p_served_user,
 };
-constexpr std::array<std::string_view, 4> kNotForUeNames{"P-User-Database", "P-Profile-Key", "Restoration-Info", "Relayed-Charge"};
+constexpr std::array<std::string_view, 4> kNotForUeNames{"P-User-Database", "P-Profile-Key", "Restoration-Info",
+                                                         "Relayed-Charge"};
 
 bool is_token_char(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -73,7 +85,8 @@ std::vector<std::string_view> values_of(const sip::Message& message, HeaderId id
     return values;
 }
 
-void keep_values(sip::Edit& edit, const sip::Message& message, HeaderId id, const std::function<bool(std::string_view)>& keep) {
+void keep_values(sip::Edit& edit, const sip::Message& message, HeaderId id,
+                 const std::function<bool(std::string_view)>& keep) {
     for (auto index = message.find(id); index; index = message.find(id, *index + 1)) {
         std::string kept;
         bool changed = false;
@@ -93,7 +106,8 @@ void keep_values(sip::Edit& edit, const sip::Message& message, HeaderId id, cons
     }
 }
 
-void rewrite_option_tags(sip::Edit& edit, const sip::Message& message, HeaderId id, bool without_sec_agree, std::string_view add) {
+void rewrite_option_tags(sip::Edit& edit, const sip::Message& message, HeaderId id, bool without_sec_agree,
+                         std::string_view add) {
     bool wanted = !add.empty() && !sip::has_option_tag(message, id, add);
     for (auto index = message.find(id); index; index = message.find(id, *index + 1)) {
         std::string kept;
@@ -123,7 +137,8 @@ void rewrite_option_tags(sip::Edit& edit, const sip::Message& message, HeaderId 
 
 std::string token_or_quoted(std::string_view text) {
     if (!text.empty() && std::ranges::all_of(text, is_token_char)) return std::string(text);
-    if (text.size() >= 2 && text.front() == '"' && text.back() == '"') return std::string(text);  // configured with its quotes
+    if (text.size() >= 2 && text.front() == '"' && text.back() == '"')
+        return std::string(text);  // configured with its quotes
     std::string quoted = "\"";
     for (const char c : text) {
         if (c == '"' || c == '\\') quoted += '\\';
@@ -157,12 +172,14 @@ void mark_received(sip::Edit& edit, const sip::Message& request, const sip::Flow
     const std::size_t end = offset_in(request, via->text) + via->text.size();
     if (via->parameters.empty()) return edit.replace(end, end, std::move(parameters));
     std::size_t begin = offset_in(request, via->parameters);
-    while (begin > offset_in(request, via->text) && request.bytes()[begin - 1] != ';') --begin;  // the ';' before, and LWS
+    while (begin > offset_in(request, via->text) && request.bytes()[begin - 1] != ';')
+        --begin;  // the ';' before, and LWS
     edit.replace(begin - 1, end, std::move(parameters));
 }
 
 void push_via(sip::Edit& edit, sip::Transport transport, std::string_view via_host, std::string_view branch) {
-    edit.insert_before(HeaderId::via, fmt::format("Via: SIP/2.0/{} {};branch={}", sip::to_string(transport), via_host, branch));
+    edit.insert_before(HeaderId::via,
+                       fmt::format("Via: SIP/2.0/{} {};branch={}", sip::to_string(transport), via_host, branch));
 }
 
 void pop_via(sip::Edit& edit, const sip::Message& response) {
@@ -196,7 +213,8 @@ bool is_own(const sip::Uri& uri, const std::vector<std::string>& own_hosts) {
         }
         const std::size_t colon = own.find(':');  // a name, with or without port
         if (!sip::same_token(std::string_view(own).substr(0, colon), uri.host)) continue;
-        if (colon == std::string::npos || sip::parse_u32(std::string_view(own).substr(colon + 1)) == port.value) return true;
+        if (colon == std::string::npos || sip::parse_u32(std::string_view(own).substr(colon + 1)) == port.value)
+            return true;
     }
     return false;
 }
@@ -215,12 +233,14 @@ std::size_t count_own_routes(const std::vector<std::string_view>& routes, const 
     return seen.size();
 }
 
-std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const std::vector<std::string>& own_hosts) {
+std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request,
+                                         const std::vector<std::string>& own_hosts) {
     const std::vector<std::string_view> routes = values_of(request, HeaderId::route);
     std::size_t left = count_own_routes(routes, own_hosts);
     if (left == 0) return std::nullopt;
     const auto first = sip::NameAddr::parse(routes.front());
-    for (auto index = request.find(HeaderId::route); index && left > 0; index = request.find(HeaderId::route, *index + 1)) {
+    for (auto index = request.find(HeaderId::route); index && left > 0;
+         index = request.find(HeaderId::route, *index + 1)) {
         std::size_t here = 0, ours = 0;  // elements to pass over, empty ones included
         sip::Split elements(request.field(*index).value, ',');
         for (auto element = elements.next(); element && left > 0; element = elements.next()) {
@@ -237,7 +257,8 @@ std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& re
 void strip_untrusted(sip::Edit& edit, const sip::Message& message) {
     for (const HeaderId id : kUntrusted) edit.remove_all(id);
     for (const std::string_view name : kUntrustedNames) edit.remove_all(name);
-    keep_values(edit, message, HeaderId::p_access_network_info, [](std::string_view v) { return !is_network_provided(v); });  // C-15
+    keep_values(edit, message, HeaderId::p_access_network_info,
+                [](std::string_view v) { return !is_network_provided(v); });  // C-15
 }
 
 void strip_for_ue(sip::Edit& edit, const sip::Message& message) {

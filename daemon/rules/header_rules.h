@@ -1,4 +1,5 @@
-// What the gateway changes in a message on its way: pure functions from one message to another (TS 24.229 §5.2, requirements C).
+// What the gateway changes in a message on its way: pure functions from one message to another (TS 24.229 §5.2,
+// requirements C).
 #pragma once
 
 #include <functional>
@@ -25,18 +26,21 @@ void push_via(sip::Edit& edit, sip::Transport transport, std::string_view via_ho
 void pop_via(sip::Edit& edit, const sip::Message& response);
 /// Max-Forwards: decremented, or 70 added. False when it is 0 or no number (answer 483).
 bool decrement_max_forwards(sip::Edit& edit, const sip::Message& request);
-/// How many Route values on top are our own for this passage: host and port match one of `own_hosts` (is_own) and all carry one user
-/// part, none twice. Usually the pair that we recorded (own_names.h); a pair with another one behind it is the callee's, and stays.
+/// How many Route values on top are our own for this passage: host and port match one of `own_hosts` (is_own) and all
+/// carry one user part, none twice. Usually the pair that we recorded (own_names.h); a pair with another one behind it
+/// is the callee's, and stays.
 std::size_t count_own_routes(const std::vector<std::string_view>& routes, const std::vector<std::string>& own_hosts);
 /// Takes those Route values away; returns the URI text of the first of them.
-std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const std::vector<std::string>& own_hosts);
-/// True when the URI names us. An entry "host:port" matches that port (5060 when the URI has none), an entry "host" any port.
+std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request,
+                                         const std::vector<std::string>& own_hosts);
+/// True when the URI names us. An entry "host:port" matches that port (5060 when the URI has none), an entry "host" any
+/// port.
 bool is_own(const sip::Uri& uri, const std::vector<std::string>& own_hosts);
-/// What a UE must not tell the core (C-3, C-4, C-15, H-2): P-Charging-*, P-Visited-Network-ID, P-Asserted-*, P-Served-User, Path, …
-/// For requests and responses alike.
+/// What a UE must not tell the core (C-3, C-4, C-15, H-2): P-Charging-*, P-Visited-Network-ID, P-Asserted-*,
+/// P-Served-User, Path, … For requests and responses alike.
 void strip_untrusted(sip::Edit& edit, const sip::Message& message);
-/// What the core must not tell the UE (C-3): P-Charging-*, P-Visited-Network-ID…; P-Asserted-Identity where Privacy asks for it
-/// (RFC 3325 §7).
+/// What the core must not tell the UE (C-3): P-Charging-*, P-Visited-Network-ID…; P-Asserted-Identity where Privacy
+/// asks for it (RFC 3325 §7).
 void strip_for_ue(sip::Edit& edit, const sip::Message& message);
 /// Security-Client, Security-Verify and the option tags sec-agree and mediasec (A-18, C-16, G-30).
 void strip_sec_agree(sip::Edit& edit, const sip::Message& request);
@@ -45,10 +49,12 @@ std::string charging_vector(std::string_view orig_ioi);
 
 /// All values of a comma-separated header over all its fields, in order, as written.
 std::vector<std::string_view> values_of(const sip::Message& message, sip::HeaderId id);
-/// Keeps the values of a comma list for which `keep` holds; a field without values left is removed, an untouched one keeps its bytes.
+/// Keeps the values of a comma list for which `keep` holds; a field without values left is removed, an untouched one
+/// keeps its bytes.
 void keep_values(sip::Edit& edit, const sip::Message& message, sip::HeaderId id,
                  const std::function<bool(std::string_view)>& keep);
-/// Takes option tags out of Require or Proxy-Require and merges one in (`add`, may be empty), in one pass over the fields.
+/// Takes option tags out of Require or Proxy-Require and merges one in (`add`, may be empty), in one pass over the
+/// fields.
 void rewrite_option_tags(sip::Edit& edit, const sip::Message& message, sip::HeaderId id, bool without_sec_agree,
                          std::string_view add = {});
 /// `text` as a gen-value: itself when it is a token (or host), else a quoted-string.
@@ -57,23 +63,23 @@ std::string token_or_quoted(std::string_view text);
 // ---- REGISTER (C.2, C.3, C.5)
 
 struct RegisterToCore {
-    sip::Flow received;                                 ///< where it came from
-    sip::Transport transport = sip::Transport::udp;     ///< towards the core
+    sip::Flow received;                              ///< where it came from
+    sip::Transport transport = sip::Transport::udp;  ///< towards the core
     std::string via_host;
     std::string branch;
-    std::string path_uri;                               ///< "sip:TOKEN@host:port;lr"
+    std::string path_uri;  ///< "sip:TOKEN@host:port;lr"
     std::string visited_network_id;
     std::string orig_ioi;
-    std::vector<std::string> own_hosts;                 ///< to recognise our own Route
-    sip::RequestCredentials credentials;                ///< as they were checked: these and no others reach the core
-    std::optional<std::string_view> integrity_protected;///< value by table C.3; nullopt: absent
+    std::vector<std::string> own_hosts;                   ///< to recognise our own Route
+    sip::RequestCredentials credentials;                  ///< as they were checked: these and no others reach the core
+    std::optional<std::string_view> integrity_protected;  ///< value by table C.3; nullopt: absent
     bool bare_integrity_protected = false;
 };
 /// The REGISTER as the core gets it; nullopt when Max-Forwards is used up (483).
 std::optional<std::string> register_to_core(const sip::Message& request, const RegisterToCore& rules);
 
-/// A response to REGISTER as the UE gets it: our Via gone, ck and ik taken out of every challenge in any spelling (C-31, C-36),
-/// P-Charging-* gone, Security-Server added when given.
+/// A response to REGISTER as the UE gets it: our Via gone, ck and ik taken out of every challenge in any spelling
+/// (C-31, C-36), P-Charging-* gone, Security-Server added when given.
 std::string register_response_to_ue(const sip::Message& response, const std::optional<std::string>& security_server);
 
 }  // namespace gmgate::daemon

@@ -23,11 +23,13 @@ std::string digits_of(std::string_view number) {
 const Impu* find_identity(std::string_view name_addr, const std::vector<Impu>& registered) {
     const auto address = sip::NameAddr::parse(name_addr);
     if (!address) return nullptr;
-    const auto hit = std::ranges::find_if(registered, [&](const Impu& impu) { return is_same_identity(impu.value, address->uri); });
+    const auto hit =
+        std::ranges::find_if(registered, [&](const Impu& impu) { return is_same_identity(impu.value, address->uri); });
     return hit == registered.end() ? nullptr : &*hit;
 }
 
-void assert_one(sip::Edit& edit, const sip::Message& message, const Impu* preferred, const std::vector<Impu>& registered) {
+void assert_one(sip::Edit& edit, const sip::Message& message, const Impu* preferred,
+                const std::vector<Impu>& registered) {
     for (const std::string_view value : values_of(message, HeaderId::p_preferred_identity))
         if (preferred == nullptr) preferred = find_identity(value, registered);
     if (preferred == nullptr && !registered.empty()) preferred = &registered.front();  // C-61: the default identity

@@ -10,16 +10,18 @@
 
 namespace gmgate::daemon {
 
-/// True when both URIs name one identity: scheme and host case-insensitive, user part as it stands, tel numbers without visual
-/// separators (RFC 3261 §19.1.4, RFC 3966 §4); parameters play no part.
+/// True when both URIs name one identity: scheme and host case-insensitive, user part as it stands, tel numbers without
+/// visual separators (RFC 3261 §19.1.4, RFC 3966 §4); parameters play no part.
 bool is_same_identity(std::string_view a, std::string_view b);
 
-/// Replaces P-Preferred-Identity by P-Asserted-Identity: the registered identity that it names, else the first registered one. The UE's
-/// own P-Asserted-Identity must be removed by strip_untrusted. Nothing is asserted when `registered` is empty.
+/// Replaces P-Preferred-Identity by P-Asserted-Identity: the registered identity that it names, else the first
+/// registered one. The UE's own P-Asserted-Identity must be removed by strip_untrusted. Nothing is asserted when
+/// `registered` is empty.
 void assert_identity(sip::Edit& edit, const sip::Message& message, const std::vector<Impu>& registered);
 
-/// For a response of the called phone: asserts the identity under which it was called (P-Called-Party-ID of the request, C-72), else
-/// as above.
-void assert_called_identity(sip::Edit& edit, const sip::Message& response, std::string_view called_party, const std::vector<Impu>& registered);
+/// For a response of the called phone: asserts the identity under which it was called (P-Called-Party-ID of the
+/// request, C-72), else as above.
+void assert_called_identity(sip::Edit& edit, const sip::Message& response, std::string_view called_party,
+                            const std::vector<Impu>& registered);
 
 }  // namespace gmgate::daemon

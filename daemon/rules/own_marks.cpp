@@ -28,7 +28,8 @@ std::string OwnMarks::new_token() const {
 TokenVerdict OwnMarks::judge(std::string_view token) const {
     if (token.size() != kTokenLetters || !token.starts_with(run_)) return TokenVerdict::foreign;
     const std::string_view body = token.substr(0, kTokenLetters - kHashLetters);
-    return token.substr(body.size()) == fmt::format("{:016x}", siphash(key_, body)) ? TokenVerdict::genuine : TokenVerdict::tampered;
+    return token.substr(body.size()) == fmt::format("{:016x}", siphash(key_, body)) ? TokenVerdict::genuine
+                                                                                    : TokenVerdict::tampered;
 }
 
 std::string OwnMarks::loop_mark(const sip::Message& request, std::string_view way) const {
@@ -40,7 +41,8 @@ std::string OwnMarks::loop_mark(const sip::Message& request, std::string_view wa
     add(request.method_name());
     add(request.request_uri());
     for (const std::string_view route : values_of(request, HeaderId::route)) add(route);
-    for (const HeaderId id : {HeaderId::from, HeaderId::to, HeaderId::call_id, HeaderId::cseq, HeaderId::proxy_require, HeaderId::proxy_authorization})
+    for (const HeaderId id : {HeaderId::from, HeaderId::to, HeaderId::call_id, HeaderId::cseq, HeaderId::proxy_require,
+                              HeaderId::proxy_authorization})
         add(request.value(id));
     return fmt::format(".{:016x}", siphash(key_, text));
 }

@@ -1,5 +1,6 @@
-// What the gateway writes into messages to know it again: the token in its Path and Record-Route, and the loop mark in its branches. Both
-// carry a hash with a key of this process, so nobody else can make one (RFC 5626 §5.2, RFC 5393 §4.2).
+// What the gateway writes into messages to know it again: the token in its Path and Record-Route, and the loop mark in
+// its branches. Both carry a hash with a key of this process, so nobody else can make one (RFC 5626 §5.2, RFC 5393
+// §4.2).
 #pragma once
 
 #include <string>
@@ -25,8 +26,8 @@ public:
     /// What a token is that belongs to no registration (C-71).
     TokenVerdict judge(std::string_view token) const;
 
-    /// Follows our branch: a hash of where the request goes (`way`: direction and token) and of all in it that decides about its way
-    /// (RFC 5393 §4.2.2). A spiral has another Request-URI, Route or way and so another mark.
+    /// Follows our branch: a hash of where the request goes (`way`: direction and token) and of all in it that decides
+    /// about its way (RFC 5393 §4.2.2). A spiral has another Request-URI, Route or way and so another mark.
     std::string loop_mark(const sip::Message& request, std::string_view way) const;
     /// True when a Via of the request carries this very mark: it has been here, unchanged (RFC 3261 §16.3 step 4).
     static bool has_looped(const sip::Message& request, std::string_view mark);

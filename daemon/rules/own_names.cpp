@@ -25,24 +25,31 @@ std::vector<std::string> own_hosts(const Config& config) {
         for (const SipPort& port : interface.sip_ports) {
             add(Endpoint{port.address, port.port}.to_string());
             if (const ImsAkaProfile* profile = config.profile(port.ims_aka_profile))
-                for (const Port protected_port : profile->all_ports()) add(Endpoint{port.address, protected_port}.to_string());
+                for (const Port protected_port : profile->all_ports())
+                    add(Endpoint{port.address, protected_port}.to_string());
         }
     }
     return hosts;
 }
 
-std::string token_uri(std::string_view token, std::string_view host_and_port) { return fmt::format("sip:{}@{};lr", token, host_and_port); }
+std::string token_uri(std::string_view token, std::string_view host_and_port) {
+    return fmt::format("sip:{}@{};lr", token, host_and_port);
+}
 
 std::string reached_over(std::string host_and_port, sip::Transport transport) {
     switch (transport) {
-        case sip::Transport::udp: break;
-        case sip::Transport::tcp: return host_and_port + ";transport=tcp";
-        case sip::Transport::tls: return host_and_port + ";transport=tls";
+        case sip::Transport::udp:
+            break;
+        case sip::Transport::tcp:
+            return host_and_port + ";transport=tcp";
+        case sip::Transport::tls:
+            return host_and_port + ";transport=tls";
     }
     return host_and_port;
 }
 
-std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours, sip::Transport transport) {
+std::string ue_uri_host(const Config& config, std::string_view realm_id, const Endpoint& ours,
+                        sip::Transport transport) {
     const auto interface = std::ranges::find(config.sip_interfaces, realm_id, &SipInterface::realm_id);
     const bool named = interface != config.sip_interfaces.end() && !interface->host.empty();
     return reached_over(named ? fmt::format("{}:{}", interface->host, ours.port.value) : ours.to_string(), transport);
@@ -81,10 +88,12 @@ bool asks_gateway(const sip::Message& request, const OwnRoute& route, const std:
     return uri && uri->user.empty() && is_own(*uri, own_hosts);
 }
 
-std::optional<std::string> token_in_record_route(const sip::Message& response, const std::vector<std::string>& own_hosts) {
+std::optional<std::string> token_in_record_route(const sip::Message& response,
+                                                 const std::vector<std::string>& own_hosts) {
     std::optional<std::string> token;  // the last one: when both phones are ours, the caller's stands at the bottom
     for (const std::string_view element : values_of(response, sip::HeaderId::record_route))
-        if (const auto uri = own_uri(element, own_hosts); uri && !uri->user.empty()) token = std::string(token_in(uri->user));
+        if (const auto uri = own_uri(element, own_hosts); uri && !uri->user.empty())
+            token = std::string(token_in(uri->user));
     return token;
 }
 

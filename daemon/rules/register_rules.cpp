@@ -15,24 +15,25 @@ std::optional<std::string> register_to_core(const sip::Message& request, const R
     sip::Edit edit(request);
     if (!decrement_max_forwards(edit, request)) return std::nullopt;  // RFC 3261 §16.3 item 3
 
-    mark_received(edit, request, rules.received);                                  // C-19
+    mark_received(edit, request, rules.received);  // C-19
     push_via(edit, rules.transport, rules.via_host, rules.branch);
     pop_own_route(edit, request, rules.own_hosts);
-    strip_untrusted(edit, request);                                                // H-2, C-3, C-11, C-15
-    edit.remove_all(HeaderId::security_client);                                    // C-16
+    strip_untrusted(edit, request);              // H-2, C-3, C-11, C-15
+    edit.remove_all(HeaderId::security_client);  // C-16
     edit.remove_all(HeaderId::security_verify);
-    rewrite_option_tags(edit, request, HeaderId::require, true, "path");           // C-12
+    rewrite_option_tags(edit, request, HeaderId::require, true, "path");  // C-12
     rewrite_option_tags(edit, request, HeaderId::proxy_require, true);
 
     // C-17, C.3: no claim of the UE survives; ours goes into the credentials that were checked, none are invented.
     std::string indicator;
     if (rules.integrity_protected)
-        indicator = rules.bare_integrity_protected ? fmt::format("integrity-protected={}", *rules.integrity_protected)
-                                                   : fmt::format("integrity-protected=\"{}\"", *rules.integrity_protected);
+        indicator = rules.bare_integrity_protected
+                        ? fmt::format("integrity-protected={}", *rules.integrity_protected)
+                        : fmt::format("integrity-protected=\"{}\"", *rules.integrity_protected);
     write_credentials(edit, request, HeaderId::authorization, rules.credentials.authorization, indicator);
     write_credentials(edit, request, HeaderId::proxy_authorization, rules.credentials.proxy_authorization);
 
-    edit.append(fmt::format("Path: <{}>", rules.path_uri));                        // C-11
+    edit.append(fmt::format("Path: <{}>", rules.path_uri));  // C-11
     if (!rules.visited_network_id.empty())
         edit.append(fmt::format("P-Visited-Network-ID: {}", token_or_quoted(rules.visited_network_id)));  // C-14
     edit.append(fmt::format("P-Charging-Vector: {}", charging_vector(rules.orig_ioi)));                   // C-13
@@ -41,11 +42,14 @@ std::optional<std::string> register_to_core(const sip::Message& request, const R
 
 namespace {
 
-/// H-1: blots out every copy of a key that stands elsewhere in the message (an echo in a Warning, a debug header, a body).
+/// H-1: blots out every copy of a key that stands elsewhere in the message (an echo in a Warning, a debug header, a
+/// body).
 void blot_out(std::string& text, std::string_view key) {
     constexpr std::size_t kShortestKey = 16;  // shorter values are no keys, and would hit innocent text
     if (key.size() < kShortestKey) return;
-    const auto same = [](char a, char b) { return a == b || ((a | 0x20) == (b | 0x20) && (a | 0x20) >= 'a' && (a | 0x20) <= 'z'); };
+    const auto same = [](char a, char b) {
+        return a == b || ((a | 0x20) == (b | 0x20) && (a | 0x20) >= 'a' && (a | 0x20) <= 'z');
+    };
     for (auto hit = std::ranges::search(text, key, same); !hit.empty(); hit = std::ranges::search(text, key, same))
         std::ranges::fill(hit, '*');
 }
@@ -57,9 +61,9 @@ std::string register_response_to_ue(const sip::Message& response, const std::opt
     std::vector<std::string_view> keys;
     pop_via(edit, response);
     for (const HeaderId id : {HeaderId::www_authenticate, HeaderId::proxy_authenticate, HeaderId::authentication_info})
-        remove_auth_params(edit, response, id, {"ck", "ik"}, &keys);                // C-31, C-36, B-4
-    strip_for_ue(edit, response);                                                  // C-3
-    edit.remove_all(HeaderId::security_server);                                    // an agreement of some other hop
+        remove_auth_params(edit, response, id, {"ck", "ik"}, &keys);  // C-31, C-36, B-4
+    strip_for_ue(edit, response);                                     // C-3
+    edit.remove_all(HeaderId::security_server);                       // an agreement of some other hop
     if (security_server) edit.append(fmt::format("Security-Server: {}", *security_server));
     std::string text = edit.to_string();
     for (const std::string_view key : keys) blot_out(text, key);

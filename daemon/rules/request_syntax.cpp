@@ -14,7 +14,8 @@ namespace {
 
 using sip::HeaderId;
 
-/// TS 24.229 §5.4.3.2, §5.7.1: what an S-CSCF or an application server routes. `urn` is urn:service (emergency) and GRUUs.
+/// TS 24.229 §5.4.3.2, §5.7.1: what an S-CSCF or an application server routes. `urn` is urn:service (emergency) and
+/// GRUUs.
 constexpr std::array<std::string_view, 6> kRoutable{"sip", "sips", "tel", "urn", "pres", "im"};
 
 std::optional<Answer> check_request_uri(std::string_view text) {
@@ -37,8 +38,9 @@ bool is_via_list(const sip::Message& request) {
     return ok;
 }
 
-/// RFC 4475 §3.1.2.15: a display name outside quotes is made of tokens, and what is wrong with it must not be passed on. We refuse the
-/// characters by which another parser could read another address or a second value; what harms nobody (umlauts, parentheses) passes.
+/// RFC 4475 §3.1.2.15: a display name outside quotes is made of tokens, and what is wrong with it must not be passed
+/// on. We refuse the characters by which another parser could read another address or a second value; what harms nobody
+/// (umlauts, parentheses) passes.
 bool is_harmless(std::string_view display_name) {
     if (display_name.starts_with('"')) return display_name.ends_with('"') && display_name.size() > 1;
     return display_name.find_first_of(",;:@\"\\<>") == std::string_view::npos;
@@ -47,7 +49,8 @@ bool is_harmless(std::string_view display_name) {
 std::optional<Answer> check_address(const sip::Message& request, HeaderId field, const std::string& name) {
     const auto address = sip::NameAddr::parse(request.value(field));
     if (!address) return make_answer(400, "Bad " + name, name + " is no address");
-    if (!is_harmless(address->display_name)) return make_answer(400, "Bad Display Name", "the display name of " + name + " needs quotes");
+    if (!is_harmless(address->display_name))
+        return make_answer(400, "Bad Display Name", "the display name of " + name + " needs quotes");
     return std::nullopt;
 }
 
@@ -78,7 +81,8 @@ std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::
 
 std::string warning(std::string_view why) {
     std::string text(why);
-    std::ranges::replace_if(text, [](char c) { return c == '"' || c == '\\'; }, '\'');
+    std::ranges::replace_if(
+        text, [](char c) { return c == '"' || c == '\\'; }, '\'');
     return fmt::format("Warning: 399 gmgate \"{}\"", text);
 }
 

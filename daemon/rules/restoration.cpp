@@ -28,7 +28,8 @@ bool understands_restoration(const sip::Message& request) {
         sip::Split types(field.value, ',');
         while (const auto type = types.next()) {
             const std::string_view name = sip::trim(type->substr(0, type->find(';')));
-            if (sip::same_token(name, kMediaType) || sip::same_token(name, "application/*") || name == "*/*") return true;
+            if (sip::same_token(name, kMediaType) || sip::same_token(name, "application/*") || name == "*/*")
+                return true;
         }
     }
     return false;

@@ -2,9 +2,9 @@
 
 #include <ctime>
 
+#include <fmt/format.h>
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
 #include "base/log.h"
 
@@ -21,7 +21,8 @@ std::string day_of(TlsCertificates::SystemTime time) {
 
 }  // namespace
 
-std::shared_ptr<const ktls::Context> TlsCertificates::add(std::string name, ktls::Context context, std::chrono::days warn_ahead) {
+std::shared_ptr<const ktls::Context> TlsCertificates::add(std::string name, ktls::Context context,
+                                                          std::chrono::days warn_ahead) {
     entries_.push_back({std::move(name), std::make_shared<ktls::Context>(std::move(context)), warn_ahead});
     tell(entries_.back());
     warn(entries_.back(), std::chrono::system_clock::now());
@@ -30,8 +31,11 @@ std::shared_ptr<const ktls::Context> TlsCertificates::add(std::string name, ktls
 
 void TlsCertificates::tell(const Entry& entry) {
     for (const auto& certificate : entry.context->certificates())
-        log::notice("certificate", {{"for", entry.name}, {"file", certificate.file}, {"names", fmt::format("{}", fmt::join(certificate.names, ","))},
-                                    {"key", certificate.key_type}, {"ends", day_of(certificate.expires)}});
+        log::notice("certificate", {{"for", entry.name},
+                                    {"file", certificate.file},
+                                    {"names", fmt::format("{}", fmt::join(certificate.names, ","))},
+                                    {"key", certificate.key_type},
+                                    {"ends", day_of(certificate.expires)}});
 }
 
 Result<void> TlsCertificates::reload() {
@@ -44,7 +48,8 @@ Result<void> TlsCertificates::reload() {
         }
         fresh.push_back(std::move(context));
     }
-    for (std::size_t i = 0; i < fresh.size(); ++i) *entries_[i].context = std::move(fresh[i]);  // no fallible step from here on
+    for (std::size_t i = 0; i < fresh.size(); ++i)
+        *entries_[i].context = std::move(fresh[i]);  // no fallible step from here on
     for (const auto& entry : entries_) tell(entry);
     warn(std::chrono::system_clock::now());
     return {};
@@ -62,12 +67,18 @@ std::size_t TlsCertificates::warn(const Entry& entry, SystemTime now) const {
         if (certificate.expires > now + entry.warn_ahead) continue;
         ++count;
         if (certificate.expires <= now) {
-            log::error("certificate-expired", {{"for", entry.name}, {"file", certificate.file}, {"ended", day_of(certificate.expires)},
-                                               {"why", "new TLS connections fail where phones check; renew it and send SIGHUP"}});
+            log::error("certificate-expired",
+                       {{"for", entry.name},
+                        {"file", certificate.file},
+                        {"ended", day_of(certificate.expires)},
+                        {"why", "new TLS connections fail where phones check; renew it and send SIGHUP"}});
             continue;
         }
         const auto days = std::chrono::duration_cast<std::chrono::days>(certificate.expires - now).count();
-        log::warning("certificate-expires", {{"for", entry.name}, {"file", certificate.file}, {"ends", day_of(certificate.expires)}, {"days", days},
+        log::warning("certificate-expires", {{"for", entry.name},
+                                             {"file", certificate.file},
+                                             {"ends", day_of(certificate.expires)},
+                                             {"days", days},
                                              {"why", "renew it and send SIGHUP"}});
     }
     warnings_ += count;

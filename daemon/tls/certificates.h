@@ -21,19 +21,23 @@ public:
 
     explicit TlsCertificates(asio::any_io_executor executor) : timer_(std::move(executor)) {}
 
-    /// Takes a context under its name ("tls-profile access"), says what its certificates are and warns of those that end within
-    /// `warn_ahead`. What comes back always is the context in use; begin each handshake with a copy of it.
+    /// Takes a context under its name ("tls-profile access"), says what its certificates are and warns of those that
+    /// end within `warn_ahead`. What comes back always is the context in use; begin each handshake with a copy of it.
     std::shared_ptr<const ktls::Context> add(std::string name, ktls::Context context, std::chrono::days warn_ahead);
 
-    /// Reads every file again. All of them are good and taken into use, for the handshakes that begin from now on, or nothing changes and
-    /// the Error says why. Connections are not touched.
+    /// Reads every file again. All of them are good and taken into use, for the handshakes that begin from now on, or
+    /// nothing changes and the Error says why. Connections are not touched.
     Result<void> reload();
 
-    /// Logs a warning for each certificate that ends within its time, an error for each that has ended; returns how many those were.
+    /// Logs a warning for each certificate that ends within its time, an error for each that has ended; returns how
+    /// many those were.
     std::size_t warn(SystemTime now) const;
     /// warn() again and again, daily by default; ends with stop().
     Task<void> watch(std::chrono::milliseconds interval = std::chrono::hours{24});
-    void stop() { stopped_ = true; timer_.cancel(); }
+    void stop() {
+        stopped_ = true;
+        timer_.cancel();
+    }
     bool empty() const { return entries_.empty(); }
     std::uint64_t warnings() const { return warnings_; }
 

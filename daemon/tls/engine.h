@@ -18,9 +18,11 @@ namespace gmgate::daemon {
 
 class TlsEngine {
 public:
-    TlsEngine(asio::any_io_executor executor, const Config& config) : executor_(std::move(executor)), config_(config), certificates_(executor_) {}
+    TlsEngine(asio::any_io_executor executor, const Config& config)
+        : executor_(std::move(executor)), config_(config), certificates_(executor_) {}
 
-    /// Tries the kernel the first time. With `ktls = "required"` and a kernel that cannot: Reaction::refused with the fix.
+    /// Tries the kernel the first time. With `ktls = "required"` and a kernel that cannot: Reaction::refused with the
+    /// fix.
     Result<ktls::Handshaker*> handshaker();
     /// "in the kernel" or why not; empty when nothing uses TLS.
     std::string kernel_words() const;

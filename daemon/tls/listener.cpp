@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cerrno>
 
+#include <fmt/format.h>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
 #include "base/log.h"
 #include "base/spawn.h"
@@ -27,7 +27,8 @@ Result<ktls::OwnedFd> listening_socket(const Endpoint& local) {
     const auto length = local.to_sockaddr(address);
     const int on = 1;
     const bool ok = socket.is_open() && setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
-                    bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0 && listen(socket.get(), kBacklog) == 0;
+                    bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0 &&
+                    listen(socket.get(), kBacklog) == 0;
     if (!ok) return system_failure(Reaction::broken, fmt::format("TLS port {}", local.to_string()), errno);
     return socket;
 }
@@ -35,13 +36,15 @@ Result<ktls::OwnedFd> listening_socket(const Endpoint& local) {
 }  // namespace
 
 struct TlsListeners::Port {
-    Port(const asio::any_io_executor& executor, int fd, SharedContext c, Endpoint e) : listener(executor, fd), context(std::move(c)), local(e) {}
+    Port(const asio::any_io_executor& executor, int fd, SharedContext c, Endpoint e)
+        : listener(executor, fd), context(std::move(c)), local(e) {}
     asio::posix::stream_descriptor listener;
     SharedContext context;
     Endpoint local;
 };
 
-TlsListeners::TlsListeners(asio::any_io_executor executor, const Config& config, TlsEngine& engine, sip::Transports& transports, Counters& counters)
+TlsListeners::TlsListeners(asio::any_io_executor executor, const Config& config, TlsEngine& engine,
+                           sip::Transports& transports, Counters& counters)
     : executor_(std::move(executor)), config_(config), engine_(engine), transports_(transports), counters_(counters) {}
 
 TlsListeners::~TlsListeners() { close(); }
@@ -66,13 +69,16 @@ Result<TlsListeners::SharedContext> TlsListeners::access_context(const TlsProfil
     if (const auto known = access_contexts_.find(profile.name); known != access_contexts_.end()) return known->second;
     auto context = ktls::Context::server({.certificates = certificate_files(profile)});
     if (!context) return std::unexpected(context.error());
-    return access_contexts_[profile.name] = engine_.certificates().add("tls-profile " + profile.name, std::move(*context), profile.expiry_warning);
+    return access_contexts_[profile.name] =
+               engine_.certificates().add("tls-profile " + profile.name, std::move(*context), profile.expiry_warning);
 }
 
 // Between servers both ends show certificates, and both are judged by RFC 5922.
 Result<TlsListeners::SharedContext> TlsListeners::core_context(const TlsProfile& profile) {
-    auto context = ktls::Context::server({.certificates = certificate_files(profile), .demand_client_certificate = true,
-                                          .client_ca_file = config_.core.tls_ca, .client_names = config_.core.tls_names()});
+    auto context = ktls::Context::server({.certificates = certificate_files(profile),
+                                          .demand_client_certificate = true,
+                                          .client_ca_file = config_.core.tls_ca,
+                                          .client_names = config_.core.tls_names()});
     if (!context) return std::unexpected(context.error());
     return engine_.certificates().add("core listen", std::move(*context), profile.expiry_warning);
 }
@@ -96,7 +102,8 @@ void TlsListeners::close() {
 }
 
 int TlsListeners::take_inherited(const Endpoint& local) {
-    const auto found = std::ranges::find_if(inherited_, [&](const sip::FileDescriptor& socket) { return sip::local_endpoint_of(socket.get()) == local; });
+    const auto found = std::ranges::find_if(
+        inherited_, [&](const sip::FileDescriptor& socket) { return sip::local_endpoint_of(socket.get()) == local; });
     if (found == inherited_.end()) return -1;
     const int fd = found->release();
     inherited_.erase(found);
@@ -107,7 +114,8 @@ void TlsListeners::for_each_socket(const std::function<void(const Endpoint&, int
     for (const auto& port : ports_) f(port->local, port->listener.native_handle());
 }
 
-Result<sip::Flow> TlsListeners::resume(sip::FileDescriptor socket, sip::ConnectionId id, const ktls::SessionInfo& info) {
+Result<sip::Flow> TlsListeners::resume(sip::FileDescriptor socket, sip::ConnectionId id,
+                                       const ktls::SessionInfo& info) {
     const auto remote = sip::remote_endpoint_of(socket.get());
     if (!remote) return failure(Reaction::broken, "the connection ended meanwhile");
     const sip::Flow flow{sip::Transport::tls, sip::local_endpoint_of(socket.get()), *remote, id, {}};
@@ -120,14 +128,17 @@ Result<sip::Flow> TlsListeners::resume(sip::FileDescriptor socket, sip::Connecti
 Task<void> TlsListeners::serve(std::shared_ptr<Port> port) {
     while (port->listener.is_open()) {
         asio::error_code error;
-        co_await port->listener.async_wait(asio::posix::stream_descriptor::wait_read, asio::redirect_error(asio::use_awaitable, error));
+        co_await port->listener.async_wait(asio::posix::stream_descriptor::wait_read,
+                                           asio::redirect_error(asio::use_awaitable, error));
         if (error) co_return;
         sockaddr_storage address{};
         socklen_t length = sizeof address;
-        ktls::OwnedFd socket(accept4(port->listener.native_handle(), reinterpret_cast<sockaddr*>(&address), &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        ktls::OwnedFd socket(accept4(port->listener.native_handle(), reinterpret_cast<sockaddr*>(&address), &length,
+                                     SOCK_NONBLOCK | SOCK_CLOEXEC));
         if (!socket.is_open()) {
             if (errno != EMFILE && errno != ENFILE) continue;
-            asio::steady_timer pause(executor_, std::chrono::milliseconds{100});  // out of descriptors: the backlog waits
+            asio::steady_timer pause(executor_,
+                                     std::chrono::milliseconds{100});  // out of descriptors: the backlog waits
             co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
             continue;
         }
@@ -137,13 +148,15 @@ Task<void> TlsListeners::serve(std::shared_ptr<Port> port) {
     }
 }
 
-// Half handshakes held open cost a socket and an OpenSSL object each; carrier NAT puts many honest phones behind one address.
+// Half handshakes held open cost a socket and an OpenSSL object each; carrier NAT puts many honest phones behind one
+// address.
 bool TlsListeners::admit(const Address& remote) {
     const auto& limits = config_.limits;
     const auto from_there = under_way_.find(remote);
     const char* reason = nullptr;
     if (in_progress_ >= limits.tls_handshakes) reason = "tls-handshakes";
-    else if (from_there != under_way_.end() && from_there->second >= limits.tls_handshakes_per_address) reason = "tls-handshakes-per-address";
+    else if (from_there != under_way_.end() && from_there->second >= limits.tls_handshakes_per_address)
+        reason = "tls-handshakes-per-address";
     else if (!transports_.has_room_for(remote)) reason = "connections or connections-per-address";
     if (!reason) {
         ++in_progress_;
@@ -151,12 +164,14 @@ bool TlsListeners::admit(const Address& remote) {
         return true;
     }
     counters_.add(Counter::tls_refused);
-    if (may_log()) log::notice("tls-refused", {{"peer", remote.to_string()}, {"limit", reason}, {"under-way", in_progress_}});
+    if (may_log())
+        log::notice("tls-refused", {{"peer", remote.to_string()}, {"limit", reason}, {"under-way", in_progress_}});
     return false;
 }
 
 bool TlsListeners::may_log() {
-    const auto second = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch());
+    const auto second =
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch());
     if (second != log_second_) {
         if (lines_ > kLinesPerSecond) log::notice("tls-lines-left-out", {{"count", lines_ - kLinesPerSecond}});
         log_second_ = second;
@@ -171,13 +186,19 @@ Task<void> TlsListeners::welcome(std::shared_ptr<Port> port, ktls::OwnedFd socke
     auto handshake = (*handshaker)->accept(std::move(socket), *port->context, config_.timers.tls_handshake);
     auto established = co_await std::move(handshake);
     --in_progress_;
-    if (const auto from_there = under_way_.find(remote.address); --from_there->second == 0) under_way_.erase(from_there);
+    if (const auto from_there = under_way_.find(remote.address); --from_there->second == 0)
+        under_way_.erase(from_there);
     if (!established) {
-        if (may_log()) log::info("tls-handshake-failed", {{"peer", remote.to_string()}, {"local", port->local.to_string()}, {"reason", established.error().text}});
+        if (may_log())
+            log::info("tls-handshake-failed", {{"peer", remote.to_string()},
+                                               {"local", port->local.to_string()},
+                                               {"reason", established.error().text}});
         co_return;
     }
     session_info_ = established->connection->info();
-    log::debug("tls-established", {{"peer", remote.to_string()}, {"suite", established->suite}, {"kernel", established->connection->is_kernel() ? "yes" : "no"}});
+    log::debug("tls-established", {{"peer", remote.to_string()},
+                                   {"suite", established->suite},
+                                   {"kernel", established->connection->is_kernel() ? "yes" : "no"}});
     const sip::Flow flow{sip::Transport::tls, port->local, remote, {}, {}};
     transports_.adopt(as_byte_stream(std::move(established->connection)), flow);
 }

@@ -23,11 +23,12 @@ namespace gmgate::daemon {
 
 class TlsListeners {
 public:
-    TlsListeners(asio::any_io_executor executor, const Config& config, TlsEngine& engine, sip::Transports& transports, Counters& counters);
+    TlsListeners(asio::any_io_executor executor, const Config& config, TlsEngine& engine, sip::Transports& transports,
+                 Counters& counters);
     ~TlsListeners();
 
-    /// Loads the certificates, tries the kernel, opens every TLS port, that towards the core included. Errors name the file or port, the
-    /// reason and the fix.
+    /// Loads the certificates, tries the kernel, opens every TLS port, that towards the core included. Errors name the
+    /// file or port, the reason and the fix.
     Result<void> open();
     void close();
 
@@ -67,7 +68,8 @@ private:
     unsigned lines_ = 0;
     std::vector<sip::FileDescriptor> inherited_;
     ktls::SessionInfo session_info_;
-    std::shared_ptr<ktls::Counters> resumed_counters_ = std::make_shared<ktls::Counters>();  // of connections whose handshake another process did
+    std::shared_ptr<ktls::Counters> resumed_counters_ =
+        std::make_shared<ktls::Counters>();  // of connections whose handshake another process did
 };
 
 }  // namespace gmgate::daemon

@@ -23,11 +23,14 @@ void print(const std::string& text) {
     std::fflush(stdout);
 }
 
-// libedit with the session's prompt, completion and help. One at a time: libedit's prompt function gets no pointer of ours but client data.
+// libedit with the session's prompt, completion and help. One at a time: libedit's prompt function gets no pointer of
+// ours but client data.
 class Editor {
 public:
     explicit Editor(Session& session)
-        : session_(session), history_(history_init(), &history_end), edit_(el_init("gmctl", stdin, stdout, stderr), &el_end) {
+        : session_(session),
+          history_(history_init(), &history_end),
+          edit_(el_init("gmctl", stdin, stdout, stderr), &el_end) {
         HistEvent event;
         history(history_.get(), &event, H_SETSIZE, kRemembered);
         history(history_.get(), &event, H_SETUNIQUE, 1);
@@ -70,7 +73,8 @@ private:
         const auto line = before_cursor(edit);
         const auto found = self(edit).session_.complete(line);
         if (found.empty()) return CC_ERROR;
-        const auto typed = line.size() - (line.find_last_of(" \t") == std::string::npos ? 0 : line.find_last_of(" \t") + 1);
+        const auto typed =
+            line.size() - (line.find_last_of(" \t") == std::string::npos ? 0 : line.find_last_of(" \t") + 1);
         auto common = found.front();
         for (const auto& word : found) {
             std::size_t same = 0;
@@ -109,12 +113,14 @@ int run(const Options& options) {
     }
     auto document = Document::parse(file->text(), file->path());
     if (!document) {
-        std::fprintf(stderr, "%s\ngmctl: the file is not TOML; mend this line first, then configure\n", document.error().text.c_str());
+        std::fprintf(stderr, "%s\ngmctl: the file is not TOML; mend this line first, then configure\n",
+                     document.error().text.c_str());
         return 2;
     }
     if (access(file->path().c_str(), F_OK) == 0 && access(file->path().c_str(), W_OK) != 0)
         std::fprintf(stderr, "gmctl: %s can be read but not changed by this user\n", file->path().c_str());
-    Session session(ask_parser(sample_text()), std::move(*document), file->path(), options.prompt, [&](const std::string& text) { return file->replace(text); });
+    Session session(ask_parser(sample_text()), std::move(*document), file->path(), options.prompt,
+                    [&](const std::string& text) { return file->replace(text); });
     std::string line;
     if (isatty(STDIN_FILENO)) {
         Editor editor(session);

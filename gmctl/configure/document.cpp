@@ -53,7 +53,9 @@ std::string_view bare_comment(std::string_view line) {  // what stands behind th
     const auto at = line.find_first_not_of(" \t");
     return at == std::string_view::npos ? std::string_view{} : line.substr(at);
 }
-bool is_commented_header(std::string_view line) { return is_comment(line) && !continues_comment(line) && bare_comment(line).starts_with('['); }
+bool is_commented_header(std::string_view line) {
+    return is_comment(line) && !continues_comment(line) && bare_comment(line).starts_with('[');
+}
 bool is_commented_key(std::string_view line, std::string_view key) {
     if (!is_comment(line) || continues_comment(line)) return false;
     auto rest = bare_comment(line);
@@ -140,8 +142,7 @@ std::unexpected<Error> stands_against(std::string_view what) {
 Result<std::string> checked(std::string text, const toml::table& expected, const std::string& name) {
     try {
         if (toml::parse(text, name) == expected) return text;
-    } catch (const toml::parse_error&) {
-    }
+    } catch (const toml::parse_error&) {}
     return stands_against("the way in which this part of the file is written does not allow the change");
 }
 
@@ -155,14 +156,16 @@ std::string with_inserted(std::string_view text, std::size_t at, std::string_vie
 }
 
 // Where a new key of `table` goes: the line before which it is inserted, and its indentation.
-std::pair<std::size_t, std::string> place_for(const toml::table& root, const toml::table& table, bool is_top, std::string_view key, const Lines& lines) {
+std::pair<std::size_t, std::string> place_for(const toml::table& root, const toml::table& table, bool is_top,
+                                              std::string_view key, const Lines& lines) {
     const auto body = body_of(root, table, is_top, lines);
     std::set<std::size_t> inside;  // lines within a value that goes over several
     std::size_t last = 0;
     std::string indentation;
     for (const auto& [name, node] : table) {
         const auto begin = static_cast<std::size_t>(name.source().begin.line);
-        if (begin < body.first || begin >= body.end || starts_with(lines.at(begin), '[')) continue;  // a table below it, with a header
+        if (begin < body.first || begin >= body.end || starts_with(lines.at(begin), '['))
+            continue;  // a table below it, with a header
         const auto end = last_line(node);
         for (auto line = begin + 1; line <= end; ++line) inside.insert(line);
         if (end >= last) {
@@ -174,7 +177,8 @@ std::pair<std::size_t, std::string> place_for(const toml::table& root, const tom
     auto after = last;
     if (last == 0) {
         after = body.first - 1;
-        if (is_top) while (after + 1 < body.end && is_comment(lines.at(after + 1))) ++after;
+        if (is_top)
+            while (after + 1 < body.end && is_comment(lines.at(after + 1))) ++after;
     }
     for (auto line = body.first; line < body.end && !is_commented_header(lines.at(line)); ++line)
         if (!inside.contains(line) && is_commented_key(lines.at(line), key)) after = line;
@@ -188,7 +192,8 @@ std::string quoted(std::string_view text) {
     std::string out = "\"";
     for (const char c : text) {
         if (c == '"' || c == '\\') out += {'\\', c};
-        else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+        else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+            out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
         else out += c;
     }
     return out + "\"";
@@ -198,7 +203,8 @@ Result<Document> Document::parse(std::string text, const std::string& name) {
     try {
         (void)toml::parse(text, name);
     } catch (const toml::parse_error& error) {
-        return failure(Reaction::reject, fmt::format("{}:{}:{}: {}", name, error.source().begin.line, error.source().begin.column, error.description()));
+        return failure(Reaction::reject, fmt::format("{}:{}:{}: {}", name, error.source().begin.line,
+                                                     error.source().begin.column, error.description()));
     }
     return Document(std::move(text), name);
 }
@@ -242,9 +248,11 @@ Result<void> Document::set(const Path& path, std::string_view key, std::string_v
         const auto brace = lines.offset(table->source().end) - 1;
         auto at = brace;
         while (at > 0 && text_[at - 1] == ' ') --at;
-        text = text_.substr(0, at) + fmt::format("{}{} = {}", table->empty() ? "" : ", ", key, value) + text_.substr(at);
+        text =
+            text_.substr(0, at) + fmt::format("{}{} = {}", table->empty() ? "" : ", ", key, value) + text_.substr(at);
     } else {
-        if (!path.empty() && !has_header(*table, lines)) return stands_against("this element is written with dotted keys");
+        if (!path.empty() && !has_header(*table, lines))
+            return stands_against("this element is written with dotted keys");
         const auto [line, indentation] = place_for(root, *table, path.empty(), key, lines);
         text = with_inserted(text_, lines.start(line), fmt::format("{}{} = {}", indentation, key, value));
     }
@@ -267,10 +275,12 @@ Result<void> Document::unset(const Path& path, std::string_view key) {
     const auto last = static_cast<std::size_t>(node->source().end.line);
     auto expected = root;
     navigate(expected, path)->erase(key);
-    const auto rest = std::string_view(text_).substr(lines.offset(node->source().end), lines.start(last + 1) - lines.offset(node->source().end));
+    const auto rest = std::string_view(text_).substr(lines.offset(node->source().end),
+                                                     lines.start(last + 1) - lines.offset(node->source().end));
     std::string text = text_.substr(0, lines.start(first));
     if (rest.find('#') != std::string_view::npos)
-        for (auto line = first; line <= last; ++line) text += "# " + text_.substr(lines.start(line), lines.start(line + 1) - lines.start(line));
+        for (auto line = first; line <= last; ++line)
+            text += "# " + text_.substr(lines.start(line), lines.start(line + 1) - lines.start(line));
     text += text_.substr(lines.start(last + 1));
     auto good = checked(std::move(text), expected, name_);
     if (!good) return std::unexpected(good.error());
@@ -299,12 +309,16 @@ Result<Step> Document::add(const Path& parent, const std::string& key, bool is_l
     std::vector<std::string> ways;
     if (!before && parent.empty()) {  // a section that stands there as a comment, with its defaults, becomes a real one
         for (std::size_t line = 1; line <= lines.count(); ++line)
-            if (is_commented_header(lines.at(line)) && lines.at(line).starts_with("# [") && bare_comment(lines.at(line)).starts_with(header))
-                ways.push_back(text_.substr(0, lines.start(line)) + std::string(bare_comment(lines.at(line))) + text_.substr(lines.start(line) + lines.at(line).size()));
+            if (is_commented_header(lines.at(line)) && lines.at(line).starts_with("# [") &&
+                bare_comment(lines.at(line)).starts_with(header))
+                ways.push_back(text_.substr(0, lines.start(line)) + std::string(bare_comment(lines.at(line))) +
+                               text_.substr(lines.start(line) + lines.at(line).size()));
     }
     if (before || !parent.empty()) {  // behind its sisters, or at the end of its parent
         auto last = last_line(before ? *before : static_cast<const toml::node&>(*table));
-        while (last + 1 <= lines.count() && !is_blank(lines.at(last + 1)) && is_comment(lines.at(last + 1)) && !is_commented_header(lines.at(last + 1))) ++last;
+        while (last + 1 <= lines.count() && !is_blank(lines.at(last + 1)) && is_comment(lines.at(last + 1)) &&
+               !is_commented_header(lines.at(last + 1)))
+            ++last;
         ways.push_back(with_inserted(text_, lines.start(last + 1), "\n" + header));
     }
     ways.push_back(with_inserted(text_, text_.size(), text_.empty() ? header : "\n" + header));
@@ -336,8 +350,10 @@ Result<void> Document::remove(const Path& path) {
     }
     const auto first = static_cast<std::size_t>(table->source().begin.line);
     auto last = last_line(*table);
-    while (last + 1 <= lines.count() && is_comment(lines.at(last + 1)) && !is_commented_header(lines.at(last + 1))) ++last;
-    if (last + 1 <= lines.count() && is_blank(lines.at(last + 1)) && (first == 1 || is_blank(lines.at(first - 1)))) ++last;
+    while (last + 1 <= lines.count() && is_comment(lines.at(last + 1)) && !is_commented_header(lines.at(last + 1)))
+        ++last;
+    if (last + 1 <= lines.count() && is_blank(lines.at(last + 1)) && (first == 1 || is_blank(lines.at(first - 1))))
+        ++last;
     auto good = checked(text_.substr(0, lines.start(first)) + text_.substr(lines.start(last + 1)), expected, name_);
     if (!good) return std::unexpected(good.error());
     text_ = std::move(*good);

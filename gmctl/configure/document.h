@@ -1,5 +1,5 @@
-// A TOML text that is edited in place: every change touches the bytes that it is about and nothing else, so comments, order, blank
-// lines and the way numbers are written stay as their author left them.
+// A TOML text that is edited in place: every change touches the bytes that it is about and nothing else, so comments,
+// order, blank lines and the way numbers are written stay as their author left them.
 #pragma once
 
 #include <cstddef>
@@ -34,15 +34,17 @@ public:
     /// A value for people: texts without quotes, lists separated by blanks. Nothing when the key is not set.
     std::optional<std::string> value(const Path& path, std::string_view key) const;
 
-    // Each edit is applied whole or not at all: the new text is parsed and must hold exactly the intended change, else an Error (reject)
-    // says what in the way the file is written stands against it, and the text stays as it was.
+    // Each edit is applied whole or not at all: the new text is parsed and must hold exactly the intended change, else
+    // an Error (reject) says what in the way the file is written stands against it, and the text stays as it was.
 
-    /// Sets a key to `value`, which is written in TOML ("\"tls\"", "5061", "[1, 2]"). An existing value is replaced where it stands; a new
-    /// key goes below its commented default, `# key = …`, or else behind the last key of the table.
+    /// Sets a key to `value`, which is written in TOML ("\"tls\"", "5061", "[1, 2]"). An existing value is replaced
+    /// where it stands; a new key goes below its commented default, `# key = …`, or else behind the last key of the
+    /// table.
     Result<void> set(const Path& path, std::string_view key, std::string_view value);
     /// Takes a key out: the line goes, or becomes a comment when a comment stands behind the value.
     Result<void> unset(const Path& path, std::string_view key);
-    /// Makes an empty `[key]` or, as the last of its kind, `[[key]]` in the table at `parent`, and gives the step to it.
+    /// Makes an empty `[key]` or, as the last of its kind, `[[key]]` in the table at `parent`, and gives the step to
+    /// it.
     Result<Step> add(const Path& parent, const std::string& key, bool is_list);
     /// Takes out the table at `path`, with everything below it.
     Result<void> remove(const Path& path);

@@ -75,22 +75,30 @@ Result<void> File::replace(const std::string& text) {
     const auto now = read_all(path_);
     if (!now) return std::unexpected(now.error());
     if (now->first != text_ || now->second != exists_)
-        return failure(Reaction::refused, fmt::format("{} was changed by somebody else meanwhile; leave, and begin again with the file as it is now", path_));
+        return failure(
+            Reaction::refused,
+            fmt::format("{} was changed by somebody else meanwhile; leave, and begin again with the file as it is now",
+                        path_));
     auto beside = path_ + ".XXXXXX";
     const Fd fd(mkostemp(beside.data(), O_CLOEXEC));
-    if (fd.get() < 0) return system_failure(Reaction::broken, fmt::format("{}: no file can be made beside it", path_), errno);
+    if (fd.get() < 0)
+        return system_failure(Reaction::broken, fmt::format("{}: no file can be made beside it", path_), errno);
     const auto give_up = [&](const std::unexpected<Error>& error) -> Result<void> {
         unlink(beside.c_str());
         return error;
     };
     struct stat old {};
     const bool had_one = exists_ && stat(path_.c_str(), &old) == 0;
-    if (fchmod(fd.get(), had_one ? old.st_mode & 07777 : 0640) != 0) return give_up(system_failure(Reaction::broken, fmt::format("{}: cannot get its mode", beside), errno));
-    if (had_one && fchown(fd.get(), old.st_uid, old.st_gid) != 0) return give_up(system_failure(Reaction::broken, fmt::format("{}: cannot get its owner", beside), errno));
+    if (fchmod(fd.get(), had_one ? old.st_mode & 07777 : 0640) != 0)
+        return give_up(system_failure(Reaction::broken, fmt::format("{}: cannot get its mode", beside), errno));
+    if (had_one && fchown(fd.get(), old.st_uid, old.st_gid) != 0)
+        return give_up(system_failure(Reaction::broken, fmt::format("{}: cannot get its owner", beside), errno));
     if (const auto ok = write_all(fd.get(), text, beside); !ok) return give_up(std::unexpected(ok.error()));
-    if (rename(beside.c_str(), path_.c_str()) != 0) return give_up(system_failure(Reaction::broken, fmt::format("{}: cannot be replaced", path_), errno));
+    if (rename(beside.c_str(), path_.c_str()) != 0)
+        return give_up(system_failure(Reaction::broken, fmt::format("{}: cannot be replaced", path_), errno));
     const auto slash = path_.find_last_of('/');
-    const Fd folder(::open(slash == std::string::npos ? "." : path_.substr(0, slash + 1).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Fd folder(::open(slash == std::string::npos ? "." : path_.substr(0, slash + 1).c_str(),
+                           O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (folder.get() >= 0) fsync(folder.get());
     text_ = text;
     exists_ = true;

@@ -38,7 +38,8 @@ std::vector<std::string> mistakes_in(const std::string& text) {
     return out;
 }
 
-// --- The sample ----------------------------------------------------------------------------------------------------------------------
+// --- The sample
+// ----------------------------------------------------------------------------------------------------------------------
 
 struct SampleKey {
     std::string key, fallback, help;
@@ -46,7 +47,9 @@ struct SampleKey {
 using Sample = std::map<std::string, std::vector<SampleKey>>;  // by "sip-interface.sip-ports"; "" is the top level
 
 bool is_key(std::string_view key) {
-    return !key.empty() && std::ranges::all_of(key, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_'; });
+    return !key.empty() && std::ranges::all_of(key, [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+    });
 }
 
 // Where the comment behind a value begins: a # outside quotes.
@@ -63,7 +66,7 @@ struct SampleReader {
     Sample sample;
     std::map<std::string, std::string> help;  // of the elements
     std::string section;
-    std::string above;                        // comment of the line above
+    std::string above;  // comment of the line above
     SampleKey* last = nullptr;
 
     void read(std::string_view line) {
@@ -89,8 +92,9 @@ struct SampleReader {
         if (std::ranges::find(keys, key, &SampleKey::key) != keys.end()) {
             last = nullptr;
         } else {
-            keys.push_back({std::string(key), is_default ? std::string(trimmed(rest.substr(0, comment))) : "",
-                            comment == std::string_view::npos ? above : std::string(trimmed(rest.substr(comment + 1)))});
+            keys.push_back(
+                {std::string(key), is_default ? std::string(trimmed(rest.substr(0, comment))) : "",
+                 comment == std::string_view::npos ? above : std::string(trimmed(rest.substr(comment + 1)))});
             last = &keys.back();
         }
         above.clear();
@@ -99,13 +103,15 @@ struct SampleReader {
         const auto first = text.find_first_not_of('['), end = text.find(']');
         section = std::string(text.substr(first, end - first));
         const auto comment = text.find('#');
-        if (!help.contains(section)) help[section] = comment == std::string_view::npos ? above : std::string(trimmed(text.substr(comment + 1)));
+        if (!help.contains(section))
+            help[section] = comment == std::string_view::npos ? above : std::string(trimmed(text.substr(comment + 1)));
         above.clear();
         last = nullptr;
     }
 };
 
-// --- The parser ----------------------------------------------------------------------------------------------------------------------
+// --- The parser
+// ----------------------------------------------------------------------------------------------------------------------
 
 // "a", "b" or "c" behind one of the phrases with which the parser tells what a key can be.
 std::vector<std::string> words_in(std::string_view message) {
@@ -120,7 +126,9 @@ std::vector<std::string> words_in(std::string_view message) {
             const bool is_quoted = word.size() > 2 && word.front() == '"' && word.back() == '"';
             if (is_quoted) word = word.substr(1, word.size() - 2);
             else if (phrase == "must be ") return {};
-            if (word.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") != std::string::npos) return {};
+            if (word.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") !=
+                std::string::npos)
+                return {};
             words.push_back(word);
         }
         return words;
@@ -147,12 +155,16 @@ public:
                 std::istringstream in(mistake.substr(unknown.size()));
                 for (std::string key; in >> key;) want(key.ends_with(',') ? key.substr(0, key.size() - 1) : key);
             }
-        const auto by_table = answers(element, headers, keys, "{}"), by_number = answers(element, headers, keys, "0"), by_text = answers(element, headers, keys, "\"gm-probe\"");
+        const auto by_table = answers(element, headers, keys, "{}"), by_number = answers(element, headers, keys, "0"),
+                   by_text = answers(element, headers, keys, "\"gm-probe\"");
         for (const auto& key : keys) {
             const auto& said = by_number.at(key);
-            if (const auto at = said.find("must be written [["); at != std::string::npos) add_child(element, headers, section, key, said.substr(at + 16), true);
-            else if (const auto in = said.find("must be a table, written ["); in != std::string::npos) add_child(element, headers, section, key, said.substr(in + 25), false);
-            else if (said.find("unknown key") == std::string::npos) element.parameters.push_back(parameter(section, key, by_table.at(key), by_text.at(key)));
+            if (const auto at = said.find("must be written [["); at != std::string::npos)
+                add_child(element, headers, section, key, said.substr(at + 16), true);
+            else if (const auto in = said.find("must be a table, written ["); in != std::string::npos)
+                add_child(element, headers, section, key, said.substr(in + 25), false);
+            else if (said.find("unknown key") == std::string::npos)
+                element.parameters.push_back(parameter(section, key, by_table.at(key), by_text.at(key)));
         }
     }
 
@@ -160,7 +172,8 @@ public:
 
 private:
     // What the parser says of each key when it is given `value`.
-    std::map<std::string, std::string> answers(const Element& element, const std::string& headers, const std::vector<std::string>& keys, std::string_view value) {
+    std::map<std::string, std::string> answers(const Element& element, const std::string& headers,
+                                               const std::vector<std::string>& keys, std::string_view value) {
         auto text = headers;
         for (const auto& key : keys) text += fmt::format("{} = {}\n", key, value);
         const auto mistakes = mistakes_in(text);
@@ -168,14 +181,17 @@ private:
         for (const auto& key : keys) {
             auto& said = out[key];
             for (const auto& mistake : mistakes) {
-                if (mistake.starts_with(fmt::format("{}: {}: ", element.title, key))) said += mistake.substr(element.title.size() + key.size() + 4) + "\n";
-                if (mistake.starts_with(fmt::format("{}: unknown key \"{}\"", element.title, key))) said += "unknown key\n";
+                if (mistake.starts_with(fmt::format("{}: {}: ", element.title, key)))
+                    said += mistake.substr(element.title.size() + key.size() + 4) + "\n";
+                if (mistake.starts_with(fmt::format("{}: unknown key \"{}\"", element.title, key)))
+                    said += "unknown key\n";
             }
         }
         return out;
     }
 
-    Parameter parameter(const std::string& section, const std::string& key, const std::string& by_table, const std::string& by_text) {
+    Parameter parameter(const std::string& section, const std::string& key, const std::string& by_table,
+                        const std::string& by_text) {
         Parameter out;
         out.name = key;
         for (const auto& known : reader_.sample[section])
@@ -187,7 +203,8 @@ private:
             out.words = {"enabled", "disabled", "true", "false"};
         } else if (by_table.find("whole number") != std::string::npos) {
             out.kind = Kind::number;
-            out.takes = by_table.substr(by_table.find("a whole number"), by_table.find('\n') - by_table.find("a whole number"));
+            out.takes =
+                by_table.substr(by_table.find("a whole number"), by_table.find('\n') - by_table.find("a whole number"));
         } else if (by_table.find("must be ports") != std::string::npos) {
             out.kind = Kind::numbers;
             out.takes = "ports from 1 to 65535";
@@ -199,12 +216,15 @@ private:
         return out;
     }
 
-    void add_child(Element& element, const std::string& headers, const std::string& section, const std::string& key, std::string title, bool is_list) {
-        Element child{.name = key, .title = title, .group = "", .is_list = is_list, .help = "", .parameters = {}, .children = {}};
+    void add_child(Element& element, const std::string& headers, const std::string& section, const std::string& key,
+                   std::string title, bool is_list) {
+        Element child{
+            .name = key, .title = title, .group = "", .is_list = is_list, .help = "", .parameters = {}, .children = {}};
         const auto path = section.empty() ? key : section + "." + key;
         child.title = title.substr(0, title.find(']') + (is_list ? 2 : 1));
         child.help = reader_.help[path];
-        fill(child, fmt::format("{}{}\n", headers, is_list ? fmt::format("[[{}]]", path) : fmt::format("[{}]", path)), path);
+        fill(child, fmt::format("{}{}\n", headers, is_list ? fmt::format("[[{}]]", path) : fmt::format("[{}]", path)),
+             path);
         element.children.push_back(std::move(child));
     }
 
@@ -212,8 +232,10 @@ private:
 };
 
 std::string group_of(const Element& element) {
-    for (const std::string_view name : {"sip-interface", "core"}) if (element.name == name) return "session-router";
-    for (const std::string_view name : {"ims-aka-profile", "tls-profile", "xfrm"}) if (element.name == name) return "security";
+    for (const std::string_view name : {"sip-interface", "core"})
+        if (element.name == name) return "session-router";
+    for (const std::string_view name : {"ims-aka-profile", "tls-profile", "xfrm"})
+        if (element.name == name) return "security";
     return "system";
 }
 
@@ -239,7 +261,13 @@ std::vector<const Element*> Schema::in_group(std::string_view group) const {
 
 Schema ask_parser(std::string_view sample) {
     Prober prober(sample);
-    Element top{.name = std::string(kTopLevel), .title = "top level", .group = "", .is_list = false, .help = "settings of the whole gateway", .parameters = {}, .children = {}};
+    Element top{.name = std::string(kTopLevel),
+                .title = "top level",
+                .group = "",
+                .is_list = false,
+                .help = "settings of the whole gateway",
+                .parameters = {},
+                .children = {}};
     prober.fill(top, "", "");
     Schema schema;
     auto below = std::move(top.children);

@@ -12,7 +12,8 @@
 namespace gmgate::daemon::configure {
 namespace {
 
-// The parser's mistakes in a text, without file, line and column: they would be those of a text that nobody has seen yet.
+// The parser's mistakes in a text, without file, line and column: they would be those of a text that nobody has seen
+// yet.
 std::vector<std::string> mistakes_of(const std::string& text, const std::string& name) {
     std::vector<std::string> out;
     if (const auto config = parse_config(text, name); !config) {
@@ -40,16 +41,25 @@ std::string group_help(std::string_view group) {
 }  // namespace
 
 Session::Session(Schema schema, Document document, std::string name, std::string prompt, Save save)
-    : schema_(std::move(schema)), draft_(std::move(document)), saved_(draft_.text()), name_(std::move(name)), prompt_(std::move(prompt)),
-      save_(std::move(save)), is_complete_(parse_config(saved_, name_).has_value()) {}
+    : schema_(std::move(schema)),
+      draft_(std::move(document)),
+      saved_(draft_.text()),
+      name_(std::move(name)),
+      prompt_(std::move(prompt)),
+      save_(std::move(save)),
+      is_complete_(parse_config(saved_, name_).has_value()) {}
 
 std::string Session::prompt() const {
     switch (question_) {
-        case Question::none: break;
+        case Question::none:
+            break;
         case Question::select:
-        case Question::remove: return "selection: ";
-        case Question::save: return "Save Changes [y/n]?: ";
-        case Question::leave: return "What is not complete is not in the file and will be lost. Leave [y/n]?: ";
+        case Question::remove:
+            return "selection: ";
+        case Question::save:
+            return "Save Changes [y/n]?: ";
+        case Question::leave:
+            return "What is not complete is not in the file and will be lost. Leave [y/n]?: ";
     }
     return here().name.empty() ? fmt::format("{}# ", prompt_) : fmt::format("{}({})# ", prompt_, here().name);
 }
@@ -58,7 +68,8 @@ std::vector<Session::Word> Session::commands() const {
     std::vector<Word> out;
     switch (here().place) {
         case Place::top:
-            out = {{"configure", "change the configuration: configure terminal"}, {"verify-config", "check the file and the addresses of this machine"}};
+            out = {{"configure", "change the configuration: configure terminal"},
+                   {"verify-config", "check the file and the addresses of this machine"}};
             break;
         case Place::configure:
             for (const auto group : kGroups) out.push_back({std::string(group), group_help(group)});
@@ -69,12 +80,16 @@ std::vector<Session::Word> Session::commands() const {
         case Place::element:
             out.push_back({"select", here().element->is_list ? "choose which one to edit" : "edit what is there"});
             for (const auto& parameter : here().element->parameters) out.push_back({parameter.name, parameter.help});
-            for (const auto& child : here().element->children) out.push_back({child.name, child.help.empty() ? "edit those of this element" : child.help});
-            out.push_back({"no", here().element->is_list ? "remove one, or take a parameter back to its default: no PARAMETER" : "take a parameter back to its default: no PARAMETER"});
+            for (const auto& child : here().element->children)
+                out.push_back({child.name, child.help.empty() ? "edit those of this element" : child.help});
+            out.push_back({"no", here().element->is_list
+                                     ? "remove one, or take a parameter back to its default: no PARAMETER"
+                                     : "take a parameter back to its default: no PARAMETER"});
             out.push_back({"done", "save"});
             break;
     }
-    out.push_back({"show", here().place == Place::element ? "this element, with defaults" : "the configuration as it stands in the file"});
+    out.push_back({"show", here().place == Place::element ? "this element, with defaults"
+                                                          : "the configuration as it stands in the file"});
     out.push_back({"exit", here().place == Place::top ? "leave" : "one level up"});
     out.push_back({"help", "what can be typed here; ? does the same"});
     return out;
@@ -97,7 +112,8 @@ std::string Session::execute(std::string_view line) {
     if (word == "exit") return leave();
     if (word == "show") return show(rest.empty() ? std::string_view{} : std::string_view(rest.front()));
     if (word == "verify-config") return verify();
-    if (word == "configure" && (rest.size() != 1 || matching({"terminal"}, rest.front()).empty())) return "% it is: configure terminal\n";
+    if (word == "configure" && (rest.size() != 1 || matching({"terminal"}, rest.front()).empty()))
+        return "% it is: configure terminal\n";
     if (here().place == Place::element) {
         if (word == "select") return select(rest.empty() ? std::string_view{} : std::string_view(rest.front()));
         if (word == "done") return done();
@@ -114,7 +130,8 @@ std::string Session::answer(std::string_view line) {
     const auto words = split_words(line);
     const std::string word = words && !words->empty() ? words->front() : "";
     switch (question) {
-        case Question::none: return {};
+        case Question::none:
+            return {};
         case Question::select:
         case Question::remove: {
             if (word.empty()) return {};
@@ -197,22 +214,26 @@ Result<void> Session::make_sure_it_exists() {
     return {};
 }
 
-// --- select ----------------------------------------------------------------------------------------------------------------------------
+// --- select
+// ----------------------------------------------------------------------------------------------------------------------------
 
 // "realm01 172.172.30.31:5060": what identifies one, and for an interface the clear ports it listens on.
 std::string Session::label(const Path& path, const Element& element) const {
     auto text = draft_.value(path, element.identity()).value_or("(no " + element.identity() + ")");
     const auto port_of = [&](const Path& at, const std::string& address, const std::string& fallback) {
         const auto port = draft_.value(at, "port").value_or(fallback);
-        return address.find(':') == std::string::npos ? fmt::format("{}:{}", address, port) : fmt::format("[{}]:{}", address, port);
+        return address.find(':') == std::string::npos ? fmt::format("{}:{}", address, port)
+                                                      : fmt::format("[{}]:{}", address, port);
     };
-    if (element.parameter("port") && element.identity() == "address") return port_of(path, text, element.parameter("port")->fallback);
+    if (element.parameter("port") && element.identity() == "address")
+        return port_of(path, text, element.parameter("port")->fallback);
     for (const auto& child : element.children) {
         if (child.identity() != "address" || !child.parameter("port")) continue;
         for (std::size_t i = 0; i < draft_.count(path, child.name); ++i) {
             auto below = path;
             below.push_back({child.name, i});
-            text.append(" ").append(port_of(below, draft_.value(below, "address").value_or("?"), child.parameter("port")->fallback));
+            text.append(" ").append(
+                port_of(below, draft_.value(below, "address").value_or("?"), child.parameter("port")->fallback));
         }
     }
     return text;
@@ -237,7 +258,8 @@ Result<std::size_t> Session::number_of(std::string_view which) const {
     const auto count = draft_.count(Path(path.begin(), path.end() - 1), here().element->name);
     std::size_t number = 0;
     const auto parsed = std::from_chars(which.data(), which.data() + which.size(), number);
-    if (parsed.ec == std::errc{} && parsed.ptr == which.data() + which.size() && number >= 1 && number <= count) return number - 1;
+    if (parsed.ec == std::errc{} && parsed.ptr == which.data() + which.size() && number >= 1 && number <= count)
+        return number - 1;
     for (std::size_t i = 0; i < count; ++i) {
         path.back().index = i;
         if (draft_.value(path, here().element->identity()) == which) return i;
@@ -247,7 +269,10 @@ Result<std::size_t> Session::number_of(std::string_view which) const {
 
 std::string Session::select(std::string_view which) {
     const auto& level = here();
-    if (!level.element->is_list) return level.is_chosen ? "" : fmt::format("% there is no {} in the file yet; set a parameter to make one\n", level.element->name);
+    if (!level.element->is_list)
+        return level.is_chosen ? ""
+                               : fmt::format("% there is no {} in the file yet; set a parameter to make one\n",
+                                             level.element->name);
     if (level.before != draft_.text()) return "% there are changes here: done saves them, exit asks\n";
     if (draft_.count(Path(level.path.begin(), level.path.end() - 1), level.element->name) == 0)
         return fmt::format("% there is no {} yet; set its parameters and type done to make one\n", level.element->name);
@@ -265,7 +290,8 @@ std::string Session::choose(std::size_t index) {
     return {};
 }
 
-// --- changes ---------------------------------------------------------------------------------------------------------------------------
+// --- changes
+// ---------------------------------------------------------------------------------------------------------------------------
 
 std::string Session::start_removal(std::string_view what) {
     if (!what.empty()) {
@@ -279,7 +305,8 @@ std::string Session::start_removal(std::string_view what) {
     }
     if (!here().element->is_list) return "% name the parameter to take back to its default: no PARAMETER\n";
     if (here().before != draft_.text()) return "% there are changes here: done saves them, exit asks\n";
-    if (draft_.count(Path(here().path.begin(), here().path.end() - 1), here().element->name) == 0) return fmt::format("% there is no {}\n", here().element->name);
+    if (draft_.count(Path(here().path.begin(), here().path.end() - 1), here().element->name) == 0)
+        return fmt::format("% there is no {}\n", here().element->name);
     question_ = Question::remove;
     return listing();
 }
@@ -323,8 +350,9 @@ std::string Session::change(const Parameter& parameter, const std::vector<std::s
     return listed(complaints);
 }
 
-// What the parser holds against a value: mistakes of this key that it makes both alone and together with what is set already. One that only
-// shows together (the other end of a range) can be mended by the next line and is left to `done`.
+// What the parser holds against a value: mistakes of this key that it makes both alone and together with what is set
+// already. One that only shows together (the other end of a range) can be mended by the next line and is left to
+// `done`.
 std::vector<std::string> Session::wrong_values(const Parameter& parameter, const std::string& value) const {
     const auto about = fmt::format("{}: {}: ", here().element->title, parameter.name);
     std::string headers, name;
@@ -332,10 +360,12 @@ std::vector<std::string> Session::wrong_values(const Parameter& parameter, const
         name += (name.empty() ? "" : ".") + step.key;
         headers += step.index ? fmt::format("[[{}]]\n", name) : fmt::format("[{}]\n", name);
     }
-    const auto empty = mistakes_of(headers, name_), alone = mistakes_of(fmt::format("{}{} = {}\n", headers, parameter.name, value), name_);
+    const auto empty = mistakes_of(headers, name_),
+               alone = mistakes_of(fmt::format("{}{} = {}\n", headers, parameter.name, value), name_);
     std::vector<std::string> out;
     for (const auto& mistake : mistakes_of(draft_.text(), name_))
-        if (mistake.starts_with(about) && std::ranges::count(alone, mistake) > std::ranges::count(empty, mistake)) out.push_back(mistake.substr(about.size()));
+        if (mistake.starts_with(about) && std::ranges::count(alone, mistake) > std::ranges::count(empty, mistake))
+            out.push_back(mistake.substr(about.size()));
     return out;
 }
 
@@ -351,19 +381,22 @@ std::string Session::done() {
     return said;
 }
 
-// Writes the draft when all of it is valid. A file that was valid stays so; one that is only being made may have gaps until the last `done`.
+// Writes the draft when all of it is valid. A file that was valid stays so; one that is only being made may have gaps
+// until the last `done`.
 std::string Session::write(const std::string& thanks) {
     if (const auto mistakes = mistakes_of(draft_.text(), name_); !mistakes.empty()) {
         if (is_complete_) return listed(mistakes) + "% not saved\n";
         return fmt::format("% kept, but not in the file yet, which also needs:\n{}", listed(mistakes));
     }
-    if (const auto written = save_(draft_.text()); !written) return fmt::format("% not saved: {}\n", written.error().text);
+    if (const auto written = save_(draft_.text()); !written)
+        return fmt::format("% not saved: {}\n", written.error().text);
     saved_ = draft_.text();
     is_complete_ = has_written_ = true;
     return fmt::format("{} to {}; gmctl reload applies what can change while phones are registered\n", thanks, name_);
 }
 
-// --- what is there ---------------------------------------------------------------------------------------------------------------------
+// --- what is there
+// ---------------------------------------------------------------------------------------------------------------------
 
 std::string Session::show(std::string_view) const {
     if (here().place != Place::element) return saved_.ends_with('\n') || saved_.empty() ? saved_ : saved_ + "\n";
@@ -375,7 +408,10 @@ std::string Session::print_element(const Element& element, const Path& path, std
     std::string out = fmt::format("{}{}\n", indentation, element.name);
     for (const auto& parameter : element.parameters) {
         const auto value = draft_.value(path, parameter.name);
-        const auto text = value ? *value : parameter.fallback.empty() ? "" : fmt::format("{} (default)", without_quotes(parameter.fallback));
+        const auto text = value ? *value
+                          : parameter.fallback.empty()
+                              ? ""
+                              : fmt::format("{} (default)", without_quotes(parameter.fallback));
         out += fmt::format("{}        {:<32}{}", indentation, parameter.name, text);
         while (out.back() == ' ') out.pop_back();
         out += '\n';
@@ -397,8 +433,10 @@ std::string Session::print_element(const Element& element, const Path& path, std
 }
 
 std::string Session::explain(const Parameter& parameter) const {
-    std::string out = fmt::format("{}: {}\n", parameter.name, parameter.help.empty() ? "see gmgate.toml(5)" : parameter.help);
-    if (const auto values = values_of(parameter); !values.empty()) out += fmt::format("  one of: {}\n", fmt::join(values, ", "));
+    std::string out =
+        fmt::format("{}: {}\n", parameter.name, parameter.help.empty() ? "see gmgate.toml(5)" : parameter.help);
+    if (const auto values = values_of(parameter); !values.empty())
+        out += fmt::format("  one of: {}\n", fmt::join(values, ", "));
     else if (!parameter.takes.empty()) out += fmt::format("  takes: {}\n", parameter.takes);
     if (!parameter.fallback.empty()) out += fmt::format("  default: {}\n", without_quotes(parameter.fallback));
     if (here().is_chosen)
@@ -413,7 +451,8 @@ std::vector<std::string> Session::values_of(const Parameter& parameter) const {
     for (const auto& element : schema_.elements)
         if (element.name == parameter.name && element.is_list)
             for (std::size_t i = 0; i < draft_.count({}, element.name); ++i)
-                if (auto name = draft_.value({{element.name, i}}, element.identity())) names.push_back(std::move(*name));
+                if (auto name = draft_.value({{element.name, i}}, element.identity()))
+                    names.push_back(std::move(*name));
     return names;
 }
 
@@ -424,7 +463,8 @@ std::string Session::verify() const {
     return problems.empty() ? fmt::format("{}: all well\n", name_) : listed(problems);
 }
 
-// --- help ------------------------------------------------------------------------------------------------------------------------------
+// --- help
+// ------------------------------------------------------------------------------------------------------------------------------
 
 std::vector<std::string> Session::complete(std::string_view line) const {
     if (question_ != Question::none) return {};
@@ -459,7 +499,8 @@ std::string Session::help(std::string_view line) const {
     }
     std::string out;
     for (const auto& command : commands())
-        if (!words || words->empty() || command.name.starts_with(words->front())) out += fmt::format("  {:<30}{}\n", command.name, command.help);
+        if (!words || words->empty() || command.name.starts_with(words->front()))
+            out += fmt::format("  {:<30}{}\n", command.name, command.help);
     return out;
 }
 

@@ -1,5 +1,5 @@
-// The shell of `gmctl configure` without a terminal: a line goes in, what is to be printed comes out. It follows the steps of the feature
-// text (SEED-37): configure terminal, session-router, sip-interface, select, parameters, done.
+// The shell of `gmctl configure` without a terminal: a line goes in, what is to be printed comes out. It follows the
+// steps of the feature text (SEED-37): configure terminal, session-router, sip-interface, select, parameters, done.
 #pragma once
 
 #include <functional>
@@ -22,7 +22,8 @@ public:
     /// `document` is the file as it is; `name` stands for it in messages; `prompt` is the word before # ("gmgate").
     Session(Schema schema, Document document, std::string name, std::string prompt, Save save);
 
-    /// What to print before the next line is read: "gmgate(sip-interface)# ", or the question that stands open, "selection: ".
+    /// What to print before the next line is read: "gmgate(sip-interface)# ", or the question that stands open,
+    /// "selection: ".
     std::string prompt() const;
     /// Takes one line and gives what is to be printed, with the line ends.
     std::string execute(std::string_view line);
@@ -44,9 +45,9 @@ private:
         Place place;
         std::string name;
         const Element* element = nullptr;
-        Path path{};              ///< of the element that is edited, or would be made
-        bool is_chosen = false;   ///< it is in the draft
-        std::string before{};     ///< text of the draft when the level was entered, or at the last `done`
+        Path path{};             ///< of the element that is edited, or would be made
+        bool is_chosen = false;  ///< it is in the draft
+        std::string before{};    ///< text of the draft when the level was entered, or at the last `done`
     };
     struct Word {
         std::string name, help;
@@ -80,10 +81,10 @@ private:
 
     Schema schema_;
     Document draft_;
-    std::string saved_;          ///< text that is in the file
+    std::string saved_;  ///< text that is in the file
     std::string name_, prompt_;
     Save save_;
-    bool is_complete_;           ///< the file was valid: then nothing else is ever written
+    bool is_complete_;  ///< the file was valid: then nothing else is ever written
     bool over_ = false;
     bool has_written_ = false;
     Question question_ = Question::none;

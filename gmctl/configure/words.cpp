@@ -30,11 +30,15 @@ std::vector<std::string> parts_of(const std::vector<std::string>& values) {
 }
 
 // An IPv6 address with a port has brackets of its own.
-bool is_bracketed_address(const std::string& value) { return value.starts_with('[') && value.find("]:") != std::string::npos; }
+bool is_bracketed_address(const std::string& value) {
+    return value.starts_with('[') && value.find("]:") != std::string::npos;
+}
 
 bool is_number(std::string_view text) {
-    if (text.starts_with("0x")) return text.size() > 2 && text.find_first_not_of("0123456789abcdefABCDEF", 2) == std::string_view::npos;
-    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos && (text.size() == 1 || text.front() != '0');
+    if (text.starts_with("0x"))
+        return text.size() > 2 && text.find_first_not_of("0123456789abcdefABCDEF", 2) == std::string_view::npos;
+    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos &&
+           (text.size() == 1 || text.front() != '0');
 }
 
 std::string as_known(const Parameter& parameter, const std::string& word) {
@@ -85,8 +89,11 @@ std::vector<std::string> beginning_with(const std::vector<std::string>& names, s
 }
 
 Result<std::string> in_toml(const Parameter& parameter, const std::vector<std::string>& values) {
-    const auto refused = [&](std::string_view takes) { return failure(Reaction::reject, fmt::format("{} takes {}", parameter.name, takes)); };
-    const bool is_list = parameter.kind == Kind::texts || parameter.kind == Kind::words || parameter.kind == Kind::numbers;
+    const auto refused = [&](std::string_view takes) {
+        return failure(Reaction::reject, fmt::format("{} takes {}", parameter.name, takes));
+    };
+    const bool is_list =
+        parameter.kind == Kind::texts || parameter.kind == Kind::words || parameter.kind == Kind::numbers;
     if (!is_list && values.size() != 1) return refused("one value; put it in quotes when it has blanks");
     std::vector<std::string> out;
     switch (parameter.kind) {
@@ -97,7 +104,8 @@ Result<std::string> in_toml(const Parameter& parameter, const std::vector<std::s
             return refused("enabled or disabled (or true, false)");
         }
         case Kind::number:
-            if (!is_number(values.front())) return refused(parameter.takes.empty() ? "a whole number" : parameter.takes);
+            if (!is_number(values.front()))
+                return refused(parameter.takes.empty() ? "a whole number" : parameter.takes);
             return values.front();
         case Kind::numbers:
             for (const auto& part : parts_of(values)) {
@@ -106,12 +114,14 @@ Result<std::string> in_toml(const Parameter& parameter, const std::vector<std::s
             }
             break;
         case Kind::text:
-        case Kind::word: return quoted(as_known(parameter, values.front()));
+        case Kind::word:
+            return quoted(as_known(parameter, values.front()));
         case Kind::texts:
         case Kind::words:
             for (const auto& value : values) {
                 if (is_bracketed_address(value)) out.push_back(quoted(value));
-                else for (const auto& part : parts_of({value})) out.push_back(quoted(as_known(parameter, part)));
+                else
+                    for (const auto& part : parts_of({value})) out.push_back(quoted(as_known(parameter, part)));
             }
             break;
     }

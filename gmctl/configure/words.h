@@ -15,7 +15,8 @@ Result<std::vector<std::string>> split_words(std::string_view line);
 /// The names that `typed` can stand for: the same one, or else all that begin with it.
 std::vector<std::string> matching(const std::vector<std::string>& names, const std::string& typed);
 std::vector<std::string> beginning_with(const std::vector<std::string>& names, std::string_view typed);
-/// The value in TOML. Lists are typed with blanks or commas, with or without brackets. Error (reject): what the parameter takes.
+/// The value in TOML. Lists are typed with blanks or commas, with or without brackets. Error (reject): what the
+/// parameter takes.
 Result<std::string> in_toml(const Parameter& parameter, const std::vector<std::string>& values);
 /// A value of the sample for people: without quotes and brackets.
 std::string without_quotes(std::string_view value);

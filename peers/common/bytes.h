@@ -23,63 +23,63 @@ inline void wipe(std::string& text) noexcept { wipe(text.data(), text.size()); }
 /// A key of exactly N octets: move-only, wiped on destruction and when moved from, no formatter, no comparison.
 template <std::size_t N>
 class Key {
- public:
-  Key() = default;
-  explicit Key(std::span<const std::uint8_t, N> octets) { std::ranges::copy(octets, octets_.begin()); }
-  ~Key() { wipe(octets_.data(), N); }
-  Key(const Key&) = delete;
-  Key& operator=(const Key&) = delete;
-  Key(Key&& other) noexcept : octets_(other.octets_) { wipe(other.octets_.data(), N); }
-  Key& operator=(Key&& other) noexcept {
-    if (this != &other) {
-      octets_ = other.octets_;
-      wipe(other.octets_.data(), N);
+public:
+    Key() = default;
+    explicit Key(std::span<const std::uint8_t, N> octets) { std::ranges::copy(octets, octets_.begin()); }
+    ~Key() { wipe(octets_.data(), N); }
+    Key(const Key&) = delete;
+    Key& operator=(const Key&) = delete;
+    Key(Key&& other) noexcept : octets_(other.octets_) { wipe(other.octets_.data(), N); }
+    Key& operator=(Key&& other) noexcept {
+        if (this != &other) {
+            octets_ = other.octets_;
+            wipe(other.octets_.data(), N);
+        }
+        return *this;
     }
-    return *this;
-  }
-  /// A deliberate second copy.
-  [[nodiscard]] Key clone() const { return Key(std::span<const std::uint8_t, N>(octets_)); }
-  [[nodiscard]] std::span<const std::uint8_t, N> expose() const { return octets_; }
-  [[nodiscard]] std::span<std::uint8_t, N> buffer() { return octets_; }
+    /// A deliberate second copy.
+    [[nodiscard]] Key clone() const { return Key(std::span<const std::uint8_t, N>(octets_)); }
+    [[nodiscard]] std::span<const std::uint8_t, N> expose() const { return octets_; }
+    [[nodiscard]] std::span<std::uint8_t, N> buffer() { return octets_; }
 
- private:
-  std::array<std::uint8_t, N> octets_{};
+private:
+    std::array<std::uint8_t, N> octets_{};
 };
 
 /// Secret octets of a length known at run time; same rules as Key.
 class SecretBytes {
- public:
-  SecretBytes() = default;
-  explicit SecretBytes(ByteView octets) : octets_(octets.begin(), octets.end()) {}
-  explicit SecretBytes(std::size_t size) : octets_(size) {}
-  ~SecretBytes() { clear(); }
-  SecretBytes(const SecretBytes&) = delete;
-  SecretBytes& operator=(const SecretBytes&) = delete;
-  SecretBytes(SecretBytes&& other) noexcept : octets_(std::move(other.octets_)) { other.octets_.clear(); }
-  SecretBytes& operator=(SecretBytes&& other) noexcept {
-    if (this != &other) {
-      clear();
-      octets_ = std::move(other.octets_);
-      other.octets_.clear();
+public:
+    SecretBytes() = default;
+    explicit SecretBytes(ByteView octets) : octets_(octets.begin(), octets.end()) {}
+    explicit SecretBytes(std::size_t size) : octets_(size) {}
+    ~SecretBytes() { clear(); }
+    SecretBytes(const SecretBytes&) = delete;
+    SecretBytes& operator=(const SecretBytes&) = delete;
+    SecretBytes(SecretBytes&& other) noexcept : octets_(std::move(other.octets_)) { other.octets_.clear(); }
+    SecretBytes& operator=(SecretBytes&& other) noexcept {
+        if (this != &other) {
+            clear();
+            octets_ = std::move(other.octets_);
+            other.octets_.clear();
+        }
+        return *this;
     }
-    return *this;
-  }
-  [[nodiscard]] SecretBytes clone() const { return SecretBytes(ByteView(octets_)); }
-  [[nodiscard]] ByteView expose() const { return octets_; }
-  [[nodiscard]] std::span<std::uint8_t> buffer() { return octets_; }
-  [[nodiscard]] std::size_t size() const { return octets_.size(); }
-  void clear() noexcept {
-    wipe(octets_.data(), octets_.size());
-    octets_.clear();
-  }
+    [[nodiscard]] SecretBytes clone() const { return SecretBytes(ByteView(octets_)); }
+    [[nodiscard]] ByteView expose() const { return octets_; }
+    [[nodiscard]] std::span<std::uint8_t> buffer() { return octets_; }
+    [[nodiscard]] std::size_t size() const { return octets_.size(); }
+    void clear() noexcept {
+        wipe(octets_.data(), octets_.size());
+        octets_.clear();
+    }
 
- private:
-  Bytes octets_;
+private:
+    Bytes octets_;
 };
 
 /// The octets of a text, without copying. The text must outlive the view.
 [[nodiscard]] inline ByteView as_bytes(std::string_view text) {
-  return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+    return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
 }
 
 /// Lower-case hexadecimal.
@@ -93,12 +93,12 @@ class SecretBytes {
 /// Exactly N octets from 2·N hexadecimal digits.
 template <std::size_t N>
 [[nodiscard]] std::optional<std::array<std::uint8_t, N>> array_from_hex(std::string_view text) {
-  auto octets = from_hex(text);
-  if (!octets || octets->size() != N) return std::nullopt;
-  std::array<std::uint8_t, N> out{};
-  std::ranges::copy(*octets, out.begin());
-  wipe(octets->data(), octets->size());
-  return out;
+    auto octets = from_hex(text);
+    if (!octets || octets->size() != N) return std::nullopt;
+    std::array<std::uint8_t, N> out{};
+    std::ranges::copy(*octets, out.begin());
+    wipe(octets->data(), octets->size());
+    return out;
 }
 
 /// Random octets of the operating system.

@@ -17,7 +17,8 @@ enum class Hash { md5, sha256 };
 /// HMAC (RFC 2104).
 [[nodiscard]] SecretBytes hmac(Hash algorithm, ByteView key, ByteView data);
 /// One block of AES-128 in ECB mode: Milenage's kernel function E[x]k, TS 35.206 §3.
-[[nodiscard]] std::array<std::uint8_t, 16> aes128_block(std::span<const std::uint8_t, 16> key, std::span<const std::uint8_t, 16> block);
+[[nodiscard]] std::array<std::uint8_t, 16> aes128_block(std::span<const std::uint8_t, 16> key,
+                                                        std::span<const std::uint8_t, 16> block);
 /// Comparison in constant time.
 [[nodiscard]] bool equal_secret(ByteView a, ByteView b);
 

@@ -7,8 +7,8 @@
 
 namespace gmgate::peers {
 
-/// K, OPc and IMSI of the first generated user, and the realm: the defaults of both programs. K and OPc are TS 35.208 set 1's:
-/// published values, so nobody takes them for a secret.
+/// K, OPc and IMSI of the first generated user, and the realm: the defaults of both programs. K and OPc are TS 35.208
+/// set 1's: published values, so nobody takes them for a secret.
 inline constexpr std::string_view kDefaultK = "465b5ce8b199b49faa5f0a2ee238a6bc";
 inline constexpr std::string_view kDefaultOpc = "cd63cb71954a9f4e48a5994e37a02baf";
 inline constexpr std::string_view kDefaultImsi = "001010000000001";

@@ -14,28 +14,28 @@ namespace gmgate::peers {
 
 /// Where and how a message travelled.
 struct MessagePath {
-  bool incoming = false;
-  std::string transport;  ///< "udp", "tcp" or "tls"
-  Endpoint local;
-  Endpoint remote;
+    bool incoming = false;
+    std::string transport;  ///< "udp", "tcp" or "tls"
+    Endpoint local;
+    Endpoint remote;
 };
 
 class MessageLog {
- public:
-  MessageLog() = default;
-  /// Truncates the file and makes it readable by its owner only: raw text holds ck and ik on the core side.
-  [[nodiscard]] static Result<MessageLog> open(const std::string& path);
-  /// {"time":…,"event":"message","dir":"in"|"out","transport":…,"local":…,"remote":…,"method":…,"status":…,"call_id":…,"cseq":…,"raw":…}
-  void message(const MessagePath& path, std::string_view raw);
-  /// Adds "time" and writes the object as one line.
-  void write(nlohmann::json object);
-  [[nodiscard]] bool is_open() const { return file_ != nullptr; }
+public:
+    MessageLog() = default;
+    /// Truncates the file and makes it readable by its owner only: raw text holds ck and ik on the core side.
+    [[nodiscard]] static Result<MessageLog> open(const std::string& path);
+    /// {"time":…,"event":"message","dir":"in"|"out","transport":…,"local":…,"remote":…,"method":…,"status":…,"call_id":…,"cseq":…,"raw":…}
+    void message(const MessagePath& path, std::string_view raw);
+    /// Adds "time" and writes the object as one line.
+    void write(nlohmann::json object);
+    [[nodiscard]] bool is_open() const { return file_ != nullptr; }
 
- private:
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  std::unique_ptr<std::FILE, Close> file_;
+private:
+    struct Close {
+        void operator()(std::FILE* file) const { std::fclose(file); }
+    };
+    std::unique_ptr<std::FILE, Close> file_;
 };
 
 /// One line of JSON; octets that are not UTF-8 are replaced.

@@ -13,21 +13,21 @@ using Mac = std::array<std::uint8_t, 8>;
 
 /// A 48-bit sequence number (TS 33.102 §6.3).
 struct Sqn {
-  std::uint64_t value = 0;
-  [[nodiscard]] std::array<std::uint8_t, 6> octets() const;
-  [[nodiscard]] static Sqn from_octets(std::span<const std::uint8_t, 6> octets);
-  auto operator<=>(const Sqn&) const = default;
+    std::uint64_t value = 0;
+    [[nodiscard]] std::array<std::uint8_t, 6> octets() const;
+    [[nodiscard]] static Sqn from_octets(std::span<const std::uint8_t, 6> octets);
+    auto operator<=>(const Sqn&) const = default;
 };
 
 /// Everything that Milenage yields for one (K, OPc, RAND, SQN, AMF). TS 35.206 §4.1.
 struct MilenageOutput {
-  Mac mac_a{};                        ///< f1
-  Mac mac_s{};                        ///< f1*
-  Key<8> res;                         ///< f2
-  Key<16> ck;                         ///< f3
-  Key<16> ik;                         ///< f4
-  std::array<std::uint8_t, 6> ak{};   ///< f5
-  std::array<std::uint8_t, 6> aks{};  ///< f5*, for resynchronisation
+    Mac mac_a{};                        ///< f1
+    Mac mac_s{};                        ///< f1*
+    Key<8> res;                         ///< f2
+    Key<16> ck;                         ///< f3
+    Key<16> ik;                         ///< f4
+    std::array<std::uint8_t, 6> ak{};   ///< f5
+    std::array<std::uint8_t, 6> aks{};  ///< f5*, for resynchronisation
 };
 
 /// OPc = OP xor E[OP]K. TS 35.206 §4.1.

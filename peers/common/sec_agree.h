@@ -1,4 +1,5 @@
-// Security-Client, Security-Server and Security-Verify (RFC 3329, TS 33.203 Annex H) as the phone writes and reads them.
+// Security-Client, Security-Server and Security-Verify (RFC 3329, TS 33.203 Annex H) as the phone writes and reads
+// them.
 #pragma once
 
 #include "algorithms.h"
@@ -12,18 +13,18 @@ namespace gmgate::peers {
 
 /// One sec-mechanism with its parameters in order.
 struct SecMechanism {
-  std::string name;
-  Parameters parameters;
-  [[nodiscard]] static SecMechanism parse(std::string_view text);
-  [[nodiscard]] std::string to_string() const { return name + parameters.to_string(); }
+    std::string name;
+    Parameters parameters;
+    [[nodiscard]] static SecMechanism parse(std::string_view text);
+    [[nodiscard]] std::string to_string() const { return name + parameters.to_string(); }
 };
 
 /// SPIs and ports of one end; TS 33.203 §7.1.
 struct SecEnd {
-  std::uint32_t spi_c = 0;
-  std::uint32_t spi_s = 0;
-  std::uint16_t port_c = 0;
-  std::uint16_t port_s = 0;
+    std::uint32_t spi_c = 0;
+    std::uint32_t spi_s = 0;
+    std::uint16_t port_c = 0;
+    std::uint16_t port_s = 0;
 };
 
 /// Security-Client with one entry per pair, all with the same SPIs and ports (B-30).
@@ -31,11 +32,13 @@ struct SecEnd {
 
 /// What the phone chose from a Security-Server list.
 struct SecChoice {
-  AlgPair pair;
-  SecEnd network;
+    AlgPair pair;
+    SecEnd network;
 };
 /// The first entry of the server's list (highest q first, then order) that the phone offered and whose values are sane:
-/// SPIs not reserved, different from each other and from the phone's, ports different and neither 5060 nor 5061 (B-11, B-13, B-36).
-[[nodiscard]] Result<SecChoice> choose(const std::vector<std::string>& security_server, const std::vector<AlgPair>& offer, const SecEnd& ue);
+/// SPIs not reserved, different from each other and from the phone's, ports different and neither 5060 nor 5061 (B-11,
+/// B-13, B-36).
+[[nodiscard]] Result<SecChoice> choose(const std::vector<std::string>& security_server,
+                                       const std::vector<AlgPair>& offer, const SecEnd& ue);
 
 }  // namespace gmgate::peers

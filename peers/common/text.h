@@ -21,10 +21,10 @@ namespace gmgate::peers {
 /// A whole decimal number that fits T; leading zeros allowed, sign and blanks not.
 template <class T>
 [[nodiscard]] std::optional<T> to_number(std::string_view text) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || text.empty()) return std::nullopt;
-  return value;
+    T value{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || text.empty()) return std::nullopt;
+    return value;
 }
 
 }  // namespace gmgate::peers

@@ -11,23 +11,25 @@ enum class Exit { ok = 0, failed = 1, local = 2 };
 
 /// Prints events and verdicts as the options say.
 class Reporter {
- public:
-  explicit Reporter(const Options& options, bool events) : options_(options), events_(events || options.json) {}
-  void event(const nlohmann::json& event) const;
-  /// Judges by --expect, prints the verdict line and returns the exit status.
-  [[nodiscard]] Exit verdict(const Verdict& verdict, const std::string& done, const std::string& what) const;
-  [[nodiscard]] bool as_wished(const Verdict& verdict) const;
+public:
+    explicit Reporter(const Options& options, bool events) : options_(options), events_(events || options.json) {}
+    void event(const nlohmann::json& event) const;
+    /// Judges by --expect, prints the verdict line and returns the exit status.
+    [[nodiscard]] Exit verdict(const Verdict& verdict, const std::string& done, const std::string& what) const;
+    [[nodiscard]] bool as_wished(const Verdict& verdict) const;
 
- private:
-  const Options& options_;
-  bool events_;
+private:
+    const Options& options_;
+    bool events_;
 };
 
 /// register, deregister, reregister, message, call.
-[[nodiscard]] Task<Exit> run_once(const Options& options, PhoneEnvironment& environment, const Reporter& reporter, std::string subcommand);
+[[nodiscard]] Task<Exit> run_once(const Options& options, PhoneEnvironment& environment, const Reporter& reporter,
+                                  std::string subcommand);
 /// Many phones: register at a rate, hold, deregister, sum up.
 [[nodiscard]] Task<Exit> run_load(const Options& options, PhoneEnvironment& environment, const Reporter& reporter);
 /// Commands from standard input until quit.
-[[nodiscard]] Task<Exit> run_interactive(const Options& options, PhoneEnvironment& environment, const Reporter& reporter);
+[[nodiscard]] Task<Exit> run_interactive(const Options& options, PhoneEnvironment& environment,
+                                         const Reporter& reporter);
 
 }  // namespace gmgate::peers

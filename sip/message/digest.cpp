@@ -8,7 +8,8 @@ namespace {
 
 constexpr std::size_t kNone = std::string_view::npos;
 
-/// Where the element that begins at `begin` ends: the next comma outside quotes, or the end. npos when a quoted string does not end.
+/// Where the element that begins at `begin` ends: the next comma outside quotes, or the end. npos when a quoted string
+/// does not end.
 std::size_t element_end(std::string_view value, std::size_t begin) {
     bool quoted = false;
     for (std::size_t i = begin; i < value.size(); ++i) {
@@ -19,7 +20,8 @@ std::size_t element_end(std::string_view value, std::size_t begin) {
     return quoted ? kNone : value.size();
 }
 
-/// A value is one quoted string or has no quote at all: what stands in `x="a"b` is read differently by different parsers.
+/// A value is one quoted string or has no quote at all: what stands in `x="a"b` is read differently by different
+/// parsers.
 bool is_clean(std::string_view raw) {
     if (raw.empty() || raw.front() != '"') return raw.find('"') == kNone;
     const char* const end = raw.data() + raw.size();

@@ -13,10 +13,10 @@ namespace gmgate::sip {
 /// One auth-param, with its place in the message, so that an edit can take it out.
 struct AuthParam {
     std::string_view name;
-    std::string_view value;     ///< unquoted
-    std::string_view raw_value; ///< as written
-    std::size_t begin = 0;      ///< offset in the *field value* of the first octet of the name
-    std::size_t end = 0;        ///< offset after the value
+    std::string_view value;      ///< unquoted
+    std::string_view raw_value;  ///< as written
+    std::size_t begin = 0;       ///< offset in the *field value* of the first octet of the name
+    std::size_t end = 0;         ///< offset after the value
 };
 
 /// One WWW-Authenticate or Proxy-Authenticate field value. Views into the value.

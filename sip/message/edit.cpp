@@ -22,7 +22,8 @@ struct Element {
     bool stays;
 };
 
-/// `text` without the elements that do not stay; each that stays keeps the separator before it, unless it is now the first.
+/// `text` without the elements that do not stay; each that stays keeps the separator before it, unless it is now the
+/// first.
 std::string without(std::string_view text, const std::vector<Element>& elements) {
     std::string result;
     result.reserve(text.size());
@@ -81,7 +82,8 @@ void Edit::add(std::size_t begin, std::size_t end, std::string text, bool in_fro
         assert(is_same && "two edits touch the same octets");
         return;
     }
-    const Change change{.begin = begin, .end = end, .text = std::move(text), .order = in_front ? --prepended_ : ++appended_};
+    const Change change{
+        .begin = begin, .end = end, .text = std::move(text), .order = in_front ? --prepended_ : ++appended_};
     const auto key = [](const Change& c) { return std::tuple(c.begin, c.begin != c.end, c.order); };
     const auto place = std::ranges::upper_bound(changes_, key(change), {}, key);
     changes_.insert(place, change);
@@ -95,7 +97,8 @@ Edit::Change* Edit::change_of_value(const HeaderField& field) {
 }
 
 bool Edit::is_removed(const HeaderField& field) const {
-    return std::ranges::any_of(changes_, [&](const Change& c) { return c.begin == field.begin && c.end == field.end && c.text.empty(); });
+    return std::ranges::any_of(
+        changes_, [&](const Change& c) { return c.begin == field.begin && c.end == field.end && c.text.empty(); });
 }
 
 std::string_view Edit::current_value(const HeaderField& field) {
@@ -141,8 +144,12 @@ void Edit::insert_before(HeaderId before, std::string line) {
     add(at, at, one_line(std::move(line)) + "\r\n");
 }
 
-void Edit::prepend(std::string line) { add(message_.fields_begin(), message_.fields_begin(), one_line(std::move(line)) + "\r\n", true); }
-void Edit::append(std::string line) { add(message_.fields_end(), message_.fields_end(), one_line(std::move(line)) + "\r\n"); }
+void Edit::prepend(std::string line) {
+    add(message_.fields_begin(), message_.fields_begin(), one_line(std::move(line)) + "\r\n", true);
+}
+void Edit::append(std::string line) {
+    add(message_.fields_end(), message_.fields_end(), one_line(std::move(line)) + "\r\n");
+}
 
 bool Edit::remove_option_tag(HeaderId id, std::string_view tag) {
     bool found = false;

@@ -22,7 +22,7 @@ class Edit {
 public:
     explicit Edit(const Message& message) : message_(message) {}
 
-    void set_start_line(std::string text);                     ///< without CRLF
+    void set_start_line(std::string text);  ///< without CRLF
     void remove_field(std::size_t index);
     void remove_all(HeaderId id);
     /// Removes every field whose name matches whole and case-insensitively (for headers without an id).
@@ -30,17 +30,18 @@ public:
     void replace_value(std::size_t index, std::string value);  ///< keeps the name as it came
     /// Replaces octets [begin, end) of the message.
     void replace(std::size_t begin, std::size_t end, std::string text);
-    /// New field lines, given as "Name: value" without CRLF. Before the first field of `before` if there is one, else as the last.
+    /// New field lines, given as "Name: value" without CRLF. Before the first field of `before` if there is one, else
+    /// as the last.
     void insert_before(HeaderId before, std::string line);
-    void prepend(std::string line);                            ///< as the first header field
-    void append(std::string line);                             ///< as the last header field
-    /// Takes one option tag out of a comma list (all fields of `id`); a field that becomes empty is removed.
-    /// Returns whether it was there.
+    void prepend(std::string line);  ///< as the first header field
+    void append(std::string line);   ///< as the last header field
+    /// Takes one option tag out of a comma list (all fields of `id`); a field that becomes empty is removed (A-18,
+    /// Returns whether it was there.
     bool remove_option_tag(HeaderId id, std::string_view tag);
     void set_body(std::string body);
 
     bool empty() const { return changes_.empty(); }
-    std::string to_string() const;                             ///< the edited message, one allocation
+    std::string to_string() const;  ///< the edited message, one allocation
 
 private:
     struct Change {
@@ -65,8 +66,8 @@ private:
     std::size_t body_size_ = message_.body().size();
 };
 
-/// A response to `request`: status line, all Via, From, To (with `to_tag` added when it has none and status > 100), Call-ID, CSeq,
-/// then `extra` lines ("Name: value" without CRLF), Content-Length: 0. RFC 3261 §8.2.6.
+/// A response to `request`: status line, all Via, From, To (with `to_tag` added when it has none and status > 100),
+/// Call-ID, CSeq, then `extra` lines ("Name: value" without CRLF), Content-Length: 0. RFC 3261 §8.2.6.
 std::string make_response(const Message& request, int status, std::string_view reason_phrase, std::string_view to_tag,
                           const std::vector<std::string>& extra = {});
 /// What make_response() made, with a body.

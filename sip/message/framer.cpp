@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::size_t kMaxBuffer = 2 * kMaxMessage;
 
-/// Does the first line say SIP? Its errors are for Message::parse, which can have them answered; this only tells garbage apart.
+/// Does the first line say SIP? Its errors are for Message::parse, which can have them answered; this only tells
+/// garbage apart.
 bool is_sip_line(std::string_view line) {
     for (std::size_t i = 0; i + 4 <= line.size(); ++i)
         if (line[i + 3] == '/' && same_token(line.substr(i, 4), "SIP/")) return true;

@@ -10,30 +10,88 @@ namespace {
 constexpr std::size_t kCount = static_cast<std::size_t>(HeaderId::kCount_);
 constexpr std::array<std::string_view, kCount> kNames{
     "",
-    "Via", "From", "To", "Call-ID", "CSeq", "Contact", "Max-Forwards", "Content-Length", "Content-Type", "Content-Encoding",
-    "Expires", "Min-Expires", "Route", "Record-Route", "Path", "Service-Route", "Require", "Proxy-Require", "Supported",
-    "Unsupported", "Allow", "Authorization", "WWW-Authenticate", "Proxy-Authorization", "Proxy-Authenticate",
-    "Authentication-Info", "Security-Client", "Security-Server", "Security-Verify", "P-Access-Network-Info",
-    "P-Asserted-Identity", "P-Preferred-Identity", "P-Associated-URI", "P-Called-Party-ID", "P-Visited-Network-ID",
-    "P-Charging-Vector", "P-Charging-Function-Addresses", "P-Asserted-Service", "P-Preferred-Service", "P-Served-User",
-    "P-Early-Media", "P-Private-Network-Indication", "Resource-Priority", "History-Info", "Privacy", "Event",
-    "Subscription-State", "Retry-After", "Warning", "Date", "Server", "User-Agent", "Reason", "RAck", "RSeq", "Refer-To",
-    "Session-Expires", "Min-SE", "Feature-Caps", "Geolocation", "Accept-Contact", "Subject", "Allow-Events",
+    "Via",
+    "From",
+    "To",
+    "Call-ID",
+    "CSeq",
+    "Contact",
+    "Max-Forwards",
+    "Content-Length",
+    "Content-Type",
+    "Content-Encoding",
+    "Expires",
+    "Min-Expires",
+    "Route",
+    "Record-Route",
+    "Path",
+    "Service-Route",
+    "Require",
+    "Proxy-Require",
+    "Supported",
+    "Unsupported",
+    "Allow",
+    "Authorization",
+    "WWW-Authenticate",
+    "Proxy-Authorization",
+    "Proxy-Authenticate",
+    "Authentication-Info",
+    "Security-Client",
+    "Security-Server",
+    "Security-Verify",
+    "P-Access-Network-Info",
+    "P-Asserted-Identity",
+    "P-Preferred-Identity",
+    "P-Associated-URI",
+    "P-Called-Party-ID",
+    "P-Visited-Network-ID",
+    "P-Charging-Vector",
+    "P-Charging-Function-Addresses",
+    "P-Asserted-Service",
+    "P-Preferred-Service",
+    "P-Served-User",
+    "P-Early-Media",
+    "P-Private-Network-Indication",
+    "Resource-Priority",
+    "History-Info",
+    "Privacy",
+    "Event",
+    "Subscription-State",
+    "Retry-After",
+    "Warning",
+    "Date",
+    "Server",
+    "User-Agent",
+    "Reason",
+    "RAck",
+    "RSeq",
+    "Refer-To",
+    "Session-Expires",
+    "Min-SE",
+    "Feature-Caps",
+    "Geolocation",
+    "Accept-Contact",
+    "Subject",
+    "Allow-Events",
 };
 
 constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 
-/// Length and three characters tell all known names apart; the multiplier spreads them over 256 slots without a collision, which
-/// the compiler checks below. A new name that collides needs a new multiplier: try odd random numbers, some ten thousand suffice.
+/// Length and three characters tell all known names apart; the multiplier spreads them over 256 slots without a
+/// collision, which the compiler checks below. A new name that collides needs a new multiplier: try odd random numbers,
+/// some ten thousand suffice.
 constexpr std::uint32_t kMultiplier = 0xe8224e8f;
 constexpr std::size_t slot_of(const char* name, std::size_t length) {
-    const auto octet = [name](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(name[i]) | 0x20U); };
-    const std::uint32_t key = octet(0) | octet(length / 2) << 8 | octet(length - 1) << 16 | static_cast<std::uint32_t>(length) << 24;
+    const auto octet = [name](std::size_t i) {
+        return static_cast<std::uint32_t>(static_cast<unsigned char>(name[i]) | 0x20U);
+    };
+    const std::uint32_t key =
+        octet(0) | octet(length / 2) << 8 | octet(length - 1) << 16 | static_cast<std::uint32_t>(length) << 24;
     return (key * kMultiplier) >> 24;
 }
 
-/// A name in lower case, and a mask with 0x20 where it has a letter: (input | mask) == name compares without regard to case, eight
-/// octets at a time, and nothing but a letter's other case is equal to it.
+/// A name in lower case, and a mask with 0x20 where it has a letter: (input | mask) == name compares without regard to
+/// case, eight octets at a time, and nothing but a letter's other case is equal to it.
 struct Entry {
     std::array<char, 32> name{};
     std::array<char, 32> mask{};

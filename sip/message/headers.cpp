@@ -23,7 +23,9 @@ std::size_t find_outside(std::string_view text, char wanted) {
     return kNone;
 }
 
-std::string_view from(std::string_view text, std::size_t begin) { return begin >= text.size() ? std::string_view{} : text.substr(begin); }
+std::string_view from(std::string_view text, std::size_t begin) {
+    return begin >= text.size() ? std::string_view{} : text.substr(begin);
+}
 
 /// host [ ":" port ], the whole text; LWS around the colon is legal in Via (RFC 3261 §25.1 COLON).
 bool parse_host_port(std::string_view text, std::string_view& host, Port& port) {
@@ -72,9 +74,16 @@ std::optional<std::string_view> Split::next() {
 
 std::optional<Uri> Uri::parse(std::string_view text) {
     const std::size_t colon = text.find(':');
-    if (colon == kNone || colon == 0 || colon + 1 == text.size() || !scan::is(text.front(), scan::kAlpha)) return std::nullopt;
+    if (colon == kNone || colon == 0 || colon + 1 == text.size() || !scan::is(text.front(), scan::kAlpha))
+        return std::nullopt;
     if (scan::any(text, scan::kNoUri)) return std::nullopt;
-    Uri uri{.text = text, .scheme = text.substr(0, colon), .user = {}, .host = {}, .port = {}, .parameters = {}, .headers = {}};
+    Uri uri{.text = text,
+            .scheme = text.substr(0, colon),
+            .user = {},
+            .host = {},
+            .port = {},
+            .parameters = {},
+            .headers = {}};
     for (const char c : uri.scheme)
         if (!scan::is(c, scan::kAlpha | scan::kDigit) && c != '+' && c != '-' && c != '.') return std::nullopt;
     std::string_view rest = text.substr(colon + 1);
@@ -167,7 +176,8 @@ std::optional<Parameter> ParameterList::next() {
         if (element->empty()) continue;
         const std::size_t equal = element->find('=');
         if (equal == kNone) return Parameter{.name = *element, .value = {}, .has_value = false};
-        return Parameter{.name = trim(element->substr(0, equal)), .value = trim(element->substr(equal + 1)), .has_value = true};
+        return Parameter{
+            .name = trim(element->substr(0, equal)), .value = trim(element->substr(equal + 1)), .has_value = true};
     }
     return std::nullopt;
 }

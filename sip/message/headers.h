@@ -21,8 +21,8 @@ inline bool same_token(std::string_view a, std::string_view b) {
 }
 std::string_view trim(std::string_view text);  ///< strips SP, HT, CR, LF at both ends
 
-/// Splits `text` at `separator`, respecting quoted strings (with backslash escapes) and <…>. Elements are trimmed; empty ones are
-/// returned as "". Usage: for (Split s(value, ','); auto element = s.next();) …
+/// Splits `text` at `separator`, respecting quoted strings (with backslash escapes) and <…>. Elements are trimmed;
+/// empty ones are returned as "". Usage: for (Split s(value, ','); auto element = s.next();) …
 class Split {
 public:
     Split(std::string_view text, char separator) : rest_(text), separator_(separator) {}
@@ -36,13 +36,13 @@ private:
 
 /// A SIP, SIPS, tel or other URI: views of its parts, nothing unescaped.
 struct Uri {
-    std::string_view text;       ///< whole
-    std::string_view scheme;     ///< "sip"
-    std::string_view user;       ///< user part without password; tel: the number
-    std::string_view host;       ///< as written, IPv6 in brackets
-    Port port;                   ///< 0 when absent
-    std::string_view parameters; ///< after the first ';' outside the user part, without it; may be empty
-    std::string_view headers;    ///< after '?'
+    std::string_view text;        ///< whole
+    std::string_view scheme;      ///< "sip"
+    std::string_view user;        ///< user part without password; tel: the number
+    std::string_view host;        ///< as written, IPv6 in brackets
+    Port port;                    ///< 0 when absent
+    std::string_view parameters;  ///< after the first ';' outside the user part, without it; may be empty
+    std::string_view headers;     ///< after '?'
 
     static std::optional<Uri> parse(std::string_view text);
     /// nullopt: no such parameter; "" for a flag such as `lr`.
@@ -50,12 +50,14 @@ struct Uri {
     bool is_sip() const { return same_token(scheme, "sip") || same_token(scheme, "sips"); }
 };
 
-/// name-addr or addr-spec with header parameters: From, To, Contact, Route, Record-Route, Path, Service-Route, P-…-Identity.
+/// name-addr or addr-spec with header parameters: From, To, Contact, Route, Record-Route, Path, Service-Route,
+/// P-…-Identity.
 struct NameAddr {
-    std::string_view text;         ///< the whole element
-    std::string_view display_name; ///< as written, quotes kept
-    std::string_view uri;          ///< without <>
-    std::string_view parameters;   ///< after '>' (or after ';' of an addr-spec, RFC 3261 §20: parameters then belong to the header)
+    std::string_view text;          ///< the whole element
+    std::string_view display_name;  ///< as written, quotes kept
+    std::string_view uri;           ///< without <>
+    std::string_view
+        parameters;  ///< after '>' (or after ';' of an addr-spec, RFC 3261 §20: parameters then belong to the header)
     static std::optional<NameAddr> parse(std::string_view element);
     std::optional<std::string_view> parameter(std::string_view name) const;  ///< quotes of a quoted value removed
 };
@@ -63,9 +65,9 @@ struct NameAddr {
 /// One Via value.
 struct Via {
     std::string_view text;
-    std::string_view transport;    ///< "UDP"
-    std::string_view host;         ///< sent-by host, IPv6 in brackets
-    Port port;                     ///< 0 when absent
+    std::string_view transport;  ///< "UDP"
+    std::string_view host;       ///< sent-by host, IPv6 in brackets
+    Port port;                   ///< 0 when absent
     std::string_view parameters;
     static std::optional<Via> parse(std::string_view element);
     std::optional<std::string_view> parameter(std::string_view name) const;
@@ -79,7 +81,8 @@ std::optional<Via> top_via(const Message& message);
 /// Via values of all Via fields.
 std::size_t via_count(const Message& message);
 
-/// Iterates the ;-separated generic parameters "name[=value]" of `text`, LWS around '=' and ';' allowed, quotes kept in value.
+/// Iterates the ;-separated generic parameters "name[=value]" of `text`, LWS around '=' and ';' allowed, quotes kept in
+/// value.
 struct Parameter {
     std::string_view name;
     std::string_view value;  ///< as written, quotes kept; "" when absent
@@ -100,7 +103,8 @@ std::string_view unquote(std::string_view value);
 
 /// True when a comma list of option tags (Require, Proxy-Require, Supported; several fields) names `tag`.
 bool has_option_tag(const Message& message, HeaderId id, std::string_view tag);
-/// Content of `expires` for a Contact element: its parameter, else the Expires header, else nullopt. Values beyond 2^32-1 clamp.
+/// Content of `expires` for a Contact element: its parameter, else the Expires header, else nullopt. Values beyond
+/// 2^32-1 clamp.
 std::optional<std::uint32_t> contact_expires(const Message& message, const NameAddr& contact);
 std::optional<std::uint32_t> parse_u32(std::string_view digits);  ///< 1*DIGIT, whole text, no overflow
 /// Tag parameter of From or To, "" when absent.

@@ -5,7 +5,8 @@
 
 namespace gmgate::sip {
 
-inline constexpr std::size_t kMaxMessage = 65535;      ///< octets of one message on any transport (one UDP datagram's worth)
+inline constexpr std::size_t kMaxMessage =
+    65535;  ///< octets of one message on any transport (one UDP datagram's worth)
 inline constexpr std::size_t kMaxHeaderFields = 128;   ///< header field lines of one message
 inline constexpr std::size_t kMaxParameters = 32;      ///< parameters of one sec-mechanism or one URI
 inline constexpr std::size_t kMaxMechanisms = 32;      ///< entries of one Security-* list

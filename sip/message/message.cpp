@@ -9,8 +9,9 @@
 namespace gmgate::sip {
 namespace {
 
-constexpr std::array<std::string_view, 15> kMethods{"INVITE", "ACK",    "BYE",       "CANCEL", "REGISTER", "OPTIONS", "PRACK", "UPDATE",
-                                                    "INFO",   "SUBSCRIBE", "NOTIFY", "MESSAGE", "REFER",   "PUBLISH", ""};
+constexpr std::array<std::string_view, 15> kMethods{"INVITE",  "ACK",     "BYE",    "CANCEL",  "REGISTER",
+                                                    "OPTIONS", "PRACK",   "UPDATE", "INFO",    "SUBSCRIBE",
+                                                    "NOTIFY",  "MESSAGE", "REFER",  "PUBLISH", ""};
 
 /// RFC 3261 §7.1: method names are case-sensitive.
 Method method_of(std::string_view name) {
@@ -25,8 +26,8 @@ constexpr std::uint64_t bit(HeaderId id) { return std::uint64_t{1} << static_cas
 constexpr std::uint64_t kRequired =
     bit(HeaderId::via) | bit(HeaderId::from) | bit(HeaderId::to) | bit(HeaderId::call_id) | bit(HeaderId::cseq);
 /// RFC 4475 §3.3.8, §3.3.9: what nobody may have twice.
-constexpr std::uint64_t kSingle = bit(HeaderId::from) | bit(HeaderId::to) | bit(HeaderId::call_id) | bit(HeaderId::cseq) |
-                                  bit(HeaderId::content_length) | bit(HeaderId::max_forwards);
+constexpr std::uint64_t kSingle = bit(HeaderId::from) | bit(HeaderId::to) | bit(HeaderId::call_id) |
+                                  bit(HeaderId::cseq) | bit(HeaderId::content_length) | bit(HeaderId::max_forwards);
 /// Whose value must not be empty.
 constexpr std::uint64_t kNotEmpty = kRequired | bit(HeaderId::content_length);
 
@@ -57,7 +58,8 @@ std::string_view to_string(Method method) { return kMethods[static_cast<std::siz
 /// One parse: walks the bytes once and fills the message. Each step returns false after it has set `error`.
 class Message::Reader {
 public:
-    Reader(Message& message, std::string_view bytes) : m_(message), begin_(bytes.data()), end_(bytes.data() + bytes.size()) {}
+    Reader(Message& message, std::string_view bytes)
+        : m_(message), begin_(bytes.data()), end_(bytes.data() + bytes.size()) {}
     bool run() { return start_line() && fields() && required() && cseq() && body(); }
     ParseError error;
 
@@ -86,7 +88,8 @@ private:
 
 bool Message::Reader::start_line() {
     const scan::Line line = scan::read_line(begin_, end_);
-    if (line.next == nullptr) return fail(line.reason != nullptr ? line.reason : "start line does not end", line.text_end);
+    if (line.next == nullptr)
+        return fail(line.reason != nullptr ? line.reason : "start line does not end", line.text_end);
     const std::string_view text(begin_, line.text_end);
     m_.start_line_length_ = static_cast<std::uint32_t>(text.size());
     m_.fields_begin_ = offset(line.next);
@@ -100,8 +103,9 @@ bool Message::Reader::start_line() {
 bool Message::Reader::version(std::string_view word) {
     if (same_token(word, "SIP/2.0")) return true;
     const std::size_t dot = word.find('.');
-    const bool is_other = dot != std::string_view::npos && dot > 4 && dot + 1 < word.size() && same_token(word.substr(0, 4), "SIP/") &&
-                          scan::all(word.substr(4, dot - 4), scan::kDigit) && scan::all(word.substr(dot + 1), scan::kDigit);
+    const bool is_other = dot != std::string_view::npos && dot > 4 && dot + 1 < word.size() &&
+                          same_token(word.substr(0, 4), "SIP/") && scan::all(word.substr(4, dot - 4), scan::kDigit) &&
+                          scan::all(word.substr(dot + 1), scan::kDigit);
     return fail(is_other ? scan::kVersionNotSupported : "bad SIP version in the start line", word.data());
 }
 
@@ -124,7 +128,8 @@ bool Message::Reader::request_line(std::string_view line) {
     return true;
 }
 
-// Status-Line = SIP-Version SP 3DIGIT SP Reason-Phrase; the second SP may be missing when the phrase is empty (seen in the field).
+// Status-Line = SIP-Version SP 3DIGIT SP Reason-Phrase; the second SP may be missing when the phrase is empty (seen in
+// the field).
 bool Message::Reader::status_line(std::string_view line) {
     const std::size_t space = std::min(line.find(' '), line.size());
     if (!version(line.substr(0, space))) return false;
@@ -158,7 +163,8 @@ bool Message::Reader::keep(const scan::FieldSpan& field) {
     if (m_.count_ == kMaxHeaderFields) return fail("too many header fields", field.begin);
     const std::uint64_t mine = bit(field.id);
     if ((mine & m_.seen_ & kSingle) != 0) return fail("a header field that must be single occurs twice", field.begin);
-    if ((mine & kNotEmpty) != 0 && field.value == field.value_end) return fail("a mandatory header field is empty", field.begin);
+    if ((mine & kNotEmpty) != 0 && field.value == field.value_end)
+        return fail("a mandatory header field is empty", field.begin);
     m_.seen_ |= mine;
     Slot& slot = m_.slots_[m_.count_++];
     slot.begin = offset(field.begin);
@@ -180,9 +186,11 @@ bool Message::Reader::cseq() {
     const auto number = parse_u32(value.substr(0, digits));
     if (!number || *number > kMaxCSeq) return fail("bad CSeq number", value.data());
     const std::string_view method = trim(value.substr(digits));
-    if (!scan::is_token(method) || method.data() == value.data() + digits) return fail("bad method in CSeq", value.data());
+    if (!scan::is_token(method) || method.data() == value.data() + digits)
+        return fail("bad method in CSeq", value.data());
     if (m_.status_ == 0 && method != m_.method_name())
-        return fail(m_.method() == Method::other ? scan::kUnknownMethodDiffers : "CSeq method differs from the request", value.data());
+        return fail(m_.method() == Method::other ? scan::kUnknownMethodDiffers : "CSeq method differs from the request",
+                    value.data());
     m_.cseq_ = *number;
     if (m_.status_ != 0) m_.method_ = method_of(method);
     return true;
@@ -243,8 +251,12 @@ std::string_view Message::method_name() const {
     return trim(value.substr(std::min(value.find_first_not_of("0123456789"), value.size())));
 }
 
-std::string_view Message::request_uri() const { return is_request() ? bytes_.substr(target_, target_length_) : std::string_view{}; }
-std::string_view Message::reason_phrase() const { return is_response() ? bytes_.substr(target_, target_length_) : std::string_view{}; }
+std::string_view Message::request_uri() const {
+    return is_request() ? bytes_.substr(target_, target_length_) : std::string_view{};
+}
+std::string_view Message::reason_phrase() const {
+    return is_response() ? bytes_.substr(target_, target_length_) : std::string_view{};
+}
 std::string_view Message::start_line() const { return bytes_.substr(0, start_line_length_); }
 std::string_view Message::body() const { return bytes_.substr(body_); }
 std::size_t Message::fields_begin() const { return fields_begin_; }

@@ -15,20 +15,91 @@
 namespace gmgate::sip {
 
 enum class Method : std::uint8_t {
-    invite, ack, bye, cancel, register_, options, prack, update, info, subscribe, notify, message, refer, publish, other,
+    invite,
+    ack,
+    bye,
+    cancel,
+    register_,
+    options,
+    prack,
+    update,
+    info,
+    subscribe,
+    notify,
+    message,
+    refer,
+    publish,
+    other,
 };
 std::string_view to_string(Method method);  ///< "REGISTER"; "" for other
 
-/// Header fields that some code of ours asks for by name; everything else is `other` and is forwarded untouched. Compact forms map
-/// to the same id (RFC 3261 §7.3.3, §20).
+/// Header fields that some code of ours asks for by name; everything else is `other` and is forwarded untouched.
+/// Compact forms map to the same id (RFC 3261 §7.3.3, §20).
 enum class HeaderId : std::uint8_t {
-    other, via, from, to, call_id, cseq, contact, max_forwards, content_length, content_type, content_encoding, expires, min_expires,
-    route, record_route, path, service_route, require, proxy_require, supported, unsupported, allow, authorization,
-    www_authenticate, proxy_authorization, proxy_authenticate, authentication_info, security_client, security_server, security_verify,
-    p_access_network_info, p_asserted_identity, p_preferred_identity, p_associated_uri, p_called_party_id, p_visited_network_id,
-    p_charging_vector, p_charging_function_addresses, p_asserted_service, p_preferred_service, p_served_user, p_early_media,
-    p_private_network_indication, resource_priority, history_info, privacy, event, subscription_state, retry_after, warning, date, server,
-    user_agent, reason, rack, rseq, refer_to, session_expires, min_se, feature_caps, geolocation, accept_contact, subject, allow_events,
+    other,
+    via,
+    from,
+    to,
+    call_id,
+    cseq,
+    contact,
+    max_forwards,
+    content_length,
+    content_type,
+    content_encoding,
+    expires,
+    min_expires,
+    route,
+    record_route,
+    path,
+    service_route,
+    require,
+    proxy_require,
+    supported,
+    unsupported,
+    allow,
+    authorization,
+    www_authenticate,
+    proxy_authorization,
+    proxy_authenticate,
+    authentication_info,
+    security_client,
+    security_server,
+    security_verify,
+    p_access_network_info,
+    p_asserted_identity,
+    p_preferred_identity,
+    p_associated_uri,
+    p_called_party_id,
+    p_visited_network_id,
+    p_charging_vector,
+    p_charging_function_addresses,
+    p_asserted_service,
+    p_preferred_service,
+    p_served_user,
+    p_early_media,
+    p_private_network_indication,
+    resource_priority,
+    history_info,
+    privacy,
+    event,
+    subscription_state,
+    retry_after,
+    warning,
+    date,
+    server,
+    user_agent,
+    reason,
+    rack,
+    rseq,
+    refer_to,
+    session_expires,
+    min_se,
+    feature_caps,
+    geolocation,
+    accept_contact,
+    subject,
+    allow_events,
     kCount_,
 };
 /// Whole name, case-insensitive, compact forms included; `other` when unknown.
@@ -38,9 +109,9 @@ std::string_view to_string(HeaderId id);
 
 /// Why bytes are not a SIP message. `reason` is fit for a 400 response's reason phrase or Warning text.
 struct ParseError {
-    std::string_view reason;      ///< static text
-    std::size_t offset = 0;       ///< where in the bytes
-    bool answerable = false;      ///< true when enough of a request was read to answer 400 (Via, From, To, Call-ID, CSeq)
+    std::string_view reason;  ///< static text
+    std::size_t offset = 0;   ///< where in the bytes
+    bool answerable = false;  ///< true when enough of a request was read to answer 400 (Via, From, To, Call-ID, CSeq)
 };
 
 /// One header field line (folded lines belong to one field).
@@ -55,27 +126,28 @@ struct HeaderField {
 /// A parsed message. It borrows the bytes: they must outlive it, unchanged. Cannot be made from a temporary string.
 class Message {
 public:
-    /// Parses start line and header fields and finds the body. Validated here: start line (SIP/2.0), header field syntax,
-    /// CSeq (number, method equal to the request's), Content-Length (numeric, one value, not beyond the bytes), presence of Via,
-    /// From, To, Call-ID, CSeq; limits of limits.h. Bytes after Content-Length in a datagram are cut off; a missing Content-Length
-    /// means "to the end" (UDP, RFC 3261 §18.3). A bare LF or CR is an error: readers differ.
+    /// Parses start line and header fields and finds the body. Validated here: start line (SIP/2.0), header field
+    /// syntax, CSeq (number, method equal to the request's), Content-Length (numeric, one value, not beyond the bytes),
+    /// presence of Via, From, To, Call-ID, CSeq; limits of limits.h. Bytes after Content-Length in a datagram are cut
+    /// off; a missing Content-Length means "to the end" (UDP, RFC 3261 §18.3). A bare LF or CR is an error: readers
+    /// differ.
     static std::expected<Message, ParseError> parse(std::string_view bytes);
     static std::expected<Message, ParseError> parse(std::string&&) = delete;
 
     bool is_request() const { return status_ == 0; }
     bool is_response() const { return status_ != 0; }
-    Method method() const { return method_; }               ///< of a response: the CSeq method
-    std::string_view method_name() const;                   ///< as it came, also for `other`
-    std::string_view request_uri() const;                   ///< "" for a response
-    int status() const { return status_; }                  ///< 0 for a request
+    Method method() const { return method_; }  ///< of a response: the CSeq method
+    std::string_view method_name() const;      ///< as it came, also for `other`
+    std::string_view request_uri() const;      ///< "" for a response
+    int status() const { return status_; }     ///< 0 for a request
     std::string_view reason_phrase() const;
     std::uint32_t cseq() const { return cseq_; }
 
-    std::string_view bytes() const { return bytes_; }       ///< the whole message
-    std::string_view start_line() const;                    ///< without CRLF
+    std::string_view bytes() const { return bytes_; }  ///< the whole message
+    std::string_view start_line() const;               ///< without CRLF
     std::string_view body() const;
-    std::size_t fields_begin() const;                       ///< offset of the first header field
-    std::size_t fields_end() const;                         ///< offset of the empty line
+    std::size_t fields_begin() const;  ///< offset of the first header field
+    std::size_t fields_end() const;    ///< offset of the empty line
 
     std::size_t field_count() const { return count_; }
     HeaderField field(std::size_t index) const;
@@ -110,7 +182,7 @@ private:
     std::string_view bytes_;
     std::array<Slot, kMaxHeaderFields> slots_;
     std::size_t count_ = 0;
-    std::uint64_t seen_ = 0;                        ///< bit of each HeaderId that occurs
+    std::uint64_t seen_ = 0;  ///< bit of each HeaderId that occurs
     std::uint32_t start_line_length_ = 0, fields_begin_ = 0, fields_end_ = 0, body_ = 0;
     std::uint32_t target_ = 0, target_length_ = 0;  ///< Request-URI or reason phrase
     std::uint32_t cseq_ = 0;
@@ -118,7 +190,8 @@ private:
     Method method_ = Method::other;
 };
 
-/// A message that owns its bytes: what crosses a co_await, a queue or a table. Move-only; the views stay valid when it moves.
+/// A message that owns its bytes: what crosses a co_await, a queue or a table. Move-only; the views stay valid when it
+/// moves.
 class OwnedMessage {
 public:
     static std::expected<OwnedMessage, ParseError> parse(std::string_view bytes);  ///< copies the bytes once

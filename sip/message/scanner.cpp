@@ -13,7 +13,8 @@ const char* read_name(const char* line_end, FieldSpan& field) {
     field.end = field.begin;
     if (colon == line_end) return "header field without a colon";
     field.name_end = colon;
-    while (field.name_end != field.begin && is_blank(field.name_end[-1])) --field.name_end;  // RFC 3261 §7.3.1: `Name : value`
+    while (field.name_end != field.begin && is_blank(field.name_end[-1]))
+        --field.name_end;  // RFC 3261 §7.3.1: `Name : value`
     field.id = header_id(field.name());
     // A known name is a token by being known.
     if (field.id == HeaderId::other && !is_token(field.name())) return "bad header field name";
@@ -55,8 +56,8 @@ bool has_bare_lf(std::string_view text) {
     return false;
 }
 
-/// Calls keep(field) for what a response copies: every Via, the first of the others. Broken lines are stepped over. Returns the
-/// method of a request that may be answered, "" when there is none.
+/// Calls keep(field) for what a response copies: every Via, the first of the others. Broken lines are stepped over.
+/// Returns the method of a request that may be answered, "" when there is none.
 template <class Keep>
 std::string_view walk_answer_fields(std::string_view bytes, Keep&& keep) {
     const char* at = bytes.data();

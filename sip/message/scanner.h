@@ -1,4 +1,5 @@
-// Characters, line ends and header fields: the one place that looks at single octets of a SIP message. Internal to sip/.
+// Characters, line ends and header fields: the one place that looks at single octets of a SIP message. Internal to
+// sip/.
 #pragma once
 
 #include <array>
@@ -16,13 +17,13 @@
 namespace gmgate::sip::scan {
 
 // Character classes (RFC 3261 §25.1), one bit each.
-inline constexpr std::uint8_t kToken = 1;   ///< token
+inline constexpr std::uint8_t kToken = 1;  ///< token
 inline constexpr std::uint8_t kDigit = 2;
 inline constexpr std::uint8_t kAlpha = 4;
-inline constexpr std::uint8_t kSpace = 8;   ///< SP, HT, CR, LF: what may separate tokens in a folded value
-inline constexpr std::uint8_t kControl = 16;///< C0 controls without HT, and DEL
-inline constexpr std::uint8_t kHost = 32;   ///< host name; '_' tolerated
-inline constexpr std::uint8_t kNoUri = 64;  ///< what stands in no URI: controls, white space, <, >, "
+inline constexpr std::uint8_t kSpace = 8;     ///< SP, HT, CR, LF: what may separate tokens in a folded value
+inline constexpr std::uint8_t kControl = 16;  ///< C0 controls without HT, and DEL
+inline constexpr std::uint8_t kHost = 32;     ///< host name; '_' tolerated
+inline constexpr std::uint8_t kNoUri = 64;    ///< what stands in no URI: controls, white space, <, >, "
 
 consteval std::array<std::uint8_t, 256> make_classes() {
     std::array<std::uint8_t, 256> table{};
@@ -62,7 +63,8 @@ inline const char* find_line_stop(const char* at, const char* end) {
     const __m128i limit = _mm_set1_epi8(0x0d);
     for (; end - at >= 16; at += 16) {
         const __m128i octets = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-        const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(octets, limit), octets);  // every octet ≤ CR: few besides the three
+        const __m128i low =
+            _mm_cmpeq_epi8(_mm_min_epu8(octets, limit), octets);  // every octet ≤ CR: few besides the three
         for (auto mask = static_cast<unsigned>(_mm_movemask_epi8(low)); mask != 0; mask &= mask - 1) {
             const char* hit = at + __builtin_ctz(mask);
             if (*hit == '\n' || *hit == '\r' || *hit == '\0') return hit;
@@ -118,8 +120,8 @@ inline const char* skip_quoted(const char* at, const char* end) {
 /// One line: where its text ends and where the next one begins.
 struct Line {
     const char* text_end = nullptr;
-    const char* next = nullptr;      ///< after the line end; nullptr when the line is broken or unfinished
-    const char* reason = nullptr;    ///< why; nullptr when there simply is no line end yet
+    const char* next = nullptr;    ///< after the line end; nullptr when the line is broken or unfinished
+    const char* reason = nullptr;  ///< why; nullptr when there simply is no line end yet
 };
 /// What ends a line.
 enum class LineEnds {
@@ -146,12 +148,13 @@ struct FieldSpan {
     const char* name_end = nullptr;
     const char* value = nullptr;
     const char* value_end = nullptr;
-    const char* end = nullptr;        ///< after the line end of the last folded line
+    const char* end = nullptr;  ///< after the line end of the last folded line
 
     std::string_view name() const { return {begin, name_end}; }
     std::string_view text() const { return {value, value_end}; }
 };
-/// Reads the field that begins at `at`, folded lines included. Returns nullptr, or why there is none; `field.end` is then the place.
+/// Reads the field that begins at `at`, folded lines included. Returns nullptr, or why there is none; `field.end` is
+/// then the place.
 const char* read_field(const char* at, const char* end, FieldSpan& field, LineEnds ends = LineEnds::crlf);
 
 /// The length of the empty line at `at`: 2, 1 for a bare LF where that is tolerated, 0 when the line is not empty.
@@ -164,9 +167,9 @@ inline std::size_t empty_line(const char* at, const char* end, LineEnds ends = L
 /// What a response to a request that did not parse can still copy. A tolerant reader for the error path only.
 struct Salvage {
     std::string_view method;
-    std::string lines;       ///< Via…, From, To, Call-ID, CSeq as they came, CRLF after each
+    std::string lines;  ///< Via…, From, To, Call-ID, CSeq as they came, CRLF after each
     bool has_to_tag = false;
-    bool answerable = false; ///< a request other than ACK, with all five fields
+    bool answerable = false;  ///< a request other than ACK, with all five fields
 };
 Salvage salvage(std::string_view bytes, std::string_view to_tag);
 /// The same without copying anything.

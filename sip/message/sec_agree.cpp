@@ -21,7 +21,8 @@ struct Problem {
 
 /// RFC 3329 §2.2: qvalue = ("0" ["." 0*3DIGIT]) / ("1" ["." 0*3("0")]), in thousandths.
 std::optional<std::uint16_t> parse_q(std::string_view text) {
-    if (text.empty() || text.size() > 5 || (text[0] != '0' && text[0] != '1') || (text.size() > 1 && text[1] != '.')) return std::nullopt;
+    if (text.empty() || text.size() > 5 || (text[0] != '0' && text[0] != '1') || (text.size() > 1 && text[1] != '.'))
+        return std::nullopt;
     unsigned value = text[0] == '1' ? 1000 : 0;
     unsigned weight = 100;
     for (std::size_t i = 2; i < text.size(); ++i, weight /= 10) {
@@ -50,7 +51,8 @@ bool is_port_name(std::string_view name) { return same_token(name, "port-c") || 
 bool is_value(std::string_view value) {
     if (value.empty()) return false;
     if (value.front() != '"')
-        return std::ranges::all_of(value, [](char c) { return scan::is(c, scan::kToken | scan::kHost) || c == '[' || c == ']' || c == ':'; });
+        return std::ranges::all_of(
+            value, [](char c) { return scan::is(c, scan::kToken | scan::kHost) || c == '[' || c == ']' || c == ':'; });
     const char* const end = value.data() + value.size();
     return scan::skip_quoted(value.data(), end) == end;
 }
@@ -59,7 +61,8 @@ bool is_value(std::string_view value) {
 const char* check_value(bool is_ipsec, const Parameter& parameter) {
     if (same_token(parameter.name, "q") && !parse_q(parameter.value)) return "bad q value";
     if (!is_ipsec) return nullptr;
-    if (is_spi_name(parameter.name) && !parse_spi(parameter.value)) return "SPI is not 1 to 10 digits within 1..4294967295";
+    if (is_spi_name(parameter.name) && !parse_spi(parameter.value))
+        return "SPI is not 1 to 10 digits within 1..4294967295";
     if (is_port_name(parameter.name) && !parse_port(parameter.value)) return "port is not within 1..65535";
     return nullptr;
 }
@@ -123,7 +126,8 @@ struct Collect {
         out.back().parameters.reserve(10);
     }
     void parameter(const Parameter& p) {
-        out.back().parameters.push_back({.name = std::string(p.name), .value = std::string(p.value), .has_value = p.has_value});
+        out.back().parameters.push_back(
+            {.name = std::string(p.name), .value = std::string(p.value), .has_value = p.has_value});
         if (same_token(p.name, "q")) out.back().q = parse_q(p.value);
     }
 };
@@ -160,7 +164,14 @@ std::optional<std::string_view> Mechanism::parameter(std::string_view parameter_
 
 std::optional<Ipsec3gpp> Mechanism::ipsec_3gpp() const {
     if (!is(kIpsec)) return std::nullopt;
-    Ipsec3gpp typed{.alg = {}, .ealg = Ealg::null, .prot_esp = true, .mod_trans = true, .spi_c = {}, .spi_s = {}, .port_c = {}, .port_s = {}};
+    Ipsec3gpp typed{.alg = {},
+                    .ealg = Ealg::null,
+                    .prot_esp = true,
+                    .mod_trans = true,
+                    .spi_c = {},
+                    .spi_s = {},
+                    .port_c = {},
+                    .port_s = {}};
     for (const MechanismParameter& p : parameters) {
         const std::string_view value = unquote(p.value);
         if (same_token(p.name, "alg")) typed.alg = parse_alg(value);
@@ -184,11 +195,13 @@ Result<SecurityList> SecurityList::from(const Message& message, HeaderId id) {
         const std::string_view value = message.field(*i).value;
         octets += value.size();
         if (octets > kMaxSecurityList) problem.what = "list too long";
-        if (problem.what != nullptr || !scan_list(value, collect, problem)) return malformed(sip::to_string(id), problem);
+        if (problem.what != nullptr || !scan_list(value, collect, problem))
+            return malformed(sip::to_string(id), problem);
     }
     if (id != HeaderId::security_client)
         if (const auto entry = find_equal_q(list.mechanisms_))
-            return malformed(sip::to_string(id), {.what = "two entries have the same q value", .entry = *entry, .parameter = {}});
+            return malformed(sip::to_string(id),
+                             {.what = "two entries have the same q value", .entry = *entry, .parameter = {}});
     return list;
 }
 
@@ -199,7 +212,8 @@ Result<SecurityList> SecurityList::parse(std::string_view value, bool is_server_
     if (!scan_list(value, collect, problem)) return malformed("security list", problem);
     if (is_server_list)
         if (const auto entry = find_equal_q(list.mechanisms_))
-            return malformed("security list", {.what = "two entries have the same q value", .entry = *entry, .parameter = {}});
+            return malformed("security list",
+                             {.what = "two entries have the same q value", .entry = *entry, .parameter = {}});
     return list;
 }
 

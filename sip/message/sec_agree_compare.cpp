@@ -16,7 +16,8 @@ struct Side {
 Side side_of(const Mechanism& mechanism, std::string_view name) {
     for (const MechanismParameter& p : mechanism.parameters)
         if (same_token(p.name, name)) return {.is_present = true, .has_value = p.has_value, .value = p.value};
-    constexpr std::array<std::array<std::string_view, 2>, 3> kDefaults{{{"prot", "esp"}, {"mod", "trans"}, {"ealg", "null"}}};
+    constexpr std::array<std::array<std::string_view, 2>, 3> kDefaults{
+        {{"prot", "esp"}, {"mod", "trans"}, {"ealg", "null"}}};
     if (mechanism.is("ipsec-3gpp"))
         for (const auto& [parameter, value] : kDefaults)
             if (same_token(parameter, name)) return {.is_present = true, .has_value = true, .value = value};
@@ -24,8 +25,8 @@ Side side_of(const Mechanism& mechanism, std::string_view name) {
 }
 
 bool is_number(const Mechanism& mechanism, std::string_view name) {
-    return mechanism.is("ipsec-3gpp") &&
-           (same_token(name, "spi-c") || same_token(name, "spi-s") || same_token(name, "port-c") || same_token(name, "port-s"));
+    return mechanism.is("ipsec-3gpp") && (same_token(name, "spi-c") || same_token(name, "spi-s") ||
+                                          same_token(name, "port-c") || same_token(name, "port-s"));
 }
 
 std::string_view without_leading_zeros(std::string_view digits) {
@@ -47,7 +48,8 @@ std::string shown(const Side& side) {
 }
 
 /// Compares the parameter `name` of both; nullopt when equal.
-std::optional<std::string> parameter_difference(const Mechanism& expected, const Mechanism& received, std::string_view name) {
+std::optional<std::string> parameter_difference(const Mechanism& expected, const Mechanism& received,
+                                                std::string_view name) {
     const Side left = side_of(expected, name);
     const Side right = side_of(received, name);
     bool equal = left.is_present == right.is_present && left.has_value == right.has_value;
@@ -60,7 +62,8 @@ std::optional<std::string> parameter_difference(const Mechanism& expected, const
     return std::string(name.substr(0, 64)) + " is " + shown(right) + ", expected " + shown(left);
 }
 
-std::optional<std::string> mechanism_difference(const Mechanism& expected, const Mechanism& received, CompareOptions options) {
+std::optional<std::string> mechanism_difference(const Mechanism& expected, const Mechanism& received,
+                                                CompareOptions options) {
     if (!same_token(expected.name, received.name))
         return "mechanism is " + received.name.substr(0, 64) + ", expected " + expected.name.substr(0, 64);
     for (const Mechanism* side : {&expected, &received})
@@ -73,12 +76,14 @@ std::optional<std::string> mechanism_difference(const Mechanism& expected, const
 
 }  // namespace
 
-std::optional<std::string> difference(const SecurityList& expected, const SecurityList& received, CompareOptions options) {
+std::optional<std::string> difference(const SecurityList& expected, const SecurityList& received,
+                                      CompareOptions options) {
     const auto& left = expected.mechanisms();
     const auto& right = received.mechanisms();
     if (right.empty() && !left.empty()) return "the list is absent";
     for (std::size_t i = 0; i < left.size() && i < right.size(); ++i)
-        if (auto text = mechanism_difference(left[i], right[i], options)) return "entry " + std::to_string(i + 1) + ": " + *text;
+        if (auto text = mechanism_difference(left[i], right[i], options))
+            return "entry " + std::to_string(i + 1) + ": " + *text;
     if (left.size() == right.size()) return std::nullopt;
     return "the list has " + std::to_string(right.size()) + " entries, expected " + std::to_string(left.size());
 }

@@ -102,7 +102,8 @@ void ClientFlow::abandon() {
     has_handle_ = false;
     outcomes_.clear();
     const bool open = state_ == State::calling || state_ == State::proceeding;
-    // A cancelled INVITE is seen through, so that its 487 gets an ACK. In completed the layer goes on by itself (Timer D, K).
+    // A cancelled INVITE is seen through, so that its 487 gets an ACK. In completed the layer goes on by itself (Timer
+    // D, K).
     if ((open && !cancel_wanted_) || state_ == State::accepted) terminate();
     if (waiting_ != nullptr) waiting_->cancel();
 }
@@ -116,7 +117,8 @@ void ClientFlow::fail(Error error) {
 void ClientFlow::connection_lost() {
     const std::string whose = "the connection to " + flow_.remote.to_string();
     if (state_ == State::calling) fail({Reaction::broken, 0, whose + " was closed before a response came"});
-    else if (state_ == State::proceeding) deliver(failure(Reaction::broken, whose + " was closed before the final response came", EINPROGRESS));
+    else if (state_ == State::proceeding)
+        deliver(failure(Reaction::broken, whose + " was closed before the final response came", EINPROGRESS));
 }
 
 bool is_connection_lost(const Error& error) { return error.reaction == Reaction::broken && error.code == EINPROGRESS; }
@@ -155,10 +157,8 @@ void ClientFlow::receive(OwnedMessage response) {
     switch (state_) {
         case State::calling:
         case State::proceeding:
-            if (response->status() < 200)
-                receive_provisional(std::move(response));
-            else
-                receive_final(std::move(response));
+            if (response->status() < 200) receive_provisional(std::move(response));
+            else receive_final(std::move(response));
             return;
         case State::completed:  // the final response again: acknowledged again, nothing else
             if (const auto core = core_.lock()) {
@@ -169,7 +169,8 @@ void ClientFlow::receive(OwnedMessage response) {
         case State::accepted:  // RFC 6026 §7.2: every 2xx is passed up
             if (response->status() >= 200 && response->status() < 300) deliver(std::move(response));
             return;
-        case State::terminated: return;
+        case State::terminated:
+            return;
     }
 }
 
@@ -197,10 +198,8 @@ void ClientFlow::receive_final(OwnedMessage response) {
     state_ = State::completed;
     if (is_invite()) acknowledge(*response);
     deliver(std::move(response));
-    if (!is_udp())
-        terminate();  // Timer D, K are 0
-    else
-        end_in(is_invite() ? 64 * timers_.t1 : timers_.t4);  // Timer D (32 s with the default T1), K
+    if (!is_udp()) terminate();                               // Timer D, K are 0
+    else end_in(is_invite() ? 64 * timers_.t1 : timers_.t4);  // Timer D (32 s with the default T1), K
 }
 
 void ClientFlow::acknowledge(const Message& response) {

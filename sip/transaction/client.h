@@ -7,13 +7,13 @@
 
 namespace gmgate::sip {
 
-/// The state machine. It is kept by the table and, while the user wants responses, by a ClientHandle; it may outlive the handle to
-/// acknowledge late final responses (Timer D), to absorb them (Timer K), or to see a CANCEL through.
+/// The state machine. It is kept by the table and, while the user wants responses, by a ClientHandle; it may outlive
+/// the handle to acknowledge late final responses (Timer D), to absorb them (Timer K), or to see a CANCEL through.
 class ClientFlow final : public TransactionTimer, public std::enable_shared_from_this<ClientFlow> {
 public:
     /// `request` has been parsed by the caller and lives in the transaction from now on.
-    ClientFlow(const std::shared_ptr<TransactionCore>& core, const ClientKey& key,
-               OwnedMessage request, const Flow& flow);
+    ClientFlow(const std::shared_ptr<TransactionCore>& core, const ClientKey& key, OwnedMessage request,
+               const Flow& flow);
     /// Sends the request and arms the timers; on failure next() reports it.
     /// `patience` replaces Timer B or F when it is shorter; 0: it does not.
     void start(std::chrono::milliseconds patience = {});
@@ -26,7 +26,8 @@ public:
     /// The handle is gone.
     void abandon();
     void receive(OwnedMessage response);
-    /// The connection it was sent on has ended: without any response so far there will be none; after one the user is told.
+    /// The connection it was sent on has ended: without any response so far there will be none; after one the user is
+    /// told.
     void connection_lost();
     void move_to(const Flow& flow);
     /// Ends it and lets a waiting next() return `error`.
@@ -56,7 +57,7 @@ private:
     std::shared_ptr<void> hold() override { return shared_from_this(); }
 
     std::weak_ptr<TransactionCore> core_;
-    ClientKey key_;                          // shows bytes of request_
+    ClientKey key_;  // shows bytes of request_
     OwnedMessage request_;
     Flow flow_;
     Door door_;
@@ -64,10 +65,10 @@ private:
     std::deque<Result<OwnedMessage>> outcomes_;
     asio::steady_timer* waiting_ = nullptr;  // lives in the frame of next()
     std::chrono::milliseconds interval_{};
-    std::string ack_;                        // to a non-2xx response, for its retransmissions
+    std::string ack_;  // to a non-2xx response, for its retransmissions
     State state_ = State::calling;
     bool has_handle_ = true;
-    std::string cancel_fields_;              // what the CANCEL gets of its own
+    std::string cancel_fields_;  // what the CANCEL gets of its own
     bool cancel_wanted_ = false, cancel_sent_ = false;
 };
 

@@ -7,9 +7,9 @@
 
 #include "base/random.h"
 #include "base/siphash.h"
-#include "sip/transport/door.h"
 #include "sip/transaction/timers.h"
 #include "sip/transaction/transactions.h"
+#include "sip/transport/door.h"
 
 namespace gmgate::sip {
 
@@ -20,11 +20,11 @@ class ServerFlow;
 /// (RFC 3261 §17.2.3). Without a real branch (RFC 2543; RFC 4475 §3.2.1): the fields that §17.2.3 lists, less the To
 /// tag, which ACK and CANCEL need not share. Views of the request that it was made from, which must outlive it.
 struct ServerKey {
-    std::uint64_t hash = 0;               ///< of all the rest; unpredictable without the table's key
+    std::uint64_t hash = 0;  ///< of all the rest; unpredictable without the table's key
     Door door{};
     std::string_view method{};
-    std::string_view branch{}, sent_by{}; ///< RFC 3261; sent-by's host is compared without case
-    std::uint32_t number = 0;             ///< sent-by's port, or the CSeq number
+    std::string_view branch{}, sent_by{};                  ///< RFC 3261; sent-by's host is compared without case
+    std::uint32_t number = 0;                              ///< sent-by's port, or the CSeq number
     std::string_view uri{}, from_tag{}, call_id{}, via{};  ///< RFC 2543
     friend bool operator==(const ServerKey& a, const ServerKey& b);
 };
@@ -47,7 +47,11 @@ struct KeyHash {
 /// shared_ptr because transactions in foreign hands refer to it (weakly) after the Transactions are gone.
 struct TransactionCore {
     TransactionCore(asio::any_io_executor e, Transports& t, TransactionLimits l, std::function<Timers(const Flow&)> f)
-        : executor(std::move(e)), transports(t), limits(l), timers_for(std::move(f)), timers(std::make_shared<TimerHeap>(executor)) {
+        : executor(std::move(e)),
+          transports(t),
+          limits(l),
+          timers_for(std::move(f)),
+          timers(std::make_shared<TimerHeap>(executor)) {
         random_bytes(tag_key);
     }
     /// nullopt: no usable Via.
@@ -75,7 +79,8 @@ struct TransactionCore {
     /// The keys are views of the requests in the transactions.
     std::unordered_map<ServerKey, std::shared_ptr<ServerFlow>, KeyHash> servers;
     std::unordered_map<ClientKey, std::shared_ptr<ClientFlow>, KeyHash> clients;
-    std::unordered_map<ConnectionId, std::unordered_set<ClientFlow*>> clients_of;  ///< those that wait on a stream connection
+    std::unordered_map<ConnectionId, std::unordered_set<ClientFlow*>>
+        clients_of;  ///< those that wait on a stream connection
     std::unordered_map<ConnectionId, std::size_t>
         answers_due;  ///< how many requests that came over a stream connection wait for a final response
 };
@@ -104,9 +109,9 @@ private:
 /// Status code of a response's bytes, 0 when they do not begin like one.
 int status_of(std::string_view response);
 
-/// A request made from another one that was sent: ACK to a non-2xx final response (§17.1.1.3; `to` from the response) or CANCEL
-/// (§9.1). Same Request-URI, topmost Via, From, Call-ID, Route, CSeq number, and the caller's preferences, which
-/// proxies on the way go by (RFC 3841 §5). `fields`: whole header fields to add, each with its line end.
+/// A request made from another one that was sent: ACK to a non-2xx final response (§17.1.1.3; `to` from the response)
+/// or CANCEL (§9.1). Same Request-URI, topmost Via, From, Call-ID, Route, CSeq number, and the caller's preferences,
+/// which proxies on the way go by (RFC 3841 §5). `fields`: whole header fields to add, each with its line end.
 std::string derived_request(const Message& invite, std::string_view method, std::string_view to,
                             std::string_view fields = {});
 

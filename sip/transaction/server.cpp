@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "sip/message/edit.h"
 #include "base/spawn.h"
+#include "sip/message/edit.h"
 
 namespace gmgate::sip {
 namespace {
@@ -39,17 +39,21 @@ Result<void> ServerFlow::respond(std::string response) {
     switch (state_) {
         case State::trying:
         case State::proceeding:
-            return status < 200 ? respond_provisional(status, std::move(response)) : respond_final(status, std::move(response));
+            return status < 200 ? respond_provisional(status, std::move(response))
+                                : respond_final(status, std::move(response));
         case State::accepted:
-        case State::terminated: return respond_again(status, std::move(response));
+        case State::terminated:
+            return respond_again(status, std::move(response));
         case State::completed:
-        case State::confirmed: return {};
+        case State::confirmed:
+            return {};
     }
     return {};
 }
 
 Result<void> ServerFlow::respond_provisional(int status, std::string response) {
-    if (!is_invite() && status != 100) return {};  // RFC 4320 §4.1: no other provisional response to a non-INVITE request
+    if (!is_invite() && status != 100)
+        return {};  // RFC 4320 §4.1: no other provisional response to a non-INVITE request
     state_ = State::proceeding;
     stop_retransmission();  // the automatic 100
     last_ = response;
@@ -102,7 +106,8 @@ void ServerFlow::count_answered() {
 
 Result<void> ServerFlow::respond_again(int status, std::string response) {
     const bool success = status >= 200 && status < 300;
-    if (is_invite() && success && final_given_) return transmit(std::move(response));  // a fork's, or the core's retransmission
+    if (is_invite() && success && final_given_)
+        return transmit(std::move(response));  // a fork's, or the core's retransmission
     if (!final_given_) return failure(Reaction::refused, "too late: the transaction has ended without a response");
     return {};
 }
@@ -148,10 +153,8 @@ bool ServerFlow::receive_ack() {
     stop_retransmission();
     last_.clear();
     state_ = State::confirmed;
-    if (is_reliable(flow_.transport))
-        terminate();  // Timer I is 0
-    else
-        end_in(timers_.t4);  // Timer I
+    if (is_reliable(flow_.transport)) terminate();  // Timer I is 0
+    else end_in(timers_.t4);                        // Timer I
     return true;
 }
 
@@ -164,8 +167,8 @@ void ServerFlow::on_cancel(std::function<void(std::string)> handler) {
 void ServerFlow::receive_cancel(const Message& cancel, const Flow& flow) {
     const auto core = core_.lock();
     if (!core) return;
-    // §9.2: the CANCEL is answered at once, whatever becomes of the INVITE, with the To tag that our other responses have. On UDP it
-    // goes the INVITE's way back (B-15); on a stream back on its own connection.
+    // §9.2: the CANCEL is answered at once, whatever becomes of the INVITE, with the To tag that our other responses
+    // have. On UDP it goes the INVITE's way back (B-15); on a stream back on its own connection.
     const Flow& way = is_reliable(flow.transport) ? flow : reply_flow_;
     (void)core->transports.send(way, make_response(cancel, 200, "OK", tag()));
     if (std::exchange(cancelled_, true)) {
@@ -196,7 +199,8 @@ void ServerFlow::on_end() {
     const auto core = core_.lock();
     const bool unanswered = state_ == State::trying || state_ == State::proceeding;
     if (unanswered && is_invite()) {
-        // An INVITE may ring for long. But when the table and on_timer() hold the last references, nobody will ever answer it.
+        // An INVITE may ring for long. But when the table and on_timer() hold the last references, nobody will ever
+        // answer it.
         if (weak_from_this().use_count() > 2) {
             end_in(64 * timers_.t1);
             return;

@@ -5,12 +5,14 @@
 
 namespace gmgate::sip {
 
-/// INVITE: trying → proceeding → completed (non-2xx, until ACK) → confirmed, or accepted (2xx). Others: trying → proceeding →
-/// completed. Lives in the table until its last timer; the handler's shared_ptr may outlive that.
-class ServerFlow final : public ServerTransaction, public TransactionTimer, public std::enable_shared_from_this<ServerFlow> {
+/// INVITE: trying → proceeding → completed (non-2xx, until ACK) → confirmed, or accepted (2xx). Others: trying →
+/// proceeding → completed. Lives in the table until its last timer; the handler's shared_ptr may outlive that.
+class ServerFlow final : public ServerTransaction,
+                         public TransactionTimer,
+                         public std::enable_shared_from_this<ServerFlow> {
 public:
-    ServerFlow(const std::shared_ptr<TransactionCore>& core, const ServerKey& key,
-               OwnedMessage request, const Flow& flow);
+    ServerFlow(const std::shared_ptr<TransactionCore>& core, const ServerKey& key, OwnedMessage request,
+               const Flow& flow);
     /// Arms the first timers; called once, from a shared_ptr that is in the table.
     void start();
 
@@ -50,12 +52,12 @@ private:
     std::shared_ptr<void> hold() override { return shared_from_this(); }
 
     std::weak_ptr<TransactionCore> core_;
-    ServerKey key_;        // shows bytes of request_
+    ServerKey key_;  // shows bytes of request_
     OwnedMessage request_;
     Flow flow_, reply_flow_;
     Timers timers_;
-    std::string last_;     // the last response, for retransmissions
-    std::string unsent_;   // a final one that could not leave: tried again when the request comes again
+    std::string last_;    // the last response, for retransmissions
+    std::string unsent_;  // a final one that could not leave: tried again when the request comes again
     std::function<void(std::string)> cancel_handler_;
     std::string cancel_fields_;  // of the CANCEL, for the next one
     std::chrono::milliseconds interval_{};

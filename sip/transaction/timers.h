@@ -12,9 +12,9 @@
 
 namespace gmgate::sip {
 
-/// A binary heap of nodes that know their place in it: arming and disarming cost O(log n), no allocation, and no look at the
-/// reactor unless the earliest deadline moves forward. The asio timer waits only while something is armed. Loop thread only.
-/// shared_ptr because the wait in flight and nodes in foreign hands may outlive the owner.
+/// A binary heap of nodes that know their place in it: arming and disarming cost O(log n), no allocation, and no look
+/// at the reactor unless the earliest deadline moves forward. The asio timer waits only while something is armed. Loop
+/// thread only. shared_ptr because the wait in flight and nodes in foreign hands may outlive the owner.
 class TimerHeap : public std::enable_shared_from_this<TimerHeap> {
 public:
     class Node {
@@ -25,7 +25,8 @@ public:
         virtual ~Node() { disarm(); }  ///< ends the registration
 
     protected:
-        /// Called from the loop once the deadline has passed, with the node disarmed. It may arm and destroy nodes, itself included.
+        /// Called from the loop once the deadline has passed, with the node disarmed. It may arm and destroy nodes,
+        /// itself included.
         virtual void on_timer() = 0;
         /// Replaces an earlier deadline.
         void arm(TimePoint at) { heap_->arm(*this, at); }

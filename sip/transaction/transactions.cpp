@@ -5,11 +5,11 @@
 #include <fmt/format.h>
 
 #include "base/random.h"
-#include "sip/transaction/client.h"
+#include "base/spawn.h"
 #include "sip/message/edit.h"
 #include "sip/message/headers.h"
+#include "sip/transaction/client.h"
 #include "sip/transaction/server.h"
-#include "base/spawn.h"
 
 namespace gmgate::sip {
 namespace {
@@ -31,7 +31,9 @@ bool is_caller_preference(const HeaderField& field) {
 }
 
 /// The method that names the transaction: an ACK belongs to its INVITE.
-std::string_view transaction_method(const Message& request) { return request.method() == Method::ack ? "INVITE" : request.method_name(); }
+std::string_view transaction_method(const Message& request) {
+    return request.method() == Method::ack ? "INVITE" : request.method_name();
+}
 
 }  // namespace
 
@@ -59,10 +61,8 @@ void TransactionTimer::stop_timers() {
 
 void TransactionTimer::rearm() {
     const TimePoint at = std::min(retransmit_at_, end_at_);
-    if (at == TimePoint::max())
-        disarm();
-    else
-        arm(at);
+    if (at == TimePoint::max()) disarm();
+    else arm(at);
 }
 
 void TransactionTimer::on_timer() {
@@ -212,14 +212,10 @@ void Transactions::Impl::receive(OwnedMessage message, const Flow& flow) {
         guarded("screen", [&] { pass = screen(*message, flow); });
         if (!pass) return;
     }
-    if (message->is_response())
-        receive_response(std::move(message), flow);
-    else if (message->method() == Method::ack)
-        receive_ack(std::move(message), flow);
-    else if (message->method() == Method::cancel)
-        receive_cancel(std::move(message), flow);
-    else
-        receive_request(std::move(message), flow);
+    if (message->is_response()) receive_response(std::move(message), flow);
+    else if (message->method() == Method::ack) receive_ack(std::move(message), flow);
+    else if (message->method() == Method::cancel) receive_cancel(std::move(message), flow);
+    else receive_request(std::move(message), flow);
 }
 
 void Transactions::Impl::receive_response(OwnedMessage response, const Flow& flow) {
@@ -315,17 +311,23 @@ void Transactions::Impl::connection_lost(const Flow& flow) {
     for (const auto& client : held) client->connection_lost();
 }
 
-std::unique_ptr<ClientTransaction> Transactions::Impl::send(std::string_view request, const Flow& flow, SendOptions options) {
-    const auto failed = [](Reaction reaction, std::string text) { return std::make_unique<FailedClient>(Error{reaction, 0, std::move(text)}); };
+std::unique_ptr<ClientTransaction> Transactions::Impl::send(std::string_view request, const Flow& flow,
+                                                            SendOptions options) {
+    const auto failed = [](Reaction reaction, std::string text) {
+        return std::make_unique<FailedClient>(Error{reaction, 0, std::move(text)});
+    };
     if (clients.size() + (options.is_urgent ? 0 : limits.urgent_reserve) >= limits.client_transactions) {
         ++counters.refused_limit;
         return failed(Reaction::exhausted, "the limit of client transactions is reached");
     }
     auto message = OwnedMessage::parse(request);
-    if (!message) return failed(Reaction::internal, "a request of our own does not parse: " + std::string(message.error().reason));
+    if (!message)
+        return failed(Reaction::internal,
+                      "a request of our own does not parse: " + std::string(message.error().reason));
     const auto via = top_via(**message);
     if (!(*message)->is_request() || (*message)->method() == Method::ack || !via || via->branch().empty())
-        return failed(Reaction::internal, "a request of our own needs a Via with a branch, and ACK is sent without a transaction");
+        return failed(Reaction::internal,
+                      "a request of our own needs a Via with a branch, and ACK is sent without a transaction");
     const ClientKey key{via->branch(), (*message)->method_name()};
     const auto client = std::make_shared<ClientFlow>(shared_from_this(), key, std::move(*message), flow);
     if (!clients.emplace(key, client).second)
@@ -374,19 +376,27 @@ Transactions::~Transactions() {
 
 void Transactions::on_request(RequestHandler handler) { impl_->request_handler = std::move(handler); }
 void Transactions::on_stray(StrayHandler handler) { impl_->stray_handler = std::move(handler); }
-void Transactions::set_screen(std::function<bool(const Message&, const Flow&)> screen) { impl_->screen = std::move(screen); }
+void Transactions::set_screen(std::function<bool(const Message&, const Flow&)> screen) {
+    impl_->screen = std::move(screen);
+}
 
 void Transactions::set_doors(DoorFinder doors) { impl_->doors = std::move(doors); }
 void Transactions::on_wrong_door(std::function<void(const Message&, const Flow&, const Flow&)> handler) {
     impl_->wrong_door_handler = std::move(handler);
 }
-void Transactions::set_urgent(std::function<bool(const Message&, const Flow&)> is_urgent) { impl_->is_urgent = std::move(is_urgent); }
-void Transactions::set_shed(std::function<bool(const Message&, const Flow&)> must_shed) { impl_->must_shed = std::move(must_shed); }
+void Transactions::set_urgent(std::function<bool(const Message&, const Flow&)> is_urgent) {
+    impl_->is_urgent = std::move(is_urgent);
+}
+void Transactions::set_shed(std::function<bool(const Message&, const Flow&)> must_shed) {
+    impl_->must_shed = std::move(must_shed);
+}
 
 std::unique_ptr<ClientTransaction> Transactions::send(std::string request, const Flow& flow, SendOptions options) {
     return impl_->send(request, flow, options);
 }
-Result<void> Transactions::send_stateless(std::string bytes, const Flow& flow) { return impl_->transports.send(flow, std::move(bytes)); }
+Result<void> Transactions::send_stateless(std::string bytes, const Flow& flow) {
+    return impl_->transports.send(flow, std::move(bytes));
+}
 
 std::string Transactions::new_branch() { return std::string(kMagicCookie) + random_hex(16); }
 

@@ -19,27 +19,30 @@ struct Timers {
 /// RFC 3261 values, used towards the core.
 inline constexpr Timers kCoreTimers{};
 /// C-5: T1 2 s, T2 16 s, T4 17 s towards the UE; 64·T1 = 128 s.
-inline constexpr Timers kUeTimers{std::chrono::milliseconds{2000}, std::chrono::milliseconds{16000}, std::chrono::milliseconds{17000}};
+inline constexpr Timers kUeTimers{std::chrono::milliseconds{2000}, std::chrono::milliseconds{16000},
+                                  std::chrono::milliseconds{17000}};
 
-/// A request that arrived. The handler holds it by shared_ptr (the transaction layer and the handler share it until both are done:
-/// retransmissions must be answered after the handler has finished).
+/// A request that arrived. The handler holds it by shared_ptr (the transaction layer and the handler share it until
+/// both are done: retransmissions must be answered after the handler has finished).
 class ServerTransaction {
 public:
     virtual ~ServerTransaction() = default;
     virtual const Message& request() const = 0;
     virtual const Flow& flow() const = 0;
-    /// Where responses go; default: for UDP the source address (RFC 3581), for streams the connection. The register flow and
-    /// everything on SAs sets it to port_pc → port_us (B-15).
+    /// Where responses go; default: for UDP the source address (RFC 3581), for streams the connection. The register
+    /// flow and everything on SAs sets it to port_pc → port_us (B-15).
     virtual void set_reply_flow(const Flow& flow) = 0;
     virtual const Flow& reply_flow() const = 0;
-    /// Sends a response (whole message with the request's Vias) and keeps the last one for retransmissions. A response after a final
-    /// one is ignored, except 2xx to INVITE.
+    /// Sends a response (whole message with the request's Vias) and keeps the last one for retransmissions. A response
+    /// after a final one is ignored, except 2xx to INVITE.
     virtual Result<void> respond(std::string response) = 0;
     virtual bool is_completed() const = 0;  ///< a final response has been given
-    /// To tag for responses of our own: the same for every copy of the request, and nobody else can know it beforehand (RFC 3261 §8.2.7).
+    /// To tag for responses of our own: the same for every copy of the request, and nobody else can know it beforehand
+    /// (RFC 3261 §8.2.7).
     virtual std::string tag() const = 0;
-    /// After the final response: keeps nothing of it, not even the last response for retransmissions. A copy of the request comes to the
-    /// handler as a new one, and an ACK to a response with tag() is absorbed. For answers to strangers, who could fill the table otherwise.
+    /// After the final response: keeps nothing of it, not even the last response for retransmissions. A copy of the
+    /// request comes to the handler as a new one, and an ACK to a response with tag() is absorbed. For answers to
+    /// strangers, who could fill the table otherwise.
     virtual void forget() = 0;
     /// The same, but only while more than half of the table is in use.
     virtual void forget_when_crowded() = 0;
@@ -52,11 +55,11 @@ public:
 class ClientTransaction {
 public:
     virtual ~ClientTransaction() = default;
-    /// The next response: provisional ones (except 100) in order, then the final one; for INVITE further 2xx of forks may follow the
-    /// first. Errors: Reaction::retry with "timeout" (timer B/F; code EINPROGRESS when a
-    /// provisional response had come, 100 included: the peer lives), Reaction::broken for a transport failure. After an error or a final
-    /// response of a non-INVITE transaction it must not be called again; one exception: is_connection_lost(). ACK to a non-2xx final is
-    /// sent by the layer.
+    /// The next response: provisional ones (except 100) in order, then the final one; for INVITE further 2xx of forks
+    /// may follow the first. Errors: Reaction::retry with "timeout" (timer B/F; code EINPROGRESS when a provisional
+    /// response had come, 100 included: the peer lives), Reaction::broken for a transport failure. After an error or a
+    /// final response of a non-INVITE transaction it must not be called again; one exception: is_connection_lost(). ACK
+    /// to a non-2xx final is sent by the layer.
     virtual Task<Result<OwnedMessage>> next() = 0;
     /// Sends CANCEL when a provisional response has come (or as soon as one comes). INVITE only. `fields`: header
     /// fields that it gets besides those of the INVITE, whole, each with its line end ("Reason: …\r\n", RFC 3326).
@@ -67,8 +70,8 @@ public:
     virtual void end(Error error) = 0;
 };
 
-/// What next() tells when the connection of the request has ended after a provisional response: the final one may come on another
-/// connection (RFC 3261 §18.2.2), so the transaction goes on and next() may be called again.
+/// What next() tells when the connection of the request has ended after a provisional response: the final one may come
+/// on another connection (RFC 3261 §18.2.2), so the transaction goes on and next() may be called again.
 bool is_connection_lost(const Error& error);
 
 struct TransactionLimits {
@@ -79,12 +82,14 @@ struct TransactionLimits {
 
 /// How a request of ours is sent.
 struct SendOptions {
-    bool is_urgent = false;                 ///< may take the reserve of the table
-    std::chrono::milliseconds patience{0};  ///< "timeout" after this instead of Timer B or F, when nothing has come by then; 0: the timers'
+    bool is_urgent = false;  ///< may take the reserve of the table
+    std::chrono::milliseconds patience{
+        0};  ///< "timeout" after this instead of Timer B or F, when nothing has come by then; 0: the timers'
 };
 
 struct TransactionCounters {
-    std::uint64_t retransmissions_in = 0, retransmissions_out = 0, stray_responses = 0, refused_limit = 0, shed = 0, timeouts = 0;
+    std::uint64_t retransmissions_in = 0, retransmissions_out = 0, stray_responses = 0, refused_limit = 0, shed = 0,
+                  timeouts = 0;
     std::uint64_t responses_wrong_door = 0;  ///< to a request of ours, but not from where that was sent to: dropped
     std::uint64_t cancels_unmatched = 0;     ///< answered 481
 };
@@ -106,7 +111,8 @@ public:
     /// of a transaction, but came through another door, is none of them: it is dropped (responses), or is that of an
     /// unknown transaction (ACK, CANCEL).
     void on_stray(StrayHandler handler);
-    /// Looks at every message before it is matched; false = drop it (wrong SA, C-45). Called on each retransmission, too.
+    /// Looks at every message before it is matched; false = drop it (wrong SA, C-45). Called on each retransmission,
+    /// too.
     void set_screen(std::function<bool(const Message&, const Flow&)> screen);
 
     /// Tells the door of a flow; default: door_of_ends(). To be set before the first message.

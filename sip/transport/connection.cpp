@@ -9,7 +9,8 @@
 namespace gmgate::sip {
 
 Task<> Transports::Impl::read_loop(std::shared_ptr<Impl> self, std::shared_ptr<Connection> connection) {
-    co_await asio::post(self->executor, asio::use_awaitable);  // whoever added the connection sees its Flow before the first message
+    co_await asio::post(self->executor,
+                        asio::use_awaitable);  // whoever added the connection sees its Flow before the first message
     for (;;) {
         std::string bytes;  // lives for one turn: an idle connection holds no buffer
         Result<std::size_t> count = failure(Reaction::internal, "the stream threw");
@@ -65,7 +66,8 @@ Result<void> Transports::Impl::queue_octets(const std::shared_ptr<Connection>& c
     if (connection->queued() + bytes.size() > limits.write_queue_octets) {
         ++counters->write_queue_overflows;
         begin_close(connection, true);
-        return failure(Reaction::exhausted, "the peer " + connection->flow.remote.to_string() + " does not read: its write queue is full");
+        return failure(Reaction::exhausted,
+                       "the peer " + connection->flow.remote.to_string() + " does not read: its write queue is full");
     }
     connection->queue += bytes;
     if (!std::exchange(connection->dirty, true)) dirty_connections.push_back(connection);
@@ -125,7 +127,8 @@ bool Transports::Impl::go_on_answering(const std::shared_ptr<Connection>& connec
 
 void Transports::Impl::end_writing(const std::shared_ptr<Connection>& connection) {
     if (std::exchange(connection->writer_done, true)) return;
-    if (connection->reader_done || !connection->stream->half_close()) connection->stream->close(false);  // the reader finishes
+    if (connection->reader_done || !connection->stream->half_close())
+        connection->stream->close(false);  // the reader finishes
 }
 
 void Transports::Impl::finish(const std::shared_ptr<Connection>& connection) {

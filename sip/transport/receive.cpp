@@ -1,9 +1,9 @@
 // Bytes to messages: what arrives on sockets is SIP, a keep-alive, or neither.
 #include <algorithm>
 
+#include "base/spawn.h"
 #include "sip/message/edit.h"
 #include "sip/message/scanner.h"
-#include "base/spawn.h"
 #include "sip/transport/stun.h"
 #include "sip/transport/transport_impl.h"
 
@@ -16,7 +16,8 @@ constexpr std::string_view kPing = "\r\n\r\n", kPong = "\r\n";
 
 /// Datagrams that only keep a NAT binding: CRLFs, zero octets, nothing at all. No SIP message consists of these.
 bool is_keep_alive(std::string_view bytes) {
-    return bytes.size() <= kMaxKeepAlive && std::ranges::all_of(bytes, [](char c) { return c == '\r' || c == '\n' || c == '\0'; });
+    return bytes.size() <= kMaxKeepAlive &&
+           std::ranges::all_of(bytes, [](char c) { return c == '\r' || c == '\n' || c == '\0'; });
 }
 
 }  // namespace
@@ -46,7 +47,8 @@ void Transports::Impl::receive_datagram(std::string_view bytes, const Flow& flow
 
 void Transports::Impl::receive_stream(const std::shared_ptr<Connection>& connection, std::string_view bytes) {
     if (limit_of) connection->framer.set_limit(limit_of(connection->flow));
-    // The framer takes one read of at most a whole message beside an incomplete one: give it pieces, and a burst is no overflow.
+    // The framer takes one read of at most a whole message beside an incomplete one: give it pieces, and a burst is no
+    // overflow.
     while (!bytes.empty() && !connection->closing) {
         const std::size_t piece = std::min(bytes.size(), kMaxMessage);
         if (!connection->framer.feed(bytes.substr(0, piece))) {
@@ -58,17 +60,22 @@ void Transports::Impl::receive_stream(const std::shared_ptr<Connection>& connect
         for (bool more = true; more && !connection->closing;) {
             const FrameResult frame = connection->framer.next();
             switch (frame.frame) {
-                case Frame::need_more: more = false; break;
+                case Frame::need_more:
+                    more = false;
+                    break;
                 case Frame::ping:
                     ++counters->keep_alives;
-                    (void)queue_octets(connection, kPong);  // no use of the connection: who only pings holds none open that nobody keeps
+                    (void)queue_octets(
+                        connection,
+                        kPong);  // no use of the connection: who only pings holds none open that nobody keeps
                     break;
                 case Frame::message:
                     connection->last_message = std::chrono::steady_clock::now();
                     receive_message(frame.bytes, connection->flow);
                     break;
                 case Frame::error:
-                    answer_malformed(frame.bytes, {.reason = frame.reason, .offset = 0, .answerable = true}, connection->flow);
+                    answer_malformed(frame.bytes, {.reason = frame.reason, .offset = 0, .answerable = true},
+                                     connection->flow);
                     begin_close(connection, false);
                     break;
             }

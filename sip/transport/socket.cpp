@@ -27,7 +27,9 @@ Result<FileDescriptor> open_socket(const Endpoint& local, int type) {
     return fd;
 }
 
-bool set_option(int fd, int level, int name, int value) { return ::setsockopt(fd, level, name, &value, sizeof value) == 0; }
+bool set_option(int fd, int level, int name, int value) {
+    return ::setsockopt(fd, level, name, &value, sizeof value) == 0;
+}
 
 Result<void> bind_socket(int fd, const Endpoint& local, const char* transport) {
     // IPv4 has its own sockets: a mapped address on an IPv6 socket would give a phone two faces.
@@ -35,7 +37,8 @@ Result<void> bind_socket(int fd, const Endpoint& local, const char* transport) {
     sockaddr_storage address{};
     const socklen_t length = local.to_sockaddr(address);
     if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), length) != 0)
-        return system_failure(Reaction::refused, std::string("cannot bind ") + transport + " " + local.to_string(), errno);
+        return system_failure(Reaction::refused, std::string("cannot bind ") + transport + " " + local.to_string(),
+                              errno);
     return {};
 }
 
@@ -47,7 +50,9 @@ void set_buffers(int fd) {
 
 Result<void> report_marks(int fd, const std::string& where) {
     if (set_option(fd, SOL_SOCKET, SO_RCVMARK, 1)) return {};
-    return system_failure(Reaction::refused, "the kernel does not report packet marks (SO_RCVMARK needs 5.19 and CAP_NET_ADMIN) on UDP " + where, errno);
+    return system_failure(
+        Reaction::refused,
+        "the kernel does not report packet marks (SO_RCVMARK needs 5.19 and CAP_NET_ADMIN) on UDP " + where, errno);
 }
 
 std::string connection_text(const Endpoint& local, const Endpoint& remote) {
@@ -56,7 +61,9 @@ std::string connection_text(const Endpoint& local, const Endpoint& remote) {
 
 std::unexpected<Error> connection_failure(const Endpoint& local, const Endpoint& remote, int code) {
     const bool is_occupied = code == EADDRNOTAVAIL && local.port.value != 0;
-    return system_failure(Reaction::broken, connection_text(local, remote) + (is_occupied ? " (the port pair is in use or in TIME_WAIT)" : ""), code);
+    return system_failure(
+        Reaction::broken,
+        connection_text(local, remote) + (is_occupied ? " (the port pair is in use or in TIME_WAIT)" : ""), code);
 }
 
 }  // namespace
@@ -69,7 +76,8 @@ Result<FileDescriptor> open_udp_socket(const Endpoint& local, bool report_mark) 
     auto fd = open_socket(local, SOCK_DGRAM);
     if (!fd) return fd;
     set_buffers(fd->get());
-    if (auto reports = report_mark ? report_marks(fd->get(), local.to_string()) : Result<void>{}; !reports) return std::unexpected(std::move(reports.error()));
+    if (auto reports = report_mark ? report_marks(fd->get(), local.to_string()) : Result<void>{}; !reports)
+        return std::unexpected(std::move(reports.error()));
     return open_udp_socket(local, std::move(*fd));
 }
 
@@ -78,19 +86,22 @@ Result<FileDescriptor> prepare_udp_socket(Family family) {
     auto fd = open_socket(nowhere, SOCK_DGRAM);
     if (!fd) return fd;
     set_buffers(fd->get());
-    if (auto reports = report_marks(fd->get(), family == Family::v6 ? "IPv6" : "IPv4"); !reports) return std::unexpected(std::move(reports.error()));
+    if (auto reports = report_marks(fd->get(), family == Family::v6 ? "IPv6" : "IPv4"); !reports)
+        return std::unexpected(std::move(reports.error()));
     return fd;
 }
 
 Result<FileDescriptor> open_udp_socket(const Endpoint& local, FileDescriptor prepared) {
-    if (auto bound = bind_socket(prepared.get(), local, "UDP"); !bound) return std::unexpected(std::move(bound.error()));
+    if (auto bound = bind_socket(prepared.get(), local, "UDP"); !bound)
+        return std::unexpected(std::move(bound.error()));
     return prepared;
 }
 
 Family family_of(int fd) {
     int domain = 0;
     socklen_t length = sizeof domain;
-    return ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_INET6 ? Family::v6 : Family::v4;
+    return ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_INET6 ? Family::v6
+                                                                                                : Family::v4;
 }
 
 Result<FileDescriptor> open_listening_socket(const Endpoint& local) {
@@ -100,8 +111,9 @@ Result<FileDescriptor> open_listening_socket(const Endpoint& local) {
     if (auto bound = bind_socket(fd->get(), local, "TCP"); !bound) return std::unexpected(std::move(bound.error()));
     if (::listen(fd->get(), kBacklog) != 0)
         return system_failure(Reaction::refused, "cannot listen on TCP " + local.to_string(), errno);
-    // Only now, so that another listener on this port is still an error: lets our own outgoing connections bind to the port of a
-    // listener, which SO_REUSEADDR alone refuses (kernel: inet_csk_bind_conflict, sk2->sk_state == TCP_LISTEN).
+    // Only now, so that another listener on this port is still an error: lets our own outgoing connections bind to the
+    // port of a listener, which SO_REUSEADDR alone refuses (kernel: inet_csk_bind_conflict, sk2->sk_state ==
+    // TCP_LISTEN).
     set_option(fd->get(), SOL_SOCKET, SO_REUSEPORT, 1);
     return fd;
 }
@@ -114,8 +126,8 @@ Result<FileDescriptor> open_connecting_socket(const Endpoint& local, const Endpo
     if (local.port.value != 0) {
         set_option(fd->get(), SOL_SOCKET, SO_REUSEADDR, 1);
         set_option(fd->get(), SOL_SOCKET, SO_REUSEPORT, 1);
-        // The pair of ports is the only one that the SAs allow: were it in TIME_WAIT after our close, nothing could be sent for a minute.
-        // Set already now, for when the process is killed.
+        // The pair of ports is the only one that the SAs allow: were it in TIME_WAIT after our close, nothing could be
+        // sent for a minute. Set already now, for when the process is killed.
         close_by_reset(fd->get());
     }
     if (auto bound = bind_socket(fd->get(), local, "TCP"); !bound) {
@@ -150,7 +162,8 @@ void close_by_reset(int fd) {
 bool may_reset(int fd) {
     linger set{};
     socklen_t length = sizeof set;
-    if (::getsockopt(fd, SOL_SOCKET, SO_LINGER, &set, &length) != 0 || set.l_onoff == 0 || set.l_linger != 0) return false;
+    if (::getsockopt(fd, SOL_SOCKET, SO_LINGER, &set, &length) != 0 || set.l_onoff == 0 || set.l_linger != 0)
+        return false;
     tcp_info info{};
     length = sizeof info;
     int waiting = 0;

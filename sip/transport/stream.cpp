@@ -3,10 +3,10 @@
 #include <array>
 #include <cerrno>
 
-#include <asio/redirect_error.hpp>
-#include <asio/use_awaitable.hpp>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <asio/redirect_error.hpp>
+#include <asio/use_awaitable.hpp>
 
 #include "base/secret.h"
 
@@ -25,14 +25,16 @@ std::array<char, kScratch>& scratch() {
 
 std::unexpected<Error> closed() { return failure(Reaction::broken, "the connection was closed"); }
 
-/// Reads and throws away what has arrived: closing a socket with unread bytes sends RST, which may overtake our last answer.
+/// Reads and throws away what has arrived: closing a socket with unread bytes sends RST, which may overtake our last
+/// answer.
 void discard_input(int fd) {
     auto& buffer = scratch();
     for (int i = 0; i < 4; ++i)
         if (::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT) <= 0) break;
 }
 
-/// Ends a connection attempt when the time is up, unless it has ended itself. Shared with the timer's handler, which may run late.
+/// Ends a connection attempt when the time is up, unless it has ended itself. Shared with the timer's handler, which
+/// may run late.
 struct Deadline {
     explicit Deadline(asio::posix::stream_descriptor* d) : descriptor(d) {}
     asio::posix::stream_descriptor* descriptor;  // null once the wait is over
@@ -50,8 +52,9 @@ Result<std::unique_ptr<TcpStream>> TcpStream::make(const asio::any_io_executor& 
     return stream;
 }
 
-Task<Result<std::unique_ptr<TcpStream>>> TcpStream::connect(asio::any_io_executor executor, Endpoint local, Endpoint remote,
-                                                            std::chrono::milliseconds timeout, std::chrono::milliseconds user_timeout) {
+Task<Result<std::unique_ptr<TcpStream>>> TcpStream::connect(asio::any_io_executor executor, Endpoint local,
+                                                            Endpoint remote, std::chrono::milliseconds timeout,
+                                                            std::chrono::milliseconds user_timeout) {
     auto socket = open_connecting_socket(local, remote);
     if (!socket) co_return std::unexpected(std::move(socket.error()));
     tune_connection(socket->get(), user_timeout);
@@ -68,10 +71,12 @@ Task<Result<std::unique_ptr<TcpStream>>> TcpStream::connect(asio::any_io_executo
         deadline->descriptor->cancel(ignored);
     });
     asio::error_code error;
-    co_await descriptor.async_wait(asio::posix::descriptor_base::wait_write, asio::redirect_error(asio::use_awaitable, error));
+    co_await descriptor.async_wait(asio::posix::descriptor_base::wait_write,
+                                   asio::redirect_error(asio::use_awaitable, error));
     deadline->descriptor = nullptr;
     if (deadline->expired)
-        co_return system_failure(Reaction::broken, "cannot connect TCP " + local.to_string() + " to " + remote.to_string(), ETIMEDOUT);
+        co_return system_failure(Reaction::broken,
+                                 "cannot connect TCP " + local.to_string() + " to " + remote.to_string(), ETIMEDOUT);
     if (error) co_return closed();
     if (auto result = connect_result(descriptor.native_handle(), local, remote); !result)
         co_return std::unexpected(std::move(result.error()));
@@ -82,7 +87,8 @@ Task<Result<std::unique_ptr<TcpStream>>> TcpStream::connect(asio::any_io_executo
 Task<Result<std::size_t>> TcpStream::read(std::string& out) {
     while (descriptor_.is_open()) {
         asio::error_code error;
-        co_await descriptor_.async_wait(asio::posix::descriptor_base::wait_read, asio::redirect_error(asio::use_awaitable, error));
+        co_await descriptor_.async_wait(asio::posix::descriptor_base::wait_read,
+                                        asio::redirect_error(asio::use_awaitable, error));
         if (error || !descriptor_.is_open()) break;
         auto& buffer = scratch();
         const bool was_set = mark_.is_set();
@@ -104,27 +110,29 @@ Task<Result<std::size_t>> TcpStream::read(std::string& out) {
 std::size_t TcpStream::write_now(std::string_view bytes) {
     std::size_t done = 0;
     while (done < bytes.size() && descriptor_.is_open()) {
-        const ssize_t count = ::send(descriptor_.native_handle(), bytes.data() + done, bytes.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (count > 0)
-            done += static_cast<std::size_t>(count);
-        else if (count == 0 || errno != EINTR)
-            break;  // full, or broken: write() finds out which
+        const ssize_t count =
+            ::send(descriptor_.native_handle(), bytes.data() + done, bytes.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (count > 0) done += static_cast<std::size_t>(count);
+        else if (count == 0 || errno != EINTR) break;  // full, or broken: write() finds out which
     }
     return done;
 }
 
 Task<Result<void>> TcpStream::write(std::string_view bytes) {
     while (descriptor_.is_open()) {
-        const ssize_t count = ::send(descriptor_.native_handle(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        const ssize_t count =
+            ::send(descriptor_.native_handle(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
         if (count >= 0) {
             bytes.remove_prefix(static_cast<std::size_t>(count));
             if (bytes.empty()) co_return Result<void>{};
             continue;
         }
         if (errno == EINTR) continue;
-        if (errno != EAGAIN && errno != EWOULDBLOCK) co_return system_failure(Reaction::broken, "the connection failed", errno);
+        if (errno != EAGAIN && errno != EWOULDBLOCK)
+            co_return system_failure(Reaction::broken, "the connection failed", errno);
         asio::error_code error;
-        co_await descriptor_.async_wait(asio::posix::descriptor_base::wait_write, asio::redirect_error(asio::use_awaitable, error));
+        co_await descriptor_.async_wait(asio::posix::descriptor_base::wait_write,
+                                        asio::redirect_error(asio::use_awaitable, error));
         if (error) break;
     }
     co_return closed();
@@ -147,7 +155,8 @@ void TcpStream::close(bool reset) {
     descriptor_.close(ignored);
 }
 
-Result<std::shared_ptr<TcpListener>> TcpListener::open(const asio::any_io_executor& executor, const Endpoint& local, FileDescriptor inherited) {
+Result<std::shared_ptr<TcpListener>> TcpListener::open(const asio::any_io_executor& executor, const Endpoint& local,
+                                                       FileDescriptor inherited) {
     Result<FileDescriptor> socket = std::move(inherited);
     if (!socket->is_open()) socket = open_listening_socket(local);
     if (!socket) return std::unexpected(std::move(socket.error()));
@@ -165,17 +174,18 @@ void TcpListener::start(AcceptHandler handler) {
 }
 
 void TcpListener::wait_readable() {
-    descriptor_.async_wait(asio::posix::descriptor_base::wait_read, [self = shared_from_this()](const asio::error_code& error) {
-        if (error || !self->descriptor_.is_open()) return;
-        if (self->accept_some()) {
-            if (self->descriptor_.is_open()) self->wait_readable();
-            return;
-        }
-        self->pause_.expires_after(kAcceptPause);
-        self->pause_.async_wait([self](const asio::error_code& stopped) {
-            if (!stopped && self->descriptor_.is_open()) self->wait_readable();
-        });
-    });
+    descriptor_.async_wait(asio::posix::descriptor_base::wait_read,
+                           [self = shared_from_this()](const asio::error_code& error) {
+                               if (error || !self->descriptor_.is_open()) return;
+                               if (self->accept_some()) {
+                                   if (self->descriptor_.is_open()) self->wait_readable();
+                                   return;
+                               }
+                               self->pause_.expires_after(kAcceptPause);
+                               self->pause_.async_wait([self](const asio::error_code& stopped) {
+                                   if (!stopped && self->descriptor_.is_open()) self->wait_readable();
+                               });
+                           });
 }
 
 bool TcpListener::accept_some() {

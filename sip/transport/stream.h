@@ -16,22 +16,25 @@
 
 namespace gmgate::sip {
 
-/// A connected TCP socket. Idle it costs no buffer: bytes are read into one scratch area of the thread, which is wiped after use.
-/// One read and one write may be pending at a time; the owner keeps the stream alive until both have ended.
+/// A connected TCP socket. Idle it costs no buffer: bytes are read into one scratch area of the thread, which is wiped
+/// after use. One read and one write may be pending at a time; the owner keeps the stream alive until both have ended.
 class TcpStream final : public ByteStream {
 public:
     /// Takes a connected, non-blocking socket.
     static Result<std::unique_ptr<TcpStream>> make(const asio::any_io_executor& executor, FileDescriptor socket);
     /// Connects from exactly `local` (port 0: any) to `remote`. broken: refused, timed out, four-tuple occupied.
-    static Task<Result<std::unique_ptr<TcpStream>>> connect(asio::any_io_executor executor, Endpoint local, Endpoint remote,
-                                                            std::chrono::milliseconds timeout, std::chrono::milliseconds user_timeout);
+    static Task<Result<std::unique_ptr<TcpStream>>> connect(asio::any_io_executor executor, Endpoint local,
+                                                            Endpoint remote, std::chrono::milliseconds timeout,
+                                                            std::chrono::milliseconds user_timeout);
 
     Task<Result<std::size_t>> read(std::string& out) override;
     Task<Result<void>> write(std::string_view bytes) override;
     std::size_t write_now(std::string_view bytes) override;
     bool half_close() override;
     void close(bool reset) override;
-    int native_handle() const override { return const_cast<asio::posix::stream_descriptor&>(descriptor_).native_handle(); }
+    int native_handle() const override {
+        return const_cast<asio::posix::stream_descriptor&>(descriptor_).native_handle();
+    }
     void set_step_mark(StepMark mark) override { mark_ = mark; }
     Endpoint local() const { return local_; }
     /// Gives the connected socket away, to be carried by somebody else (TLS). Nothing may be pending.
@@ -52,7 +55,8 @@ public:
     using AcceptHandler = std::function<void(FileDescriptor socket, const Endpoint& remote, Mark mark)>;
 
     /// `inherited`: a listening socket at `local` of the process before; not open: a new one is made.
-    static Result<std::shared_ptr<TcpListener>> open(const asio::any_io_executor& executor, const Endpoint& local, FileDescriptor inherited = {});
+    static Result<std::shared_ptr<TcpListener>> open(const asio::any_io_executor& executor, const Endpoint& local,
+                                                     FileDescriptor inherited = {});
     /// Begins to accept; sockets are handed over non-blocking and close-on-exec.
     void start(AcceptHandler handler);
     void close();

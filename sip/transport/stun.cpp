@@ -8,14 +8,15 @@ namespace {
 
 constexpr std::size_t kHeader = 20;
 constexpr std::uint16_t kBindingRequest = 0x0001, kBindingResponse = 0x0101, kBindingError = 0x0111;
-constexpr std::uint16_t kUsername = 0x0006, kMessageIntegrity = 0x0008, kErrorCode = 0x0009, kUnknownAttributes = 0x000A,
-                        kRealm = 0x0014, kNonce = 0x0015, kXorMappedAddress = 0x0020;
+constexpr std::uint16_t kUsername = 0x0006, kMessageIntegrity = 0x0008, kErrorCode = 0x0009,
+                        kUnknownAttributes = 0x000A, kRealm = 0x0014, kNonce = 0x0015, kXorMappedAddress = 0x0020;
 constexpr std::uint16_t kComprehensionOptional = 0x8000;
 constexpr std::string_view kMagicCookie("\x21\x12\xA4\x42", 4);
 constexpr std::size_t kMaxUnknown = 16;  // listed in the answer; the rest is not needed to see the point
 
 std::uint16_t read16(std::string_view bytes, std::size_t at) {
-    return static_cast<std::uint16_t>(static_cast<unsigned char>(bytes[at]) << 8 | static_cast<unsigned char>(bytes[at + 1]));
+    return static_cast<std::uint16_t>(static_cast<unsigned char>(bytes[at]) << 8 |
+                                      static_cast<unsigned char>(bytes[at + 1]));
 }
 
 void put16(std::string& out, std::size_t value) {
@@ -67,8 +68,9 @@ std::string unknown_answer(const std::vector<std::uint16_t>& unknown) {
 }  // namespace
 
 bool is_stun(std::string_view datagram) {
-    return datagram.size() >= kHeader && (static_cast<unsigned char>(datagram[0]) & 0xC0) == 0 && datagram.substr(4, 4) == kMagicCookie &&
-           read16(datagram, 2) % 4 == 0 && kHeader + read16(datagram, 2) == datagram.size();
+    return datagram.size() >= kHeader && (static_cast<unsigned char>(datagram[0]) & 0xC0) == 0 &&
+           datagram.substr(4, 4) == kMagicCookie && read16(datagram, 2) % 4 == 0 &&
+           kHeader + read16(datagram, 2) == datagram.size();
 }
 
 std::optional<std::string> answer_stun(std::string_view datagram, const Endpoint& source) {
@@ -76,10 +78,8 @@ std::optional<std::string> answer_stun(std::string_view datagram, const Endpoint
     const auto unknown = unknown_attributes(datagram);
     if (!unknown) return std::nullopt;
     std::string body;
-    if (unknown->empty())
-        put_attribute(body, kXorMappedAddress, xor_mapped(source, datagram));
-    else
-        body = unknown_answer(*unknown);
+    if (unknown->empty()) put_attribute(body, kXorMappedAddress, xor_mapped(source, datagram));
+    else body = unknown_answer(*unknown);
     std::string answer;
     put16(answer, unknown->empty() ? kBindingResponse : kBindingError);
     put16(answer, body.size());

@@ -9,11 +9,13 @@
 
 namespace gmgate::sip {
 
-/// True for a datagram with STUN's zero bits, magic cookie and a length that fits (RFC 5389 §6): no SIP message begins like that.
+/// True for a datagram with STUN's zero bits, magic cookie and a length that fits (RFC 5389 §6): no SIP message begins
+/// like that.
 bool is_stun(std::string_view datagram);
 
-/// The answer to a binding request: XOR-MAPPED-ADDRESS with `source` as the server saw it, or error 420 when the request has
-/// attributes that must be understood and are not. nullopt for anything that wants no answer (responses, indications, broken TLVs).
+/// The answer to a binding request: XOR-MAPPED-ADDRESS with `source` as the server saw it, or error 420 when the
+/// request has attributes that must be understood and are not. nullopt for anything that wants no answer (responses,
+/// indications, broken TLVs).
 std::optional<std::string> answer_stun(std::string_view datagram, const Endpoint& source);
 
 }  // namespace gmgate::sip

@@ -13,9 +13,12 @@ namespace gmgate::sip {
 
 std::string_view to_string(Transport transport) {
     switch (transport) {
-        case Transport::udp: return "UDP";
-        case Transport::tcp: return "TCP";
-        case Transport::tls: return "TLS";
+        case Transport::udp:
+            return "UDP";
+        case Transport::tcp:
+            return "TCP";
+        case Transport::tls:
+            return "TLS";
     }
     return "";
 }
@@ -30,12 +33,14 @@ bool ByteStream::half_close() { return false; }
 Result<void> Transports::Impl::listen(const Endpoint& local, ListenOptions options) {
     if (stopped) return failure(Reaction::internal, "the transports are shut down");
     if (local.address.is_any())
-        return failure(Reaction::internal, local.to_string() + " is not a concrete address: a Flow could not tell where a message came in");
+        return failure(Reaction::internal,
+                       local.to_string() + " is not a concrete address: a Flow could not tell where a message came in");
     if (local.port.value == 0) return failure(Reaction::internal, "a listener needs a port");
     if (listeners.contains(local)) return failure(Reaction::internal, local.to_string() + " is open already");
     Listener listener;
     if (options.udp) {
-        auto socket = UdpSocket::open(executor, local, options.report_mark, buffers, counters, take_inherited(local, true), take_prepared(local.address.family()));
+        auto socket = UdpSocket::open(executor, local, options.report_mark, buffers, counters,
+                                      take_inherited(local, true), take_prepared(local.address.family()));
         if (!socket) return std::unexpected(std::move(socket.error()));
         listener.udp = std::move(*socket);
     }
@@ -47,21 +52,24 @@ Result<void> Transports::Impl::listen(const Endpoint& local, ListenOptions optio
         }
         listener.tcp = std::move(*socket);
     }
-    // Both are open: nothing fails from here on. Handlers hold a weak_ptr, for the sockets are ours and would keep us alive.
+    // Both are open: nothing fails from here on. Handlers hold a weak_ptr, for the sockets are ours and would keep us
+    // alive.
     std::weak_ptr<Impl> weak = weak_from_this();
     if (listener.udp)
         listener.udp->start([weak](std::string_view bytes, const Flow& flow) {
             if (auto self = weak.lock()) self->receive_datagram(bytes, flow);
         });
     if (listener.tcp)
-        listener.tcp->start([weak, local, mark = options.report_mark](FileDescriptor socket, const Endpoint& remote, Mark syn_mark) {
-            if (auto self = weak.lock()) self->accept(std::move(socket), local, remote, syn_mark, mark);
-        });
+        listener.tcp->start(
+            [weak, local, mark = options.report_mark](FileDescriptor socket, const Endpoint& remote, Mark syn_mark) {
+                if (auto self = weak.lock()) self->accept(std::move(socket), local, remote, syn_mark, mark);
+            });
     listeners.emplace(local, std::move(listener));
     return {};
 }
 
-void Transports::Impl::accept(FileDescriptor socket, const Endpoint& local, const Endpoint& remote, Mark mark, bool report_mark) {
+void Transports::Impl::accept(FileDescriptor socket, const Endpoint& local, const Endpoint& remote, Mark mark,
+                              bool report_mark) {
     if (stopped) return;
     if (!has_room_for(remote.address)) {
         ++counters->connections_refused_limit;
@@ -72,7 +80,11 @@ void Transports::Impl::accept(FileDescriptor socket, const Endpoint& local, cons
     auto stream = TcpStream::make(executor, std::move(socket));
     if (!stream) return;
     ++counters->connections_accepted;
-    add(std::move(*stream), {.transport = Transport::tcp, .local = local, .remote = remote, .connection = {}, .mark = report_mark ? mark : Mark()});
+    add(std::move(*stream), {.transport = Transport::tcp,
+                             .local = local,
+                             .remote = remote,
+                             .connection = {},
+                             .mark = report_mark ? mark : Mark()});
 }
 
 // --- connections
@@ -112,7 +124,8 @@ std::shared_ptr<Connection> Transports::Impl::find_to_send(ConnectionId id) cons
     return found != connections.end() && !found->second->closing ? found->second : nullptr;
 }
 
-Task<Result<Flow>> Transports::Impl::connect(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote, std::chrono::milliseconds timeout) {
+Task<Result<Flow>> Transports::Impl::connect(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote,
+                                             std::chrono::milliseconds timeout) {
     const EndpointPair pair{local, remote};
     if (local.port.value == 0) co_return co_await connect_new(self, local, remote, timeout);
     if (const auto live = self->by_endpoints.find(pair); live != self->by_endpoints.end())
@@ -131,11 +144,13 @@ Task<Result<Flow>> Transports::Impl::connect(std::shared_ptr<Impl> self, Endpoin
     co_return *attempt->result;
 }
 
-Task<Result<Flow>> Transports::Impl::connect_new(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote, std::chrono::milliseconds timeout) {
+Task<Result<Flow>> Transports::Impl::connect_new(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote,
+                                                 std::chrono::milliseconds timeout) {
     if (self->stopped) co_return failure(Reaction::broken, "the transports are shut down");
     if (!self->has_room_for(remote.address)) {
         ++self->counters->connections_refused_limit;
-        co_return failure(Reaction::exhausted, "the limit of stream connections is reached for " + remote.address.to_string());
+        co_return failure(Reaction::exhausted,
+                          "the limit of stream connections is reached for " + remote.address.to_string());
     }
     ++self->connecting;
     auto stream = co_await TcpStream::connect(self->executor, local, remote, timeout, self->limits.user_timeout);
@@ -144,7 +159,9 @@ Task<Result<Flow>> Transports::Impl::connect_new(std::shared_ptr<Impl> self, End
     if (self->stopped) co_return failure(Reaction::broken, "the transports were shut down meanwhile");
     ++self->counters->connections_opened;
     const Endpoint bound = (*stream)->local();
-    co_return self->add(std::move(*stream), Flow{.transport = Transport::tcp, .local = bound, .remote = remote, .connection = {}, .mark = {}});
+    co_return self->add(
+        std::move(*stream),
+        Flow{.transport = Transport::tcp, .local = bound, .remote = remote, .connection = {}, .mark = {}});
 }
 
 // --- the idle sweep: one timer for all connections, a quarter late at most
@@ -152,7 +169,8 @@ Task<Result<Flow>> Transports::Impl::connect_new(std::shared_ptr<Impl> self, End
 void Transports::Impl::sweep_later() {
     if (sweeping || stopped || connections.empty()) return;
     sweeping = true;
-    const auto idle = limits.unbound_idle.count() > 0 ? std::min(limits.unbound_idle, limits.user_timeout) : limits.user_timeout;
+    const auto idle =
+        limits.unbound_idle.count() > 0 ? std::min(limits.unbound_idle, limits.user_timeout) : limits.user_timeout;
     sweeper.expires_after(std::max<std::chrono::milliseconds>(idle, std::chrono::seconds(1)) / 4);
     sweeper.async_wait([self = shared_from_this()](const asio::error_code& error) {
         self->sweeping = false;
@@ -164,7 +182,8 @@ void Transports::Impl::sweep_later() {
 
 void Transports::Impl::sweep() {
     const TimePoint now = std::chrono::steady_clock::now();
-    for (const auto& [id, connection] : connections) {  // closing takes nothing out of the table: that happens in later turns
+    for (const auto& [id, connection] :
+         connections) {  // closing takes nothing out of the table: that happens in later turns
         if (connection->closing) {
             if (now >= connection->close_by) connection->stream->close(true);
         } else if (connection->half_closed) {
@@ -192,7 +211,8 @@ Result<void> Transports::Impl::send(const Flow& flow, std::string bytes) {
     if (flow.transport != Transport::udp) {
         const auto connection = find_to_send(flow.connection);
         if (!connection)
-            return failure(Reaction::broken, "there is no connection between " + flow.local.to_string() + " and " + flow.remote.to_string());
+            return failure(Reaction::broken, "there is no connection between " + flow.local.to_string() + " and " +
+                                                 flow.remote.to_string());
         connection->last_message = std::chrono::steady_clock::now();
         return queue_octets(connection, bytes);
     }
@@ -251,7 +271,8 @@ void Transports::Impl::leave() {
 // Told apart by what the kernel says of them: no name that came along is trusted.
 FileDescriptor Transports::Impl::take_inherited(const Endpoint& local, bool is_udp) {
     const auto found = std::ranges::find_if(inherited, [&](const FileDescriptor& socket) {
-        return local_endpoint_of(socket.get()) == local && is_udp_socket(socket.get()) == is_udp && (is_udp || is_listening(socket.get()));
+        return local_endpoint_of(socket.get()) == local && is_udp_socket(socket.get()) == is_udp &&
+               (is_udp || is_listening(socket.get()));
     });
     if (found == inherited.end()) return {};
     auto socket = std::move(*found);
@@ -260,7 +281,8 @@ FileDescriptor Transports::Impl::take_inherited(const Endpoint& local, bool is_u
 }
 
 FileDescriptor Transports::Impl::take_prepared(Family family) {
-    const auto found = std::ranges::find_if(prepared, [&](const FileDescriptor& socket) { return family_of(socket.get()) == family; });
+    const auto found =
+        std::ranges::find_if(prepared, [&](const FileDescriptor& socket) { return family_of(socket.get()) == family; });
     if (found == prepared.end()) return {};
     auto socket = std::move(*found);
     prepared.erase(found);
@@ -308,12 +330,16 @@ void Transports::all_answered(ConnectionId connection) {
     const auto found = impl_->find_to_send(connection);
     if (found && found->half_closed) impl_->begin_close(found, false);
 }
-void Transports::on_traffic(std::function<void(bool, const Flow&, std::string_view)> watcher) { impl_->traffic_watcher = std::move(watcher); }
+void Transports::on_traffic(std::function<void(bool, const Flow&, std::string_view)> watcher) {
+    impl_->traffic_watcher = std::move(watcher);
+}
 void Transports::set_gate(std::function<bool(const Flow&)> may_leave) { impl_->may_leave = std::move(may_leave); }
 void Transports::set_message_limit(std::function<MessageLimit(const Flow&)> limit_of) {
     impl_->limit_of = std::move(limit_of);
 }
-void Transports::set_reply_route(std::function<std::optional<Flow>(const Flow&)> route) { impl_->reply_route = std::move(route); }
+void Transports::set_reply_route(std::function<std::optional<Flow>(const Flow&)> route) {
+    impl_->reply_route = std::move(route);
+}
 std::optional<Flow> Transports::reply_route(const Flow& received_on) const { return impl_->route_reply(received_on); }
 
 Result<void> Transports::send(const Flow& flow, std::string bytes) { return impl_->send(flow, std::move(bytes)); }
@@ -369,7 +395,9 @@ void Transports::leave() { impl_->leave(); }
 void Transports::prepare(std::vector<FileDescriptor> sockets) { impl_->prepared = std::move(sockets); }
 void Transports::inherit(FileDescriptor socket) { impl_->inherited.push_back(std::move(socket)); }
 std::vector<FileDescriptor> Transports::take_unused() { return std::exchange(impl_->inherited, {}); }
-void Transports::on_opened(std::function<StepMark(const Flow&, int)> handler) { impl_->opened_handler = std::move(handler); }
+void Transports::on_opened(std::function<StepMark(const Flow&, int)> handler) {
+    impl_->opened_handler = std::move(handler);
+}
 void Transports::continue_ids_after(ConnectionId id) { impl_->last_id = std::max(impl_->last_id, id.value); }
 
 Flow Transports::resume(std::unique_ptr<ByteStream> stream, Flow flow) {
@@ -380,7 +408,11 @@ Flow Transports::resume(std::unique_ptr<ByteStream> stream, Flow flow) {
 Result<Flow> Transports::resume_tcp(FileDescriptor socket, ConnectionId id) {
     const auto remote = remote_endpoint_of(socket.get());
     if (!remote) return failure(Reaction::broken, "the connection ended meanwhile");
-    const Flow flow{.transport = Transport::tcp, .local = local_endpoint_of(socket.get()), .remote = *remote, .connection = id, .mark = mark_of_socket(socket.get())};
+    const Flow flow{.transport = Transport::tcp,
+                    .local = local_endpoint_of(socket.get()),
+                    .remote = *remote,
+                    .connection = id,
+                    .mark = mark_of_socket(socket.get())};
     auto stream = TcpStream::make(impl_->executor, std::move(socket));
     if (!stream) return std::unexpected(std::move(stream.error()));
     return resume(std::move(*stream), flow);

@@ -1,4 +1,5 @@
-// Inside of Transports, shared by transport.cpp (what is open), connection.cpp (one stream) and receive.cpp (bytes to messages).
+// Inside of Transports, shared by transport.cpp (what is open), connection.cpp (one stream) and receive.cpp (bytes to
+// messages).
 #pragma once
 
 #include <unordered_map>
@@ -18,20 +19,20 @@ namespace gmgate::sip {
 struct Connection {
     Flow flow;
     std::unique_ptr<ByteStream> stream;
-    StepMark mark;              // says whether another process could go on here
+    StepMark mark;  // says whether another process could go on here
     Framer framer;
     std::string queue;          // octets the stream has not been given yet
     std::size_t in_flight = 0;  // octets the writer is busy with
     bool writing = false;       // a writer flow runs
     bool dirty = false;         // listed for the next flush
     bool kept = false;
-    bool closing = false;       // no longer read, found or sent to; ends when the queue is empty
-    bool half_closed = false;   // the peer sends nothing more, answers are due to it: neither read nor found, but sent
-                                // to until close_by
+    bool closing = false;      // no longer read, found or sent to; ends when the queue is empty
+    bool half_closed = false;  // the peer sends nothing more, answers are due to it: neither read nor found, but sent
+                               // to until close_by
     bool reader_done = false;
-    bool writer_done = false;   // our sending side has ended
-    TimePoint last_message;     // or the beginning
-    TimePoint close_by;         // valid while closing or half closed
+    bool writer_done = false;  // our sending side has ended
+    TimePoint last_message;    // or the beginning
+    TimePoint close_by;        // valid while closing or half closed
 
     std::size_t queued() const { return queue.size() + in_flight; }
     /// Clears the mark when nothing is held on either side. A connection that is closing is never gone on with.
@@ -75,8 +76,10 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     // transport.cpp: what is open
     Result<void> listen(const Endpoint& local, ListenOptions options);
     void accept(FileDescriptor socket, const Endpoint& local, const Endpoint& remote, Mark mark, bool report_mark);
-    static Task<Result<Flow>> connect(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote, std::chrono::milliseconds timeout);
-    static Task<Result<Flow>> connect_new(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote, std::chrono::milliseconds timeout);
+    static Task<Result<Flow>> connect(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote,
+                                      std::chrono::milliseconds timeout);
+    static Task<Result<Flow>> connect_new(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote,
+                                          std::chrono::milliseconds timeout);
     bool has_room_for(const Address& remote) const;
     /// Puts a connected stream into the table and starts to read it. The caller has checked the limits.
     Flow add(std::unique_ptr<ByteStream> stream, Flow flow);
@@ -101,8 +104,8 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     /// The peer has ended its sending side: with answers due our side goes on, and true comes back.
     bool go_on_answering(const std::shared_ptr<Connection>& connection);
     void forget_endpoints(const Connection& connection);
-    /// Everything is written: ends our side and waits for the peer's end (until close_by), for a socket that is closed while the peer
-    /// still sends answers with RST, which destroys what the peer has not read.
+    /// Everything is written: ends our side and waits for the peer's end (until close_by), for a socket that is closed
+    /// while the peer still sends answers with RST, which destroys what the peer has not read.
     void end_writing(const std::shared_ptr<Connection>& connection);
     void finish(const std::shared_ptr<Connection>& connection);
 
@@ -124,7 +127,8 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
 
     asio::any_io_executor executor;
     TransportLimits limits;
-    std::shared_ptr<TransportCounters> counters = std::make_shared<TransportCounters>();  // shared with sockets in flight
+    std::shared_ptr<TransportCounters> counters =
+        std::make_shared<TransportCounters>();  // shared with sockets in flight
     std::shared_ptr<ReceiveBuffers> buffers = std::make_shared<ReceiveBuffers>();
     MessageHandler message_handler;
     ClosedHandler closed_handler, closed_watcher;

@@ -13,10 +13,10 @@
 namespace gmgate::sip {
 namespace {
 
-constexpr unsigned kBatchesPerTurn = 4;        // then the loop serves the others
-constexpr std::size_t kQueueLimit = 8192;      // datagrams waiting for the kernel
+constexpr unsigned kBatchesPerTurn = 4;    // then the loop serves the others
+constexpr std::size_t kQueueLimit = 8192;  // datagrams waiting for the kernel
 constexpr std::size_t kSendBatch = 64;
-constexpr std::size_t kMaxDatagram = 65507;    // IPv4: 65535 - 20 - 8
+constexpr std::size_t kMaxDatagram = 65507;  // IPv4: 65535 - 20 - 8
 
 }  // namespace
 
@@ -63,18 +63,20 @@ Mark ReceiveBuffers::mark(unsigned index) const {
 
 void ReceiveBuffers::wipe(unsigned index) { gmgate::wipe(memory_.get() + index * kSize, headers_[index].msg_len); }
 
-UdpSocket::UdpSocket(const asio::any_io_executor& executor, const Endpoint& local, std::shared_ptr<ReceiveBuffers> buffers,
-                     std::shared_ptr<TransportCounters> counters)
+UdpSocket::UdpSocket(const asio::any_io_executor& executor, const Endpoint& local,
+                     std::shared_ptr<ReceiveBuffers> buffers, std::shared_ptr<TransportCounters> counters)
     : descriptor_(executor), local_(local), buffers_(std::move(buffers)), counters_(std::move(counters)) {}
 
-Result<std::shared_ptr<UdpSocket>> UdpSocket::open(const asio::any_io_executor& executor, const Endpoint& local, bool report_mark,
-                                                   std::shared_ptr<ReceiveBuffers> buffers,
-                                                   std::shared_ptr<TransportCounters> counters, FileDescriptor inherited,
-                                                   FileDescriptor prepared) {
+Result<std::shared_ptr<UdpSocket>> UdpSocket::open(const asio::any_io_executor& executor, const Endpoint& local,
+                                                   bool report_mark, std::shared_ptr<ReceiveBuffers> buffers,
+                                                   std::shared_ptr<TransportCounters> counters,
+                                                   FileDescriptor inherited, FileDescriptor prepared) {
     Result<FileDescriptor> fd = std::move(inherited);
-    if (!fd->is_open()) fd = prepared.is_open() ? open_udp_socket(local, std::move(prepared)) : open_udp_socket(local, report_mark);
+    if (!fd->is_open())
+        fd = prepared.is_open() ? open_udp_socket(local, std::move(prepared)) : open_udp_socket(local, report_mark);
     if (!fd) return std::unexpected(std::move(fd.error()));
-    auto socket = std::make_shared<UdpSocket>(executor, local_endpoint_of(fd->get()), std::move(buffers), std::move(counters));
+    auto socket =
+        std::make_shared<UdpSocket>(executor, local_endpoint_of(fd->get()), std::move(buffers), std::move(counters));
     asio::error_code error;
     socket->descriptor_.assign(fd->get(), error);
     if (error) return system_failure(Reaction::refused, "cannot watch UDP " + local.to_string(), error.value());
@@ -88,11 +90,12 @@ void UdpSocket::start(DatagramHandler handler) {
 }
 
 void UdpSocket::wait_readable() {
-    descriptor_.async_wait(asio::posix::descriptor_base::wait_read, [self = shared_from_this()](const asio::error_code& error) {
-        if (error || !self->descriptor_.is_open()) return;
-        self->receive();
-        if (self->descriptor_.is_open()) self->wait_readable();
-    });
+    descriptor_.async_wait(asio::posix::descriptor_base::wait_read,
+                           [self = shared_from_this()](const asio::error_code& error) {
+                               if (error || !self->descriptor_.is_open()) return;
+                               self->receive();
+                               if (self->descriptor_.is_open()) self->wait_readable();
+                           });
 }
 
 void UdpSocket::receive() {
@@ -103,7 +106,11 @@ void UdpSocket::receive() {
         for (unsigned i = 0; i < count; ++i) {
             const auto source = buffers_->source(i);
             if (source && descriptor_.is_open()) {
-                const Flow flow{.transport = Transport::udp, .local = local_, .remote = *source, .connection = {}, .mark = buffers_->mark(i)};
+                const Flow flow{.transport = Transport::udp,
+                                .local = local_,
+                                .remote = *source,
+                                .connection = {},
+                                .mark = buffers_->mark(i)};
                 handler_(buffers_->bytes(i), flow);
             }
             buffers_->wipe(i);
@@ -114,9 +121,11 @@ void UdpSocket::receive() {
 
 Result<void> UdpSocket::queue(const Endpoint& remote, std::string bytes) {
     if (remote.address.family() != local_.address.family())
-        return failure(Reaction::internal, "UDP " + local_.to_string() + " cannot send to " + remote.to_string() + ": address families differ");
+        return failure(Reaction::internal, "UDP " + local_.to_string() + " cannot send to " + remote.to_string() +
+                                               ": address families differ");
     if (bytes.size() > kMaxDatagram)
-        return failure(Reaction::refused, "a message of " + std::to_string(bytes.size()) + " octets does not fit into a datagram");
+        return failure(Reaction::refused,
+                       "a message of " + std::to_string(bytes.size()) + " octets does not fit into a datagram");
     if (queue_.size() >= kQueueLimit) {
         ++counters_->datagrams_not_sent;
         return failure(Reaction::exhausted, "the send queue of UDP " + local_.to_string() + " is full");
@@ -152,13 +161,15 @@ std::size_t UdpSocket::send_batch(std::size_t first) {
         header.msg_iovlen = 1;
     }
     ++counters_->send_calls;
-    const int sent = ::sendmmsg(descriptor_.native_handle(), headers.data(), static_cast<unsigned>(count), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const int sent = ::sendmmsg(descriptor_.native_handle(), headers.data(), static_cast<unsigned>(count),
+                                MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent > 0) {
         counters_->datagrams_out += static_cast<std::uint64_t>(sent);
         return static_cast<std::size_t>(sent);
     }
     if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
-    if (errno != EINTR) {  // the first of the batch was refused (no route, too big for the path, ENOBUFS): drop it, go on with the next
+    if (errno != EINTR) {  // the first of the batch was refused (no route, too big for the path, ENOBUFS): drop it, go
+                           // on with the next
         ++counters_->datagrams_not_sent;
         return 1;
     }
@@ -167,10 +178,11 @@ std::size_t UdpSocket::send_batch(std::size_t first) {
 
 void UdpSocket::wait_writable() {
     waiting_for_room_ = true;
-    descriptor_.async_wait(asio::posix::descriptor_base::wait_write, [self = shared_from_this()](const asio::error_code& error) {
-        self->waiting_for_room_ = false;
-        if (!error) self->flush();
-    });
+    descriptor_.async_wait(asio::posix::descriptor_base::wait_write,
+                           [self = shared_from_this()](const asio::error_code& error) {
+                               self->waiting_for_room_ = false;
+                               if (!error) self->flush();
+                           });
 }
 
 void UdpSocket::close() {

@@ -8,18 +8,18 @@
 #include <string_view>
 #include <vector>
 
-#include <asio/any_io_executor.hpp>
-#include <asio/posix/stream_descriptor.hpp>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <asio/any_io_executor.hpp>
+#include <asio/posix/stream_descriptor.hpp>
 
 #include "sip/transport/socket.h"
 #include "sip/transport/transport.h"
 
 namespace gmgate::sip {
 
-/// Memory for one recvmmsg batch, shared by all sockets of a loop: handlers run before the next call and keep nothing. A datagram's
-/// octets are wiped once it has been handled, for the core's 401 carries ck and ik.
+/// Memory for one recvmmsg batch, shared by all sockets of a loop: handlers run before the next call and keep nothing.
+/// A datagram's octets are wiped once it has been handled, for the core's 401 carries ck and ik.
 class ReceiveBuffers {
 public:
     static constexpr unsigned kBatch = 32;
@@ -50,17 +50,17 @@ public:
     /// The bytes are valid during the call only.
     using DatagramHandler = std::function<void(std::string_view bytes, const Flow& flow)>;
 
-    /// `counters` and `buffers` must live as long as the socket. Receiving begins with start(). `inherited`: bound already; `prepared`: by
-    /// prepare_udp_socket(); neither: a new one is opened.
-    static Result<std::shared_ptr<UdpSocket>> open(const asio::any_io_executor& executor, const Endpoint& local, bool report_mark,
-                                                   std::shared_ptr<ReceiveBuffers> buffers,
-                                                   std::shared_ptr<TransportCounters> counters, FileDescriptor inherited = {},
-                                                   FileDescriptor prepared = {});
+    /// `counters` and `buffers` must live as long as the socket. Receiving begins with start(). `inherited`: bound
+    /// already; `prepared`: by prepare_udp_socket(); neither: a new one is opened.
+    static Result<std::shared_ptr<UdpSocket>> open(const asio::any_io_executor& executor, const Endpoint& local,
+                                                   bool report_mark, std::shared_ptr<ReceiveBuffers> buffers,
+                                                   std::shared_ptr<TransportCounters> counters,
+                                                   FileDescriptor inherited = {}, FileDescriptor prepared = {});
     void start(DatagramHandler handler);
     /// Queues a datagram; flush() gives it to the kernel. exhausted: queue full; refused: larger than a datagram.
     Result<void> queue(const Endpoint& remote, std::string bytes);
-    /// Sends what is queued, in batches; waits for room in the socket when there is none. A datagram that the kernel refuses is
-    /// counted and dropped: SIP retransmits.
+    /// Sends what is queued, in batches; waits for room in the socket when there is none. A datagram that the kernel
+    /// refuses is counted and dropped: SIP retransmits.
     void flush();
     void close();
     int native_handle() { return descriptor_.native_handle(); }

@@ -1,5 +1,5 @@
-// Counts what a piece of code takes from the heap: the program's own malloc stands in front of the C library's, so that operator new
-// and the allocations inside of shared libraries count as well.
+// Counts what a piece of code takes from the heap: the program's own malloc stands in front of the C library's, so that
+// operator new and the allocations inside of shared libraries count as well.
 #pragma once
 
 #include <cstdint>

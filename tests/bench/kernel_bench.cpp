@@ -1,6 +1,7 @@
-// What one registration costs in the kernel: xfrm::NetlinkKernel::install_set (four SAs, no policy) against a re-creation of sixteen
-// separate sends (see separate_sends.h), in one run. Needs root and a kernel with ESP: scripts/kernel. Ratios are printed, never
-// asserted; an installation that fails is an error. Usage: gm_bench_kernel [--smoke] [--sets N] [--rounds N]
+// What one registration costs in the kernel: xfrm::NetlinkKernel::install_set (four SAs, no policy) against a
+// re-creation of sixteen separate sends (see separate_sends.h), in one run. Needs root and a kernel with ESP:
+// scripts/kernel. Ratios are printed, never asserted; an installation that fails is an error. Usage: gm_bench_kernel
+// [--smoke] [--sets N] [--rounds N]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -11,11 +12,11 @@
 #include <thread>
 #include <vector>
 
-#include <asio/co_spawn.hpp>
-#include <asio/io_context.hpp>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
+#include <asio/co_spawn.hpp>
+#include <asio/io_context.hpp>
 
 #include "tests/bench/separate_sends.h"
 #include "tests/bench/sets.h"
@@ -81,7 +82,8 @@ void clean() {
 struct Cost {
     const char* name;
     std::vector<double> microseconds{};  ///< of each round
-    double user_microseconds = 0;        ///< mean of all rounds: the part spent in user mode, as the kernel's clock tick sees it
+    double user_microseconds =
+        0;  ///< mean of all rounds: the part spent in user mode, as the kernel's clock tick sees it
     std::map<std::string, std::uint64_t> calls{};
     std::uint64_t counted_sets = 0;
     double messages = 0;
@@ -131,7 +133,8 @@ void measure_time(const Options& options, Cost& ours, Cost& theirs) {
                                          : microseconds_per_set(options.sets, [&] { install_separately(sets, keys); });
             const double user = user_microseconds_so_far() - user_before;
             const auto left = kernel_contents();
-            if (left.sas != 4 * options.sets) throw std::runtime_error("there are " + std::to_string(left.sas) + " SAs after a round");
+            if (left.sas != 4 * options.sets)
+                throw std::runtime_error("there are " + std::to_string(left.sas) + " SAs after a round");
             if (round > 0) {
                 Cost& cost = is_ours ? ours : theirs;
                 cost.microseconds.push_back(taken);
@@ -170,36 +173,47 @@ void count_work(Cost& ours, Cost& theirs) {
 
 void print_calls(const Cost& cost) {
     std::printf("  %-22s", cost.name);
-    for (const auto& [name, count] : cost.calls) std::printf(" %s %.2g,", name.c_str(), static_cast<double>(count) / static_cast<double>(cost.counted_sets));
+    for (const auto& [name, count] : cost.calls)
+        std::printf(" %s %.2g,", name.c_str(), static_cast<double>(count) / static_cast<double>(cost.counted_sets));
     std::printf("\n");
 }
 
-void print_aim(const char* aim, bool is_met, double ours) { std::printf("  %-58s %8.2f  %s\n", aim, ours, is_met ? "met" : "NOT MET"); }
+void print_aim(const char* aim, bool is_met, double ours) {
+    std::printf("  %-58s %8.2f  %s\n", aim, ours, is_met ? "met" : "NOT MET");
+}
 
 void print(const Options& options, const Cost& ours, const Cost& theirs) {
     utsname name{};
     uname(&name);
     const char* runner = std::getenv("GMGATE_KERNEL");
-    std::printf("Kernel work per registration, Linux %s (%s), hmac-sha-1-96 with aes-cbc, IPv4; %zu rounds of %zu registrations each\n", name.release,
-                runner ? runner : "host", options.rounds, options.sets);
+    std::printf(
+        "Kernel work per registration, Linux %s (%s), hmac-sha-1-96 with aes-cbc, IPv4; %zu rounds of %zu registrations each\n",
+        name.release, runner ? runner : "host", options.rounds, options.sets);
     std::printf("  %-42s %16s %16s %8s\n", "", "gmgate", "16 sends (*)", "ratio");
-    const auto line = [](const char* what, double a, double b) { std::printf("  %-42s %16.1f %16.1f %8.2f\n", what, a, b, b > 0 ? a / b : 0); };
+    const auto line = [](const char* what, double a, double b) {
+        std::printf("  %-42s %16.1f %16.1f %8.2f\n", what, a, b, b > 0 ? a / b : 0);
+    };
     line("time, median of the rounds (us)", ours.median(), theirs.median());
     line("time, best round (us)", ours.best(), theirs.best());
     // The clock tick of User Mode Linux takes much of the kernel's time for the program's.
-    if (!runner || std::strcmp(runner, "uml") != 0) line("of it in user mode, mean (us)", ours.user_microseconds, theirs.user_microseconds);
+    if (!runner || std::strcmp(runner, "uml") != 0)
+        line("of it in user mode, mean (us)", ours.user_microseconds, theirs.user_microseconds);
     line("system calls, all", ours.calls_per_set(), theirs.calls_per_set());
-    line("system calls on the netlink socket", ours.per_set("sendmsg") + ours.per_set("recvmsg"), theirs.calls_per_set());
+    line("system calls on the netlink socket", ours.per_set("sendmsg") + ours.per_set("recvmsg"),
+         theirs.calls_per_set());
     line("netlink messages to the kernel", ours.messages, theirs.messages);
     line("SAs that remain", ours.left.sas, theirs.left.sas);
     line("policies that remain", ours.left.policies, theirs.left.policies);
-    std::printf("  (*) a re-creation of the way of a widespread P-CSCF module: new socket, 8 SAs + 8 policies, no answer read\n");
+    std::printf(
+        "  (*) a re-creation of the way of a widespread P-CSCF module: new socket, 8 SAs + 8 policies, no answer read\n");
     std::printf("System calls per registration, counted by tracing\n");
     print_calls(ours);
     print_calls(theirs);
     std::printf("Aims%54s %8s\n", "", "gmgate");
-    print_aim("one send", ours.per_set("sendmsg") == 1 && ours.per_set("sendto") == 0, ours.per_set("sendmsg") + ours.per_set("sendto"));
-    print_aim("one receive", ours.per_set("recvmsg") == 1 && ours.per_set("recvfrom") == 0, ours.per_set("recvmsg") + ours.per_set("recvfrom"));
+    print_aim("one send", ours.per_set("sendmsg") == 1 && ours.per_set("sendto") == 0,
+              ours.per_set("sendmsg") + ours.per_set("sendto"));
+    print_aim("one receive", ours.per_set("recvmsg") == 1 && ours.per_set("recvfrom") == 0,
+              ours.per_set("recvmsg") + ours.per_set("recvfrom"));
     print_aim("no policy", ours.left.policies == 0, ours.left.policies);
     const double share = ours.median() / theirs.median();
     print_aim("a third of the time (median)", share <= 1.0 / 3, share);
@@ -219,7 +233,10 @@ int run(const Options& options) {
 Options options_of(int argc, char** argv) {
     Options out;
     for (int i = 1; i < argc; ++i) {
-        const auto number = [&] { return i + 1 < argc ? std::max(1UL, std::strtoul(argv[++i], nullptr, 10)) : throw std::runtime_error("a number is missing"); };
+        const auto number = [&] {
+            return i + 1 < argc ? std::max(1UL, std::strtoul(argv[++i], nullptr, 10))
+                                : throw std::runtime_error("a number is missing");
+        };
         if (std::strcmp(argv[i], "--smoke") == 0) out = {.sets = 20, .rounds = 2};
         else if (std::strcmp(argv[i], "--sets") == 0) out.sets = std::min(number(), 50000UL);
         else if (std::strcmp(argv[i], "--rounds") == 0) out.rounds = number();

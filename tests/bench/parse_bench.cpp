@@ -1,5 +1,6 @@
-// Reading a phone's REGISTER and its Security-Client list: gmgate, libosip2 and sofia-sip in one run, with what each takes from the
-// heap. Usage: gm_bench_parse [--smoke]. Ratios are printed, never asserted; a contender that fails to read the input is an error.
+// Reading a phone's REGISTER and its Security-Client list: gmgate, libosip2 and sofia-sip in one run, with what each
+// takes from the heap. Usage: gm_bench_parse [--smoke]. Ratios are printed, never asserted; a contender that fails to
+// read the input is an error.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -58,8 +59,9 @@ std::size_t gmgate_message_and_values(const std::string& input) {
 std::size_t osip_message(const std::string& input) {
     osip_message_t* message = nullptr;
     if (osip_message_init(&message) != 0) return 0;
-    const bool is_read = osip_message_parse(message, input.data(), input.size()) == 0 && message->call_id && message->cseq &&
-                         osip_list_size(&message->vias) == 1 && osip_list_size(&message->authorizations) == 1;
+    const bool is_read = osip_message_parse(message, input.data(), input.size()) == 0 && message->call_id &&
+                         message->cseq && osip_list_size(&message->vias) == 1 &&
+                         osip_list_size(&message->authorizations) == 1;
     osip_message_free(message);
     return is_read;
 }
@@ -68,7 +70,8 @@ std::size_t sofia_message(const std::string& input) {
     msg_t* message = msg_make(sip_default_mclass(), 0, input.data(), static_cast<ssize_t>(input.size()));
     if (!message) return 0;
     const sip_t* sip = sip_object(message);
-    const bool is_read = sip && !sip->sip_error && sip->sip_request && sip->sip_cseq && sip->sip_security_client && sip->sip_authorization;
+    const bool is_read = sip && !sip->sip_error && sip->sip_request && sip->sip_cseq && sip->sip_security_client &&
+                         sip->sip_authorization;
     msg_destroy(message);
     return is_read;
 }
@@ -109,7 +112,8 @@ public:
     void ReportRuns(const std::vector<Run>& runs) override {
         for (const Run& run : runs) {
             if (run.run_type != Run::RT_Iteration) continue;
-            auto& best = nanoseconds.try_emplace(run.run_name.function_name, std::numeric_limits<double>::max()).first->second;
+            auto& best =
+                nanoseconds.try_emplace(run.run_name.function_name, std::numeric_limits<double>::max()).first->second;
             best = std::min(best, run.GetAdjustedCPUTime());
         }
     }
@@ -118,23 +122,26 @@ public:
 
 void register_round(const Round& round) {
     for (const Contender& contender : round.contenders) {
-        if (contender.run(round.input) == 0) throw std::runtime_error(std::string(contender.name) + " does not read " + round.title);
-        benchmark::RegisterBenchmark((round.title + ": " + contender.name).c_str(), [&round, run = contender.run](benchmark::State& state) {
-            for (auto _ : state) benchmark::DoNotOptimize(run(round.input));
-        });
+        if (contender.run(round.input) == 0)
+            throw std::runtime_error(std::string(contender.name) + " does not read " + round.title);
+        benchmark::RegisterBenchmark((round.title + ": " + contender.name).c_str(),
+                                     [&round, run = contender.run](benchmark::State& state) {
+                                         for (auto _ : state) benchmark::DoNotOptimize(run(round.input));
+                                     });
     }
 }
 
 /// The first contender is the yardstick.
 void print(const Round& round, const Best& best) {
     const auto time = [&](const Contender& c) { return best.nanoseconds.at(round.title + ": " + c.name); };
-    std::printf("\n%s, %zu octets\n  %-64s %9s %6s %12s %8s\n", round.title.c_str(), round.input.size(), "", "ns", "times", "allocations",
-                "octets");
+    std::printf("\n%s, %zu octets\n  %-64s %9s %6s %12s %8s\n", round.title.c_str(), round.input.size(), "", "ns",
+                "times", "allocations", "octets");
     for (const Contender& contender : round.contenders) {
         contender.run(round.input);  // what is allocated once in a process is there now
         const Allocations heap = allocations_of([&] { contender.run(round.input); });
-        std::printf("  %-64s %9.0f %6.1f %12llu %8llu\n", contender.name, time(contender), time(contender) / time(round.contenders.front()),
-                    static_cast<unsigned long long>(heap.calls), static_cast<unsigned long long>(heap.octets));
+        std::printf("  %-64s %9.0f %6.1f %12llu %8llu\n", contender.name, time(contender),
+                    time(contender) / time(round.contenders.front()), static_cast<unsigned long long>(heap.calls),
+                    static_cast<unsigned long long>(heap.octets));
     }
 }
 
@@ -143,8 +150,9 @@ void print_aim(const Round& round, const Best& best, const Contender& peer) {
     const Contender& ours = round.contenders.front();
     const double ratio = time(peer) / time(ours);
     const auto heap = allocations_of([&] { ours.run(round.input); });
-    std::printf("  aim: 10 times faster than libosip2: %s (%.1f times); without an allocation: %s (%llu)\n", ratio >= 10 ? "met" : "NOT MET",
-                ratio, heap.calls == 0 ? "met" : "NOT MET", static_cast<unsigned long long>(heap.calls));
+    std::printf("  aim: 10 times faster than libosip2: %s (%.1f times); without an allocation: %s (%llu)\n",
+                ratio >= 10 ? "met" : "NOT MET", ratio, heap.calls == 0 ? "met" : "NOT MET",
+                static_cast<unsigned long long>(heap.calls));
     std::printf("  not an aim: with each value that the register flow reads, %.1f times faster than libosip2\n",
                 time(peer) / time(round.contenders.at(1)));
 }
@@ -153,15 +161,17 @@ int run(bool is_smoke) {
     parser_init();
     const std::string iphone = handset_value("iPhone 16e"), samsung = handset_value("Samsung, second registration");
     const std::vector<Contender> parsers{kGmgate, kGmgateValues, kOsip, kSofia}, lists{kCount, kList, kSofiaList};
-    const std::vector<Round> messages{{"REGISTER of an iPhone 16e (4 offers)", long_register("iPhone 16e"), parsers},
-                                      {"REGISTER of the CMCC capture (6 offers, compact names)", compact_register("CMCC capture"), parsers}};
+    const std::vector<Round> messages{
+        {"REGISTER of an iPhone 16e (4 offers)", long_register("iPhone 16e"), parsers},
+        {"REGISTER of the CMCC capture (6 offers, compact names)", compact_register("CMCC capture"), parsers}};
     const std::vector<Round> values{{"Security-Client of an iPhone 16e (4 offers)", iphone, lists},
                                     {"Security-Client of a Samsung (6 offers)", samsung, lists}};
     for (const Round& round : messages) register_round(round);
     for (const Round& round : values) register_round(round);
 
     // Interleaved, so that what else happens on the machine meets all of them alike.
-    std::vector<std::string> flags{"gm_bench_parse", is_smoke ? "--benchmark_min_time=0.0001" : "--benchmark_min_time=0.05",
+    std::vector<std::string> flags{"gm_bench_parse",
+                                   is_smoke ? "--benchmark_min_time=0.0001" : "--benchmark_min_time=0.05",
                                    is_smoke ? "--benchmark_repetitions=1" : "--benchmark_repetitions=15",
                                    "--benchmark_enable_random_interleaving=true"};
     std::vector<char*> arguments;
@@ -171,8 +181,9 @@ int run(bool is_smoke) {
     Best best;
     benchmark::RunSpecifiedBenchmarks(&best);
 
-    std::printf("Parsing, CPU time, best of the repetitions; \"times\" is relative to the first line of each table.%s\n",
-                is_smoke ? " Smoke run: the times mean nothing." : "");
+    std::printf(
+        "Parsing, CPU time, best of the repetitions; \"times\" is relative to the first line of each table.%s\n",
+        is_smoke ? " Smoke run: the times mean nothing." : "");
     for (const Round& round : messages) {
         print(round, best);
         print_aim(round, best, kOsip);

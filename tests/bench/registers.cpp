@@ -42,7 +42,9 @@ std::string long_register(std::string_view phone) {
         "Authorization: Digest username=\"001010000000001@ims.mnc001.mcc001.3gppnetwork.org\","
         "realm=\"ims.mnc001.mcc001.3gppnetwork.org\",uri=\"sip:ims.mnc001.mcc001.3gppnetwork.org\",nonce=\"\",response=\"\"\n"
         "P-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=0010100010019B01\n"
-        "Security-Client: " + handset_value(phone) + "\n"
+        "Security-Client: " +
+        handset_value(phone) +
+        "\n"
         "Content-Length: 0\n"
         "\n");
 }
@@ -64,7 +66,9 @@ std::string compact_register(std::string_view phone) {
         "Authorization: Digest uri=\"sip:ims.mnc000.mcc460.3gppnetwork.org\",username=\"460001234567890@ims.mnc000.mcc460.3gppnetwork.org\","
         "response=\"\",realm=\"ims.mnc000.mcc460.3gppnetwork.org\",nonce=\"\"\n"
         "Expires: 600000\n"
-        "Security-Client: " + handset_value(phone) + "\n"
+        "Security-Client: " +
+        handset_value(phone) +
+        "\n"
         "l: 0\n"
         "\n");
 }

@@ -11,7 +11,8 @@ std::string handset_value(std::string_view name);
 
 /// A first REGISTER, 14 header fields in their long forms, with the Security-Client value of that phone.
 std::string long_register(std::string_view phone);
-/// A first REGISTER in the spelling of the phone of the CMCC capture: compact names, Authorization before Expires, IPv6.
+/// A first REGISTER in the spelling of the phone of the CMCC capture: compact names, Authorization before Expires,
+/// IPv6.
 std::string compact_register(std::string_view phone);
 
 }  // namespace gmgate::bench

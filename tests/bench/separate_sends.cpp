@@ -57,8 +57,14 @@ xfrm_address_t address_of(const Address& address) {
 }
 
 xfrm_lifetime_cfg no_limits() {
-    return {.soft_byte_limit = XFRM_INF, .hard_byte_limit = XFRM_INF, .soft_packet_limit = XFRM_INF, .hard_packet_limit = XFRM_INF,
-            .soft_add_expires_seconds = 0, .hard_add_expires_seconds = 0, .soft_use_expires_seconds = 0, .hard_use_expires_seconds = 0};
+    return {.soft_byte_limit = XFRM_INF,
+            .hard_byte_limit = XFRM_INF,
+            .soft_packet_limit = XFRM_INF,
+            .hard_packet_limit = XFRM_INF,
+            .soft_add_expires_seconds = 0,
+            .hard_add_expires_seconds = 0,
+            .soft_use_expires_seconds = 0,
+            .hard_use_expires_seconds = 0};
 }
 
 xfrm_selector selector_of(const xfrm::Sa& sa) {
@@ -174,7 +180,8 @@ void install_with_separate_sends(const xfrm::SetParameters& set, const xfrm::Esp
     sockaddr_nl kernel{};
     kernel.nl_family = AF_NETLINK;
     const auto send_one = [&](const Writer& message) {
-        static_cast<void>(sendto(fd, message.data(), message.size(), 0, reinterpret_cast<const sockaddr*>(&kernel), sizeof kernel));
+        static_cast<void>(
+            sendto(fd, message.data(), message.size(), 0, reinterpret_cast<const sockaddr*>(&kernel), sizeof kernel));
     };
     for (const xfrm::Sa& sa : eight_sas(set)) {
         send_one(new_sa(sa, keys));

@@ -1,7 +1,8 @@
-// A RE-CREATION, for comparison, of how a widespread P-CSCF module programs the kernel: our own code, made from observed behaviour
-// (what goes over its netlink socket and what the kernel holds afterwards), none of theirs. Per registration a new socket, eight
-// times NEWSA and NEWPOLICY, each in a sendto of its own, no acknowledgement asked for, nothing read, socket closed. The kernel
-// refuses the last four SAs, which repeat (destination, SPI) of the first four, so that 4 SAs and 8 policies remain.
+// A RE-CREATION, for comparison, of how a widespread P-CSCF module programs the kernel: our own code, made from
+// observed behaviour (what goes over its netlink socket and what the kernel holds afterwards), none of theirs. Per
+// registration a new socket, eight times NEWSA and NEWPOLICY, each in a sendto of its own, no acknowledgement asked
+// for, nothing read, socket closed. The kernel refuses the last four SAs, which repeat (destination, SPI) of the first
+// four, so that 4 SAs and 8 policies remain.
 #pragma once
 
 #include "xfrm/sa.h"

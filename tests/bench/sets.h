@@ -44,7 +44,10 @@ inline std::vector<xfrm::SetRequest> requests(std::size_t n) {
     std::vector<xfrm::SetRequest> out;
     out.reserve(n);
     for (std::size_t i = 0; i < n; ++i)
-        out.push_back({.parameters = set_of(i), .keys = example_keys(), .mark = Mark{static_cast<std::uint32_t>(i + 1)}, .lifetime = kLifetime});
+        out.push_back({.parameters = set_of(i),
+                       .keys = example_keys(),
+                       .mark = Mark{static_cast<std::uint32_t>(i + 1)},
+                       .lifetime = kLifetime});
     return out;
 }
 

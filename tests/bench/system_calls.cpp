@@ -22,26 +22,46 @@ constexpr long kMarker = SYS_getppid;
 
 std::string name_of(long number) {
     switch (number) {
-        case SYS_socket: return "socket";
-        case SYS_bind: return "bind";
-        case SYS_getsockname: return "getsockname";
-        case SYS_setsockopt: return "setsockopt";
-        case SYS_sendto: return "sendto";
-        case SYS_sendmsg: return "sendmsg";
-        case SYS_recvfrom: return "recvfrom";
-        case SYS_recvmsg: return "recvmsg";
-        case SYS_close: return "close";
-        case SYS_epoll_wait: return "epoll_wait";
-        case SYS_epoll_ctl: return "epoll_ctl";
-        case SYS_timerfd_settime: return "timerfd_settime";
-        case SYS_read: return "read";
-        case SYS_write: return "write";
-        case SYS_brk: return "brk";
-        case SYS_mmap: return "mmap";
-        case SYS_munmap: return "munmap";
-        case SYS_futex: return "futex";
-        case SYS_clock_gettime: return "clock_gettime";  // a system call only where there is no vDSO, as on User Mode Linux
-        default: return "no. " + std::to_string(number);
+        case SYS_socket:
+            return "socket";
+        case SYS_bind:
+            return "bind";
+        case SYS_getsockname:
+            return "getsockname";
+        case SYS_setsockopt:
+            return "setsockopt";
+        case SYS_sendto:
+            return "sendto";
+        case SYS_sendmsg:
+            return "sendmsg";
+        case SYS_recvfrom:
+            return "recvfrom";
+        case SYS_recvmsg:
+            return "recvmsg";
+        case SYS_close:
+            return "close";
+        case SYS_epoll_wait:
+            return "epoll_wait";
+        case SYS_epoll_ctl:
+            return "epoll_ctl";
+        case SYS_timerfd_settime:
+            return "timerfd_settime";
+        case SYS_read:
+            return "read";
+        case SYS_write:
+            return "write";
+        case SYS_brk:
+            return "brk";
+        case SYS_mmap:
+            return "mmap";
+        case SYS_munmap:
+            return "munmap";
+        case SYS_futex:
+            return "futex";
+        case SYS_clock_gettime:
+            return "clock_gettime";  // a system call only where there is no vDSO, as on User Mode Linux
+        default:
+            return "no. " + std::to_string(number);
     }
 }
 
@@ -75,14 +95,16 @@ long call_number(pid_t pid) {
 
 }  // namespace
 
-std::map<std::string, std::uint64_t> system_calls_of(const std::function<void()>& prepare, const std::function<void()>& work) {
+std::map<std::string, std::uint64_t> system_calls_of(const std::function<void()>& prepare,
+                                                     const std::function<void()>& work) {
     std::fflush(nullptr);
     const pid_t pid = fork();
     if (pid < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
     if (pid == 0) child(prepare, work);
 
     int status = 0;
-    if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) throw std::runtime_error("the child to be traced did not stop");
+    if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status))
+        throw std::runtime_error("the child to be traced did not stop");
     ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
 
     std::map<std::string, std::uint64_t> counts;
@@ -90,7 +112,8 @@ std::map<std::string, std::uint64_t> system_calls_of(const std::function<void()>
     bool is_entry = true;
     int signal = 0;
     for (;;) {
-        if (ptrace(PTRACE_SYSCALL, pid, nullptr, signal) != 0) throw std::runtime_error(std::string("ptrace: ") + std::strerror(errno));
+        if (ptrace(PTRACE_SYSCALL, pid, nullptr, signal) != 0)
+            throw std::runtime_error(std::string("ptrace: ") + std::strerror(errno));
         if (waitpid(pid, &status, 0) != pid) throw std::runtime_error(std::string("waitpid: ") + std::strerror(errno));
         if (WIFEXITED(status) || WIFSIGNALED(status)) break;
         signal = 0;
@@ -105,7 +128,8 @@ std::map<std::string, std::uint64_t> system_calls_of(const std::function<void()>
         }
         is_entry = !is_entry;
     }
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || markers != 2) throw std::runtime_error("the traced child failed");
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || markers != 2)
+        throw std::runtime_error("the traced child failed");
     return counts;
 }
 

@@ -40,7 +40,8 @@ std::vector<Case> read_cases(const std::filesystem::path& file) {
             cases.push_back({file, line.substr(3), {}, number});
         }
     }
-    if (is_inside) throw std::runtime_error(file.string() + ":" + std::to_string(block.line) + ": the block is not closed");
+    if (is_inside)
+        throw std::runtime_error(file.string() + ":" + std::to_string(block.line) + ": the block is not closed");
     return cases;
 }
 
@@ -49,7 +50,8 @@ std::vector<std::filesystem::path> case_files(const std::filesystem::path& folde
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
         const auto& path = entry.path();
         const auto room = path.parent_path() == folder ? std::filesystem::path{} : path.parent_path().filename();
-        if (path.extension() == ".md" && path.filename() != "README.md" && room != "given" && room != "known") files.push_back(path);
+        if (path.extension() == ".md" && path.filename() != "README.md" && room != "given" && room != "known")
+            files.push_back(path);
     }
     std::ranges::sort(files);
     return files;

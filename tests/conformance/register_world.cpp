@@ -41,13 +41,15 @@ RegisterWorld::RegisterWorld(daemon::Config made, std::chrono::milliseconds t1) 
     const auto loopback = asio::ip::make_address("127.0.0.1");
     core_.open(asio::ip::udp::v4());
     core_.bind({loopback, 0});
-    config.core.next_hops = {daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
+    config.core.next_hops = {
+        daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
     {
         asio::ip::udp::socket probe(loop, {loopback, 0});
         config.core.listen = {*Address::parse("127.0.0.1"), Port{probe.local_endpoint().port()}};
     }
     parts_ = std::make_unique<Parts>(loop, config, kernel, clock, t1);
-    if (!parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false})) throw std::runtime_error("no UDP socket on loopback");
+    if (!parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false}))
+        throw std::runtime_error("no UDP socket on loopback");
     parts_->transports.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
     serve_core();
 }
@@ -106,7 +108,8 @@ void RegisterWorld::settle() {
         if (running_.empty() && sweeps_ == 0) return;
         // Nobody waits for the core: the rest waits for the kernel.
         if (kernel.held() > 0 && parts_->transactions.client_count() == 0) return;
-        if (std::chrono::steady_clock::now() > deadline) throw std::runtime_error("a REGISTER is neither done nor does it wait for anything");
+        if (std::chrono::steady_clock::now() > deadline)
+            throw std::runtime_error("a REGISTER is neither done nor does it wait for anything");
         loop.run_one_for(std::chrono::milliseconds{20});
     }
 }
@@ -165,7 +168,8 @@ void RegisterWorld::answer_as_core(const std::string& bytes) {
         if (!line.empty()) lines.emplace_back(line);
         at = end + 1;
     }
-    if (lines.empty() || lines.front().size() < 12) throw std::runtime_error("the core's answer has no status line: " + answer);
+    if (lines.empty() || lines.front().size() < 12)
+        throw std::runtime_error("the core's answer has no status line: " + answer);
     const int status = std::stoi(lines.front().substr(8, 3));
     const auto phrase = lines.front().size() > 12 ? lines.front().substr(12) : std::string{};
     lines.erase(lines.begin());

@@ -1,5 +1,6 @@
-// A register flow with everything around it replaced or at hand: fake kernel, a clock that stands still, a core that is a UDP socket on
-// loopback and answers what it is told. Used by the conformance cases and by the fuzz target; knows no test framework.
+// A register flow with everything around it replaced or at hand: fake kernel, a clock that stands still, a core that is
+// a UDP socket on loopback and answers what it is told. Used by the conformance cases and by the fuzz target; knows no
+// test framework.
 #pragma once
 
 #include <deque>
@@ -18,7 +19,8 @@ namespace gmgate::test {
 
 class RegisterWorld {
 public:
-    /// `config` without its core endpoints, which this fills in. `t1` of the core side: a silent core is given up after 64·t1.
+    /// `config` without its core endpoints, which this fills in. `t1` of the core side: a silent core is given up after
+    /// 64·t1.
     explicit RegisterWorld(daemon::Config config, std::chrono::milliseconds t1 = std::chrono::milliseconds{8});
     ~RegisterWorld();
 

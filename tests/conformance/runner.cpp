@@ -36,7 +36,8 @@ std::string joined(const sip::Message& message, sip::HeaderId id, const std::str
 std::vector<std::string> split(const std::string& text, char separator) {
     std::vector<std::string> parts;
     std::size_t at = 0;
-    for (auto end = text.find(separator); end != std::string::npos; at = end + 1, end = text.find(separator, at)) parts.push_back(text.substr(at, end - at));
+    for (auto end = text.find(separator); end != std::string::npos; at = end + 1, end = text.find(separator, at))
+        parts.push_back(text.substr(at, end - at));
     parts.push_back(text.substr(at));
     return parts;
 }
@@ -47,7 +48,8 @@ bool takes_prefix(std::string& text, std::string_view prefix) {
     return true;
 }
 
-// Every integrity-protected of the Authorization header, in any spelling, as written: "no", tls-pending; "absent" when there is none.
+// Every integrity-protected of the Authorization header, in any spelling, as written: "no", tls-pending; "absent" when
+// there is none.
 std::string indicator_of(const std::string& request) {
     const auto message = sip::Message::parse(std::string_view(request));
     if (!message) return "nothing";
@@ -56,7 +58,8 @@ std::string indicator_of(const std::string& request) {
         const auto digest = sip::DigestParams::parse(field.value);
         if (!digest) return;
         for (const auto& p : digest->all())
-            if (sip::same_token(p.name, "integrity-protected")) found += (found.empty() ? "" : " and ") + std::string(p.raw_value);
+            if (sip::same_token(p.name, "integrity-protected"))
+                found += (found.empty() ? "" : " and ") + std::string(p.raw_value);
     });
     return found.empty() ? "absent" : found;
 }
@@ -66,8 +69,12 @@ std::string indicator_of(const std::string& request) {
 std::string with_parameters(std::string list, const std::vector<std::string>& changes) {
     for (const auto& change : changes) {
         const auto equals = change.find('=');
-        if (change.starts_with('-')) list = std::regex_replace(list, std::regex(fmt::format(";\\s*{}\\s*(=[^;,]*)?(?=[;,]|$)", change.substr(1))), "");
-        else list = std::regex_replace(list, std::regex(fmt::format("\\b{}\\s*=[^;,]*", change.substr(0, equals))), change);
+        if (change.starts_with('-'))
+            list = std::regex_replace(list,
+                                      std::regex(fmt::format(";\\s*{}\\s*(=[^;,]*)?(?=[;,]|$)", change.substr(1))), "");
+        else
+            list =
+                std::regex_replace(list, std::regex(fmt::format("\\b{}\\s*=[^;,]*", change.substr(0, equals))), change);
     }
     return list;
 }
@@ -87,7 +94,9 @@ std::vector<std::string> Runner::run(const Case& c) {
     return problems_;
 }
 
-void Runner::problem(const std::string& what) { problems_.push_back(fmt::format("{}:{}: {}", case_->file.filename().string(), line_, what)); }
+void Runner::problem(const std::string& what) {
+    problems_.push_back(fmt::format("{}:{}: {}", case_->file.filename().string(), line_, what));
+}
 
 RegisterWorld& Runner::world() {
     if (!world_) world_ = std::make_unique<RegisterWorld>(config_);
@@ -99,11 +108,16 @@ void Runner::step(const Case& c, const Block& block) {
     line_ = block.line;
     const auto word = block.word();
     if (word == "policy") set_policy(block);
-    else if (word == "given") for (const auto& name : lines_of(block.text)) include(name);
+    else if (word == "given")
+        for (const auto& name : lines_of(block.text)) include(name);
     else if (block.info == "sip core") world().core_answers.push_back(fill(block.text));
     else if (word == "sip") flush(), say(block);
-    else if (word == "wait") flush(), transaction_ = nullptr, answer_.clear(), core_.clear(), world().wait(std::chrono::seconds{std::stol(block.text)});
-    else if (word == "close") flush(), world().parts().transports.close(flow_of("sip " + lines_of(block.text).front()).connection, true), world().settle(), world().loop.run_for(std::chrono::milliseconds{5});
+    else if (word == "wait")
+        flush(), transaction_ = nullptr, answer_.clear(), core_.clear(),
+                 world().wait(std::chrono::seconds{std::stol(block.text)});
+    else if (word == "close")
+        flush(), world().parts().transports.close(flow_of("sip " + lines_of(block.text).front()).connection, true),
+            world().settle(), world().loop.run_for(std::chrono::milliseconds{5});
     else if (word == "lists") lists_ = lines_of(block.text);
     else if (word == "expect") expect(block);
     else problem("no such block: " + word);
@@ -121,11 +135,15 @@ void Runner::set_policy(const Block& block) {
     if (interface.find("sec-agree-feature") == std::string::npos) interface += "sec-agree-feature = true\n";
     // A TLS port is demanded by a preference with tls and refused by one without.
     const bool has_tls = std::regex_search(interface, std::regex("sec-agree-pref = \".*tls"));
-    const auto text = fmt::format("[core]\nlisten = \"127.0.0.1:5070\"\nnext-hop = \"127.0.0.1:5080\"\nvisited-network-id = \"visited.example\"\n"
-                                  "[[ims-aka-profile]]\nname = \"volte\"\nprotected-server-port = [6100, 6101]\nstart-protected-client-port = 6200\n"
-                                  "end-protected-client-port = 6203\n{}\n[[tls-profile]]\nname = \"tls\"\nend-entity-cert = [\"c\"]\nprivate-key = [\"k\"]\n[[sip-interface]]\nrealm-id = \"access\"\n{}\n"
-                                  "[[sip-interface.sip-ports]]\naddress = \"127.0.0.1\"\nims-aka-profile = \"volte\"\n{}", profile, interface,
-                                  has_tls ? "[[sip-interface.sip-ports]]\naddress = \"127.0.0.1\"\nport = 5061\ntransport-protocol = [\"TLS\"]\ntls-profile = \"tls\"\n" : "");
+    const auto text = fmt::format(
+        "[core]\nlisten = \"127.0.0.1:5070\"\nnext-hop = \"127.0.0.1:5080\"\nvisited-network-id = \"visited.example\"\n"
+        "[[ims-aka-profile]]\nname = \"volte\"\nprotected-server-port = [6100, 6101]\nstart-protected-client-port = 6200\n"
+        "end-protected-client-port = 6203\n{}\n[[tls-profile]]\nname = \"tls\"\nend-entity-cert = [\"c\"]\nprivate-key = [\"k\"]\n[[sip-interface]]\nrealm-id = \"access\"\n{}\n"
+        "[[sip-interface.sip-ports]]\naddress = \"127.0.0.1\"\nims-aka-profile = \"volte\"\n{}",
+        profile, interface,
+        has_tls
+            ? "[[sip-interface.sip-ports]]\naddress = \"127.0.0.1\"\nport = 5061\ntransport-protocol = [\"TLS\"]\ntls-profile = \"tls\"\n"
+            : "");
     auto config = daemon::parse_config(text, "policy");
     if (!config) return problem(config.error().text);
     config_ = std::move(*config);
@@ -140,10 +158,11 @@ void Runner::include(const std::string& name) {
     case_ = outer;
 }
 
-// ------------------------------------------------------------------------------------------------------------------- messages
+// -------------------------------------------------------------------------------------------------------------------
+// messages
 
-// {verify}: the Security-Server that the phone got last; {client}: the Security-Client that it sent last; {offer}: the feature text's.
-// Each may change parameters: {verify spi-s=4711 port-s=9999}, {offer -mod}.
+// {verify}: the Security-Server that the phone got last; {client}: the Security-Client that it sent last; {offer}: the
+// feature text's. Each may change parameters: {verify spi-s=4711 port-s=9999}, {offer -mod}.
 std::string Runner::fill(const std::string& text) const {
     static const std::regex placeholder("\\{([a-z]+)((?: [^ }]+)*)\\}");
     std::string out;
@@ -175,19 +194,24 @@ std::string Runner::complete(const std::string& text, const sip::Flow& flow) con
     const auto method = lines.front().substr(0, lines.front().find(' '));
     const auto has = [&](sip::HeaderId id) {
         return std::ranges::any_of(lines.begin() + 1, lines.end(), [&](const auto& line) {
-            return line.find(':') != std::string::npos && sip::header_id(sip::trim(line.substr(0, line.find(':')))) == id;
+            return line.find(':') != std::string::npos &&
+                   sip::header_id(sip::trim(line.substr(0, line.find(':')))) == id;
         });
     };
     const auto host = flow.remote.address.to_uri_host();
-    const auto own_port = flow.local.port.value >= 6000 ? std::string("1358") : fmt::format("{}", flow.remote.port.value);
+    const auto own_port =
+        flow.local.port.value >= 6000 ? std::string("1358") : fmt::format("{}", flow.remote.port.value);
     message = lines.front() + "\r\n";
-    if (!has(sip::HeaderId::via)) message += fmt::format("Via: SIP/2.0/{} {}:{};branch=z9hG4bKcase{}\r\n", sip::to_string(flow.transport), host, own_port, ++cseq_);
+    if (!has(sip::HeaderId::via))
+        message += fmt::format("Via: SIP/2.0/{} {}:{};branch=z9hG4bKcase{}\r\n", sip::to_string(flow.transport), host,
+                               own_port, ++cseq_);
     if (!has(sip::HeaderId::max_forwards)) message += "Max-Forwards: 70\r\n";
     if (!has(sip::HeaderId::from)) message += "From: <sip:user@example>;tag=4fa3\r\n";
     if (!has(sip::HeaderId::to)) message += "To: <sip:user@example>\r\n";
     if (!has(sip::HeaderId::call_id)) message += "Call-ID: apb03a0s09dkjdfglkj49111\r\n";
     if (!has(sip::HeaderId::cseq)) message += fmt::format("CSeq: {} {}\r\n", ++cseq_, method);
-    if (method == "REGISTER" && !has(sip::HeaderId::contact)) message += fmt::format("Contact: <sip:{}:{}>;expires=600000\r\n", host, own_port);
+    if (method == "REGISTER" && !has(sip::HeaderId::contact))
+        message += fmt::format("Contact: <sip:{}:{}>;expires=600000\r\n", host, own_port);
     for (std::size_t i = 1; i < lines.size(); ++i)
         if (!lines[i].empty()) message += lines[i] + "\r\n";
     if (!has(sip::HeaderId::content_length)) message += "Content-Length: 0\r\n";
@@ -196,7 +220,11 @@ std::string Runner::complete(const std::string& text, const sip::Flow& flow) con
 
 // "sip ue [temporary|established|old|tls:N|tcp] [from=ADDRESS[:PORT]]": over which set or connection a message comes.
 sip::Flow Runner::flow_of(const std::string& info) {
-    sip::Flow flow{sip::Transport::udp, {*Address::parse("127.0.0.1"), Port{5060}}, {*Address::parse("127.0.0.9"), Port{5060}}, {}, {}};
+    sip::Flow flow{sip::Transport::udp,
+                   {*Address::parse("127.0.0.1"), Port{5060}},
+                   {*Address::parse("127.0.0.9"), Port{5060}},
+                   {},
+                   {}};
     for (auto word : split(info, ' ')) {
         if (word == "sip" || word == "ue" || word == "unprotected") continue;
         if (word == "tcp") {
@@ -260,10 +288,13 @@ void Runner::flush() {
     if (w.core_saw.size() > core_seen_ + 1) problem("the core saw more than one request");
     if (!transaction_->responses.empty()) answer_ = transaction_->responses.back();
     if (const auto parsed = sip::Message::parse(std::string_view(answer_)))
-        if (const auto server = joined(*parsed, sip::HeaderId::security_server, ""); parsed->status() == 401 && !server.empty()) verify_ = server;
+        if (const auto server = joined(*parsed, sip::HeaderId::security_server, "");
+            parsed->status() == 401 && !server.empty())
+            verify_ = server;
 }
 
-// --------------------------------------------------------------------------------------------------------------- expectations
+// ---------------------------------------------------------------------------------------------------------------
+// expectations
 
 void Runner::expect(const Block& block) {
     flush();
@@ -279,7 +310,9 @@ void Runner::expect(const Block& block) {
 // One of: "HEADER: value", "HEADER has text", "no HEADER", "without text". False when it is none of them.
 bool Runner::expect_message(const std::string& who, const std::string& message, const std::string& rest) {
     const auto parsed = sip::Message::parse(std::string_view(message));
-    const auto field = [&](const std::string& name) { return parsed ? joined(*parsed, sip::header_id(name), name) : std::string{}; };
+    const auto field = [&](const std::string& name) {
+        return parsed ? joined(*parsed, sip::header_id(name), name) : std::string{};
+    };
     auto text = rest;
     if (takes_prefix(text, "without ")) {
         if (message.find(text) != std::string::npos) problem(fmt::format("{} holds \"{}\":\n{}", who, text, message));
@@ -287,10 +320,12 @@ bool Runner::expect_message(const std::string& who, const std::string& message, 
         if (!field(text).empty()) problem(fmt::format("{} has {}: {}", who, text, field(text)));
     } else if (const auto has = text.find(" has "); has != std::string::npos) {
         const auto name = text.substr(0, has), part = text.substr(has + 5);
-        if (field(name).find(part) == std::string::npos) problem(fmt::format("{} has {}: \"{}\", without \"{}\"", who, name, field(name), part));
+        if (field(name).find(part) == std::string::npos)
+            problem(fmt::format("{} has {}: \"{}\", without \"{}\"", who, name, field(name), part));
     } else if (const auto colon = text.find(": "); colon != std::string::npos) {
         const auto name = text.substr(0, colon), value = text.substr(colon + 2);
-        if (field(name) != value) problem(fmt::format("{} has {}: \"{}\" instead of \"{}\"", who, name, field(name), value));
+        if (field(name) != value)
+            problem(fmt::format("{} has {}: \"{}\" instead of \"{}\"", who, name, field(name), value));
     } else {
         return false;
     }
@@ -316,25 +351,32 @@ void Runner::expect_line(const std::string& line) {
     const auto status = answer_.empty() ? std::string("none") : answer_.substr(8, 3);
     const auto records = world().parts().trace.of(impi_);
     if (word == "answer" && (rest == "none" || (rest.size() == 3 && std::isdigit(rest[0])))) {
-        if (status != rest) problem(fmt::format("answer {} instead of {}{}", status, rest, records.empty() ? "" : ": " + records.back().why));
+        if (status != rest)
+            problem(fmt::format("answer {} instead of {}{}", status, rest,
+                                records.empty() ? "" : ": " + records.back().why));
     } else if (word == "answer" && rest == "protected") {
-        if (!transaction_ || transaction_->reply_flow().local.port.value < 6200) problem("the answer does not leave from port_pc");
+        if (!transaction_ || transaction_->reply_flow().local.port.value < 6200)
+            problem("the answer does not leave from port_pc");
     } else if (word == "answer" && expect_message("the answer", answer_, rest)) {
     } else if (word == "core" && rest == "nothing") {
         if (!core_.empty()) problem("the core saw:\n" + core_);
     } else if (word == "core" && rest.starts_with("indicator ")) {
-        if (const auto is = indicator_of(core_); is != rest.substr(10)) problem(fmt::format("integrity-protected is {} instead of {}", is, rest.substr(10)));
+        if (const auto is = indicator_of(core_); is != rest.substr(10))
+            problem(fmt::format("integrity-protected is {} instead of {}", is, rest.substr(10)));
     } else if (word == "core") {
         if (core_.empty()) return problem("the core saw nothing");
-        if (rest != "REGISTER" && !expect_message("the core's REGISTER", core_, rest)) problem("not understood: " + line);
+        if (rest != "REGISTER" && !expect_message("the core's REGISTER", core_, rest))
+            problem("not understood: " + line);
     } else if (word == "chosen") {
-        if (const auto is = records.empty() ? std::string("?") : records.back().choice; is != rest) problem(fmt::format("chosen \"{}\" instead of \"{}\"", is, rest));
+        if (const auto is = records.empty() ? std::string("?") : records.back().choice; is != rest)
+            problem(fmt::format("chosen \"{}\" instead of \"{}\"", is, rest));
     } else if (word == "verdict") {
         if (verdict_ != rest) problem(fmt::format("verdict {} instead of {}", verdict_, rest));
     } else if (line == "own SPIs differ") {
         std::set<std::uint32_t> all;
         for (const auto& owner : world().owners())
-            for (const auto spi : {owner.set->parameters.spi_pc, owner.set->parameters.spi_ps, owner.set->parameters.spi_uc, owner.set->parameters.spi_us})
+            for (const auto spi : {owner.set->parameters.spi_pc, owner.set->parameters.spi_ps,
+                                   owner.set->parameters.spi_uc, owner.set->parameters.spi_us})
                 if (!all.insert(spi.value).second) problem(fmt::format("SPI {} occurs twice", spi.value));
     } else if (word == "list" || word == "lists") {
         expect_lists({word, rest, line_});
@@ -343,7 +385,8 @@ void Runner::expect_line(const std::string& line) {
     }
 }
 
-// "lists equal", "lists differ", "lists equal without q", "lists malformed", "list Security-Client: tls, digest" (of the message before).
+// "lists equal", "lists differ", "lists equal without q", "lists malformed", "list Security-Client: tls, digest" (of
+// the message before).
 void Runner::expect_lists(const Block& block) {
     std::vector<Result<sip::SecurityList>> lists;
     if (block.info == "list") {
@@ -366,11 +409,13 @@ void Runner::expect_lists(const Block& block) {
     auto words = block.text;
     if (takes_prefix(words, "have ")) {
         for (const auto& list : lists)
-            if (std::to_string(list->mechanisms().size()) + " mechanisms" != words) problem(fmt::format("{} mechanisms", list->mechanisms().size()));
+            if (std::to_string(list->mechanisms().size()) + " mechanisms" != words)
+                problem(fmt::format("{} mechanisms", list->mechanisms().size()));
         return;
     }
     if (words == "malformed" || words == "parse") return;
-    if (words != "equal" && words != "differ" && words != "equal without q") return problem("not understood: lists " + words);
+    if (words != "equal" && words != "differ" && words != "equal without q")
+        return problem("not understood: lists " + words);
     for (std::size_t i = 1; i < lists.size(); ++i) {
         const auto what = sip::difference(*lists[0], *lists[i], {.ignore_q = words == "equal without q"});
         if (what.has_value() != (words == "differ")) problem(fmt::format("list {}: {}", i + 1, what.value_or("equal")));

@@ -1,4 +1,5 @@
-// Runs one conformance case: policy, messages, answers of the core, and what must follow. README.md is the reference of the language.
+// Runs one conformance case: policy, messages, answers of the core, and what must follow. README.md is the reference of
+// the language.
 #pragma once
 
 #include <filesystem>
@@ -47,7 +48,7 @@ private:
     std::size_t expectations_ = 0;
 
     // the exchange at hand
-    std::string pending_;                        ///< a UE message that waits for the core's answers to be known
+    std::string pending_;  ///< a UE message that waits for the core's answers to be known
     sip::Flow pending_flow_;
     bool has_pending_ = false;
     std::shared_ptr<RecordedTransaction> transaction_;
@@ -58,7 +59,7 @@ private:
 
     // across exchanges
     std::string verify_, client_;
-    std::map<std::string, sip::Flow> connections_;   ///< TLS connections by their names in the case
+    std::map<std::string, sip::Flow> connections_;  ///< TLS connections by their names in the case
     Impi impi_;
     mutable int cseq_ = 0;
 };

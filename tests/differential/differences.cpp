@@ -37,7 +37,8 @@ bool has_empty_entry(const std::string& list, List) {
 
 bool has_doubled_parameter(const std::string&, List list) {
     return std::ranges::any_of(list, [](const Entry& entry) {
-        return std::ranges::any_of(entry.parameters, [&](const Parameter& p) { return entry.values(p.name).size() > 1; });
+        return std::ranges::any_of(entry.parameters,
+                                   [&](const Parameter& p) { return entry.values(p.name).size() > 1; });
     });
 }
 
@@ -47,16 +48,20 @@ bool has_bad_q(const std::string&, List list) {
 }
 
 bool has_bad_spi(const std::string&, List list) {
-    return has_bad_value(list, "ipsec-3gpp", {"spi-c", "spi-s"}, [](const std::string& v) { return is_within(v, 10, 1, 4294967295ULL); });
+    return has_bad_value(list, "ipsec-3gpp", {"spi-c", "spi-s"},
+                         [](const std::string& v) { return is_within(v, 10, 1, 4294967295ULL); });
 }
 
 bool has_bad_port(const std::string&, List list) {
-    return has_bad_value(list, "ipsec-3gpp", {"port-c", "port-s"}, [](const std::string& v) { return is_within(v, v.size(), 1, 65535); });
+    return has_bad_value(list, "ipsec-3gpp", {"port-c", "port-s"},
+                         [](const std::string& v) { return is_within(v, v.size(), 1, 65535); });
 }
 
 bool has_slash(const std::string&, List list) {
     return std::ranges::any_of(list, [](const Entry& entry) {
-        return std::ranges::any_of(entry.parameters, [](const Parameter& p) { return !p.value.starts_with('"') && p.value.find('/') != std::string::npos; });
+        return std::ranges::any_of(entry.parameters, [](const Parameter& p) {
+            return !p.value.starts_with('"') && p.value.find('/') != std::string::npos;
+        });
     });
 }
 
@@ -66,14 +71,20 @@ bool is_beyond_limits(const std::string& text, List list) {
 }
 
 constexpr Difference kDifferences[]{
-    {"empty entry", "RFC 3329 §2.2: sec-mechanism *(COMMA sec-mechanism) has no empty element; sofia-sip skips it as HTTP's #rule does",
+    {"empty entry",
+     "RFC 3329 §2.2: sec-mechanism *(COMMA sec-mechanism) has no empty element; sofia-sip skips it as HTTP's #rule does",
      has_empty_entry},
-    {"parameter twice", "A-5: a parameter occurs once in a mechanism; sofia-sip keeps both and takes the last q", has_doubled_parameter},
+    {"parameter twice", "A-5: a parameter occurs once in a mechanism; sofia-sip keeps both and takes the last q",
+     has_doubled_parameter},
     {"bad q", "RFC 3329 §2.2: qvalue; sofia-sip keeps any text and gives it a meaning nowhere", has_bad_q},
-    {"bad SPI", "TS 33.203 Annex H, RFC 4303 §2.1: 1 to 10 digits, 1 to 4294967295; sofia-sip does not know ipsec-3gpp", has_bad_spi},
+    {"bad SPI", "TS 33.203 Annex H, RFC 4303 §2.1: 1 to 10 digits, 1 to 4294967295; sofia-sip does not know ipsec-3gpp",
+     has_bad_spi},
     {"bad port", "TS 33.203 Annex H: 1 to 65535; sofia-sip does not know ipsec-3gpp", has_bad_port},
-    {"slash in a value", "RFC 3261 §25.1: gen-value = token / host / quoted-string, none of which holds '/'; sofia-sip lets it pass", has_slash},
-    {"limit", "sip/message/limits.h: 32 entries, 32 parameters of one, 8192 octets; sofia-sip has no limits", is_beyond_limits},
+    {"slash in a value",
+     "RFC 3261 §25.1: gen-value = token / host / quoted-string, none of which holds '/'; sofia-sip lets it pass",
+     has_slash},
+    {"limit", "sip/message/limits.h: 32 entries, 32 parameters of one, 8192 octets; sofia-sip has no limits",
+     is_beyond_limits},
 };
 
 }  // namespace

@@ -10,8 +10,9 @@
 
 namespace gmgate::differential {
 
-/// A class of lists that sofia-sip accepts and gmgate refuses. `holds` looks at what sofia-sip read and at the raw text, never at
-/// gmgate's verdict, so that the table also says what must be refused: gmgate accepts exactly what sofia-sip accepts and no row holds for.
+/// A class of lists that sofia-sip accepts and gmgate refuses. `holds` looks at what sofia-sip read and at the raw
+/// text, never at gmgate's verdict, so that the table also says what must be refused: gmgate accepts exactly what
+/// sofia-sip accepts and no row holds for.
 struct Difference {
     const char* name;
     const char* why;

@@ -9,11 +9,12 @@
 
 namespace gmgate::differential {
 
-/// Values of phones and networks (tests/unit/data/handset_headers.txt), of RFC 3329 and TS 33.203, and by hand one or two for each
-/// rule of the grammar and each class of difference.
+/// Values of phones and networks (tests/unit/data/handset_headers.txt), of RFC 3329 and TS 33.203, and by hand one or
+/// two for each rule of the grammar and each class of difference.
 std::vector<std::string> known_lists();
 
-/// Makes lists from words of the grammar, mostly well-formed, or damages given ones. The same seed gives the same lists.
+/// Makes lists from words of the grammar, mostly well-formed, or damages given ones. The same seed gives the same
+/// lists.
 class ListMaker {
 public:
     explicit ListMaker(std::uint64_t seed) : random_(seed) {}
@@ -31,7 +32,8 @@ private:
     std::mt19937_64 random_;
 };
 
-/// What the message parser can hand over as a field value: no NUL, no CR or LF but in folds, no white space at the ends.
+/// What the message parser can hand over as a field value: no NUL, no CR or LF but in folds, no white space at the
+/// ends.
 std::string as_field_value(std::string_view text);
 
 /// The pieces between the commas that stand outside of quoted strings, trimmed.

@@ -7,10 +7,12 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
     invariants::check_framing(bytes);
     Framer framer;
     if (!framer.feed(bytes)) return 0;
-    for (FrameResult result = framer.next(); result.frame == Frame::message || result.frame == Frame::ping; result = framer.next()) {
+    for (FrameResult result = framer.next(); result.frame == Frame::message || result.frame == Frame::ping;
+         result = framer.next()) {
         if (result.frame == Frame::ping) continue;
         const auto message = Message::parse(result.bytes);
-        if (message) invariants::require(message->bytes() == result.bytes, "framer and parser agree where a message ends");
+        if (message)
+            invariants::require(message->bytes() == result.bytes, "framer and parser agree where a message ends");
     }
     return 0;
 }

@@ -1,6 +1,7 @@
-// Fuzz target: the whole register flow with the fake kernel, driven by a byte string that is read as a script of events: REGISTERs of
-// several phones over every kind of flow and with wrong headers, answers of the core, refusals of the kernel, held kernel calls, time.
-// What must hold after each of them is in `check`; a broken invariant ends the process.
+// Fuzz target: the whole register flow with the fake kernel, driven by a byte string that is read as a script of
+// events: REGISTERs of several phones over every kind of flow and with wrong headers, answers of the core, refusals of
+// the kernel, held kernel calls, time. What must hold after each of them is in `check`; a broken invariant ends the
+// process.
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -38,14 +39,23 @@ private:
 
 /// Ways to spoil a REGISTER, as bits.
 enum Flaw : unsigned {
-    kNone = 0, kOtherVerify = 1, kNoVerify = 2, kOtherClient = 4, kNoClient = 8, kOtherIdentity = 16, kNoAuthorization = 32, kNoResponse = 64, kSyntax = 128,
+    kNone = 0,
+    kOtherVerify = 1,
+    kNoVerify = 2,
+    kOtherClient = 4,
+    kNoClient = 8,
+    kOtherIdentity = 16,
+    kNoAuthorization = 32,
+    kNoResponse = 64,
+    kSyntax = 128,
 };
 /// Flaws that must not pass over a set of SAs, whatever the core says.
 constexpr unsigned kFatalOverSet = kOtherVerify | kNoVerify | kOtherIdentity | kNoAuthorization | kSyntax;
 
 class Play {
 public:
-    Play(Script& script, daemon::Config config) : script_(script), world_(std::move(config), std::chrono::milliseconds{2}) {}
+    Play(Script& script, daemon::Config config)
+        : script_(script), world_(std::move(config), std::chrono::milliseconds{2}) {}
 
     void run() {
         for (std::size_t i = 0; i < kEvents && !script_.is_over(); ++i) {
@@ -64,7 +74,8 @@ public:
         allowed_.clear();
         before_ = snapshot();
         check();
-        require(world_.parts().table.set_count() == 0 && world_.parts().table.registration_count() == 0, "everything ends by itself");
+        require(world_.parts().table.set_count() == 0 && world_.parts().table.registration_count() == 0,
+                "everything ends by itself");
     }
 
 private:
@@ -77,19 +88,36 @@ private:
     }
     void tell(const std::string& line) { story_ += "  " + line + "\n"; }
 
-    // ------------------------------------------------------------------------------------------------------------------ events
+    // ------------------------------------------------------------------------------------------------------------------
+    // events
 
     void event() {
         switch (script_.below(13)) {
-            case 0: case 1: case 2: unprotected(); break;
-            case 3: case 4: case 5: over_set(true); break;
-            case 6: over_set(false); break;
-            case 7: case 8: over_tls(); break;
-            case 12: over_tls_twice(); break;
+            case 0:
+            case 1:
+            case 2:
+                unprotected();
+                break;
+            case 3:
+            case 4:
+            case 5:
+                over_set(true);
+                break;
+            case 6:
+                over_set(false);
+                break;
+            case 7:
+            case 8:
+                over_tls();
+                break;
+            case 12:
+                over_tls_twice();
+                break;
             case 9: {
                 const auto ahead = script_.below(8);
                 world_.kernel.clear_failures();
-                world_.kernel.fail_message(world_.kernel.messages() + 1 + ahead, script_.below(2) == 0 ? ENOMEM : EEXIST);
+                world_.kernel.fail_message(world_.kernel.messages() + 1 + ahead,
+                                           script_.below(2) == 0 ? ENOMEM : EEXIST);
                 tell(fmt::format("the kernel will refuse message {} from here", ahead + 1));
                 break;
             }
@@ -101,7 +129,8 @@ private:
                 world_.settle();
                 break;
             default: {
-                constexpr std::chrono::seconds kSteps[] = {std::chrono::seconds{5}, std::chrono::seconds{130}, std::chrono::seconds{245}, std::chrono::seconds{4000}};
+                constexpr std::chrono::seconds kSteps[] = {std::chrono::seconds{5}, std::chrono::seconds{130},
+                                                           std::chrono::seconds{245}, std::chrono::seconds{4000}};
                 const auto step = kSteps[script_.below(4)];
                 tell(fmt::format("{} s pass", step.count()));
                 world_.wait(step);
@@ -118,12 +147,18 @@ private:
         return *Address::parse(kPlaces[place % 3]);
     }
     static std::string offer(unsigned variant) {
-        const auto ipsec = fmt::format("ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c={};spi-s={};port-c={};port-s={}", 70000 + 2 * variant, 70001 + 2 * variant,
-                                       7000 + 2 * (variant % 5), variant % 2 == 0 ? 1358 : 1360);
+        const auto ipsec = fmt::format(
+            "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c={};spi-s={};port-c={};port-s={}", 70000 + 2 * variant,
+            70001 + 2 * variant, 7000 + 2 * (variant % 5), variant % 2 == 0 ? 1358 : 1360);
         switch (variant % 7) {
-            case 5: return "tls";
-            case 6: return "digest";
-            default: return variant % 3 == 0 ? ipsec + ", tls" : "ipsec-3gpp;alg=hmac-md5-96;ealg=null;" + ipsec.substr(ipsec.find("spi-c")) + ", " + ipsec;
+            case 5:
+                return "tls";
+            case 6:
+                return "digest";
+            default:
+                return variant % 3 == 0
+                           ? ipsec + ", tls"
+                           : "ipsec-3gpp;alg=hmac-md5-96;ealg=null;" + ipsec.substr(ipsec.find("spi-c")) + ", " + ipsec;
         }
     }
 
@@ -132,7 +167,8 @@ private:
         unsigned flaws = kNone;
     };
     void spoil(Draft& draft) {
-        if (draft.flaws & kOtherVerify) draft.verify = "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null;spi-c=1;spi-s=2;port-c=3;port-s=4";
+        if (draft.flaws & kOtherVerify)
+            draft.verify = "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null;spi-c=1;spi-s=2;port-c=3;port-s=4";
         if (draft.flaws & kNoVerify) draft.verify.clear();
         if (draft.flaws & kOtherClient) draft.client = offer(script_.next());
         if (draft.flaws & kNoClient) draft.client.clear();
@@ -141,14 +177,17 @@ private:
     }
     std::string text_of(const Draft& draft, const sip::Flow& flow) {
         ++count_;
-        std::string text = fmt::format("REGISTER sip:ims.example SIP/2.0\r\nVia: SIP/2.0/UDP {}:1358;branch=z9hG4bKf{}\r\nMax-Forwards: 70\r\nFrom: <sip:{}>;tag=a\r\n"
-                                       "To: <sip:{}>\r\nCall-ID: c{}\r\nCSeq: {} REGISTER\r\nContact: <sip:{}:1358>;expires={}{}\r\n",
-                                       flow.remote.address.to_string(), count_, draft.impi, draft.impi, draft.impi, count_, flow.remote.address.to_string(), draft.expires,
-                                       draft.instance.empty() ? "" : ";+sip.instance=\"" + draft.instance + "\"");
+        std::string text = fmt::format(
+            "REGISTER sip:ims.example SIP/2.0\r\nVia: SIP/2.0/UDP {}:1358;branch=z9hG4bKf{}\r\nMax-Forwards: 70\r\nFrom: <sip:{}>;tag=a\r\n"
+            "To: <sip:{}>\r\nCall-ID: c{}\r\nCSeq: {} REGISTER\r\nContact: <sip:{}:1358>;expires={}{}\r\n",
+            flow.remote.address.to_string(), count_, draft.impi, draft.impi, draft.impi, count_,
+            flow.remote.address.to_string(), draft.expires,
+            draft.instance.empty() ? "" : ";+sip.instance=\"" + draft.instance + "\"");
         const bool has_response = (draft.flaws & kNoResponse) == 0;
         if ((draft.flaws & kNoAuthorization) == 0)
-            text += fmt::format("Authorization: Digest username=\"{}\",realm=\"ims\",nonce=\"{}\",uri=\"sip:ims\",response=\"{}\",integrity-protected=\"yes\"\r\n", draft.impi,
-                                has_response ? kNonce : "", has_response ? "6629fae49393a05397450978507c4ef1" : "");
+            text += fmt::format(
+                "Authorization: Digest username=\"{}\",realm=\"ims\",nonce=\"{}\",uri=\"sip:ims\",response=\"{}\",integrity-protected=\"yes\"\r\n",
+                draft.impi, has_response ? kNonce : "", has_response ? "6629fae49393a05397450978507c4ef1" : "");
         if (!draft.client.empty()) text += "Security-Client: " + draft.client + "\r\n";
         if (!draft.verify.empty()) text += "Security-Verify: " + draft.verify + "\r\n";
         return text + "Require: sec-agree\r\nProxy-Require: sec-agree\r\nSupported: path\r\nContent-Length: 0\r\n\r\n";
@@ -161,8 +200,9 @@ private:
         std::string answer;
         if (status == 401) {
             const bool keys = (word & 64) == 0;
-            answer = fmt::format("SIP/2.0 401 Unauthorized\nWWW-Authenticate: Digest realm=\"ims\", nonce=\"{}\", algorithm=AKAv1-MD5{}", kNonce,
-                                 keys ? fmt::format(", CK=\"{}\", ik={}\nX-Echo: {}", kCk, kIk, kIk) : "");
+            answer = fmt::format(
+                "SIP/2.0 401 Unauthorized\nWWW-Authenticate: Digest realm=\"ims\", nonce=\"{}\", algorithm=AKAv1-MD5{}",
+                kNonce, keys ? fmt::format(", CK=\"{}\", ik={}\nX-Echo: {}", kCk, kIk, kIk) : "");
         } else if (status == 200) {
             answer = "SIP/2.0 200 OK" + ((word & 128) != 0 ? std::string{} : "\nContact: " + contact);
         } else if (status != 0) {
@@ -176,8 +216,10 @@ private:
     /// Sends it; `may_change`: the one private identity whose registrations may change, "" for none.
     void send(Draft draft, const sip::Flow& flow, const std::string& may_change, const std::string& over) {
         spoil(draft);
-        const int core = core_decides(fmt::format("<sip:{}:1358>;expires={}", flow.remote.address.to_string(), draft.expires));
-        tell(fmt::format("{} REGISTER of {} from {}, flaws {:#x}, core says {}", over, draft.impi, flow.remote.to_string(), draft.flaws, core));
+        const int core =
+            core_decides(fmt::format("<sip:{}:1358>;expires={}", flow.remote.address.to_string(), draft.expires));
+        tell(fmt::format("{} REGISTER of {} from {}, flaws {:#x}, core says {}", over, draft.impi,
+                         flow.remote.to_string(), draft.flaws, core));
         if (!may_change.empty()) allowed_.insert(may_change);
         const auto seen = world_.core_saw.size();
         auto transaction = world_.start(text_of(draft, flow), flow);
@@ -193,15 +235,22 @@ private:
             require(!asked, "a REGISTER that fails a check is not forwarded");
             require(status == 0 || status >= 400, "a REGISTER that fails a check is refused");
         }
-        if (over == "temporary" && (draft.flaws & (kOtherClient | kNoClient)) != 0 && draft.client != last_client_) require(status != 200, "another Security-Client is never accepted");
+        if (over == "temporary" && (draft.flaws & (kOtherClient | kNoClient)) != 0 && draft.client != last_client_)
+            require(status != 200, "another Security-Client is never accepted");
         if (status >= 200 && status < 300) require(asked && core == 200, "a 2xx is the core's");
     }
 
     void unprotected() {
         const auto phone = script_.below(3), place = script_.below(3);
-        Draft draft{.impi = impi_of(phone), .client = offer(script_.next()), .verify = "", .instance = script_.below(4) == 0 ? "b" : "", .flaws = script_.next() & (kOtherVerify | kNoClient | kNoAuthorization | kNoResponse | kSyntax)};
+        Draft draft{.impi = impi_of(phone),
+                    .client = offer(script_.next()),
+                    .verify = "",
+                    .instance = script_.below(4) == 0 ? "b" : "",
+                    .flaws = script_.next() & (kOtherVerify | kNoClient | kNoAuthorization | kNoResponse | kSyntax)};
         if (script_.below(4) != 0) draft.flaws &= kNoResponse;
-        send(draft, {sip::Transport::udp, {*Address::parse("127.0.0.1"), Port{5060}}, {address_of(place), Port{5060}}, {}, {}}, "", "unprotected");
+        send(draft,
+             {sip::Transport::udp, {*Address::parse("127.0.0.1"), Port{5060}}, {address_of(place), Port{5060}}, {}, {}},
+             "", "unprotected");
     }
 
     void over_set(bool is_newest) {
@@ -209,8 +258,11 @@ private:
         if (owners.empty()) return;
         const auto& owner = is_newest ? owners.back() : owners[script_.next() % owners.size()];
         const auto& set = *owner.set;
-        Draft draft{.impi = owner.challenge ? owner.challenge->impi.value : owner.registration->key.impi.value, .client = set.security_client.to_string(), .verify = set.security_server,
-                    .instance = owner.challenge ? owner.challenge->contact.instance : owner.registration->key.instance, .flaws = script_.next()};
+        Draft draft{.impi = owner.challenge ? owner.challenge->impi.value : owner.registration->key.impi.value,
+                    .client = set.security_client.to_string(),
+                    .verify = set.security_server,
+                    .instance = owner.challenge ? owner.challenge->contact.instance : owner.registration->key.instance,
+                    .flaws = script_.next()};
         last_client_ = draft.client;
         const auto how = script_.next();
         if (how % 4 != 0) draft.flaws = 0;
@@ -230,15 +282,20 @@ private:
     /// Two users at once over one connection that is not bound yet: it may end up with one of them.
     void over_tls_twice() {
         const auto name = 4 + script_.below(2);
-        if (!connections_.contains(name)) connections_[name] = world_.tls_connection({address_of(name), Port{static_cast<std::uint16_t>(40000 + name)}});
+        if (!connections_.contains(name))
+            connections_[name] =
+                world_.tls_connection({address_of(name), Port{static_cast<std::uint16_t>(40000 + name)}});
         const auto flow = connections_[name];
         if (!world_.parts().transports.is_open(flow.connection)) return;
         tell("two users at once over one TLS connection");
         world_.core_answers.clear();
         for (const auto phone : {0U, 1U}) {
             allowed_.insert(impi_of(phone));
-            world_.core_answers.push_back(fmt::format("SIP/2.0 200 OK\nContact: <sip:{}:1358>;expires=3600", flow.remote.address.to_string()));
-            if (auto transaction = world_.start(text_of({.impi = impi_of(phone), .client = "", .verify = "", .instance = ""}, flow), flow)) transactions_.push_back(transaction);
+            world_.core_answers.push_back(
+                fmt::format("SIP/2.0 200 OK\nContact: <sip:{}:1358>;expires=3600", flow.remote.address.to_string()));
+            if (auto transaction = world_.start(
+                    text_of({.impi = impi_of(phone), .client = "", .verify = "", .instance = ""}, flow), flow))
+                transactions_.push_back(transaction);
         }
         world_.settle();
     }
@@ -255,7 +312,11 @@ private:
             return;
         }
         const auto owner = world_.parts().table.owner_of(flow);
-        Draft draft{.impi = impi_of(script_.below(3)), .client = script_.below(2) == 0 ? "" : offer(script_.next()), .verify = script_.below(2) == 0 ? "" : "tls", .instance = "", .flaws = script_.next()};
+        Draft draft{.impi = impi_of(script_.below(3)),
+                    .client = script_.below(2) == 0 ? "" : offer(script_.next()),
+                    .verify = script_.below(2) == 0 ? "" : "tls",
+                    .instance = "",
+                    .flaws = script_.next()};
         if (script_.below(3) != 0) draft.flaws &= kNoResponse;
         std::string may_change;
         if (owner.registration) {
@@ -268,18 +329,23 @@ private:
             }
             if (script_.below(8) == 0) draft.expires = "0";
         } else if ((draft.flaws & (kNoResponse | kNoAuthorization)) == 0) {
-            may_change = (draft.flaws & kOtherIdentity) == 0 ? draft.impi : draft.impi == impi_of(0) ? impi_of(1) : impi_of(0);
+            may_change = (draft.flaws & kOtherIdentity) == 0 ? draft.impi
+                         : draft.impi == impi_of(0)          ? impi_of(1)
+                                                             : impi_of(0);
         }
         send(draft, flow, may_change, owner.registration ? "bound TLS" : "unbound TLS");
     }
 
-    // -------------------------------------------------------------------------------------------------------------- invariants
+    // --------------------------------------------------------------------------------------------------------------
+    // invariants
 
     /// At the moment that an answer leaves.
     void answering(RecordedTransaction& transaction) {
         const auto& flow = transaction.flow();
         const auto own = world_.parts().accesses.is_protected(flow.local) && flow.transport == sip::Transport::udp;
-        if (own) require(world_.parts().accesses.is_protected(transaction.reply_flow().local), "what came over SAs is answered over SAs");
+        if (own)
+            require(world_.parts().accesses.is_protected(transaction.reply_flow().local),
+                    "what came over SAs is answered over SAs");
         require(transaction.responses.empty(), "one final answer");
     }
 
@@ -288,8 +354,11 @@ private:
         std::map<std::string, std::string> all;
         world_.parts().table.for_each([&](daemon::Registration& r) {
             std::ostringstream out;
-            out << r.token << ' ' << r.generation << ' ' << r.ended << ' ' << r.contact_uri << ' ' << r.expires.time_since_epoch().count();
-            for (const auto& set : r.sets) out << ' ' << set->number.value << to_string(set->state) << set->in_use << set->expires.time_since_epoch().count();
+            out << r.token << ' ' << r.generation << ' ' << r.ended << ' ' << r.contact_uri << ' '
+                << r.expires.time_since_epoch().count();
+            for (const auto& set : r.sets)
+                out << ' ' << set->number.value << to_string(set->state) << set->in_use
+                    << set->expires.time_since_epoch().count();
             if (r.tls) out << " tls " << r.tls->flow.connection.value;
             all[r.key.impi.value + '/' + r.key.instance + '/' + r.key.reg_id] = out.str();
         });
@@ -302,10 +371,13 @@ private:
         std::set<std::pair<Impi, Address>> challenged;
         for (const auto& owner : owners)
             if (owner.challenge)
-                require(challenged.insert({owner.challenge->impi, owner.set->parameters.ue}).second, "one temporary set per (IMPI, UE address)");
+                require(challenged.insert({owner.challenge->impi, owner.set->parameters.ue}).second,
+                        "one temporary set per (IMPI, UE address)");
         std::map<std::uint64_t, Impi> users;
         table.for_each([&](daemon::Registration& r) {
-            if (r.tls) require(users.emplace(r.tls->flow.connection.value, r.key.impi).first->second == r.key.impi, "one TLS connection, one private identity (C-49)");
+            if (r.tls)
+                require(users.emplace(r.tls->flow.connection.value, r.key.impi).first->second == r.key.impi,
+                        "one TLS connection, one private identity (C-49)");
         });
         require(owners.size() == table.set_count(), "every set has its number");
 
@@ -313,18 +385,23 @@ private:
             for (const auto& response : transaction->responses) {
                 auto lower = response;
                 for (auto& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-                require(lower.find(kCk) == std::string::npos && lower.find(kIk) == std::string::npos, "no key in an answer:\n" + response);
+                require(lower.find(kCk) == std::string::npos && lower.find(kIk) == std::string::npos,
+                        "no key in an answer:\n" + response);
             }
         transactions_.clear();
         for (const auto& seen : world_.core_saw) {
-            require(seen.find("Security-") == std::string::npos && seen.find("sec-agree") == std::string::npos, "no security header reaches the core:\n" + seen);
-            require(seen.find("integrity-protected") == seen.rfind("integrity-protected"), "the phone's indicator is gone:\n" + seen);
+            require(seen.find("Security-") == std::string::npos && seen.find("sec-agree") == std::string::npos,
+                    "no security header reaches the core:\n" + seen);
+            require(seen.find("integrity-protected") == seen.rfind("integrity-protected"),
+                    "the phone's indicator is gone:\n" + seen);
         }
         world_.core_saw.clear();
 
         for (unsigned phone = 0; phone < 3; ++phone)
             for (const auto& record : world_.parts().trace.of(Impi{impi_of(phone)}))
-                for (const auto& verdict : record.checks) require(verdict.passed || record.answer >= 400, "a failed check is never answered with 2xx: " + verdict.check);
+                for (const auto& verdict : record.checks)
+                    require(verdict.passed || record.answer >= 400,
+                            "a failed check is never answered with 2xx: " + verdict.check);
 
         if (world_.kernel.held() > 0) return;
         const auto after = snapshot();
@@ -332,7 +409,10 @@ private:
             for (const auto& [key, was] : before_) {
                 const auto at = after.find(key);
                 const auto impi = key.substr(0, key.find('/'));
-                if (!allowed_.contains(impi)) require(at != after.end() && at->second == was, "a live registration changed by a REGISTER from elsewhere: " + key + "\n  before " + was + "\n  after " + (at == after.end() ? "gone" : at->second));
+                if (!allowed_.contains(impi))
+                    require(at != after.end() && at->second == was,
+                            "a live registration changed by a REGISTER from elsewhere: " + key + "\n  before " + was +
+                                "\n  after " + (at == after.end() ? "gone" : at->second));
             }
         before_ = after;
         allowed_.clear();
@@ -346,14 +426,19 @@ private:
         for (const auto& owner : owners)
             for (const auto& sa : xfrm::four_sas(owner.set->parameters)) {
                 require(owned.insert(sa.id).second, "an SA has one owner");
-                require(world_.kernel.sas().contains(sa.id), fmt::format("a set in the table has its SAs in the kernel: set {}", owner.set->number.value));
+                require(world_.kernel.sas().contains(sa.id),
+                        fmt::format("a set in the table has its SAs in the kernel: set {}", owner.set->number.value));
             }
         // What the kernel refused to delete keeps its SPIs and is tried again.
         const auto leftovers = world_.parts().sets.leftovers();
-        require(world_.parts().spis.in_use() == 2 * (owners.size() + leftovers), fmt::format("{} SPIs in use for {} sets and {} leftovers", world_.parts().spis.in_use(), owners.size(), leftovers));
-        require(world_.kernel.sas().size() <= owned.size() + 4 * leftovers, "no SA in the kernel without an owner but the leftovers");
+        require(world_.parts().spis.in_use() == 2 * (owners.size() + leftovers),
+                fmt::format("{} SPIs in use for {} sets and {} leftovers", world_.parts().spis.in_use(), owners.size(),
+                            leftovers));
+        require(world_.kernel.sas().size() <= owned.size() + 4 * leftovers,
+                "no SA in the kernel without an owner but the leftovers");
         if (leftovers == 0)
-            require(world_.kernel.sas().size() == owned.size(), fmt::format("{} SAs in the kernel, {} with an owner", world_.kernel.sas().size(), owned.size()));
+            require(world_.kernel.sas().size() == owned.size(),
+                    fmt::format("{} SAs in the kernel, {} with an owner", world_.kernel.sas().size(), owned.size()));
     }
 
     Script& script_;
@@ -370,7 +455,8 @@ private:
 daemon::Config config_of(unsigned word) {
     auto config = RegisterWorld::usual_config();
     auto& interface = config.sip_interfaces.front();
-    constexpr daemon::SecAgreePref kPrefs[] = {daemon::SecAgreePref::ipsec3gpp, daemon::SecAgreePref::ipsec3gpp_tls, daemon::SecAgreePref::tls_ipsec3gpp, daemon::SecAgreePref::tls};
+    constexpr daemon::SecAgreePref kPrefs[] = {daemon::SecAgreePref::ipsec3gpp, daemon::SecAgreePref::ipsec3gpp_tls,
+                                               daemon::SecAgreePref::tls_ipsec3gpp, daemon::SecAgreePref::tls};
     interface.sec_agree_pref = kPrefs[word % 4];
     if ((word & 4) != 0) interface.security_server = daemon::SecurityServerMode::list;
     interface.strict_refresh = (word & 8) != 0;

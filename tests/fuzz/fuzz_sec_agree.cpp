@@ -13,6 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
     const auto left = SecurityList::parse(first);
     const auto right = SecurityList::parse(second);
     if (left && right)
-        invariants::require(difference(*left, *right).has_value() == difference(*right, *left).has_value(), "comparison is symmetric");
+        invariants::require(difference(*left, *right).has_value() == difference(*right, *left).has_value(),
+                            "comparison is symmetric");
     return 0;
 }

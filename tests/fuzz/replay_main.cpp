@@ -1,4 +1,5 @@
-// Runs a fuzz target over the files of a corpus directory and over deterministic mutations of them, without a fuzzing engine:
+// Runs a fuzz target over the files of a corpus directory and over deterministic mutations of them, without a fuzzing
+// engine:
 //   replay CORPUS_DIRECTORY [MUTATIONS_PER_FILE]
 // Ends with 0 when no invariant broke, 2 when there was nothing to run.
 #include <algorithm>
@@ -22,7 +23,8 @@ void run(const std::string& input) {
     LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
 }
 
-/// One to four small changes: an octet, a cut, a doubled stretch, a piece of another file, an octet that parsers care about.
+/// One to four small changes: an octet, a cut, a doubled stretch, a piece of another file, an octet that parsers care
+/// about.
 std::string mutate(std::string text, const std::vector<std::string>& corpus, std::mt19937& random) {
     const auto below = [&random](std::size_t n) { return n == 0 ? 0 : static_cast<std::size_t>(random() % n); };
     constexpr std::string_view kSpecial("\0\r\n\t \",;:=<>\\/@?[]0-", 21);
@@ -30,11 +32,21 @@ std::string mutate(std::string text, const std::vector<std::string>& corpus, std
         const std::size_t at = below(text.size() + 1);
         const std::size_t length = std::min(below(40), text.size() - at);
         switch (random() % 6) {
-            case 0: if (at < text.size()) text[at] = static_cast<char>(random()); break;
-            case 1: text.erase(at, length); break;
-            case 2: text.insert(at, text.substr(at, length)); break;
-            case 3: text.insert(at, 1, kSpecial[below(kSpecial.size())]); break;
-            case 4: if (at < text.size()) text[at] = kSpecial[below(kSpecial.size())]; break;
+            case 0:
+                if (at < text.size()) text[at] = static_cast<char>(random());
+                break;
+            case 1:
+                text.erase(at, length);
+                break;
+            case 2:
+                text.insert(at, text.substr(at, length));
+                break;
+            case 3:
+                text.insert(at, 1, kSpecial[below(kSpecial.size())]);
+                break;
+            case 4:
+                if (at < text.size()) text[at] = kSpecial[below(kSpecial.size())];
+                break;
             default: {
                 const std::string& other = corpus[below(corpus.size())];
                 const std::size_t from = below(other.size() + 1);

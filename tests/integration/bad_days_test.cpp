@@ -1,6 +1,7 @@
-// Bad days on the real kernel: phones that vanish in the middle of a call, links that lose everything for a while, SAs that somebody deletes, a
-// storm of copies from either side, a call that nobody answers. The right final responses, no transaction that stays, and a gateway that goes
-// on. (What takes Timer B of the access side, 128 s, is in tests/unit/daemon/proxy/bad_days.cpp with short timers.)
+// Bad days on the real kernel: phones that vanish in the middle of a call, links that lose everything for a while, SAs
+// that somebody deletes, a storm of copies from either side, a call that nobody answers. The right final responses, no
+// transaction that stays, and a gateway that goes on. (What takes Timer B of the access side, 128 s, is in
+// tests/unit/daemon/proxy/bad_days.cpp with short timers.)
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -23,7 +24,9 @@ auto named(const std::string& name) {
     return [name](const Event& event) { return event.value("event", "") == name; };
 }
 
-Event await(Phone& phone, const std::string& name, std::size_t from = 0) { return phone.await_event(named(name), name, from); }
+Event await(Phone& phone, const std::string& name, std::size_t from = 0) {
+    return phone.await_event(named(name), name, from);
+}
 
 void await_count(Phone& phone, const std::string& name, std::size_t count) {
     INFO("waiting for " << count << " " << name << ":\n" << phone.program().tail());
@@ -41,20 +44,29 @@ void check_goes_on(Lab& lab, std::size_t user) {
     a.await_message(word);
 }
 
-/// A link that loses every IPv4 packet in both directions, and no end notices: frames go to a station that is not there.
+/// A link that loses every IPv4 packet in both directions, and no end notices: frames go to a station that is not
+/// there.
 class Cut {
 public:
-    Cut(const Namespace& a, const char* a_link, const char* a_address, const Namespace& b, const char* b_link, const char* b_address)
+    Cut(const Namespace& a, const char* a_link, const char* a_address, const Namespace& b, const char* b_link,
+        const char* b_address)
         : ends_{{&a, fmt::format("{} dev {}", b_address, a_link)}, {&b, fmt::format("{} dev {}", a_address, b_link)}} {
-        for (const auto& [network, neighbour] : ends_) network->run("ip neigh replace " + neighbour + " lladdr 02:00:00:00:00:99 nud permanent");
+        for (const auto& [network, neighbour] : ends_)
+            network->run("ip neigh replace " + neighbour + " lladdr 02:00:00:00:00:99 nud permanent");
     }
     Cut(const Cut&) = delete;
     Cut& operator=(const Cut&) = delete;
     ~Cut() {
         for (const auto& [network, neighbour] : ends_) network->run("ip neigh del " + neighbour);
     }
-    static auto access(Lab& lab) { return std::make_unique<Cut>(lab.network.ue, Network::kUeLink, Network::kUe4, lab.network.gw, Network::kAccessLink, Network::kAccess4); }
-    static auto core(Lab& lab) { return std::make_unique<Cut>(lab.network.gw, "core", Network::kGwCore4, lab.network.core, "core0", Network::kCore4); }
+    static auto access(Lab& lab) {
+        return std::make_unique<Cut>(lab.network.ue, Network::kUeLink, Network::kUe4, lab.network.gw,
+                                     Network::kAccessLink, Network::kAccess4);
+    }
+    static auto core(Lab& lab) {
+        return std::make_unique<Cut>(lab.network.gw, "core", Network::kGwCore4, lab.network.core, "core0",
+                                     Network::kCore4);
+    }
 
 private:
     std::vector<std::pair<const Namespace*, std::string>> ends_;
@@ -68,7 +80,8 @@ LabOptions tcp_core() {
     return options;
 }
 
-/// Waits until no client transaction is left, and server transactions are as few as before (REGISTERs over UDP stay for Timer J, 128 s).
+/// Waits until no client transaction is left, and server transactions are as few as before (REGISTERs over UDP stay for
+/// Timer J, 128 s).
 bool transactions_end(const Lab& lab, int before) {
     return eventually([&] {
         const auto transactions = gateway_status(lab).at("transactions");
@@ -79,13 +92,15 @@ bool transactions_end(const Lab& lab, int before) {
 /// Takes the inbound SAs of a phone out of its own kernel: it hears nothing any more, and does not know.
 void deafen(Lab& lab, Phone& phone) {
     for (const char* spi : {"spi_uc", "spi_us"})
-        lab.network.ue.run(fmt::format("ip xfrm state delete src {} dst {} proto esp spi {}", Network::kAccess4, Network::kUe4, phone.first().at(spi).get<std::uint32_t>()));
+        lab.network.ue.run(fmt::format("ip xfrm state delete src {} dst {} proto esp spi {}", Network::kAccess4,
+                                       Network::kUe4, phone.first().at(spi).get<std::uint32_t>()));
 }
 
 }  // namespace
 
 TEST_SUITE("bad-days") {
-    TEST_CASE("phones freeze, hear nothing or are silent in an INVITE and before a BYE, over SAs: the callers get 487 and 504, and the gateway goes on") {
+    TEST_CASE(
+        "phones freeze, hear nothing or are silent in an INVITE and before a BYE, over SAs: the callers get 487 and 504, and the gateway goes on") {
         Lab lab(plain_lab());
         Phone a(lab, {.user = 0, .arguments = {"--timeout", "60"}});
         Phone frozen(lab, {.user = 1, .arguments = {"--answer-after", "600"}});
@@ -102,7 +117,8 @@ TEST_SUITE("bad-days") {
         a.program().write_line("call " + frozen.impu() + " 600");
         await(a, "call_ringing");
 
-        ::kill(frozen.program().pid(), SIGSTOP);  // not killed: a large INVITE goes over TCP, whose end the kernel would tell at once (480)
+        ::kill(frozen.program().pid(),
+               SIGSTOP);  // not killed: a large INVITE goes over TCP, whose end the kernel would tell at once (480)
         deafen(lab, deaf);
         c.program().write_line("hangup");
         a.program().write_line("cancel");
@@ -129,9 +145,10 @@ TEST_SUITE("bad-days") {
         check_goes_on(lab, 2);
     }
 
-    TEST_CASE("phones on TLS that vanish before they answer many calls: 480 to each at once, and a small table of transactions does not fill up") {
-        // 8 calls a round: their transactions towards the core stay until Timer D, 48 in all; if those towards the phones stayed as well, the table
-        // would be full before the last round, and the answer 503.
+    TEST_CASE(
+        "phones on TLS that vanish before they answer many calls: 480 to each at once, and a small table of transactions does not fill up") {
+        // 8 calls a round: their transactions towards the core stay until Timer D, 48 in all; if those towards the
+        // phones stayed as well, the table would be full before the last round, and the answer 503.
         TlsLab tls({.more_sections = "[limits]\ntransactions = 80\nemergency-reserve = 0\n"});
         Lab& lab = *tls.lab;
         constexpr std::size_t kCalls = 8, kRounds = 6;
@@ -153,7 +170,8 @@ TEST_SUITE("bad-days") {
         CHECK(tls.in_kernel(1));
     }
 
-    TEST_CASE("RFC 3261 §16.9: a phone on TLS and one on TCP with SAs that go away after their 180: 480 for the caller at once") {
+    TEST_CASE(
+        "RFC 3261 §16.9: a phone on TLS and one on TCP with SAs that go away after their 180: 480 for the caller at once") {
         TlsLab tls;
         Lab& lab = *tls.lab;
         Phone caller(lab, {.user = 0});
@@ -171,7 +189,8 @@ TEST_SUITE("bad-days") {
         check_goes_on(lab, 3);
     }
 
-    TEST_CASE("RFC 3261 §16.8, Timer C: a phone that rings for ever: CANCEL for it, 408 for the caller, and no transaction is left") {
+    TEST_CASE(
+        "RFC 3261 §16.8, Timer C: a phone that rings for ever: CANCEL for it, 408 for the caller, and no transaction is left") {
         auto options = tcp_core();
         options.more_sections = "[timers]\nringing = 2\n";
         Lab lab(options);
@@ -194,7 +213,8 @@ TEST_SUITE("bad-days") {
         const int before = gateway_status(lab).at("transactions").at("server");
         caller.program().write_line("call " + callee.impu() + " 600");
         await(caller, "call_ringing");
-        lab.network.gw.run(fmt::format("ip xfrm state delete src {} dst {} proto esp spi {}", Network::kUe4, Network::kAccess4, callee.first().at("spi_ps").get<std::uint32_t>()));
+        lab.network.gw.run(fmt::format("ip xfrm state delete src {} dst {} proto esp spi {}", Network::kUe4,
+                                       Network::kAccess4, callee.first().at("spi_ps").get<std::uint32_t>()));
         CHECK(await(caller, "call_failed").value("status", 0) == 480);
         CHECK(transactions_end(lab, before));
         check_goes_on(lab, 2);
@@ -208,7 +228,8 @@ TEST_SUITE("bad-days") {
         const int before = gateway_status(lab).at("transactions").at("server");
         caller.program().write_line("call " + callee.impu() + " 600");
         await(caller, "call_ringing");
-        lab.network.gw.run(fmt::format("ip xfrm state delete src {} dst {} proto esp spi {}", Network::kUe4, Network::kAccess4, caller.first().at("spi_ps").get<std::uint32_t>()));
+        lab.network.gw.run(fmt::format("ip xfrm state delete src {} dst {} proto esp spi {}", Network::kUe4,
+                                       Network::kAccess4, caller.first().at("spi_ps").get<std::uint32_t>()));
         CHECK(await(callee, "call_ended").value("by", "") == "cancel");
         await(callee, "failure_acknowledged");
         CHECK(transactions_end(lab, before + 1));  // its INVITE waits for 64*T1 (128 s): nobody can be told
@@ -236,7 +257,8 @@ TEST_SUITE("bad-days") {
         CHECK(await(callee, "call_ended").value("by", "") == "remote");
     }
 
-    TEST_CASE("the core link loses everything in the middle of transactions: 504 and 487 after 64*T1, and all goes on when it is back") {
+    TEST_CASE(
+        "the core link loses everything in the middle of transactions: 504 and 487 after 64*T1, and all goes on when it is back") {
         auto options = plain_lab();
         options.core_lines = "ping-interval = 0\n";
         Lab lab(options);
@@ -264,11 +286,13 @@ TEST_SUITE("bad-days") {
         const auto at = registers.back().find("\r\nPath: ");
         REQUIRE(at != std::string::npos);
         const auto path = registers.back().substr(at + 8, registers.back().find("\r\n", at + 2) - at - 8);
-        RawPeer core(lab.network.core, RawPeer::Kind::udp, std::string(Network::kCore4) + ":5070", std::string(Network::kGwCore4) + ":5060");
+        RawPeer core(lab.network.core, RawPeer::Kind::udp, std::string(Network::kCore4) + ":5070",
+                     std::string(Network::kGwCore4) + ":5060");
         const auto word = unique_word("copies-");
-        const auto request = fmt::format("MESSAGE {0} SIP/2.0\r\nVia: SIP/2.0/UDP {1}:5070;branch=z9hG4bKcopies\r\nMax-Forwards: 70\r\nRoute: {2}\r\nFrom: <sip:as@{3}>;tag=1\r\n"
-                                         "To: <{0}>\r\nCall-ID: {4}\r\nCSeq: 1 MESSAGE\r\nContent-Type: text/plain\r\nContent-Length: {5}\r\n\r\n{4}",
-                                         phone.impu(), Network::kCore4, path, kHomeDomain, word, word.size());
+        const auto request = fmt::format(
+            "MESSAGE {0} SIP/2.0\r\nVia: SIP/2.0/UDP {1}:5070;branch=z9hG4bKcopies\r\nMax-Forwards: 70\r\nRoute: {2}\r\nFrom: <sip:as@{3}>;tag=1\r\n"
+            "To: <{0}>\r\nCall-ID: {4}\r\nCSeq: 1 MESSAGE\r\nContent-Type: text/plain\r\nContent-Length: {5}\r\n\r\n{4}",
+            phone.impu(), Network::kCore4, path, kHomeDomain, word, word.size());
         for (int i = 0; i < 300; ++i) core.send(request);
         CHECK(core.receive_until("SIP/2.0 200 OK").find(word) != std::string::npos);
         phone.await_message(word);
@@ -276,7 +300,8 @@ TEST_SUITE("bad-days") {
         CHECK(phone.events("message_received").size() == 1);
     }
 
-    TEST_CASE("a storm of copies of each request through an SA: the core gets each once, and the phone one answer to each") {
+    TEST_CASE(
+        "a storm of copies of each request through an SA: the core gets each once, and the phone one answer to each") {
         Lab lab(plain_lab());
         Phone storm(lab, {.user = 0, .arguments = {"--copies", "300"}});
         Phone quiet(lab, {.user = 1});
@@ -288,7 +313,8 @@ TEST_SUITE("bad-days") {
         CHECK(storm.call(quiet.impu()).value("event", "") == "call_ended");
         check_goes_on(lab, 2);
         const auto messages = lab.core_received(mark, "MESSAGE");
-        CHECK(std::ranges::count_if(messages, [&](const std::string& raw) { return raw.find(word) != std::string::npos; }) == 1);
+        CHECK(std::ranges::count_if(messages,
+                                    [&](const std::string& raw) { return raw.find(word) != std::string::npos; }) == 1);
         CHECK(quiet.events("message_received").size() == 1);
         CHECK(quiet.events("call_incoming").size() == 1);
         CHECK(storm.events("message_sent").size() == 1);

@@ -1,5 +1,5 @@
-// What strangers and broken phones send: each gets the answer of its clause, leaves nothing behind, and nothing reaches the core that
-// should not. Ref: RFC 3329 §2.3.1, TS 24.229 §5.2.2, TS 33.226 §4.2.2.3 (bidding down).
+// What strangers and broken phones send: each gets the answer of its clause, leaves nothing behind, and nothing reaches
+// the core that should not. Ref: RFC 3329 §2.3.1, TS 24.229 §5.2.2, TS 33.226 §4.2.2.3 (bidding down).
 #include <algorithm>
 #include <memory>
 
@@ -36,7 +36,8 @@ Answer answer_to(const RawRegister& request) {
 
 std::string send_text(const std::string& text, const Access& access, int port = 5070) {
     auto& lab = shared_lab();
-    RawPeer peer(lab.network.ue, access.is_tcp ? RawPeer::Kind::tcp : RawPeer::Kind::udp, access.ue_port(port), access.gateway_port(5060));
+    RawPeer peer(lab.network.ue, access.is_tcp ? RawPeer::Kind::tcp : RawPeer::Kind::udp, access.ue_port(port),
+                 access.gateway_port(5060));
     if (access.is_tcp) REQUIRE(peer.connects(kPatience));
     peer.send(text);
     return peer.receive_until("\r\n\r\n");
@@ -70,12 +71,13 @@ TEST_SUITE("bad-input") {
     TEST_CASE("an unknown mechanism alone gets 494") { check_unusable("carrier-pigeon; q=0.9"); }
 
     TEST_CASE("ports or SPIs that cannot be, an offer that lacks one, and noise get an error and nothing else") {
-        for (const auto* text : {"ipsec-3gpp; alg=hmac-sha-1-96; spi-c=0; spi-s=2222; port-c=5062; port-s=5063",
-                                 "ipsec-3gpp; alg=hmac-sha-1-96; spi-c=4444444444; spi-s=2222; port-c=5062; port-s=5063",
-                                 "ipsec-3gpp; alg=hmac-sha-1-96; spi-c=1111; spi-s=2222; port-c=99999; port-s=5063",
-                                 "ipsec-3gpp; alg=hmac-sha-1-96; spi-c=1111; spi-s=2222; port-c=0; port-s=5063",
-                                 "ipsec-3gpp; alg=hmac-sha-1-96; spi-s=2222; port-c=5062; port-s=5063",
-                                 "ipsec-3gpp; alg=hmac-sha-1-96", ";;;", "ipsec-3gpp; alg=\""}) {
+        for (const auto* text :
+             {"ipsec-3gpp; alg=hmac-sha-1-96; spi-c=0; spi-s=2222; port-c=5062; port-s=5063",
+              "ipsec-3gpp; alg=hmac-sha-1-96; spi-c=4444444444; spi-s=2222; port-c=5062; port-s=5063",
+              "ipsec-3gpp; alg=hmac-sha-1-96; spi-c=1111; spi-s=2222; port-c=99999; port-s=5063",
+              "ipsec-3gpp; alg=hmac-sha-1-96; spi-c=1111; spi-s=2222; port-c=0; port-s=5063",
+              "ipsec-3gpp; alg=hmac-sha-1-96; spi-s=2222; port-c=5062; port-s=5063", "ipsec-3gpp; alg=hmac-sha-1-96",
+              ";;;", "ipsec-3gpp; alg=\""}) {
             RawRegister request;
             request.security_client = text;
             const auto answer = answer_to(request);
@@ -136,8 +138,9 @@ TEST_SUITE("bad-input") {
         RawPeer peer(lab.network.ue, RawPeer::Kind::udp, "10.1.0.2:5071", "10.1.0.1:5060");
         std::string every_octet;
         for (int c = 0; c < 256; ++c) every_octet.push_back(static_cast<char>(c));
-        for (const auto& noise : {std::string("\r\n\r\n"), std::string("\0", 1), every_octet, std::string(9000, 'A'), std::string("SIP/2.0 200 OK\r\n\r\n"),
-                                  std::string("REGISTER\r\n"), std::string("INVITE sip:x SIP/2.0\r\n\r\n")})
+        for (const auto& noise : {std::string("\r\n\r\n"), std::string("\0", 1), every_octet, std::string(9000, 'A'),
+                                  std::string("SIP/2.0 200 OK\r\n\r\n"), std::string("REGISTER\r\n"),
+                                  std::string("INVITE sip:x SIP/2.0\r\n\r\n")})
             peer.send(noise);
         RawPeer stream(lab.network.ue, RawPeer::Kind::tcp, "[fd01::2]:5071", "[fd01::1]:5060");
         REQUIRE(stream.connects(kPatience));

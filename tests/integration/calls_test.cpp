@@ -1,5 +1,5 @@
-// Calls between two phones, each behind its own SAs, through the gateway and the core: what RFC 3261 (and 3262, 3264, 3311) demands of
-// them on the core's side and at the phones, and that nothing of it crosses the access link in clear.
+// Calls between two phones, each behind its own SAs, through the gateway and the core: what RFC 3261 (and 3262, 3264,
+// 3311) demands of them on the core's side and at the phones, and that nothing of it crosses the access link in clear.
 #include <algorithm>
 #include <memory>
 #include <set>
@@ -26,7 +26,8 @@ struct End {
 
 std::vector<std::string> lines_of(const std::string& raw, const std::string& name) {
     std::vector<std::string> found;
-    for (std::size_t at = raw.find("\r\n" + name + ": "); at != std::string::npos; at = raw.find("\r\n" + name + ": ", at + 1)) {
+    for (std::size_t at = raw.find("\r\n" + name + ": "); at != std::string::npos;
+         at = raw.find("\r\n" + name + ": ", at + 1)) {
         const std::size_t begin = at + name.size() + 4;
         found.push_back(raw.substr(begin, raw.find("\r\n", begin) - begin));
     }
@@ -35,12 +36,18 @@ std::vector<std::string> lines_of(const std::string& raw, const std::string& nam
 
 /// Two registered phones, the caller and the callee, and a capture of the access link.
 struct Scene {
-    Scene(const Access& from, const Access& to, std::vector<std::string> caller_arguments = {}, std::vector<std::string> callee_arguments = {})
+    Scene(const Access& from, const Access& to, std::vector<std::string> caller_arguments = {},
+          std::vector<std::string> callee_arguments = {})
         : Scene(End{from, {}}, End{to, {}}, std::move(caller_arguments), std::move(callee_arguments)) {}
-    Scene(const End& from, const End& to, std::vector<std::string> caller_arguments = {}, std::vector<std::string> callee_arguments = {})
-        : tls(from.tls.empty() && to.tls.empty() ? nullptr : std::make_unique<TlsLab>()), own(tls ? nullptr : std::make_unique<Lab>(plain_lab())),
-          lab(tls ? *tls->lab : *own), link(lab.network.ue, Network::kUeLink), caller(lab, phone_options(0, from, std::move(caller_arguments))),
-          callee(lab, phone_options(1, to, std::move(callee_arguments))), sas(4u * (from.tls.empty() + to.tls.empty())) {
+    Scene(const End& from, const End& to, std::vector<std::string> caller_arguments = {},
+          std::vector<std::string> callee_arguments = {})
+        : tls(from.tls.empty() && to.tls.empty() ? nullptr : std::make_unique<TlsLab>()),
+          own(tls ? nullptr : std::make_unique<Lab>(plain_lab())),
+          lab(tls ? *tls->lab : *own),
+          link(lab.network.ue, Network::kUeLink),
+          caller(lab, phone_options(0, from, std::move(caller_arguments))),
+          callee(lab, phone_options(1, to, std::move(callee_arguments))),
+          sas(4u * (from.tls.empty() + to.tls.empty())) {
         caller.demand_registered();
         callee.demand_registered();
         start = lab.core_mark();
@@ -60,8 +67,12 @@ struct Scene {
 
     /// Starts a call that stands until someone hangs up.
     void dial() { caller.program().write_line("call " + callee.impu() + " 600"); }
-    Event await(Phone& phone, const std::string& event, std::size_t from = 0) { return phone.await_event(named(event), event, from); }
-    Event tell(Phone& phone, const std::string& command, const std::string& event) { return phone.command(command, named(event)); }
+    Event await(Phone& phone, const std::string& event, std::size_t from = 0) {
+        return phone.await_event(named(event), event, from);
+    }
+    Event tell(Phone& phone, const std::string& command, const std::string& event) {
+        return phone.command(command, named(event));
+    }
     /// Both ends know that the call stands.
     void establish() {
         dial();
@@ -82,13 +93,15 @@ struct Scene {
 
     /// Nothing of a call was readable on the access link, nobody was answered in clear, and the SAs are what they were.
     void check_protected() {
-        for (const char* word : {"INVITE sip:", "ACK sip:", "BYE sip:", "PRACK sip:", "UPDATE sip:", "CANCEL sip:", "m=audio", "SIP/2.0 180", "SIP/2.0 183"}) {
+        for (const char* word : {"INVITE sip:", "ACK sip:", "BYE sip:", "PRACK sip:", "UPDATE sip:", "CANCEL sip:",
+                                 "m=audio", "SIP/2.0 180", "SIP/2.0 183"}) {
             INFO(word);
             CHECK(link.find(word).empty());
         }
         CHECK(count_sas(lab.network.gw) == sas);
         if (tls) CHECK(tls->in_kernel(1));
-        for (Phone* phone : {&caller, &callee}) CHECK_FALSE(phone->program().has_text("\"event\":\"dropped\""));  // B-15: nothing on a wrong port
+        for (Phone* phone : {&caller, &callee})
+            CHECK_FALSE(phone->program().has_text("\"event\":\"dropped\""));  // B-15: nothing on a wrong port
     }
 
     /// What the core must see of every request that goes on inside or outside a dialog.
@@ -104,7 +117,9 @@ struct Scene {
                 const auto to = lines_of(raw, "To");
                 REQUIRE(to.size() == 1);
                 const bool initial = to.front().find(";tag=") == std::string::npos;
-                if (!initial) CHECK(lines_of(raw, "P-Asserted-Identity").empty());  // its dialog is known: nobody is asserted, and no Service-Route given
+                if (!initial)
+                    CHECK(lines_of(raw, "P-Asserted-Identity")
+                              .empty());  // its dialog is known: nobody is asserted, and no Service-Route given
                 if (std::string_view(method) != "INVITE" || !initial) continue;
                 CHECK(lines_of(raw, "P-Asserted-Identity").size() == 1);
                 const auto record_route = lines_of(raw, "Record-Route");
@@ -133,7 +148,8 @@ void check_call(const Access& from, const Access& to) {
     scene.check_protected();
 }
 
-/// Everything that a VoLTE call does: reliable ringing, UPDATE before and in the call, hold and resume, from both sides.
+/// Everything that a VoLTE call does: reliable ringing, UPDATE before and in the call, hold and resume, from both
+/// sides.
 void check_whole_call(const End& from, const End& to) {
     Scene scene(from, to, {"--100rel", "--early-update"}, {"--100rel", "--answer-after", "1"});
     INFO(scene.lab.gateway_log());
@@ -180,7 +196,9 @@ void check_long_call(const Access& from, const Access& to) {
     Phone callee(lab, {.user = 1, .is_v6 = to.is_v6, .is_tcp = to.is_tcp});
     caller.demand_registered();
     callee.demand_registered();
-    const auto call = caller.command("call " + callee.impu() + " 600", [](const nlohmann::json& e) { return is_call_event(e, "call_established") || is_call_event(e, "call_failed"); });
+    const auto call = caller.command("call " + callee.impu() + " 600", [](const nlohmann::json& e) {
+        return is_call_event(e, "call_established") || is_call_event(e, "call_failed");
+    });
     INFO(call.dump());
     REQUIRE(call.value("event", "") == "call_established");
     callee.await_event([](const nlohmann::json& e) { return is_call_event(e, "call_established"); }, "the ACK");
@@ -196,15 +214,18 @@ void check_long_call(const Access& from, const Access& to) {
     }
     // The end of it in either direction: the BYE finds the other end over sets that did not exist when the call began.
     Phone& hanging_up = from.is_tcp ? callee : caller;
-    const auto ended = hanging_up.command("hangup", [](const nlohmann::json& e) { return is_call_event(e, "call_ended"); });
+    const auto ended =
+        hanging_up.command("hangup", [](const nlohmann::json& e) { return is_call_event(e, "call_ended"); });
     INFO(ended.dump());
     CHECK(ended.value("ok", false));
     Phone& other = from.is_tcp ? caller : callee;
-    const auto heard = other.await_event([](const nlohmann::json& e) { return is_call_event(e, "call_ended"); }, "the BYE");
+    const auto heard =
+        other.await_event([](const nlohmann::json& e) { return is_call_event(e, "call_ended"); }, "the BYE");
     CHECK(heard.value("by", "") == "remote");
     CHECK(link.find("BYE sip:").empty());
     CHECK(link.find("INVITE sip:").empty());
-    for (const auto& raw : lab.core_received(0, "BYE")) CHECK(lines_of(raw, "P-Asserted-Identity").empty());  // the dialog is still known
+    for (const auto& raw : lab.core_received(0, "BYE"))
+        CHECK(lines_of(raw, "P-Asserted-Identity").empty());  // the dialog is still known
 }
 
 /// A MESSAGE that pretends to be inside a dialog, with a Route of its own: asserted and routed like any other.
@@ -241,25 +262,53 @@ void check_emergency_only(const Access& access, const std::string& tls) {
 }  // namespace
 
 TEST_SUITE("calls") {
-    TEST_CASE("a call over UDP lives through two re-authentications of both phones") { check_long_call({false, false}, {true, false}); }
-    TEST_CASE("a call over TCP lives through two re-authentications of both phones") { check_long_call({true, true}, {false, true}); }
+    TEST_CASE("a call over UDP lives through two re-authentications of both phones") {
+        check_long_call({false, false}, {true, false});
+    }
+    TEST_CASE("a call over TCP lives through two re-authentications of both phones") {
+        check_long_call({true, true}, {false, true});
+    }
     TEST_CASE("two phones over IPv4 and UDP call each other") { check_call({false, false}, {false, false}); }
     TEST_CASE("a phone over IPv4 and TCP calls one over IPv6 and UDP") { check_call({false, true}, {true, false}); }
     TEST_CASE("a phone over IPv6 and UDP calls one over IPv6 and TCP") { check_call({true, false}, {true, true}); }
 
-    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, IPv4 and UDP") { check_whole_call({{false, false}, {}}, {{false, false}, {}}); }
-    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, TCP and IPv4 to UDP and IPv6") { check_whole_call({{false, true}, {}}, {{true, false}, {}}); }
-    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, UDP and IPv6 to TCP and IPv4") { check_whole_call({{true, false}, {}}, {{false, true}, {}}); }
+    TEST_CASE("RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, IPv4 and UDP") {
+        check_whole_call({{false, false}, {}}, {{false, false}, {}});
+    }
+    TEST_CASE(
+        "RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, TCP and IPv4 to UDP and IPv6") {
+        check_whole_call({{false, true}, {}}, {{true, false}, {}});
+    }
+    TEST_CASE(
+        "RFC 3262, 3311, 3264: 100rel, UPDATE, re-INVITE and hold from both sides, UDP and IPv6 to TCP and IPv4") {
+        check_whole_call({{true, false}, {}}, {{false, true}, {}});
+    }
 
-    TEST_CASE("RFC 3262, 3311, 3264: the same from a phone with SAs over UDP to one on TLS") { check_whole_call({{false, false}, {}}, {{false, false}, "tls-prior"}); }
-    TEST_CASE("RFC 3262, 3311, 3264: the same from a phone on TLS over IPv6 to one with SAs over TCP") { check_whole_call({{true, false}, "tls"}, {{false, true}, {}}); }
+    TEST_CASE("RFC 3262, 3311, 3264: the same from a phone with SAs over UDP to one on TLS") {
+        check_whole_call({{false, false}, {}}, {{false, false}, "tls-prior"});
+    }
+    TEST_CASE("RFC 3262, 3311, 3264: the same from a phone on TLS over IPv6 to one with SAs over TCP") {
+        check_whole_call({{true, false}, "tls"}, {{false, true}, {}});
+    }
 
-    TEST_CASE("a made-up To tag frees no phone of Service-Route and asserted identity: SAs over UDP and IPv4") { check_made_up_tag({{false, false}, {}}, {{true, false}, {}}); }
-    TEST_CASE("a made-up To tag frees no phone of Service-Route and asserted identity: SAs over TCP and IPv6") { check_made_up_tag({{true, true}, {}}, {{false, false}, {}}); }
-    TEST_CASE("a made-up To tag frees no phone of Service-Route and asserted identity: TLS") { check_made_up_tag({{false, false}, "tls"}, {{false, false}, {}}); }
-    TEST_CASE("C-82: an emergency registration with a made-up To tag: UDP and IPv6") { check_emergency_only({true, false}, {}); }
-    TEST_CASE("C-82: an emergency registration with a made-up To tag: TCP and IPv4") { check_emergency_only({false, true}, {}); }
-    TEST_CASE("C-82: an emergency registration with a made-up To tag: TLS and IPv6") { check_emergency_only({true, false}, "tls-prior"); }
+    TEST_CASE("a made-up To tag frees no phone of Service-Route and asserted identity: SAs over UDP and IPv4") {
+        check_made_up_tag({{false, false}, {}}, {{true, false}, {}});
+    }
+    TEST_CASE("a made-up To tag frees no phone of Service-Route and asserted identity: SAs over TCP and IPv6") {
+        check_made_up_tag({{true, true}, {}}, {{false, false}, {}});
+    }
+    TEST_CASE("a made-up To tag frees no phone of Service-Route and asserted identity: TLS") {
+        check_made_up_tag({{false, false}, "tls"}, {{false, false}, {}});
+    }
+    TEST_CASE("C-82: an emergency registration with a made-up To tag: UDP and IPv6") {
+        check_emergency_only({true, false}, {});
+    }
+    TEST_CASE("C-82: an emergency registration with a made-up To tag: TCP and IPv4") {
+        check_emergency_only({false, true}, {});
+    }
+    TEST_CASE("C-82: an emergency registration with a made-up To tag: TLS and IPv6") {
+        check_emergency_only({true, false}, "tls-prior");
+    }
 
     TEST_CASE("a BYE of a stranger in clear, with all that stands in the dialog's own, passes neither port") {
         Scene scene(Access{}, Access{true, true});
@@ -269,10 +318,13 @@ TEST_SUITE("calls") {
         const auto acks = scene.at_core("ACK");
         REQUIRE_FALSE(acks.empty());
         std::string bye = acks.front();  // as the caller sent it, but for our Via
-        for (std::size_t at = bye.find("ACK"); at != std::string::npos; at = bye.find("ACK", at)) bye.replace(at, 3, "BYE");
+        for (std::size_t at = bye.find("ACK"); at != std::string::npos; at = bye.find("ACK", at))
+            bye.replace(at, 3, "BYE");
         bye.erase(bye.find("Via: "), bye.find("Via: ", bye.find("Via: ") + 1) - bye.find("Via: "));
-        for (const auto& [local, remote] : {std::pair(std::string(Network::kUe4) + ":5999", std::string(Network::kAccess4) + ":5060"),
-                                            std::pair("[" + std::string(Network::kUe6) + "]:5999", "[" + std::string(Network::kAccess6) + "]:5060")}) {
+        for (const auto& [local, remote] :
+             {std::pair(std::string(Network::kUe4) + ":5999", std::string(Network::kAccess4) + ":5060"),
+              std::pair("[" + std::string(Network::kUe6) + "]:5999",
+                        "[" + std::string(Network::kAccess6) + "]:5060")}) {
             RawPeer stranger(scene.lab.network.ue, RawPeer::Kind::udp, local, remote);
             std::string own = bye;
             const auto via = own.find("Via: ");
@@ -329,10 +381,15 @@ TEST_SUITE("calls") {
         scene.check_protected();
     }
 
-    TEST_CASE("RFC 3261 §16.7: the core forks to two phones of one user; both ring reliably, the one that answers wins, the other is cancelled") {
+    TEST_CASE(
+        "RFC 3261 §16.7: the core forks to two phones of one user; both ring reliably, the one that answers wins, the other is cancelled") {
         // The fixture's callee is the loser: it rings for ever.
-        Scene scene(Access{}, Access{true, false}, {"--100rel", "--early-update"}, {"--100rel", "--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000000-0"});
-        Phone winner(scene.lab, {.user = 1, .is_tcp = true, .arguments = {"--100rel", "--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000001-0"}});
+        Scene scene(Access{}, Access{true, false}, {"--100rel", "--early-update"},
+                    {"--100rel", "--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000000-0"});
+        Phone winner(scene.lab, {.user = 1,
+                                 .is_tcp = true,
+                                 .arguments = {"--100rel", "--answer-after", "600", "--instance",
+                                               "urn:gsma:imei:35245510-000001-0"}});
         winner.demand_registered();
         scene.sas += 4;
         scene.dial();
@@ -359,9 +416,14 @@ TEST_SUITE("calls") {
         scene.check_protected();
     }
 
-    TEST_CASE("RFC 3261 §16.7: the core forks to two phones, and the caller gives up: both are cancelled, and one 487 comes back") {
-        Scene scene(Access{}, Access{true, false}, {}, {"--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000000-0"});
-        Phone other(scene.lab, {.user = 1, .is_tcp = true, .arguments = {"--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000001-0"}});
+    TEST_CASE(
+        "RFC 3261 §16.7: the core forks to two phones, and the caller gives up: both are cancelled, and one 487 comes back") {
+        Scene scene(Access{}, Access{true, false}, {},
+                    {"--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000000-0"});
+        Phone other(scene.lab,
+                    {.user = 1,
+                     .is_tcp = true,
+                     .arguments = {"--answer-after", "600", "--instance", "urn:gsma:imei:35245510-000001-0"}});
         other.demand_registered();
         scene.sas += 4;
         scene.dial();
@@ -378,7 +440,8 @@ TEST_SUITE("calls") {
     }
 
     TEST_CASE("RFC 3261 §13.2.2.4: three early dialogs, each with reliable ringing and UPDATE; the last one answers") {
-        Scene scene(Access{}, Access{true, false}, {"--100rel", "--early-update"}, {"--100rel", "--early-dialogs", "3", "--answer-after", "1"});
+        Scene scene(Access{}, Access{true, false}, {"--100rel", "--early-update"},
+                    {"--100rel", "--early-dialogs", "3", "--answer-after", "1"});
         scene.dial();
         const auto established = scene.await(scene.caller, "call_established");
         scene.await(scene.callee, "call_established");
@@ -386,8 +449,10 @@ TEST_SUITE("calls") {
         for (const auto& line : scene.caller.program().lines()) {
             if (!line.starts_with('{')) continue;
             const auto event = Event::parse(line);
-            if (event.value("event", "") == "call_ringing" && event.value("reliable", false)) rang.insert(event.value("tag", ""));
-            if (event.value("event", "") == "prack_sent" && event.value("ok", false)) acknowledged.insert(event.value("tag", ""));
+            if (event.value("event", "") == "call_ringing" && event.value("reliable", false))
+                rang.insert(event.value("tag", ""));
+            if (event.value("event", "") == "prack_sent" && event.value("ok", false))
+                acknowledged.insert(event.value("tag", ""));
         }
         CHECK(rang.size() == 3);
         CHECK(acknowledged == rang);

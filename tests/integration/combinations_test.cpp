@@ -1,5 +1,5 @@
-// Every valid combination of alg and ealg, both families, both transports: registration, a MESSAGE each way, SA counters, the end.
-// Ref: TS 33.203 Annex H, Annex I.
+// Every valid combination of alg and ealg, both families, both transports: registration, a MESSAGE each way, SA
+// counters, the end. Ref: TS 33.203 Annex H, Annex I.
 #include <memory>
 
 #include <doctest/doctest.h>
@@ -56,7 +56,8 @@ void check(const Pair& pair, const Access& access) {
     TEST_CASE(ACCESS_NAME ": aes-gmac carries SIP both ways") { check(kAesGmac, ACCESS); }
 // clang-format on
 
-TEST_SUITE("combinations-v4-udp") { COMBINATIONS("IPv4, UDP", (Access{false, false})) }
-TEST_SUITE("combinations-v4-tcp") { COMBINATIONS("IPv4, TCP", (Access{false, true})) }
-TEST_SUITE("combinations-v6-udp") { COMBINATIONS("IPv6, UDP", (Access{true, false})) }
-TEST_SUITE("combinations-v6-tcp") { COMBINATIONS("IPv6, TCP", (Access{true, true})) }
+TEST_SUITE("combinations-v4-udp"){COMBINATIONS("IPv4, UDP", (Access{false, false}))} TEST_SUITE("combinations-v4-tcp"){
+    COMBINATIONS("IPv4, TCP", (Access{false, true}))} TEST_SUITE("combinations-v6-udp"){
+    COMBINATIONS("IPv6, UDP", (Access{true, false}))} TEST_SUITE("combinations-v6-tcp") {
+    COMBINATIONS("IPv6, TCP", (Access{true, true}))
+}

@@ -1,4 +1,5 @@
-// The core side on the real kernel: a core that dies, another that takes over, one that ends a registration; a storm, and memory afterwards.
+// The core side on the real kernel: a core that dies, another that takes over, one that ends a registration; a storm,
+// and memory afterwards.
 #include <doctest/doctest.h>
 
 #include <csignal>
@@ -14,7 +15,6 @@ using namespace gmgate::test;
 
 namespace {
 
-
 /// Resident memory of a process in kB.
 long resident_kb(pid_t pid) {
     std::ifstream status("/proc/" + std::to_string(pid) + "/status");
@@ -27,12 +27,15 @@ long resident_kb(pid_t pid) {
 
 /// Somebody on the access link whom nobody knows, at the unprotected port.
 struct Stranger {
-    explicit Stranger(Lab& lab) : peer(lab.network.ue, RawPeer::Kind::udp, std::string(Network::kUe4) + ":5070", std::string(Network::kAccess4) + ":5060") {}
+    explicit Stranger(Lab& lab)
+        : peer(lab.network.ue, RawPeer::Kind::udp, std::string(Network::kUe4) + ":5070",
+               std::string(Network::kAccess4) + ":5060") {}
 
     void start(std::string_view method, std::string_view uri, int number) {
-        peer.send(fmt::format("{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2}:5070;branch=z9hG4bKx{3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=a{3}\r\nTo: <{1}>\r\n"
-                              "Call-ID: full-{3}\r\nCSeq: 1 {0}\r\nContact: <sip:{2}:5070>\r\nSecurity-Client: {4}\r\nContent-Length: 0\r\n\r\n",
-                              method, uri, Network::kUe4, number, SecurityClient{}.text()));
+        peer.send(fmt::format(
+            "{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2}:5070;branch=z9hG4bKx{3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=a{3}\r\nTo: <{1}>\r\n"
+            "Call-ID: full-{3}\r\nCSeq: 1 {0}\r\nContact: <sip:{2}:5070>\r\nSecurity-Client: {4}\r\nContent-Length: 0\r\n\r\n",
+            method, uri, Network::kUe4, number, SecurityClient{}.text()));
     }
     /// The final answer.
     std::string ask(std::string_view method, std::string_view uri, int number) {
@@ -52,7 +55,9 @@ struct EmergencyScene {
     static LabOptions options(const std::string& limits) {
         auto options = plain_lab();
         options.core_lines = "ping-interval = 0\n";
-        for (const int port : {5081, 5082}) options.core_lines += fmt::format("[[core.emergency-next-hops]]\nhost = \"{}:{}\"\n", Network::kCore4, port);
+        for (const int port : {5081, 5082})
+            options.core_lines +=
+                fmt::format("[[core.emergency-next-hops]]\nhost = \"{}:{}\"\n", Network::kCore4, port);
         options.more_sections = limits;
         return options;
     }
@@ -80,24 +85,33 @@ struct EmergencyScene {
     }
     void answer(int which, const std::string& request) {
         std::string vias;
-        for (auto at = request.find("Via: "); at != std::string::npos; at = request.find("\r\nVia: ", at) == std::string::npos ? std::string::npos : request.find("\r\nVia: ", at) + 2)
+        for (auto at = request.find("Via: "); at != std::string::npos;
+             at = request.find("\r\nVia: ", at) == std::string::npos ? std::string::npos
+                                                                     : request.find("\r\nVia: ", at) + 2)
             vias += field(request.substr(at), "Via: ");
         const std::string to = field(request, "To: ");
         std::string routes = field(request, "Record-Route: ");
         if (!routes.empty()) routes = fmt::format("Record-Route: <sip:{};lr>\r\n{}", ecscf(which), routes);
-        hops[which].send("SIP/2.0 200 OK\r\n" + vias + field(request, "From: ") + (to.find(";tag=") == std::string::npos ? to.substr(0, to.size() - 2) + ";tag=psap\r\n" : to) +
-                         field(request, "Call-ID: ") + field(request, "CSeq: ") + routes + fmt::format("Contact: <sip:psap@{}>\r\nContent-Length: 0\r\n\r\n", ecscf(which)));
+        hops[which].send("SIP/2.0 200 OK\r\n" + vias + field(request, "From: ") +
+                         (to.find(";tag=") == std::string::npos ? to.substr(0, to.size() - 2) + ";tag=psap\r\n" : to) +
+                         field(request, "Call-ID: ") + field(request, "CSeq: ") + routes +
+                         fmt::format("Contact: <sip:psap@{}>\r\nContent-Length: 0\r\n\r\n", ecscf(which)));
     }
-    std::string request(std::string_view method, const std::string& uri, const std::string& from, int number, bool in_dialog) const {
-        return fmt::format("{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2};branch=z9hG4bK{0}{3}\r\nMax-Forwards: 70\r\nFrom: <sip:anonymous@anonymous.invalid>;tag=f{3}\r\n"
-                           "To: <urn:service:sos>{4}\r\nCall-ID: sos-{3}\r\nCSeq: {5} {6}\r\nContact: <sip:{2}>\r\nContent-Length: 0\r\n\r\n",
-                           method, uri, from, number, in_dialog ? ";tag=psap" : "", method == "BYE" ? 2 : 1, method == "ACK" ? "INVITE" : method);
+    std::string request(std::string_view method, const std::string& uri, const std::string& from, int number,
+                        bool in_dialog) const {
+        return fmt::format(
+            "{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2};branch=z9hG4bK{0}{3}\r\nMax-Forwards: 70\r\nFrom: <sip:anonymous@anonymous.invalid>;tag=f{3}\r\n"
+            "To: <urn:service:sos>{4}\r\nCall-ID: sos-{3}\r\nCSeq: {5} {6}\r\nContact: <sip:{2}>\r\nContent-Length: 0\r\n\r\n",
+            method, uri, from, number, in_dialog ? ";tag=psap" : "", method == "BYE" ? 2 : 1,
+            method == "ACK" ? "INVITE" : method);
     }
 
     Lab lab;
-    RawPeer hops[2] = {{lab.network.core, RawPeer::Kind::udp, ecscf(0), std::string(Network::kGwCore4) + ":5060"}, {lab.network.core, RawPeer::Kind::udp, ecscf(1), std::string(Network::kGwCore4) + ":5060"}};
+    RawPeer hops[2] = {{lab.network.core, RawPeer::Kind::udp, ecscf(0), std::string(Network::kGwCore4) + ":5060"},
+                       {lab.network.core, RawPeer::Kind::udp, ecscf(1), std::string(Network::kGwCore4) + ":5060"}};
     std::string from4 = std::string(Network::kUe4) + ":5070", from6 = "[" + std::string(Network::kUe6) + "]:5070";
-    RawPeer caller4{lab.network.ue, RawPeer::Kind::udp, from4, std::string(Network::kAccess4) + ":5060"}, caller6{lab.network.ue, RawPeer::Kind::udp, from6, "[" + std::string(Network::kAccess6) + "]:5060"};
+    RawPeer caller4{lab.network.ue, RawPeer::Kind::udp, from4, std::string(Network::kAccess4) + ":5060"},
+        caller6{lab.network.ue, RawPeer::Kind::udp, from6, "[" + std::string(Network::kAccess6) + "]:5060"};
     std::set<std::string> seen{};
 };
 
@@ -111,7 +125,8 @@ std::string final_answer(RawPeer& peer) {
 }  // namespace
 
 TEST_SUITE("core-side") {
-    TEST_CASE("C-83, C-84: two equal E-CSCFs, 200 anonymous calls over IPv4 and IPv6: every ACK and BYE reaches the one that has the call") {
+    TEST_CASE(
+        "C-83, C-84: two equal E-CSCFs, 200 anonymous calls over IPv4 and IPv6: every ACK and BYE reaches the one that has the call") {
         EmergencyScene scene;
         int calls_of[2] = {0, 0};
         for (int i = 0; i < 200; ++i) {
@@ -153,7 +168,8 @@ TEST_SUITE("core-side") {
         CHECK(calls_of[1] > 40);
     }
 
-    TEST_CASE("unanswered anonymous calls are bounded per source and in all: whoever comes later is served, and the oldest is told") {
+    TEST_CASE(
+        "unanswered anonymous calls are bounded per source and in all: whoever comes later is served, and the oldest is told") {
         EmergencyScene scene("[limits]\nemergency-calls = 12\nemergency-calls-per-source = 8\n");
         for (int i = 0; i < 40; ++i) {  // nobody answers; more than the table holds
             scene.caller4.send(scene.request("INVITE", "urn:service:sos", scene.from4, i, false));
@@ -173,10 +189,13 @@ TEST_SUITE("core-side") {
         Lab lab(plain_lab());
         for (const bool is_v6 : {false, true}) {
             const Access access{is_v6, false};
-            RawPeer named(lab.network.ue, RawPeer::Kind::udp, access.ue_port(5070), access.gateway_port(5060)), source(lab.network.ue, RawPeer::Kind::udp, access.ue_port(5071), access.gateway_port(5060));
+            RawPeer named(lab.network.ue, RawPeer::Kind::udp, access.ue_port(5070), access.gateway_port(5060)),
+                source(lab.network.ue, RawPeer::Kind::udp, access.ue_port(5071), access.gateway_port(5060));
             const auto ask = [&](std::string_view rport, std::string_view method) {
-                source.send(fmt::format("{0} sip:x@y SIP/2.0\r\nVia: SIP/2.0/UDP {1}{2};branch={3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:x@y>\r\nCall-ID: {3}\r\nCSeq: 1 {0}\r\n"
-                                        "Content-Length: 0\r\n\r\n", method, access.ue_port(5070), rport, unique_word("z9hG4bK")));
+                source.send(fmt::format(
+                    "{0} sip:x@y SIP/2.0\r\nVia: SIP/2.0/UDP {1}{2};branch={3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:x@y>\r\nCall-ID: {3}\r\nCSeq: 1 {0}\r\n"
+                    "Content-Length: 0\r\n\r\n",
+                    method, access.ue_port(5070), rport, unique_word("z9hG4bK")));
             };
             for (const char* method : {"OPTIONS", "INVITE", "MESSAGE"}) {
                 ask("", method);
@@ -187,12 +206,18 @@ TEST_SUITE("core-side") {
         }
     }
 
-    TEST_CASE("RFC 3263 §4.3: the core dies; phones register at the next one, and one that was registered is taken over by it") {
+    TEST_CASE(
+        "RFC 3263 §4.3: the core dies; phones register at the next one, and one that was registered is taken over by it") {
         auto options = plain_lab();
         options.core_lines = "ping-interval = 1\nnext-hop-answer = 1\n";
-        options.next_hops = "[[core.next-hops]]\nhost = \"" + std::string(Network::kCore4) + ":5060\"\npriority = 1\n[[core.next-hops]]\nhost = \"" + std::string(Network::kCore4) + ":5062\"\npriority = 2\n";
+        options.next_hops = "[[core.next-hops]]\nhost = \"" + std::string(Network::kCore4) +
+                            ":5060\"\npriority = 1\n[[core.next-hops]]\nhost = \"" + std::string(Network::kCore4) +
+                            ":5062\"\npriority = 2\n";
         Lab lab(options);
-        Program second({.command = {options.programs.gmcore, "--listen", std::string(Network::kCore4) + ":5062", "--users", "8", "--print-ready", "--steer"}, .name = "gmcore 2", .network = &lab.network.core});
+        Program second({.command = {options.programs.gmcore, "--listen", std::string(Network::kCore4) + ":5062",
+                                    "--users", "8", "--print-ready", "--steer"},
+                        .name = "gmcore 2",
+                        .network = &lab.network.core});
         second.wait_for_text("gmcore ready");
         Phone phone(lab, {});
         phone.demand_registered();
@@ -230,7 +255,8 @@ TEST_SUITE("core-side") {
         again.demand_registered();
     }
 
-    TEST_CASE("C-80, C-83: the table is full of REGISTERs that wait for a core which does not answer: an emergency call is taken all the same") {
+    TEST_CASE(
+        "C-80, C-83: the table is full of REGISTERs that wait for a core which does not answer: an emergency call is taken all the same") {
         auto options = plain_lab();
         options.interface_lines = "anonymous-emergency = true\n";
         options.core_lines = "ping-interval = 0\n";
@@ -248,7 +274,8 @@ TEST_SUITE("core-side") {
         stranger.peer.receive_until("SIP/2.0 404");  // gmcore knows no emergency centre
     }
 
-    TEST_CASE("G-9, H-4: a stranger's refused requests leave nothing: a small table does not fill, copies get the same answer, phones are served") {
+    TEST_CASE(
+        "G-9, H-4: a stranger's refused requests leave nothing: a small table does not fill, copies get the same answer, phones are served") {
         auto options = plain_lab();
         options.core_transport = "tcp";  // no Timer K towards the core
         options.core_lines = "ping-interval = 0\n";
@@ -289,7 +316,12 @@ TEST_SUITE("core-side") {
             int seen = 0;
             auto at = from;
             while (seen < kRequests) {
-                at = phone.program().wait_for_line([](const std::string& line) { return line.find("\"status\":504") != std::string::npos; }, "504", at).index + 1;
+                at = phone.program()
+                         .wait_for_line(
+                             [](const std::string& line) { return line.find("\"status\":504") != std::string::npos; },
+                             "504", at)
+                         .index +
+                     1;
                 ++seen;
             }
         };

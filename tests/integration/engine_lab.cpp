@@ -21,8 +21,10 @@ xfrm::Ownership ownership() { return {.reqid = xfrm::Ownership{}.reqid, .mark_ma
 // Null for an engine that is not of this build.
 const char* worker_of(EngineKind kind) {
     switch (kind) {
-        case EngineKind::in_process: break;
-        case EngineKind::process: return GMGATE_XFRMD;
+        case EngineKind::in_process:
+            break;
+        case EngineKind::process:
+            return GMGATE_XFRMD;
         case EngineKind::libcharon:
 #ifdef GMGATE_XFRMD_CHARON
             return GMGATE_XFRMD_CHARON;
@@ -37,9 +39,12 @@ const char* worker_of(EngineKind kind) {
 
 std::string_view to_string(EngineKind kind) {
     switch (kind) {
-        case EngineKind::in_process: return "in-process";
-        case EngineKind::process: return "process";
-        case EngineKind::libcharon: return "libcharon";
+        case EngineKind::in_process:
+            return "in-process";
+        case EngineKind::process:
+            return "process";
+        case EngineKind::libcharon:
+            return "libcharon";
     }
     return "";
 }
@@ -47,7 +52,8 @@ std::string_view to_string(EngineKind kind) {
 std::vector<EngineKind> engines() {
     std::vector<EngineKind> all{EngineKind::in_process, EngineKind::process};
     if (worker_of(EngineKind::libcharon)) all.push_back(EngineKind::libcharon);
-    if (const char* only = std::getenv("GMGATE_ENGINE")) std::erase_if(all, [&](EngineKind kind) { return kind != EngineKind::in_process && to_string(kind) != only; });
+    if (const char* only = std::getenv("GMGATE_ENGINE"))
+        std::erase_if(all, [&](EngineKind kind) { return kind != EngineKind::in_process && to_string(kind) != only; });
     REQUIRE_FALSE(all.empty());
     return all;
 }
@@ -71,13 +77,15 @@ void Engine::start() {
     if (kind_ == EngineKind::in_process) {
         host_->monitor = std::make_unique<xfrm::Monitor>(lab_.io().get_executor(), ownership(), take);
         REQUIRE(host_->monitor->start());
-        host_->kernel = std::make_unique<xfrm::NetlinkKernel>(lab_.io().get_executor(), lab_.clock(), xfrm::NetlinkSettings{.owner = ownership()});
+        host_->kernel = std::make_unique<xfrm::NetlinkKernel>(lab_.io().get_executor(), lab_.clock(),
+                                                              xfrm::NetlinkSettings{.owner = ownership()});
         kernel_ = host_->kernel.get();
         return;
     }
     xfrm::EngineConfiguration configuration;
     configuration.owner = ownership();
-    for (const auto family : {Family::v4, Family::v6}) configuration.ports.push_back({lab_.gateway_address(family), Port{6100}, Port{6101}});
+    for (const auto family : {Family::v4, Family::v6})
+        configuration.ports.push_back({lab_.gateway_address(family), Port{6100}, Port{6101}});
     const auto guardian = start_guardian(GMGATE_XFRMD, worker_of(kind_), configuration);
     host_->guardian = guardian.process;
     xfrm::EngineClient::Handlers handlers;
@@ -85,7 +93,8 @@ void Engine::start() {
     handlers.on_up = [] {};
     handlers.on_down = [](const std::string& how) { MESSAGE("the worker ended: ", how); };
     handlers.on_guardian_gone = [](const std::string& why) { FAIL_CHECK("the guardian is gone: ", why); };
-    host_->kernel = std::make_unique<xfrm::EngineClient>(lab_.io().get_executor(), guardian.socket, ownership().reqid, std::move(handlers), kEnginePatience);
+    host_->kernel = std::make_unique<xfrm::EngineClient>(lab_.io().get_executor(), guardian.socket, ownership().reqid,
+                                                         std::move(handlers), kEnginePatience);
     kernel_ = host_->kernel.get();
     run_until([this] { return kernel_->status().is_up; });
 }

@@ -15,7 +15,8 @@ namespace gmgate::test {
 
 enum class EngineKind { in_process, process, libcharon };
 std::string_view to_string(EngineKind kind);
-/// All that are built, in-process, the reference, first; GMGATE_ENGINE=NAME leaves one beside it (to look into a failure by hand).
+/// All that are built, in-process, the reference, first; GMGATE_ENGINE=NAME leaves one beside it (to look into a
+/// failure by hand).
 std::vector<EngineKind> engines();
 
 /// Marks are of these bits, the UE's own kernel object aside.
@@ -43,7 +44,8 @@ public:
     bool hears(const std::function<bool(const xfrm::KernelEvent&)>& wanted, std::size_t times = 1);
     std::vector<xfrm::KernelEvent> events;
 
-    /// What a death of the engine is like: kill -9 of a process of its own, another object in-process. Serves again when this returns.
+    /// What a death of the engine is like: kill -9 of a process of its own, another object in-process. Serves again
+    /// when this returns.
     void restart();
 
 private:

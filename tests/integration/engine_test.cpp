@@ -1,4 +1,5 @@
-// The SA engine in a process of its own: who holds which rights, what a gmgated that was taken over can make it do (nothing), and its death.
+// The SA engine in a process of its own: who holds which rights, what a gmgated that was taken over can make it do
+// (nothing), and its death.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -47,13 +48,16 @@ constexpr const char* kNone = "0000000000000000";
 constexpr const char* kNetAdmin = "0000000000001000";
 
 /// What the kernel has, without counters and times.
-std::string kernel_state(const Namespace& network) { return network.run("ip xfrm state list nokeys") + network.run("ip xfrm policy"); }
+std::string kernel_state(const Namespace& network) {
+    return network.run("ip xfrm state list nokeys") + network.run("ip xfrm policy");
+}
 
 /// gmgate-xfrmd with somebody else at gmgated's end of its sockets.
 class Forger {
 public:
     explicit Forger(const Lab& lab) {
-        const std::string program = lab.programs().gmgated.substr(0, lab.programs().gmgated.rfind('/') + 1) + "gmgate-xfrmd";
+        const std::string program =
+            lab.programs().gmgated.substr(0, lab.programs().gmgated.rfind('/') + 1) + "gmgate-xfrmd";
         xfrm::EngineConfiguration configuration;
         configuration.owner = {.reqid = gmgate::ReqId{21321}, .mark_mask = 0x00ffffff};
         configuration.ports = {{*gmgate::Address::parse(Network::kAccess4), gmgate::Port{6100}, gmgate::Port{6101}},
@@ -97,7 +101,8 @@ public:
             if (reader.header().kind == GM_DONE) return reader.take<gm_done>();
         }
     }
-    /// Sends the frame again and again and reads no answer, until the engine takes no more for a second, but at most `most` times. How often.
+    /// Sends the frame again and again and reads no answer, until the engine takes no more for a second, but at most
+    /// `most` times. How often.
     std::size_t flood(const xfrm::Frame& frame, std::size_t most) {
         pollfd room{.fd = work_, .events = POLLOUT, .revents = 0};
         for (std::size_t sent = 0; sent < most; ++sent)
@@ -115,7 +120,9 @@ public:
     }
     pid_t worker() const { return child_of(child_); }
     const xfrm::Frame& configuration() const { return configuration_; }
-    void send_to_guardian(const xfrm::Frame& frame) const { CHECK(send(guard_, frame.data(), frame.size(), MSG_NOSIGNAL) > 0); }
+    void send_to_guardian(const xfrm::Frame& frame) const {
+        CHECK(send(guard_, frame.data(), frame.size(), MSG_NOSIGNAL) > 0);
+    }
 
 private:
     pid_t child_ = -1;
@@ -168,7 +175,9 @@ TEST_SUITE("engine") {
         CHECK(status_line(worker, "CapPrm") == kNetAdmin);
         phone.deregister();
         CHECK(lab.stop_gateway() == 0);
-        CHECK(eventually([&] { return status_line(guardian, "Pid") == "no such process" && status_line(worker, "Pid") == "no such process"; }));
+        CHECK(eventually([&] {
+            return status_line(guardian, "Pid") == "no such process" && status_line(worker, "Pid") == "no such process";
+        }));
     }
 
     TEST_CASE("in-process still works, and then gmgated has no child") {
@@ -182,19 +191,24 @@ TEST_SUITE("engine") {
         CHECK(lab.stop_gateway() == 0);
     }
 
-    TEST_CASE("a gmgated that was taken over: foreign SPI, address, port, reqid, SA, policy, a second configuration, half frames: refused, and nothing changes") {
+    TEST_CASE(
+        "a gmgated that was taken over: foreign SPI, address, port, reqid, SA, policy, a second configuration, half frames: refused, and nothing changes") {
         auto options = plain_lab();
         options.is_gateway_started = false;
         Lab lab(options);
         const auto& gw = lab.network.gw;
-        // A neighbour's, as strongSwan would have them: one to our access address, one on the core side, and its policy.
-        gw.ip_batch("xfrm state add src 10.1.0.50 dst 10.1.0.1 proto esp spi 0xc0000001 reqid 7 mode tunnel aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128\n"
-                    "xfrm state add src 10.2.0.1 dst 10.2.0.2 proto esp spi 0xc0000002 reqid 7 mode tunnel aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128\n"
-                    "xfrm policy add src 10.9.0.0/24 dst 10.8.0.0/24 dir out tmpl src 10.2.0.1 dst 10.2.0.2 proto esp reqid 7 mode tunnel\n");
+        // A neighbour's, as strongSwan would have them: one to our access address, one on the core side, and its
+        // policy.
+        gw.ip_batch(
+            "xfrm state add src 10.1.0.50 dst 10.1.0.1 proto esp spi 0xc0000001 reqid 7 mode tunnel aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128\n"
+            "xfrm state add src 10.2.0.1 dst 10.2.0.2 proto esp spi 0xc0000002 reqid 7 mode tunnel aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128\n"
+            "xfrm policy add src 10.9.0.0/24 dst 10.8.0.0/24 dir out tmpl src 10.2.0.1 dst 10.2.0.2 proto esp reqid 7 mode tunnel\n");
         const auto before = kernel_state(gw);
         Forger forger(lab);
         const auto is_forbidden = [](const gm_done& done) { return done.outcome == GM_REFUSED && done.code == EPERM; };
-        const auto is_malformed = [](const gm_done& done) { return done.outcome == GM_REFUSED && done.code == EBADMSG; };
+        const auto is_malformed = [](const gm_done& done) {
+            return done.outcome == GM_REFUSED && done.code == EBADMSG;
+        };
 
         CHECK(is_forbidden(forger.ask(install(a_set(), 7))));
         auto set = a_set();
@@ -213,13 +227,16 @@ TEST_SUITE("engine") {
         }
         for (const auto kind : {GM_INSTALL_GUARDS, GM_REMOVE_GUARDS}) {
             xfrm::FrameWriter policy(kind, 1, 1);
-            policy.add(gm_guards{.gateway = xfrm::to_frame(*gmgate::Address::parse(Network::kAccess4))}).add(std::uint16_t{22});
+            policy.add(gm_guards{.gateway = xfrm::to_frame(*gmgate::Address::parse(Network::kAccess4))})
+                .add(std::uint16_t{22});
             CHECK(is_forbidden(forger.ask(policy.finish())));
         }
         CHECK(is_forbidden(forger.ask(forger.configuration())));
         forger.send_to_guardian(forger.configuration());
         const auto whole = install(a_set());
-        for (std::size_t size = 1; size < whole.size(); size += 7) CHECK(is_malformed(forger.ask(xfrm::Frame(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size)))));
+        for (std::size_t size = 1; size < whole.size(); size += 7)
+            CHECK(is_malformed(
+                forger.ask(xfrm::Frame(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size)))));
         CHECK(kernel_state(gw) == before);
 
         const auto last = forger.ask(whole);  // it still does what is allowed
@@ -227,11 +244,14 @@ TEST_SUITE("engine") {
         CHECK(last.counters.forbidden == 9);
         CHECK(last.counters.malformed >= 20);
         CHECK(list_sas(gw).size() == 6);
-        CHECK(forger.ask(xfrm::FrameWriter(GM_REMOVE_SET, 2).add(xfrm::to_frame(a_set().parameters)).finish()).outcome == GM_OK);
+        CHECK(
+            forger.ask(xfrm::FrameWriter(GM_REMOVE_SET, 2).add(xfrm::to_frame(a_set().parameters)).finish()).outcome ==
+            GM_OK);
         CHECK(kernel_state(gw) == before);
     }
 
-    TEST_CASE("a flood of forged requests whose answers nobody reads: the engine stops reading, grows no further, refuses each, and serves on") {
+    TEST_CASE(
+        "a flood of forged requests whose answers nobody reads: the engine stops reading, grows no further, refuses each, and serves on") {
         auto options = plain_lab();
         options.is_gateway_started = false;
         Lab lab(options);
@@ -254,18 +274,23 @@ TEST_SUITE("engine") {
         CHECK(list_sas(lab.network.gw).size() == 4);
     }
 
-    TEST_CASE("kill -9 of the worker while phones register: it comes back, no live SA is lost, and every phone registers") {
+    TEST_CASE(
+        "kill -9 of the worker while phones register: it comes back, no live SA is lost, and every phone registers") {
         constexpr std::size_t kPhones = 60;
         auto options = plain_lab();
         options.users = kPhones + 2;
         options.more_sections = "[limits]\nchallenges-per-address = 256\nsets-per-address = 1000\n";
         Lab lab(options);
-        Phone four(lab, {.user = kPhones, .offer = kSha1AesCbc.offer()}), six(lab, {.user = kPhones + 1, .is_v6 = true, .is_tcp = true});
+        Phone four(lab, {.user = kPhones, .offer = kSha1AesCbc.offer()}),
+            six(lab, {.user = kPhones + 1, .is_v6 = true, .is_tcp = true});
         four.demand_registered();
         six.demand_registered();
         const auto guardian = child_of(lab.gateway().pid());
-        Program phones({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--addresses", std::string(Network::kUe4) + "+1", "--count", std::to_string(kPhones), "--rate", "20", "--hold", "15", "--json"},
-                        .name = "gmue", .network = &lab.network.ue});
+        Program phones({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--addresses",
+                                    std::string(Network::kUe4) + "+1", "--count", std::to_string(kPhones), "--rate",
+                                    "20", "--hold", "15", "--json"},
+                        .name = "gmue",
+                        .network = &lab.network.ue});
         std::size_t place = lab.gateway().line_count();
         for (int kills = 0; kills < 3; ++kills) {
             const auto worker = child_of(guardian);

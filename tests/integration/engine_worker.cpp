@@ -35,9 +35,19 @@ gm_address frame_of(const Address& address) {
 }
 
 gm_set frame_of(const xfrm::SetParameters& p) {
-    return {.ue = frame_of(p.ue), .gateway = frame_of(p.gateway), .port_uc = p.port_uc.value, .port_us = p.port_us.value, .port_pc = p.port_pc.value,
-            .port_ps = p.port_ps.value, .spi_uc = p.spi_uc.value, .spi_us = p.spi_us.value, .spi_pc = p.spi_pc.value, .spi_ps = p.spi_ps.value,
-            .pair = {.alg = static_cast<std::uint8_t>(p.algorithms.alg), .ealg = static_cast<std::uint8_t>(p.algorithms.ealg), .reserved = {}}};
+    return {.ue = frame_of(p.ue),
+            .gateway = frame_of(p.gateway),
+            .port_uc = p.port_uc.value,
+            .port_us = p.port_us.value,
+            .port_pc = p.port_pc.value,
+            .port_ps = p.port_ps.value,
+            .spi_uc = p.spi_uc.value,
+            .spi_us = p.spi_us.value,
+            .spi_pc = p.spi_pc.value,
+            .spi_ps = p.spi_ps.value,
+            .pair = {.alg = static_cast<std::uint8_t>(p.algorithms.alg),
+                     .ealg = static_cast<std::uint8_t>(p.algorithms.ealg),
+                     .reserved = {}}};
 }
 
 gm_install install_frame(const xfrm::SetRequest& request) {
@@ -76,12 +86,21 @@ Worker::Worker(const Lab& lab, const std::string& program, std::uint32_t sa_limi
     if (pid_ == 0) become(program.c_str(), pair[1]);
     ::close(pair[1]);
 
-    const gm_configuration fixed{.reqid = xfrm::Ownership{}.reqid.value, .mark_mask = 0x00ffffff, .spi_first = 0x10000000, .spi_last = 0xbfffffff,
-                                 .sa_limit = sa_limit, .reserved = 0};
+    const gm_configuration fixed{.reqid = xfrm::Ownership{}.reqid.value,
+                                 .mark_mask = 0x00ffffff,
+                                 .spi_first = 0x10000000,
+                                 .spi_last = 0xbfffffff,
+                                 .sa_limit = sa_limit,
+                                 .reserved = 0};
     // In two parts, as a long list of ports comes.
     for (const auto family : {Family::v4, Family::v6}) {
-        const gm_header header{.version = GM_PROTOCOL_VERSION, .kind = GM_CONFIGURE, .sequence = 0, .count = 1, .flags = family == Family::v4 ? std::uint32_t{GM_MORE} : 0};
-        const auto frame = bytes_of(header, fixed, gm_ports{.gateway = frame_of(lab.gateway_address(family)), .first = 6100, .last = 6101});
+        const gm_header header{.version = GM_PROTOCOL_VERSION,
+                               .kind = GM_CONFIGURE,
+                               .sequence = 0,
+                               .count = 1,
+                               .flags = family == Family::v4 ? std::uint32_t{GM_MORE} : 0};
+        const auto frame = bytes_of(
+            header, fixed, gm_ports{.gateway = frame_of(lab.gateway_address(family)), .first = 6100, .last = 6101});
         REQUIRE(send(fd_, frame.data(), frame.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(frame.size()));
     }
     const auto first = receive();
@@ -135,7 +154,11 @@ std::optional<Bytes> Worker::receive() {
 }
 
 WorkerAnswer Worker::ask(gm_kind kind, const Bytes& body, std::uint32_t count) {
-    const gm_header header{.version = GM_PROTOCOL_VERSION, .kind = static_cast<std::uint16_t>(kind), .sequence = ++sequence_, .count = count, .flags = 0};
+    const gm_header header{.version = GM_PROTOCOL_VERSION,
+                           .kind = static_cast<std::uint16_t>(kind),
+                           .sequence = ++sequence_,
+                           .count = count,
+                           .flags = 0};
     auto frame = bytes_of(header);
     frame.insert(frame.end(), body.begin(), body.end());
     return ask_raw(frame);
@@ -171,7 +194,8 @@ WorkerAnswer Worker::ask_raw(const Bytes& request) {
 std::optional<gm_event> Worker::hears(gm_event_kind kind, std::uint32_t spi) {
     for (std::size_t next = 0;;) {
         for (; next < events.size(); ++next)
-            if (events[next].event == static_cast<std::uint32_t>(kind) && (spi == 0 || events[next].spi == spi)) return events[next];
+            if (events[next].event == static_cast<std::uint32_t>(kind) && (spi == 0 || events[next].spi == spi))
+                return events[next];
         if (!receive()) return std::nullopt;
     }
 }

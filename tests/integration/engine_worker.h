@@ -1,4 +1,5 @@
-// A worker of the SA engine, asked frame by frame as no gmgated would ask: what it refuses is what it owes to the machine.
+// A worker of the SA engine, asked frame by frame as no gmgated would ask: what it refuses is what it owes to the
+// machine.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,8 @@ struct WorkerAnswer {
     Bytes all;  ///< every octet that came, headers included
 };
 
-/// Runs `PROGRAM --worker` in the network namespace of the moment. Everything that does not come within a minute fails the test.
+/// Runs `PROGRAM --worker` in the network namespace of the moment. Everything that does not come within a minute fails
+/// the test.
 class Worker {
 public:
     /// With the configuration of the lab: both gateway addresses, protected ports 6100 to 6101.

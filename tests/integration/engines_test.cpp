@@ -1,5 +1,5 @@
-// One conformance suite for the engines behind xfrm::Kernel: the same request does the same, whoever programs the kernel, and iproute2 is the
-// judge. What an engine cannot do stands here by name. Run as root in a guest.
+// One conformance suite for the engines behind xfrm::Kernel: the same request does the same, whoever programs the
+// kernel, and iproute2 is the judge. What an engine cannot do stands here by name. Run as root in a guest.
 #include <algorithm>
 #include <cerrno>
 #include <regex>
@@ -40,8 +40,8 @@ std::vector<std::string> blocks_of(const std::string& text) {
     return blocks;
 }
 
-// What libcharon cannot do is set usersa_info.seq, where the other engines keep the mark of the set: it stands in the output-mark of all
-// four, with mask 0 where none is to be applied. That is the whole difference.
+// What libcharon cannot do is set usersa_info.seq, where the other engines keep the mark of the set: it stands in the
+// output-mark of all four, with mask 0 where none is to be applied. That is the whole difference.
 std::string as_libcharon(std::string block) {
     const auto at = block.find("seq 0x00004097");  // 0x1001; iproute2 6.1 prints it in decimal behind 0x
     REQUIRE(at != std::string::npos);
@@ -52,7 +52,8 @@ std::string as_libcharon(std::string block) {
 
 std::size_t count_sas() { return blocks_of(shell("ip xfrm state list nokeys")).size(); }
 
-Result<void> install(Engine& engine, const SetParameters& set, std::chrono::seconds lifetime = std::chrono::seconds{600}, Mark mark = kMark) {
+Result<void> install(Engine& engine, const SetParameters& set,
+                     std::chrono::seconds lifetime = std::chrono::seconds{600}, Mark mark = kMark) {
     auto request = request_for(set, mark, lifetime);
     return engine.run(engine.kernel().install_set(std::move(request)));
 }
@@ -63,13 +64,14 @@ void require(const Result<void>& result) {
 }
 
 void add_foreign(const SaId& id, const std::string& reqid = "7") {
-    shell("ip xfrm state add src " + std::string(id.destination.is_v6() ? "2001:db8:f::1" : "203.0.113.1") + " dst " + id.destination.to_string() +
-          " proto esp spi " + std::to_string(id.spi.value) + " reqid " + reqid +
+    shell("ip xfrm state add src " + std::string(id.destination.is_v6() ? "2001:db8:f::1" : "203.0.113.1") + " dst " +
+          id.destination.to_string() + " proto esp spi " + std::to_string(id.spi.value) + " reqid " + reqid +
           " mode transport aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128");
 }
 
 std::string words_of(const Sa& sa) {
-    return "src " + sa.source.address.to_string() + " dst " + sa.destination.address.to_string() + " proto esp spi " + std::to_string(sa.id.spi.value);
+    return "src " + sa.source.address.to_string() + " dst " + sa.destination.address.to_string() + " proto esp spi " +
+           std::to_string(sa.id.spi.value);
 }
 
 /// All engines side by side in one namespace: starting one is what takes time.
@@ -109,7 +111,8 @@ TEST_CASE("engines: every algorithm pair in both families reads the same in ip -
                 auto blocks = blocks_of(state_now());
                 REQUIRE(blocks.size() == 4);
                 if (reference.empty()) reference = blocks;
-                for (std::size_t i = 0; i < 4; ++i) CHECK(blocks[i] == (kind == EngineKind::libcharon ? as_libcharon(reference[i]) : reference[i]));
+                for (std::size_t i = 0; i < 4; ++i)
+                    CHECK(blocks[i] == (kind == EngineKind::libcharon ? as_libcharon(reference[i]) : reference[i]));
 
                 const auto told = engine.run(engine.kernel().report_set(set));
                 REQUIRE(told);
@@ -151,7 +154,10 @@ TEST_CASE("engines: guards read the same, equal ones are kept, another's policy 
             require(order(&Kernel::install_guards));
             const auto index = std::regex("index [0-9]+");  // the kernel's own number of a policy
             const auto lifetime = std::regex("add [0-9-]+ [0-9:]+");
-            const auto text = [&] { return std::regex_replace(std::regex_replace(shell("ip -d xfrm policy"), index, "index N"), lifetime, "add TIME"); };
+            const auto text = [&] {
+                return std::regex_replace(std::regex_replace(shell("ip -d xfrm policy"), index, "index N"), lifetime,
+                                          "add TIME");
+            };
             const auto first = text();
             if (reference.empty()) reference = first;
             CHECK(first == reference);
@@ -162,8 +168,10 @@ TEST_CASE("engines: guards read the same, equal ones are kept, another's policy 
             CHECK(shell("ip xfrm policy").empty());
             require(order(&Kernel::remove_guards));
 
-            shell("ip xfrm policy add src " + std::string(family == Family::v6 ? "2001:db8:1::1/128 dst ::/0" : "192.0.2.1/32 dst 0.0.0.0/0") +
-                  " sport 6101 dir out priority 2000 tmpl proto esp mode transport reqid 21321");  // ours but for the ICMP flag
+            shell("ip xfrm policy add src " +
+                  std::string(family == Family::v6 ? "2001:db8:1::1/128 dst ::/0" : "192.0.2.1/32 dst 0.0.0.0/0") +
+                  " sport 6101 dir out priority 2000 tmpl proto esp mode transport reqid 21321");  // ours but for the
+                                                                                                   // ICMP flag
             const auto theirs = text();
             const auto refused = order(&Kernel::install_guards);
             REQUIRE_FALSE(refused);
@@ -184,7 +192,8 @@ TEST_CASE("engines: a set carries messages in both directions, and its mark tell
         GuardRequest here{set.gateway, {set.port_pc, set.port_ps}}, there{set.ue, {set.port_uc, set.port_us}};
         require(all[0]->run(all[0]->kernel().install_guards(std::move(here))));
         require(all[0]->run(lab.ue().install_guards(std::move(there))));
-        const Endpoint ps{set.gateway, set.port_ps}, pc{set.gateway, set.port_pc}, uc{set.ue, set.port_uc}, us{set.ue, set.port_us};
+        const Endpoint ps{set.gateway, set.port_ps}, pc{set.gateway, set.port_pc}, uc{set.ue, set.port_uc},
+            us{set.ue, set.port_us};
         const auto gw_ps = bound_socket(SOCK_DGRAM, ps), gw_pc = bound_socket(SOCK_DGRAM, pc);
         lab.enter_ue();
         const auto ue_uc = bound_socket(SOCK_DGRAM, uc), ue_us = bound_socket(SOCK_DGRAM, us);
@@ -265,7 +274,9 @@ TEST_CASE("engines: what is no set is refused before the kernel hears of it") {
         refused([](SetRequest& r) { r.parameters.spi_us = r.parameters.spi_uc; });
         refused([](SetRequest& r) { r.parameters.spi_pc = Spi{}; });
         refused([](SetRequest& r) { r.parameters.port_us = Port{}; });
-        refused([](SetRequest& r) { r.parameters.algorithms = {Alg::hmac_md5_96, Ealg::aes_cbc}; });  // the keys do not fit
+        refused([](SetRequest& r) {
+            r.parameters.algorithms = {Alg::hmac_md5_96, Ealg::aes_cbc};
+        });  // the keys do not fit
         refused([](SetRequest& r) { r.parameters.ue = *Address::parse("2001:db8:1::9"); });
         require(install(engine, good));
     }
@@ -278,18 +289,22 @@ TEST_CASE("engines: extend_set moves the hard limit and nothing else, and what i
         Engine engine(lab, kind);
         const auto set = lab_set(lab, Family::v4, kUsual);
         require(install(engine, set, std::chrono::seconds{60}));
-        const auto without_limit = [] { return std::regex_replace(state_now(), std::regex("hard [0-9]+\\(sec\\)"), "hard N(sec)"); };
+        const auto without_limit = [] {
+            return std::regex_replace(state_now(), std::regex("hard [0-9]+\\(sec\\)"), "hard N(sec)");
+        };
         const auto before = without_limit();
         require(engine.run(engine.kernel().extend_set(set, std::chrono::seconds{900})));
         CHECK(without_limit() == before);
         const auto told = engine.run(engine.kernel().report_set(set));
         REQUIRE(told);
         for (const auto& report : *told) {
-            const auto left = std::chrono::duration_cast<std::chrono::seconds>(report.added + report.hard_lifetime - lab.clock().wall());
+            const auto left = std::chrono::duration_cast<std::chrono::seconds>(report.added + report.hard_lifetime -
+                                                                               lab.clock().wall());
             CHECK(left > std::chrono::seconds{800});
             CHECK(left <= std::chrono::seconds{901});
         }
-        // One of them gone: refused, and the other three keep the limit that they have. libcharon would add an SA instead of saying so.
+        // One of them gone: refused, and the other three keep the limit that they have. libcharon would add an SA
+        // instead of saying so.
         const auto limits = [&] {
             std::vector<std::chrono::seconds> out;
             const auto reports = engine.run(engine.kernel().report_set(set));
@@ -307,10 +322,13 @@ TEST_CASE("engines: extend_set moves the hard limit and nothing else, and what i
         CHECK(count_sas() == 3);
         // Another's under the same SPI is not touched.
         add_foreign(four_sas(set)[3].id);
-        const auto foreign = shell("ip -d xfrm state get " + words_of({four_sas(set)[3].id, {}, {*Address::parse("203.0.113.1"), {}}, {set.ue, {}}}));
+        const auto foreign =
+            shell("ip -d xfrm state get " +
+                  words_of({four_sas(set)[3].id, {}, {*Address::parse("203.0.113.1"), {}}, {set.ue, {}}}));
         CHECK_FALSE(engine.run(engine.kernel().extend_set(set, std::chrono::seconds{3000})));
         CHECK(has(foreign, "reqid 7"));
-        // Removing goes by address and SPI in-process, where the caller is trusted (xfrm/README.md); the others ask whose it is.
+        // Removing goes by address and SPI in-process, where the caller is trusted (xfrm/README.md); the others ask
+        // whose it is.
         require(engine.run(engine.kernel().remove_set(set)));
         CHECK(count_sas() == (kind == EngineKind::in_process ? 0 : 1));
     }
@@ -323,10 +341,14 @@ TEST_CASE("engines: SAs expire at their limit, and their end is told with the ma
         Engine engine(lab, kind);
         const auto set = lab_set(lab, Family::v6, kUsual);
         require(install(engine, set, std::chrono::seconds{2}));
-        const auto expired = [&](const KernelEvent& event) { return event.kind == Kind::hard_expired && event.mark == kMark; };
+        const auto expired = [&](const KernelEvent& event) {
+            return event.kind == Kind::hard_expired && event.mark == kMark;
+        };
         REQUIRE(engine.hears(expired, 4));
         for (const auto& sa : four_sas(set))
-            CHECK(std::ranges::count_if(engine.events, [&](const KernelEvent& event) { return expired(event) && event.sa == sa.id; }) == 1);
+            CHECK(std::ranges::count_if(engine.events, [&](const KernelEvent& event) {
+                      return expired(event) && event.sa == sa.id;
+                  }) == 1);
         CHECK(count_sas() == 0);
     }
 }
@@ -345,14 +367,19 @@ TEST_CASE("engines: what others do to our SAs and policies is told, and nothing 
         shell("ip xfrm state delete src 203.0.113.1 dst 192.0.2.1 proto esp spi 0x10009999");
         for (const auto& sa : {four_sas(set)[0], four_sas(set)[1]}) {  // inbound and outbound
             shell("ip xfrm state delete " + words_of(sa));
-            REQUIRE(engine.hears([&](const KernelEvent& event) { return event.kind == Kind::sa_deleted && event.sa == sa.id && event.mark == kMark; }));
+            REQUIRE(engine.hears([&](const KernelEvent& event) {
+                return event.kind == Kind::sa_deleted && event.sa == sa.id && event.mark == kMark;
+            }));
         }
         CHECK(std::ranges::none_of(engine.events, [&](const KernelEvent& event) { return event.sa == foreign; }));
-        shell("ip xfrm policy update src 0.0.0.0/0 dst 192.0.2.1/32 dport 6101 dir in priority 2000 tmpl proto esp mode transport reqid 7");
+        shell(
+            "ip xfrm policy update src 0.0.0.0/0 dst 192.0.2.1/32 dport 6101 dir in priority 2000 tmpl proto esp mode transport reqid 7");
         const GuardPolicy in{Direction::in, {set.gateway, Port{6101}}}, out{Direction::out, {set.gateway, Port{6101}}};
-        REQUIRE(engine.hears([&](const KernelEvent& event) { return event.kind == Kind::policy_replaced && event.guard == in; }));
+        REQUIRE(engine.hears(
+            [&](const KernelEvent& event) { return event.kind == Kind::policy_replaced && event.guard == in; }));
         shell("ip xfrm policy delete src 192.0.2.1/32 dst 0.0.0.0/0 sport 6101 dir out");
-        REQUIRE(engine.hears([&](const KernelEvent& event) { return event.kind == Kind::policy_deleted && event.guard == out; }));
+        REQUIRE(engine.hears(
+            [&](const KernelEvent& event) { return event.kind == Kind::policy_deleted && event.guard == out; }));
         shell("ip xfrm policy flush");
         REQUIRE(engine.hears([](const KernelEvent& event) { return event.kind == Kind::policies_flushed; }));
         shell("ip xfrm state flush");
@@ -366,7 +393,8 @@ TEST_CASE("engines: a list tells our SAs, all of them and only ours, and they ca
         Lab lab;
         Engine engine(lab, kind);
         constexpr std::uint32_t kSets = 60;  // more than one frame of reports
-        for (std::uint32_t n = 0; n < kSets; ++n) require(install(engine, nth_set(lab, n), std::chrono::seconds{600}, Mark{0x2000 + n}));
+        for (std::uint32_t n = 0; n < kSets; ++n)
+            require(install(engine, nth_set(lab, n), std::chrono::seconds{600}, Mark{0x2000 + n}));
         add_foreign({lab.gateway_address(Family::v4), Spi{0x10009999}});
         const auto told = engine.run(engine.kernel().dump());
         REQUIRE(told);
@@ -374,7 +402,8 @@ TEST_CASE("engines: a list tells our SAs, all of them and only ours, and they ca
         std::vector<SaId> ids;
         for (std::uint32_t n = 0; n < kSets; ++n) {
             for (const auto& sa : four_sas(nth_set(lab, n))) {
-                const auto found = std::ranges::find_if(*told, [&](const SaReport& report) { return report.sa.id == sa.id; });
+                const auto found =
+                    std::ranges::find_if(*told, [&](const SaReport& report) { return report.sa.id == sa.id; });
                 REQUIRE(found != told->end());
                 CHECK(found->mark == Mark{0x2000 + n});
                 CHECK(found->sa.direction == sa.direction);
@@ -402,9 +431,11 @@ TEST_CASE("engines: after the engine's death its SAs are there, told with their 
         REQUIRE(told);
         CHECK(told->size() == 4);
         for (const auto& report : *told) CHECK(report.mark == kMark);
-        // Its events, too: an EXPIRE does not tell where libcharon's engine keeps the mark, so it looks around when it starts.
+        // Its events, too: an EXPIRE does not tell where libcharon's engine keeps the mark, so it looks around when it
+        // starts.
         require(engine.run(engine.kernel().extend_set(set, std::chrono::seconds{2})));
-        REQUIRE(engine.hears([&](const KernelEvent& event) { return event.kind == Kind::hard_expired && event.mark == kMark; }, 4));
+        REQUIRE(engine.hears(
+            [&](const KernelEvent& event) { return event.kind == Kind::hard_expired && event.mark == kMark; }, 4));
         CHECK(count_sas() == 0);
         require(install(engine, lab_set(lab, Family::v6, kUsual)));
     }

@@ -1,5 +1,6 @@
 // The protected ports take and give nothing without ESP, with the daemon and without it: the kernel sees to that.
-// Ref: TS 33.203 §7.1; the guards' out policies carry XFRM_POLICY_ICMP because an ICMP error quotes the decrypted packet.
+// Ref: TS 33.203 §7.1; the guards' out policies carry XFRM_POLICY_ICMP because an ICMP error quotes the decrypted
+// packet.
 #include <chrono>
 #include <memory>
 
@@ -24,8 +25,8 @@ void check_clear_is_dropped(Lab& lab, const Access& access, int port) {
     request.access = access;
     request.port = kStrangerPort;
     request.security_client = SecurityClient{}.text();
-    RawPeer stranger(lab.network.ue, access.is_tcp ? RawPeer::Kind::tcp : RawPeer::Kind::udp, access.ue_port(kStrangerPort),
-                     access.gateway_port(port));
+    RawPeer stranger(lab.network.ue, access.is_tcp ? RawPeer::Kind::tcp : RawPeer::Kind::udp,
+                     access.ue_port(kStrangerPort), access.gateway_port(port));
     if (!access.is_tcp) stranger.send(request.text());  // TCP: its SYN is on the way already
     CHECK(eventually([&] { return template_mismatches(lab) > before; }));
     if (access.is_tcp) CHECK_FALSE(stranger.connects(std::chrono::milliseconds(300)));
@@ -36,12 +37,13 @@ void check_clear_is_dropped(Lab& lab, const Access& access, int port) {
 void check_all_ports_are_guarded(Lab& lab) {
     for (const bool is_v6 : {false, true})
         for (const bool is_tcp : {false, true})
-            for (const int port : {Lab::kProtectedServerPorts[0], Lab::kProtectedServerPorts[1], Lab::kFirstClientPort, Lab::kLastClientPort})
+            for (const int port : {Lab::kProtectedServerPorts[0], Lab::kProtectedServerPorts[1], Lab::kFirstClientPort,
+                                   Lab::kLastClientPort})
                 check_clear_is_dropped(lab, {is_v6, is_tcp}, port);
 }
 
-/// A phone says something over its SA after the daemon was killed: the kernel decrypts it, nobody listens, and nothing of it may
-/// come back in clear, by whatever protocol.
+/// A phone says something over its SA after the daemon was killed: the kernel decrypts it, nobody listens, and nothing
+/// of it may come back in clear, by whatever protocol.
 void check_nothing_leaks(Lab& lab, const Access& access, std::size_t size) {
     INFO((access.is_v6 ? "IPv6" : "IPv4") << (access.is_tcp ? " TCP, " : " UDP, ") << size << " octets");
     PhoneOptions options;
@@ -60,12 +62,15 @@ void check_nothing_leaks(Lab& lab, const Access& access, std::size_t size) {
     phone.start_message(impu_of_user(1), repeated(marker, size));
     CHECK(eventually([&] { return find_sa(list_sas(lab.network.gw), true, true).packets > before; }));
     // TCP: the segment meets no connection and is answered by RST; UDP: by an ICMP error. Either goes through ESP.
-    CHECK(eventually([&] { return link.count([&](const Frame& frame) { return frame.is_esp() && frame.source() == access.gateway(); }) > 0; }));
+    CHECK(eventually([&] {
+        return link.count([&](const Frame& frame) { return frame.is_esp() && frame.source() == access.gateway(); }) > 0;
+    }));
     for (const auto& found : link.find(marker)) FAIL_CHECK("the marker left in clear: " << found);
     for (const auto& found : link.find("SIP/2.0")) FAIL_CHECK("SIP left in clear: " << found);
     CHECK(link.count([](const Frame& frame) { return frame.is_icmp() && frame.contains("sip:"); }) == 0);
 
-    // The search itself works: the same words in clear, to a port without a guard, are found, and so is the ICMP error about them.
+    // The search itself works: the same words in clear, to a port without a guard, are found, and so is the ICMP error
+    // about them.
     const auto control = unique_word("control-");
     RawPeer stranger(lab.network.ue, RawPeer::Kind::udp, access.ue_port(kStrangerPort), access.gateway_port(9));
     stranger.send(repeated(control, size));
@@ -96,12 +101,17 @@ TEST_SUITE("guards") {
         CHECK(policies.size() > 0);
         CHECK(lab->stop_gateway() == 0);
         CHECK(list_policies(lab->network.gw) == policies);
-        run_program({.command = {lab->programs().gmgated, "--remove-guards", "--config", lab->config_path()}, .network = &lab->network.gw});
+        run_program({.command = {lab->programs().gmgated, "--remove-guards", "--config", lab->config_path()},
+                     .network = &lab->network.gw});
         CHECK(list_policies(lab->network.gw).empty());
     }
 
-    TEST_CASE("IPv4, UDP: after kill -9 nothing of a protected message leaves in clear") { check_nothing_leaks(*fresh_lab(), {false, false}, 200); }
-    TEST_CASE("IPv6, UDP: after kill -9 nothing of a protected message leaves in clear") { check_nothing_leaks(*fresh_lab(), {true, false}, 200); }
+    TEST_CASE("IPv4, UDP: after kill -9 nothing of a protected message leaves in clear") {
+        check_nothing_leaks(*fresh_lab(), {false, false}, 200);
+    }
+    TEST_CASE("IPv6, UDP: after kill -9 nothing of a protected message leaves in clear") {
+        check_nothing_leaks(*fresh_lab(), {true, false}, 200);
+    }
     TEST_CASE("IPv4, UDP: nor of a message in fragments") { check_nothing_leaks(*fresh_lab(), {false, false}, 4000); }
     TEST_CASE("IPv6, UDP: nor of a message in fragments") { check_nothing_leaks(*fresh_lab(), {true, false}, 4000); }
     TEST_CASE("IPv4, TCP: nor of a message on a connection") { check_nothing_leaks(*fresh_lab(), {false, true}, 4000); }
@@ -118,16 +128,18 @@ TEST_SUITE("guards") {
         REQUIRE(sas.size() == 4);
         // Wrong keys: the phone's SA replaced in the phone's own kernel by one that fails the integrity check.
         const auto& inbound = find_sa(sas, true, true);
-        const auto text = "xfrm state delete src " + inbound.source + " dst " + inbound.destination + " proto esp spi " + std::to_string(inbound.spi) + "\n";
+        const auto text = "xfrm state delete src " + inbound.source + " dst " + inbound.destination +
+                          " proto esp spi " + std::to_string(inbound.spi) + "\n";
         const auto reqid = [&] {
             for (const auto& sa : list_sas(lab->network.ue))
                 if (sa.spi == inbound.spi) return sa.reqid;
             throw std::runtime_error("the phone has no such SA");
         }();
-        lab->network.ue.ip_batch(text + "xfrm state add src " + inbound.source + " dst " + inbound.destination + " proto esp spi " +
-                                 std::to_string(inbound.spi) + " reqid " + std::to_string(reqid) +
-                                 " mode transport auth-trunc hmac(sha1) 0x000102030405060708090a0b0c0d0e0f10111213 96 enc cbc(aes) "
-                                 "0x000102030405060708090a0b0c0d0e0f\n");
+        lab->network.ue.ip_batch(
+            text + "xfrm state add src " + inbound.source + " dst " + inbound.destination + " proto esp spi " +
+            std::to_string(inbound.spi) + " reqid " + std::to_string(reqid) +
+            " mode transport auth-trunc hmac(sha1) 0x000102030405060708090a0b0c0d0e0f10111213 96 enc cbc(aes) "
+            "0x000102030405060708090a0b0c0d0e0f\n");
         phone.start_message(impu_of_user(1), unique_word("forged-"));
         CHECK(eventually([&] { return xfrm_counters(lab->network.gw).at("XfrmInStateProtoError") > 0; }));
         CHECK(lab->core_received(core_before).empty());

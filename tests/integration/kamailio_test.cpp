@@ -1,5 +1,5 @@
-// A core that nobody here wrote: Kamailio as Debian ships it, between the gateway and gmcore, or as the whole core; baresip, gmue and SIPp
-// as phones. The configuration files are in kamailio/, as docs/core.md recommends them.
+// A core that nobody here wrote: Kamailio as Debian ships it, between the gateway and gmcore, or as the whole core;
+// baresip, gmue and SIPp as phones. The configuration files are in kamailio/, as docs/core.md recommends them.
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -37,8 +37,11 @@ void demand(const std::string& file, const std::string& remedy) {
 std::unique_ptr<Program> start_kamailio(const Network& network, const std::string& file) {
     demand("/usr/sbin/kamailio", "scripts/setup");
     const std::string folder = make_temporary_folder();
-    auto program = std::make_unique<Program>(ProgramOptions{
-        .command = {"unshare", "--pid", "--fork", "--kill-child", "kamailio", "-DD", "-E", "-f", configuration(file), "-Y", folder, "-P", folder + "/pid", "-m", "32", "-M", "4"}, .name = "kamailio " + file, .network = &network.core});
+    auto program = std::make_unique<Program>(
+        ProgramOptions{.command = {"unshare", "--pid", "--fork", "--kill-child", "kamailio", "-DD", "-E", "-f",
+                                   configuration(file), "-Y", folder, "-P", folder + "/pid", "-m", "32", "-M", "4"},
+                       .name = "kamailio " + file,
+                       .network = &network.core});
     return program;
 }
 
@@ -46,25 +49,33 @@ std::unique_ptr<Program> start_kamailio(const Network& network, const std::strin
 std::unique_ptr<Program> start_kamailio6(const Network& network, const std::string& file) {
     const std::string root = debian13();
     demand(root + "/usr/sbin/kamailio", "tests/integration/kamailio/debian13 makes it");
-    const std::string script = "set -e; mount --bind " + root + " " + root + "; mount -t proc proc " + root + "/proc; for f in run tmp; do mount -t tmpfs tmpfs " + root + "/$f; done; mount --bind /dev " + root +
-                               "/dev; cp " + configuration(file) + " " + root + "/tmp/; exec chroot " + root + " kamailio -DD -E -f /tmp/" + file + " -Y /tmp -P /tmp/pid -m 32 -M 4";
-    return std::make_unique<Program>(ProgramOptions{.command = {"unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script}, .name = "kamailio 6", .network = &network.core});
+    const std::string script = "set -e; mount --bind " + root + " " + root + "; mount -t proc proc " + root +
+                               "/proc; for f in run tmp; do mount -t tmpfs tmpfs " + root +
+                               "/$f; done; mount --bind /dev " + root + "/dev; cp " + configuration(file) + " " + root +
+                               "/tmp/; exec chroot " + root + " kamailio -DD -E -f /tmp/" + file +
+                               " -Y /tmp -P /tmp/pid -m 32 -M 4";
+    return std::make_unique<Program>(
+        ProgramOptions{.command = {"unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script},
+                       .name = "kamailio 6",
+                       .network = &network.core});
 }
 
-/// With a process namespace of its own all of its processes end with it. Not by SIGTERM: once in some ten runs on a busy machine it waits for one
-/// of them for a minute.
+/// With a process namespace of its own all of its processes end with it. Not by SIGTERM: once in some ten runs on a
+/// busy machine it waits for one of them for a minute.
 void end_kamailio(const std::unique_ptr<Program>& kamailio) {
     if (kamailio && kamailio->is_running()) kamailio->kill();
 }
 
 /// Kamailio says nothing of its own accord when its processes are up.
 void await_core(const Network& network) {
-    REQUIRE(eventually([&] { return network.core.run("ss -Hlnu sport = :5060").find(Network::kCore4) != std::string::npos; }));
+    REQUIRE(eventually(
+        [&] { return network.core.run("ss -Hlnu sport = :5060").find(Network::kCore4) != std::string::npos; }));
 }
 
 /// Two AKA phones with SAs call each other and send a MESSAGE, the core's side being Kamailio in front of gmcore.
 struct Between {
-    Between(std::unique_ptr<Program> (*start)(const Network&, const std::string&), const std::string& file, const std::string& core_transport = "udp", const std::vector<std::string>& core_arguments = {}) {
+    Between(std::unique_ptr<Program> (*start)(const Network&, const std::string&), const std::string& file,
+            const std::string& core_transport = "udp", const std::vector<std::string>& core_arguments = {}) {
         LabOptions options = plain_lab();
         options.core_arguments = core_arguments;
         options.core_listen = std::string(kBehind) + ":5060";
@@ -135,13 +146,17 @@ constexpr const char* kPassword = "correct-horse";
 /// Kamailio as registrar; the gateway has a TLS port and the phones are digest users.
 struct Registrar {
     Registrar() {
-        run_program({.command = {"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90", "-subj", "/CN=pcscf.visited.example", "-addext",
-                                 "subjectAltName=DNS:pcscf.visited.example,IP:10.1.0.1", "-keyout", folder + "/key.pem", "-out", folder + "/cert.pem"}});
+        run_program({.command = {"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                                 "-nodes", "-days", "90", "-subj", "/CN=pcscf.visited.example", "-addext",
+                                 "subjectAltName=DNS:pcscf.visited.example,IP:10.1.0.1", "-keyout", folder + "/key.pem",
+                                 "-out", folder + "/cert.pem"}});
         LabOptions options = plain_lab();
         options.sec_agree_pref = "tls-ipsec3gpp";
         options.core_listen = std::string(kBehind) + ":5060";
-        options.more_sections = std::string("[[sip-interface.sip-ports]]\naddress = \"") + Network::kAccess4 + "\"\nport = 5061\ntransport-protocol = \"TLS\"\ntls-profile = \"test\"\n" +
-                                "[[tls-profile]]\nname = \"test\"\nend-entity-cert = [\"" + folder + "/cert.pem\"]\nprivate-key = [\"" + folder + "/key.pem\"]\n";
+        options.more_sections = std::string("[[sip-interface.sip-ports]]\naddress = \"") + Network::kAccess4 +
+                                "\"\nport = 5061\ntransport-protocol = \"TLS\"\ntls-profile = \"test\"\n" +
+                                "[[tls-profile]]\nname = \"test\"\nend-entity-cert = [\"" + folder +
+                                "/cert.pem\"]\nprivate-key = [\"" + folder + "/key.pem\"]\n";
         options.prepare = [&](const Network& network) {
             network.core.ip_batch(std::string("addr add ") + kBehind + "/24 dev core0\n");
             kamailio = start_kamailio(network, "registrar.cfg");
@@ -161,15 +176,20 @@ struct Registrar {
         const std::string home = folder + "/" + user;
         std::filesystem::create_directory(home);
         const std::string aor = user + "@" + kHomeDomain;
-        std::ofstream(home + "/accounts") << "<sip:" << aor << ";transport=tls>;auth_user=" << aor << ";auth_pass=\"" << kPassword << "\";outbound=\"sip:" << Network::kAccess4
-                                          << ":5061;transport=tls\";regint=600;audio_codecs=PCMU" << (answers ? ";answermode=auto" : "") << "\n";
+        std::ofstream(home + "/accounts")
+            << "<sip:" << aor << ";transport=tls>;auth_user=" << aor << ";auth_pass=\"" << kPassword
+            << "\";outbound=\"sip:" << Network::kAccess4 << ":5061;transport=tls\";regint=600;audio_codecs=PCMU"
+            << (answers ? ";answermode=auto" : "") << "\n";
         std::ofstream(home + "/contacts");
-        std::ofstream(home + "/config") << "sip_listen " << Network::kUe4 << ":0\nsip_cafile " << folder << "/cert.pem\nnet_interface " << Network::kUeLink
-                                        << "\naudio_source aubridge,none\naudio_player aubridge,none\naudio_alert aubridge,none\nmodule_path /usr/lib/baresip/modules\nmodule g711.so\n"
-                                           "module aubridge.so\nmodule uuid.so\nmodule_tmp account.so\nmodule_app menu.so\nmodule_app contact.so\nmodule_app ctrl_tcp.so\nctrl_tcp_listen "
-                                        << Network::kUe4 << ":" << control << "\n";
+        std::ofstream(home + "/config")
+            << "sip_listen " << Network::kUe4 << ":0\nsip_cafile " << folder << "/cert.pem\nnet_interface "
+            << Network::kUeLink
+            << "\naudio_source aubridge,none\naudio_player aubridge,none\naudio_alert aubridge,none\nmodule_path /usr/lib/baresip/modules\nmodule g711.so\n"
+               "module aubridge.so\nmodule uuid.so\nmodule_tmp account.so\nmodule_app menu.so\nmodule_app contact.so\nmodule_app ctrl_tcp.so\nctrl_tcp_listen "
+            << Network::kUe4 << ":" << control << "\n";
         demand("/usr/bin/baresip", "scripts/setup");
-        return std::make_unique<Program>(ProgramOptions{.command = {"baresip", "-f", home, "-v"}, .name = "baresip " + user, .network = &lab->network.ue});
+        return std::make_unique<Program>(ProgramOptions{
+            .command = {"baresip", "-f", home, "-v"}, .name = "baresip " + user, .network = &lab->network.ue});
     }
 
     std::string folder = make_temporary_folder();
@@ -180,7 +200,8 @@ struct Registrar {
 /// One command for baresip's ctrl_tcp: a JSON object in a netstring.
 void command(const Network& network, int from, int to, const std::string& name, const std::string& parameters = {}) {
     const std::string text = "{\"command\":\"" + name + "\",\"params\":\"" + parameters + "\",\"token\":\"t\"}";
-    RawPeer control(network.ue, RawPeer::Kind::tcp, std::string(Network::kUe4) + ":" + std::to_string(from), std::string(Network::kUe4) + ":" + std::to_string(to));
+    RawPeer control(network.ue, RawPeer::Kind::tcp, std::string(Network::kUe4) + ":" + std::to_string(from),
+                    std::string(Network::kUe4) + ":" + std::to_string(to));
     REQUIRE(control.connects(kPatience));
     control.send(std::to_string(text.size()) + ":" + text + ",");
     control.receive_until("\"response\":true");
@@ -189,7 +210,8 @@ void command(const Network& network, int from, int to, const std::string& name, 
 }  // namespace
 
 TEST_SUITE("kamailio") {
-    TEST_CASE("Kamailio 5.6 as a record-routing proxy between gateway and S-CSCF: AKA phones register, message and call, IPv4 and UDP") {
+    TEST_CASE(
+        "Kamailio 5.6 as a record-routing proxy between gateway and S-CSCF: AKA phones register, message and call, IPv4 and UDP") {
         Between between(start_kamailio, "icscf.cfg");
         check_between(between, {}, {});
     }
@@ -234,7 +256,8 @@ TEST_SUITE("kamailio") {
 }
 
 TEST_SUITE("kamailio-pcscf") {
-    TEST_CASE("Kamailio 6.0 as P-CSCF behind the gateway, with trust_bottom_via: it knows each phone by its Via; IPv4 and UDP") {
+    TEST_CASE(
+        "Kamailio 6.0 as P-CSCF behind the gateway, with trust_bottom_via: it knows each phone by its Via; IPv4 and UDP") {
         Between between(start_kamailio6, "pcscf.cfg");
         check_between(between, {}, {});
         between.kamailio->wait_for_text("registered: INVITE of " + impu_of_user(0));  // found by bottom Via and Contact

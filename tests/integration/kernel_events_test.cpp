@@ -1,5 +1,5 @@
-// Others on the gateway's machine: who deletes, flushes or replaces what is ours, and links and addresses that come and go. Every time
-// the gateway notices, says so, and nothing crosses the access link in clear.
+// Others on the gateway's machine: who deletes, flushes or replaces what is ours, and links and addresses that come and
+// go. Every time the gateway notices, says so, and nothing crosses the access link in clear.
 #include <algorithm>
 #include <optional>
 
@@ -42,7 +42,9 @@ struct Two {
         return eventually([&] { return logged(id, words); });
     }
     void register_again(Phone& phone) {
-        const auto outcome = phone.command("register", [](const nlohmann::json& e) { return e.value("event", "") == "registered" || e.value("event", "") == "register_failed"; });
+        const auto outcome = phone.command("register", [](const nlohmann::json& e) {
+            return e.value("event", "") == "registered" || e.value("event", "") == "register_failed";
+        });
         INFO(outcome.dump());
         CHECK(outcome.value("event", "") == "registered");
     }
@@ -52,14 +54,17 @@ struct Two {
     }
 };
 
-std::string id_words(const KernelSa& sa) { return "src " + sa.source + " dst " + sa.destination + " proto esp spi " + std::to_string(sa.spi); }
+std::string id_words(const KernelSa& sa) {
+    return "src " + sa.source + " dst " + sa.destination + " proto esp spi " + std::to_string(sa.spi);
+}
 
 std::vector<KernelSa> sas_of_four(const Two& two) { return gateway_sas(two.lab, {false, false}); }
 
 }  // namespace
 
 TEST_SUITE("essentials") {
-    TEST_CASE("an SA that somebody else deletes ends its registration; the other phone is unharmed, requests get 480, registering again helps") {
+    TEST_CASE(
+        "an SA that somebody else deletes ends its registration; the other phone is unharmed, requests get 480, registering again helps") {
         Two two;
         two.talk();
         two.lab.network.gw.ip_batch("xfrm state delete " + id_words(find_sa(sas_of_four(two), false, false)) + "\n");
@@ -106,8 +111,10 @@ TEST_SUITE("kernel-events") {
         Two two;
         two.talk();
         const auto& sa = find_sa(sas_of_four(two), true, true);
-        two.lab.network.gw.ip_batch("xfrm state update " + id_words(sa) + " reqid 21321 mode transport auth-trunc hmac(sha1) 0x0102030405060708090a0b0c0d0e0f1011121314 96 "
-                                    "enc cbc(aes) 0x0102030405060708090a0b0c0d0e0f10 limit time-hard 1\n");
+        two.lab.network.gw.ip_batch(
+            "xfrm state update " + id_words(sa) +
+            " reqid 21321 mode transport auth-trunc hmac(sha1) 0x0102030405060708090a0b0c0d0e0f1011121314 96 "
+            "enc cbc(aes) 0x0102030405060708090a0b0c0d0e0f10 limit time-hard 1\n");
         CHECK(two.comes_to_log("sa-lost", "lifetime is over"));
         CHECK(eventually([&] { return sas_of_four(two).empty(); }));
         two.check_status(two.six, two.four, 480);
@@ -119,7 +126,12 @@ TEST_SUITE("kernel-events") {
     TEST_CASE("guard policies that somebody deletes, replaces or flushes stand again at once, the same as before") {
         Two two;
         const auto policies = list_policies(two.lab.network.gw);
-        const auto stand = [&] { return eventually([&] { auto now = list_policies(two.lab.network.gw); return std::ranges::is_permutation(now, policies); }); };
+        const auto stand = [&] {
+            return eventually([&] {
+                auto now = list_policies(two.lab.network.gw);
+                return std::ranges::is_permutation(now, policies);
+            });
+        };
         two.talk();
         two.lab.network.gw.ip_batch("xfrm policy delete src 0.0.0.0/0 dst 10.1.0.1/32 dport 6100 dir in\n");
         CHECK(two.comes_to_log("guards-missing", "deleted"));
@@ -138,10 +150,12 @@ TEST_SUITE("kernel-events") {
         two.check_link();
     }
 
-    TEST_CASE("a guard that somebody replaced cannot be put right by us: nothing leaves a protected port until it is, and the log says why") {
+    TEST_CASE(
+        "a guard that somebody replaced cannot be put right by us: nothing leaves a protected port until it is, and the log says why") {
         Two two;
         two.talk();
-        two.lab.network.gw.ip_batch("xfrm policy update src 10.1.0.1/32 dst 0.0.0.0/0 sport 6200 dir out action allow priority 2000\n");
+        two.lab.network.gw.ip_batch(
+            "xfrm policy update src 10.1.0.1/32 dst 0.0.0.0/0 sport 6200 dir out action allow priority 2000\n");
         CHECK(two.comes_to_log("guards-missing", "replaced"));
         CHECK(two.comes_to_log("kernel-audit-failed", "another policy stands in the place"));
         const auto word = two.marker();
@@ -150,12 +164,14 @@ TEST_SUITE("kernel-events") {
         CHECK(two.comes_to_log("no-sa", "a guard policy is missing"));
         two.lab.network.gw.ip_batch("xfrm policy delete src 10.1.0.1/32 dst 0.0.0.0/0 sport 6200 dir out\n");
         CHECK(two.comes_to_log("guards-restored"));
-        two.four.await_event([](const nlohmann::json& e) { return e.value("event", "") == "message_sent"; }, "the end of the lost message", from);
+        two.four.await_event([](const nlohmann::json& e) { return e.value("event", "") == "message_sent"; },
+                             "the end of the lost message", from);
         two.talk();
         two.check_link();
     }
 
-    TEST_CASE("an access address that goes away suspends its registrations: 480, the other family goes on; it comes back without a restart") {
+    TEST_CASE(
+        "an access address that goes away suspends its registrations: 480, the other family goes on; it comes back without a restart") {
         Two two;
         two.talk();
         two.lab.network.gw.ip_batch("address del 10.1.0.1/16 dev access\n");
@@ -174,7 +190,8 @@ TEST_SUITE("kernel-events") {
         CHECK(two.comes_to_log("access-address-back", "fd01::1"));
         CHECK(eventually([&] {
             const auto log = two.lab.gateway_log();
-            return log.rfind("access-address-back address=10.1.0.1") > log.rfind("access-address-gone address=10.1.0.1");
+            return log.rfind("access-address-back address=10.1.0.1") >
+                   log.rfind("access-address-gone address=10.1.0.1");
         }));
         two.talk();
         RawRegister fresh;  // listeners on the clear port, too
@@ -185,12 +202,14 @@ TEST_SUITE("kernel-events") {
         two.check_link();
     }
 
-    TEST_CASE("larval SAs that a listener for ACQUIRE causes do no harm: not to live SAs, not to new ones, and nobody takes them for ours") {
+    TEST_CASE(
+        "larval SAs that a listener for ACQUIRE causes do no harm: not to live SAs, not to new ones, and nobody takes them for ours") {
         Two two;
         two.talk();
         const auto sas = count_sas(two.lab.network.gw);
         for (const char* ends : {"src 10.1.0.1 dst 10.1.0.2", "src fd01::1 dst fd01::2"})
-            two.lab.network.gw.run(std::string("ip xfrm state allocspi ") + ends + " proto esp reqid 21321 mode transport min 0xc0000000 max 0xcfffffff");
+            two.lab.network.gw.run(std::string("ip xfrm state allocspi ") + ends +
+                                   " proto esp reqid 21321 mode transport min 0xc0000000 max 0xcfffffff");
         CHECK(count_sas(two.lab.network.gw) == sas + 2);
         two.talk();
         two.four.reregister(true);

@@ -1,4 +1,5 @@
-// The hand-off on a real kernel: each version and suite with openssl s_client, both directions counted by /proc/net/tls_stat.
+// The hand-off on a real kernel: each version and suite with openssl s_client, both directions counted by
+// /proc/net/tls_stat.
 #include <fstream>
 #include <map>
 
@@ -89,7 +90,8 @@ TEST_CASE("this kernel has kernel TLS for every cipher of ours") {
     check_in_kernel(0);
 }
 
-TEST_CASE("openssl s_client: every suite is carried by the kernel in both directions, large data both ways, close_notify") {
+TEST_CASE(
+    "openssl s_client: every suite is carried by the kernel in both directions, large data both ways, close_notify") {
     Bench bench(KernelTls::required);
     const auto text = pattern(40'000);
     for (const auto& suite : suites()) {
@@ -132,7 +134,8 @@ TEST_CASE("close_notify of the peer is an orderly end") {
     const auto peer = bench.s_client(suites()[0]);
     auto established = bench.accept();
     REQUIRE(established.has_value());
-    // It must have read everything, session tickets included: a process that dies with unread bytes resets the connection.
+    // It must have read everything, session tickets included: a process that dies with unread bytes resets the
+    // connection.
     REQUIRE(bench.get(established->connection->write("ready\n")).has_value());
     peer->wait_for_text("ready");
     peer->kill();
@@ -166,7 +169,8 @@ TEST_CASE("KeyUpdate, asked back or not, closes cleanly and is counted; what cam
 }
 
 // Kernels before 6.14 take no second key: GMGATE_EXPECT_REKEY=1 says that this one is expected to.
-TEST_CASE("tls-rekey: KeyUpdates, asked back or not, are followed without loss where the kernel can, and close in order where it cannot") {
+TEST_CASE(
+    "tls-rekey: KeyUpdates, asked back or not, are followed without loss where the kernel can, and close in order where it cannot") {
     Bench bench(KernelTls::required);
     HandshakerOptions options;
     options.kernel = KernelTls::required;
@@ -328,7 +332,8 @@ TEST_CASE("records that are damaged, oversized or out of place end the connectio
     std::string alerts;
     const auto fail_with = [&](const std::string& bytes) {
         auto pair = connect_pair(bench, outside, bench.connect_socket());
-        REQUIRE(::send(pair.client.connection->native_handle(), bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()));
+        REQUIRE(::send(pair.client.connection->native_handle(), bytes.data(), bytes.size(), 0) ==
+                static_cast<ssize_t>(bytes.size()));
         std::string out;
         const auto result = bench.get(pair.server.connection->read(out));
         REQUIRE_FALSE(result.has_value());
@@ -340,9 +345,11 @@ TEST_CASE("records that are damaged, oversized or out of place end the connectio
         pair.server.connection->close(false);
         return result.error().text;
     };
-    CHECK(fail_with(std::string("\x17\x03\x03\x00\x20", 5) + std::string(32, 'x')).find("failed authentication") != std::string::npos);
+    CHECK(fail_with(std::string("\x17\x03\x03\x00\x20", 5) + std::string(32, 'x')).find("failed authentication") !=
+          std::string::npos);
     CHECK(bench.handshaker.counters().decrypt_errors == 1);
-    CHECK(fail_with(std::string("\x17\x03\x03\x7f\xff", 5) + std::string(32767, 'x')).find("larger than 16 KiB") != std::string::npos);
+    CHECK(fail_with(std::string("\x17\x03\x03\x7f\xff", 5) + std::string(32767, 'x')).find("larger than 16 KiB") !=
+          std::string::npos);
     CHECK(fail_with("OPTIONS sip:example.net SIP/2.0\r\n\r\n").find("TLS record") != std::string::npos);
     CHECK(bench.handshaker.counters().bad_records == 2);
     INFO("the peer was told: ", alerts);
@@ -400,7 +407,8 @@ TEST_CASE("a socket with kernel TLS can be taken over by another Connection, as 
     auto established = bench.accept();
     REQUIRE(established.has_value());
     OwnedFd copy(::dup(established->connection->native_handle()));
-    auto inherited = make_kernel_connection(bench.io.get_executor(), std::move(copy), established->info, bench.handshaker.shared_counters());
+    auto inherited = make_kernel_connection(bench.io.get_executor(), std::move(copy), established->info,
+                                            bench.handshaker.shared_counters());
     REQUIRE(inherited.has_value());
     established->connection.reset();  // without close_notify: the descriptor just goes
     peer->write("still here\n");
@@ -410,7 +418,8 @@ TEST_CASE("a socket with kernel TLS can be taken over by another Connection, as 
     check_in_kernel(1);
 }
 
-TEST_CASE("a kernel connection that speaks another version's extension stays with OpenSSL, or fails where the kernel is required") {
+TEST_CASE(
+    "a kernel connection that speaks another version's extension stays with OpenSSL, or fails where the kernel is required") {
     for (const auto mode : {KernelTls::preferred, KernelTls::required}) {
         Bench bench(mode);
         const auto peer = bench.s_client(suites()[0], {"-maxfraglen", "1024"});

@@ -1,4 +1,5 @@
-// What happens at each limit of SPIs, SAs and temporary sets: a clear answer and reason, and live registrations that notice nothing.
+// What happens at each limit of SPIs, SAs and temporary sets: a clear answer and reason, and live registrations that
+// notice nothing.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -41,7 +42,8 @@ void check_refused(Lab& lab, const RawRegister& request, const std::string& word
     CHECK(status_of(response) == 503);
     CHECK(response.find("Retry-After") != std::string::npos);
     CHECK(response.find("Security-Server") == std::string::npos);
-    CHECK(eventually([&] { return lab.gateway_log().find(words) != std::string::npos; }));  // the line follows the answer
+    CHECK(
+        eventually([&] { return lab.gateway_log().find(words) != std::string::npos; }));  // the line follows the answer
     CHECK(count_sas(lab.network.gw) == sas);
 }
 
@@ -57,7 +59,9 @@ void talk(Phone& from, Phone& to) {
 
 TEST_SUITE("limits") {
     TEST_CASE("SPI space exhausted: 503 with the reason; who leaves makes room") {
-        Lab lab(with("[xfrm]\nspi-start = 0x10000000\nspi-end = 0x10000005\n[timers]\nfinal-answer = 1\n"));  // six SPIs: three sets
+        Lab lab(
+            with("[xfrm]\nspi-start = 0x10000000\nspi-end = 0x10000005\n[timers]\nfinal-answer = 1\n"));  // six SPIs:
+                                                                                                          // three sets
         Phone one(lab, {}), two(lab, {.user = 1});
         one.demand_registered();
         two.demand_registered();
@@ -66,7 +70,9 @@ TEST_SUITE("limits") {
         check_refused(lab, first_register(3), "no two free SPIs are left");
         talk(one, two);
         // A re-authentication needs two as well: it is refused, and the registration goes on.
-        const auto again = one.command("reregister challenge", [](const nlohmann::json& e) { return e.value("event", "") == "register_failed" || e.value("event", "") == "reregistered"; });
+        const auto again = one.command("reregister challenge", [](const nlohmann::json& e) {
+            return e.value("event", "") == "register_failed" || e.value("event", "") == "reregistered";
+        });
         CHECK(again.value("status", 0) == 503);
         talk(one, two);
         three.deregister();
@@ -132,16 +138,20 @@ TEST_SUITE("limits") {
         talk(one, two);
     }
 
-    TEST_CASE("overload: what is new gets 503 with Retry-After; dialogs, refreshes over SAs and emergency calls are served") {
+    TEST_CASE(
+        "overload: what is new gets 503 with Retry-After; dialogs, refreshes over SAs and emergency calls are served") {
         auto options = with("[limits]\nloop-lag = 2000\n");
         options.interface_lines = "anonymous-emergency = true\n";
         Lab lab(options);
         Phone one(lab, {}), two(lab, {.user = 1}), three(lab, {.user = 2});
         for (Phone* phone : {&one, &two, &three}) phone->demand_registered();
-        const auto named = [](const char* name) { return [name](const nlohmann::json& e) { return e.value("event", "") == name; }; };
+        const auto named = [](const char* name) {
+            return [name](const nlohmann::json& e) { return e.value("event", "") == name; };
+        };
         one.command("call " + two.impu() + " 600", named("call_established"));
         two.await_event(named("call_established"), "the ACK");
-        RawPeer caller(lab.network.ue, RawPeer::Kind::udp, std::string(Network::kUe4) + ":5070", std::string(Network::kAccess4) + ":5060");
+        RawPeer caller(lab.network.ue, RawPeer::Kind::udp, std::string(Network::kUe4) + ":5070",
+                       std::string(Network::kAccess4) + ":5060");
         const auto mark = lab.core_mark();
         {
             // It stands still for longer than that, and wakes up to all this at once.
@@ -157,10 +167,13 @@ TEST_SUITE("limits") {
             sent([&] { two.program().write_line("reregister"); });
             sent([&] { one.program().write_line("hangup"); });
             sent([&] {
-                caller.send(fmt::format("INVITE urn:service:sos SIP/2.0\r\nVia: SIP/2.0/UDP {0}:5070;branch=z9hG4bKsos\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <urn:service:sos>\r\n"
-                                        "Call-ID: sos-now\r\nCSeq: 1 INVITE\r\nContact: <sip:{0}:5070>\r\nContent-Length: 0\r\n\r\n", Network::kUe4));
+                caller.send(fmt::format(
+                    "INVITE urn:service:sos SIP/2.0\r\nVia: SIP/2.0/UDP {0}:5070;branch=z9hG4bKsos\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <urn:service:sos>\r\n"
+                    "Call-ID: sos-now\r\nCSeq: 1 INVITE\r\nContact: <sip:{0}:5070>\r\nContent-Length: 0\r\n\r\n",
+                    Network::kUe4));
             });
-            CHECK(eventually([&] { return std::chrono::steady_clock::now() - stopped > std::chrono::milliseconds(3500); }));
+            CHECK(eventually(
+                [&] { return std::chrono::steady_clock::now() - stopped > std::chrono::milliseconds(3500); }));
             ::kill(lab.gateway().pid(), SIGCONT);
         }
         CHECK(three.await_event(named("message_sent"), "503 for the new MESSAGE").value("status", 0) == 503);
@@ -168,7 +181,8 @@ TEST_SUITE("limits") {
         CHECK(one.await_event(named("call_ended"), "the BYE").value("ok", false));
         CHECK(eventually([&] {
             const auto invites = lab.core_received(mark, "INVITE");
-            return std::ranges::any_of(invites, [](const std::string& raw) { return raw.find("sos-now") != std::string::npos; });
+            return std::ranges::any_of(invites,
+                                       [](const std::string& raw) { return raw.find("sos-now") != std::string::npos; });
         }));
         lab.gateway().wait_for_text("overload-begins");
         lab.gateway().wait_for_text("overload-ends");

@@ -18,10 +18,11 @@ void add_addresses(Lab& lab) {
 }
 
 Program start_phones(Lab& lab, std::size_t count, const std::string& hold) {
-    return Program({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--addresses", "10.1.0.2+16", "--count", std::to_string(count),
-                                "--rate", "100", "--hold", hold, "--json"},
-                    .name = "gmue",
-                    .network = &lab.network.ue});
+    return Program(
+        {.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--addresses", "10.1.0.2+16",
+                     "--count", std::to_string(count), "--rate", "100", "--hold", hold, "--json"},
+         .name = "gmue",
+         .network = &lab.network.ue});
 }
 
 /// Kilobytes that a process has in memory.

@@ -1,5 +1,5 @@
-// strongSwan's charon on the gateway's machine, with an IKEv2 tunnel towards the core: neither flushes, shadows nor adopts what is the
-// other's. The real daemon of Debian, started and stopped under traffic.
+// strongSwan's charon on the gateway's machine, with an IKEv2 tunnel towards the core: neither flushes, shadows nor
+// adopts what is the other's. The real daemon of Debian, started and stopped under traffic.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -16,22 +16,32 @@ namespace {
 
 constexpr std::uint32_t kOurReqid = 21321;
 
-/// One end of the tunnel. A pre-shared key; the gateway's end installs a trap policy, so that the first packet to the core starts IKE.
+/// One end of the tunnel. A pre-shared key; the gateway's end installs a trap policy, so that the first packet to the
+/// core starts IKE.
 class Charon {
 public:
-    Charon(const Namespace& network, const std::string& folder, const std::string& name, const std::string& own, const std::string& other, bool starts)
+    Charon(const Namespace& network, const std::string& folder, const std::string& name, const std::string& own,
+           const std::string& other, bool starts)
         : network_(network), base_(folder + "/" + name) {
         std::ofstream(base_ + ".strongswan.conf")
             << "charon-systemd {\n load = random nonce openssl kdf hmac sha1 sha2 aes pem kernel-netlink socket-default vici\n"
-               " install_routes = no\n install_virtual_ip = no\n journal { default = -1 }\n filelog { out { path = " << base_ << ".log\n default = 1\n flush_line = yes } }\n"
-               " plugins { vici { socket = " << uri() << " } }\n}\n";
+               " install_routes = no\n install_virtual_ip = no\n journal { default = -1 }\n filelog { out { path = "
+            << base_
+            << ".log\n default = 1\n flush_line = yes } }\n"
+               " plugins { vici { socket = "
+            << uri() << " } }\n}\n";
         std::ofstream(base_ + ".swanctl.conf")
-            << "connections { za { version = 2\n local_addrs = " << own << "\n remote_addrs = " << other << "\n proposals = aes128-sha256-ecp256\n"
+            << "connections { za { version = 2\n local_addrs = " << own << "\n remote_addrs = " << other
+            << "\n proposals = aes128-sha256-ecp256\n"
             << " local { auth = psk\n id = " << own << " }\n remote { auth = psk\n id = " << other << " }\n"
-            << " children { za { local_ts = " << own << "/32\n remote_ts = " << other << "/32\n mode = tunnel\n esp_proposals = aes128-sha1\n"
+            << " children { za { local_ts = " << own << "/32\n remote_ts = " << other
+            << "/32\n mode = tunnel\n esp_proposals = aes128-sha1\n"
             << " start_action = " << (starts ? "trap" : "none") << " } } } }\n"
             << "secrets { ike-1 { id-1 = " << own << "\n id-2 = " << other << "\n secret = \"between-the-two\" } }\n";
-        program_.emplace(ProgramOptions{.command = {"env", "STRONGSWAN_CONF=" + base_ + ".strongswan.conf", "/usr/sbin/charon-systemd"}, .name = "charon " + name, .network = &network_});
+        program_.emplace(ProgramOptions{
+            .command = {"env", "STRONGSWAN_CONF=" + base_ + ".strongswan.conf", "/usr/sbin/charon-systemd"},
+            .name = "charon " + name,
+            .network = &network_});
     }
     /// True as soon as it answers.
     bool is_ready() {
@@ -109,14 +119,16 @@ struct Neighbourhood {
     }
     void check_undisturbed() const {
         const auto log = lab.gateway_log();
-        for (const char* id : {"sa-lost", "guards-missing", "kernel-audit ", "foreign-sas"}) CHECK(log.find(id) == std::string::npos);
+        for (const char* id : {"sa-lost", "guards-missing", "kernel-audit ", "foreign-sas"})
+            CHECK(log.find(id) == std::string::npos);
     }
 };
 
 }  // namespace
 
 TEST_SUITE("neighbours") {
-    TEST_CASE("charon with a tunnel to the core, started and stopped under traffic: neither touches what is the other's") {
+    TEST_CASE(
+        "charon with a tunnel to the core, started and stopped under traffic: neither touches what is the other's") {
         Neighbourhood street;
         Lab& lab = street.lab;
         street.talk();
@@ -144,7 +156,8 @@ TEST_SUITE("neighbours") {
             Capture core_link(lab.network.gw, "core");
             const auto is_ours = [](const Frame& frame) { return frame.source() == Network::kGwCore4; };
             const auto before = street.packets_next_door();
-            for (const auto& word : street.talk()) CHECK(core_link.count([&](const Frame& frame) { return is_ours(frame) && frame.contains(word); }) == 0);
+            for (const auto& word : street.talk())
+                CHECK(core_link.count([&](const Frame& frame) { return is_ours(frame) && frame.contains(word); }) == 0);
             CHECK(street.packets_next_door() > before);
             CHECK(core_link.count([&](const Frame& frame) { return is_ours(frame) && frame.is_esp(); }) > 0);
         }
@@ -157,12 +170,16 @@ TEST_SUITE("neighbours") {
         CHECK(street.spis(true) == ours);
         street.talk();
 
-        // It listens for ACQUIRE: what leaves a protected port without an SA (here a TCP reset of our kernel) makes a larval SA, and that
-        // harms nobody.
-        const auto carrier = find_sa(gateway_sas(lab, {true, true}), false, true);  // port_ps → port_uc, of the phone's connection
-        lab.network.gw.ip_batch("xfrm state delete src " + carrier.source + " dst " + carrier.destination + " proto esp spi " + std::to_string(carrier.spi) + "\n");
+        // It listens for ACQUIRE: what leaves a protected port without an SA (here a TCP reset of our kernel) makes a
+        // larval SA, and that harms nobody.
+        const auto carrier =
+            find_sa(gateway_sas(lab, {true, true}), false, true);  // port_ps → port_uc, of the phone's connection
+        lab.network.gw.ip_batch("xfrm state delete src " + carrier.source + " dst " + carrier.destination +
+                                " proto esp spi " + std::to_string(carrier.spi) + "\n");
         CHECK(eventually([&] { return lab.gateway_log().find("registration-ended") != std::string::npos; }));
-        const auto again = street.six.command("register", [](const nlohmann::json& e) { return e.value("event", "") == "registered" || e.value("event", "") == "register_failed"; });
+        const auto again = street.six.command("register", [](const nlohmann::json& e) {
+            return e.value("event", "") == "registered" || e.value("event", "") == "register_failed";
+        });
         CHECK(again.value("event", "") == "registered");
         street.talk();
         street.four.reregister(true);

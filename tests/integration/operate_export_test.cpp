@@ -1,5 +1,5 @@
-// What leaves the gateway for the operator's other tools: the trace of a TLS phone, HEPv3 to a collector; and the control socket from one
-// process to the next.
+// What leaves the gateway for the operator's other tools: the trace of a TLS phone, HEPv3 to a collector; and the
+// control socket from one process to the next.
 #include <doctest/doctest.h>
 
 #include <poll.h>
@@ -18,11 +18,15 @@ using namespace gmgate::test;
 
 namespace {
 
-/// What a collector such as Homer takes out of a HEPv3 packet: the chunks of vendor 0 by their type. Empty: not HEPv3, or broken.
+/// What a collector such as Homer takes out of a HEPv3 packet: the chunks of vendor 0 by their type. Empty: not HEPv3,
+/// or broken.
 using Chunks = std::map<int, std::string>;
 
 Chunks read_hep(std::string_view packet) {
-    const auto number = [&](std::size_t at) { return static_cast<std::size_t>(static_cast<unsigned char>(packet[at]) << 8 | static_cast<unsigned char>(packet[at + 1])); };
+    const auto number = [&](std::size_t at) {
+        return static_cast<std::size_t>(static_cast<unsigned char>(packet[at]) << 8 |
+                                        static_cast<unsigned char>(packet[at + 1]));
+    };
     if (packet.size() < 6 || !packet.starts_with("HEP3") || number(4) != packet.size()) return {};
     Chunks chunks;
     for (std::size_t at = 6; at < packet.size();) {
@@ -35,7 +39,8 @@ Chunks read_hep(std::string_view packet) {
     return chunks;
 }
 
-constexpr int kSource4 = 3, kDestination4 = 4, kDestinationPort = 8, kPayloadType = 11, kCaptureId = 12, kPayload = 15, kCorrelation = 17;
+constexpr int kSource4 = 3, kDestination4 = 4, kDestinationPort = 8, kPayloadType = 11, kCaptureId = 12, kPayload = 15,
+              kCorrelation = 17;
 
 /// Listens where `hep-collector` points to.
 class Collector {
@@ -45,7 +50,8 @@ public:
             fd_ = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
             sockaddr_storage address{};
             const auto length = gmgate::Endpoint::parse(local)->to_sockaddr(address);
-            if (bind(fd_, reinterpret_cast<const sockaddr*>(&address), length) != 0) throw std::runtime_error("the collector cannot bind");
+            if (bind(fd_, reinterpret_cast<const sockaddr*>(&address), length) != 0)
+                throw std::runtime_error("the collector cannot bind");
         });
         thread_ = std::thread([this] { run(); });
     }
@@ -90,13 +96,15 @@ std::string bytes_of(const char* address) {
 }  // namespace
 
 TEST_SUITE("operate") {
-    TEST_CASE("a TLS phone: show has its session as the kernel tells it, trace and HEPv3 have its SIP, and none of them a key") {
+    TEST_CASE(
+        "a TLS phone: show has its session as the kernel tells it, trace and HEPv3 have its SIP, and none of them a key") {
         TlsLab tls({.top_lines = "hep-collector = \"10.2.0.2:9060\"\nhep-id = 77\n", .is_gateway_started = false});
         auto& lab = *tls.lab;
         Collector collector(lab.network.core, "10.2.0.2:9060");
         lab.start_gateway();
         ask_gmctl(lab, {"trace", impi_of_user(0)});
-        Phone newer(lab, {.user = 0, .arguments = tls.phone_arguments("tls", "1.3")}), older(lab, {.user = 1, .arguments = tls.phone_arguments("tls-prior", "1.2")});
+        Phone newer(lab, {.user = 0, .arguments = tls.phone_arguments("tls", "1.3")}),
+            older(lab, {.user = 1, .arguments = tls.phone_arguments("tls-prior", "1.2")});
         newer.demand_registered();
         older.demand_registered();
         const auto word = unique_word("over-tls-");
@@ -114,13 +122,21 @@ TEST_SUITE("operate") {
         }
         CHECK(screen(lab, {"show", impi_of_user(0)}).find("carried by the kernel") != std::string::npos);
 
-        // The trace: the REGISTER in clear, then everything over TLS, as text; tshark reads the pcap and finds SIP, not TLS.
+        // The trace: the REGISTER in clear, then everything over TLS, as text; tshark reads the pcap and finds SIP, not
+        // TLS.
         const auto pcap = lab.folder() + "/tls.pcap";
         std::string drawn;
-        CHECK(eventually([&] { return (drawn = screen(lab, {"trace", impi_of_user(0), "--pcap", pcap})).find("MESSAGE, TLS") != std::string::npos; }));
+        CHECK(eventually([&] {
+            return (drawn = screen(lab, {"trace", impi_of_user(0), "--pcap", pcap})).find("MESSAGE, TLS") !=
+                   std::string::npos;
+        }));
         INFO(drawn);
-        for (const auto* part : {"REGISTER, clear", "REGISTER, TLS", "200 OK, TLS"}) CHECK(drawn.find(part) != std::string::npos);
-        const auto fields = run_program({.command = {"tshark", "-n", "-r", pcap, "-T", "fields", "-E", "separator=|", "-e", "frame.protocols", "-e", "sip.Method", "-e", "sip.Status-Code", "-e", "sip.msg_body"}, .name = "tshark"});
+        for (const auto* part : {"REGISTER, clear", "REGISTER, TLS", "200 OK, TLS"})
+            CHECK(drawn.find(part) != std::string::npos);
+        const auto fields = run_program(
+            {.command = {"tshark", "-n", "-r", pcap, "-T", "fields", "-E", "separator=|", "-e", "frame.protocols", "-e",
+                         "sip.Method", "-e", "sip.Status-Code", "-e", "sip.msg_body"},
+             .name = "tshark"});
         INFO(fields);
         CHECK(fields.find("sip") != std::string::npos);
         CHECK(fields.find("tls") == std::string::npos);
@@ -129,8 +145,14 @@ TEST_SUITE("operate") {
         CHECK(fields.find("|200|") != std::string::npos);
 
         // The collector got every message of every phone, traced or not.
-        const auto tells = [&](const std::string& text) { return [text](const Chunks& c) { return c.contains(kPayload) && c.at(kPayload).find(text) != std::string::npos; }; };
-        CHECK(eventually([&] { return collector.count(tells(word)) >= 4; }));  // in from the phone, out to the core and back, out to the other phone
+        const auto tells = [&](const std::string& text) {
+            return [text](const Chunks& c) {
+                return c.contains(kPayload) && c.at(kPayload).find(text) != std::string::npos;
+            };
+        };
+        CHECK(eventually([&] {
+            return collector.count(tells(word)) >= 4;
+        }));  // in from the phone, out to the core and back, out to the other phone
         std::string all = drawn;
         std::size_t from_phone = 0;
         for (const auto& chunks : collector.packets()) {
@@ -138,7 +160,8 @@ TEST_SUITE("operate") {
             CHECK(chunks.at(kPayloadType) == "\x01");  // SIP
             CHECK(chunks.at(kCaptureId) == std::string("\0\0\0\x4d", 4));
             all += chunks.at(kPayload);
-            if (chunks.at(kPayload).find(word) == std::string::npos || chunks.at(kSource4) != bytes_of(Network::kUe4)) continue;
+            if (chunks.at(kPayload).find(word) == std::string::npos || chunks.at(kSource4) != bytes_of(Network::kUe4))
+                continue;
             ++from_phone;
             CHECK(chunks.at(kDestination4) == bytes_of(Network::kAccess4));
             CHECK(chunks.at(kDestinationPort) == std::string("\x13\xc5"));  // 5061
@@ -166,7 +189,8 @@ TEST_SUITE("operate") {
         Phone phone(lab, {});
         phone.demand_registered();
         CHECK(ask_gmctl(lab, {"log-level", "info"})["before"] == "debug");
-        Program follower({.command = gmctl_command(lab, {"--json", "registrations", "--follow"}), .name = "gmctl --follow"});
+        Program follower(
+            {.command = gmctl_command(lab, {"--json", "registrations", "--follow"}), .name = "gmctl --follow"});
         CHECK(eventually([&] {
             phone.reregister(false);
             return follower.has_text("refreshed");
@@ -178,7 +202,8 @@ TEST_SUITE("operate") {
         CHECK(status["counters"]["registered"] == 0);  // the next process, and nobody else
         CHECK(why(lab, 0)["verdict"] == "registered");
         CHECK(ask_gmctl(lab, {"show", impi_of_user(0)})["contacts"][0]["sets"][0]["sas"].size() == 4);
-        CHECK(ask_gmctl(lab, {"log-level", "info"})["before"] == "debug");  // an administrator's rights as before; the level is the file's again
+        CHECK(ask_gmctl(lab, {"log-level", "info"})["before"] ==
+              "debug");  // an administrator's rights as before; the level is the file's again
         phone.reregister(true);
         CHECK(why(lab, 0)["verdict"] == "registered");
         CHECK(ask_gmctl(lab, {"deregister", impi_of_user(0)})["contacts"] == 1);

@@ -1,4 +1,5 @@
-// gmctl against the running gateway, and each verdict of `gmctl why` produced by its fault while healthy phones and the other faults run.
+// gmctl against the running gateway, and each verdict of `gmctl why` produced by its fault while healthy phones and the
+// other faults run.
 #include <doctest/doctest.h>
 
 #include <poll.h>
@@ -20,7 +21,8 @@ using Json = nlohmann::json;
 
 namespace {
 
-void check_verdict(const Lab& lab, std::size_t user, const std::string& verdict, const std::string& words, std::chrono::seconds patience = kPatience) {
+void check_verdict(const Lab& lab, std::size_t user, const std::string& verdict, const std::string& words,
+                   std::chrono::seconds patience = kPatience) {
     Json last;
     const bool found = eventually([&] { return (last = why(lab, user))["verdict"] == verdict; }, patience);
     INFO("user ", user, ": ", last.dump(1));
@@ -29,13 +31,17 @@ void check_verdict(const Lab& lab, std::size_t user, const std::string& verdict,
     screen(lab, {"why", impi_of_user(user)});
 }
 
-std::unique_ptr<Program> start_phone(Lab& lab, std::size_t user, std::vector<std::string> more, const std::string& gateway = Network::kAccess4) {
-    std::vector<std::string> command{lab.programs().gmue, "register", "--gateway", gateway, "--index", std::to_string(user), "--timeout", "40"};
+std::unique_ptr<Program> start_phone(Lab& lab, std::size_t user, std::vector<std::string> more,
+                                     const std::string& gateway = Network::kAccess4) {
+    std::vector<std::string> command{lab.programs().gmue, "register",           "--gateway", gateway,
+                                     "--index",           std::to_string(user), "--timeout", "40"};
     command.insert(command.end(), more.begin(), more.end());
-    return std::make_unique<Program>(ProgramOptions{.command = command, .name = "gmue " + std::to_string(user), .network = &lab.network.ue});
+    return std::make_unique<Program>(
+        ProgramOptions{.command = command, .name = "gmue " + std::to_string(user), .network = &lab.network.ue});
 }
 
-/// An address translation for UDP: what comes to `inside` goes on to the gateway's port 5060 from another address, and back.
+/// An address translation for UDP: what comes to `inside` goes on to the gateway's port 5060 from another address, and
+/// back.
 class Translator {
 public:
     Translator(const Namespace& network, const std::string& address) {
@@ -57,12 +63,14 @@ private:
         const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         sockaddr_storage to{};
         const auto length = gmgate::Endpoint{*gmgate::Address::parse(address), gmgate::Port{port}}.to_sockaddr(to);
-        if (bind(fd, reinterpret_cast<const sockaddr*>(&to), length) != 0) throw std::runtime_error("the translator cannot bind");
+        if (bind(fd, reinterpret_cast<const sockaddr*>(&to), length) != 0)
+            throw std::runtime_error("the translator cannot bind");
         return fd;
     }
     void run() {
         sockaddr_storage gateway{}, phone{};
-        const auto gateway_length = gmgate::Endpoint{*gmgate::Address::parse(Network::kAccess4), gmgate::Port{5060}}.to_sockaddr(gateway);
+        const auto gateway_length =
+            gmgate::Endpoint{*gmgate::Address::parse(Network::kAccess4), gmgate::Port{5060}}.to_sockaddr(gateway);
         socklen_t phone_length = 0;
         char buffer[65536];
         while (!stop_) {
@@ -70,12 +78,17 @@ private:
             if (poll(fds, 2, 100) <= 0) continue;
             if (fds[0].revents != 0) {
                 phone_length = sizeof phone;
-                const auto n = recvfrom(inside_, buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&phone), &phone_length);
-                if (n > 0) sendto(outside_, buffer, static_cast<std::size_t>(n), 0, reinterpret_cast<const sockaddr*>(&gateway), gateway_length);
+                const auto n =
+                    recvfrom(inside_, buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&phone), &phone_length);
+                if (n > 0)
+                    sendto(outside_, buffer, static_cast<std::size_t>(n), 0,
+                           reinterpret_cast<const sockaddr*>(&gateway), gateway_length);
             }
             if (fds[1].revents != 0) {
                 const auto n = recv(outside_, buffer, sizeof buffer, 0);
-                if (n > 0 && phone_length != 0) sendto(inside_, buffer, static_cast<std::size_t>(n), 0, reinterpret_cast<const sockaddr*>(&phone), phone_length);
+                if (n > 0 && phone_length != 0)
+                    sendto(inside_, buffer, static_cast<std::size_t>(n), 0, reinterpret_cast<const sockaddr*>(&phone),
+                           phone_length);
             }
         }
     }
@@ -94,10 +107,13 @@ void restart_sequence_numbers(const Namespace& network, const Phone& phone) {
     }
     std::string batch;
     for (const auto& entry : entries) {
-        const auto of_this_phone = [&](const char* port) { return entry.find("sport " + std::to_string(phone.first().value(port, 0)) + " ") != std::string::npos; };
+        const auto of_this_phone = [&](const char* port) {
+            return entry.find("sport " + std::to_string(phone.first().value(port, 0)) + " ") != std::string::npos;
+        };
         if (!of_this_phone("port_us") && !of_this_phone("port_uc")) continue;
         const auto spi = entry.find("spi 0x");
-        batch += "xfrm state delete src " + std::string(Network::kUe4) + " dst " + std::string(Network::kAccess4) + " proto esp spi " + entry.substr(spi + 4, 10) + "\nxfrm state add " + entry + "\n";
+        batch += "xfrm state delete src " + std::string(Network::kUe4) + " dst " + std::string(Network::kAccess4) +
+                 " proto esp spi " + entry.substr(spi + 4, 10) + "\nxfrm state add " + entry + "\n";
     }
     CAPTURE(batch);
     network.ip_batch(batch);
@@ -112,34 +128,48 @@ struct Fault {
 };
 
 std::vector<Fault> faults() {
-    return {{0, {"--no-esp"}, "no-answer", "the phone sent no ESP packet"},
-            {1, {"--wrong-ik", "--offer", "hmac-sha-1-96/aes-cbc"}, "integrity", "failed the integrity check on these SAs: the phone derived other keys"},
-            {2, {"--clear"}, "clear-to-protected", "It sends in clear to the protected port"},
-            {3, {"--wrong-res"}, "wrong-res", "the RES in its digest response is wrong"},
-            {5, {"--local", Network::kUe4}, "nat", "it is behind NAT", "10.1.0.9"},
-            {6, {"--offer", "hmac-md5-96/aes-cbc"}, "algorithms", "it offers only what this interface does not allow"},
-            {7, {"--bid-down", "3"}, "verify-mismatch", "Security-Verify is not what was sent"},
-            {8, {"--bid-down", "1"}, "client-mismatch", "its Security-Client has changed since the challenge"},
-            {9, {"--security", "none"}, "no-offer", "it sends no Security-Client and this interface demands an agreement"},
-            {10, {"--add-register-header", "Proxy-Require: mediasec"}, "option-refused", "Proxy-Require names mediasec, which this interface refuses"},
-            {11, {"--answer-as", impi_of_user(19)}, "identity-mismatch", "The SAs belong to another private identity"},
-            {12, {"--add-register-header", "X-Gmcore-Do: omit-keys"}, "no-keys", "carries no ck and ik"},
-            {13, {"--add-register-header", "X-Gmcore-Do: refuse=404"}, "declined", "The core declined the REGISTER"},
-            {14, {"--port-us", "7999"}, "limit", "no protected client port is left"},
-            {16, {"--spi-uc", "33331", "--spi-us", "33332"}, "kernel", "an SPI of the phone is in use at its address"},
-            {17, {"--security-client", "ipsec-3gpp; alg=\""}, "bad-request", "The REGISTER itself is wrong"}};
+    return {
+        {0, {"--no-esp"}, "no-answer", "the phone sent no ESP packet"},
+        {1,
+         {"--wrong-ik", "--offer", "hmac-sha-1-96/aes-cbc"},
+         "integrity",
+         "failed the integrity check on these SAs: the phone derived other keys"},
+        {2, {"--clear"}, "clear-to-protected", "It sends in clear to the protected port"},
+        {3, {"--wrong-res"}, "wrong-res", "the RES in its digest response is wrong"},
+        {5, {"--local", Network::kUe4}, "nat", "it is behind NAT", "10.1.0.9"},
+        {6, {"--offer", "hmac-md5-96/aes-cbc"}, "algorithms", "it offers only what this interface does not allow"},
+        {7, {"--bid-down", "3"}, "verify-mismatch", "Security-Verify is not what was sent"},
+        {8, {"--bid-down", "1"}, "client-mismatch", "its Security-Client has changed since the challenge"},
+        {9, {"--security", "none"}, "no-offer", "it sends no Security-Client and this interface demands an agreement"},
+        {10,
+         {"--add-register-header", "Proxy-Require: mediasec"},
+         "option-refused",
+         "Proxy-Require names mediasec, which this interface refuses"},
+        {11, {"--answer-as", impi_of_user(19)}, "identity-mismatch", "The SAs belong to another private identity"},
+        {12, {"--add-register-header", "X-Gmcore-Do: omit-keys"}, "no-keys", "carries no ck and ik"},
+        {13, {"--add-register-header", "X-Gmcore-Do: refuse=404"}, "declined", "The core declined the REGISTER"},
+        {14, {"--port-us", "7999"}, "limit", "no protected client port is left"},
+        {16, {"--spi-uc", "33331", "--spi-us", "33332"}, "kernel", "an SPI of the phone is in use at its address"},
+        {17, {"--security-client", "ipsec-3gpp; alg=\""}, "bad-request", "The REGISTER itself is wrong"}};
 }
 
-/// Somebody else's SA at the SPI that a phone will ask for; and phones that take every client port of one address and server port.
+/// Somebody else's SA at the SPI that a phone will ask for; and phones that take every client port of one address and
+/// server port.
 void occupy(Lab& lab, std::size_t first_user) {
-    lab.network.gw.ip_batch("xfrm state add src " + std::string(Network::kAccess4) + " dst " + std::string(Network::kUe4) + " proto esp spi 33332 reqid 77 mode transport auth-trunc hmac(md5) "
+    lab.network.gw.ip_batch("xfrm state add src " + std::string(Network::kAccess4) + " dst " +
+                            std::string(Network::kUe4) +
+                            " proto esp spi 33332 reqid 77 mode transport auth-trunc hmac(md5) "
                             "0x000102030405060708090a0b0c0d0e0f 96 enc ecb(cipher_null) \"\"\n");
     for (std::size_t i = 0; i <= Lab::kLastClientPort - Lab::kFirstClientPort; ++i) {
         const auto n = static_cast<int>(i);
         RawRegister request;
         request.user = first_user + i;
         request.port = 5100 + n;
-        request.security_client = SecurityClient{.spi_c = 50000 + 2 * static_cast<std::uint32_t>(n), .spi_s = 50001 + 2 * static_cast<std::uint32_t>(n), .port_c = 7800 + n, .port_s = 7999}.text();
+        request.security_client = SecurityClient{.spi_c = 50000 + 2 * static_cast<std::uint32_t>(n),
+                                                 .spi_s = 50001 + 2 * static_cast<std::uint32_t>(n),
+                                                 .port_c = 7800 + n,
+                                                 .port_s = 7999}
+                                      .text();
         CHECK(status_of(ask(lab, request)) == 401);
     }
 }
@@ -163,7 +193,9 @@ TEST_SUITE("operate") {
         lab.network.ue.ip_batch("address add 10.1.0.9/16 dev access0\n");
         Translator translator(lab.network.ue, "10.1.0.9");
 
-        Program crowd({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--index", std::to_string(kFirstHealthy), "--count", std::to_string(healthy), "--rate", "20", "--hold", "600", "--json"},
+        Program crowd({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--index",
+                                   std::to_string(kFirstHealthy), "--count", std::to_string(healthy), "--rate", "20",
+                                   "--hold", "600", "--json"},
                        .name = "gmue crowd",
                        .network = &lab.network.ue});
         crowd.wait_for_text("\"phase\":\"register\"", 0, std::chrono::minutes(3));
@@ -186,20 +218,23 @@ TEST_SUITE("operate") {
         restart_sequence_numbers(lab.network.ue, replaying);
         for (int i = 0; i < 4; ++i) replaying.start_message(replaying.impu(), "counted-before");
 
-        // Both pass with time: the core that has still to answer (32 s), the phone that has still to (10 s; on a slow machine it asks again).
+        // Both pass with time: the core that has still to answer (32 s), the phone that has still to (10 s; on a slow
+        // machine it asks again).
         const auto unanswered = start_phone(lab, 18, {"--add-register-header", "X-Gmcore-Do: silent"});
         check_verdict(lab, 18, "core-pending", "was passed to the core, which has not answered");
         CHECK(eventually([&] {
             RawRegister first;
             first.user = 21;
             first.port = 5200;
-            first.security_client = SecurityClient{.spi_c = 60001, .spi_s = 60002, .port_c = 7901, .port_s = 7902}.text();
+            first.security_client =
+                SecurityClient{.spi_c = 60001, .spi_s = 60002, .port_c = 7901, .port_s = 7902}.text();
             return status_of(ask(lab, first)) == 401 && why(lab, 21)["verdict"] == "waiting";
         }));
         screen(lab, {"why", impi_of_user(21)});
         for (const auto& fault : all)
             if (fault.verdict != "no-answer") check_verdict(lab, fault.user, fault.verdict, fault.words);
-        check_verdict(lab, 19, "identity-mismatch", "The SAs belong to another private identity");  // whom the phone names
+        check_verdict(lab, 19, "identity-mismatch",
+                      "The SAs belong to another private identity");  // whom the phone names
         check_verdict(lab, 15, "replay", "were replays or came too late for the replay window");
         check_verdict(lab, 4, "stale-sa", "a stale SA of this phone's earlier registration");
         check_verdict(lab, 0, "no-answer", "the phone sent no ESP packet");
@@ -210,13 +245,15 @@ TEST_SUITE("operate") {
             CHECK(verdict["verdict"] == "registered");
         }
         screen(lab, {"why", impi_of_user(kFirstHealthy)});
-        check_verdict(lab, 18, "core-unreachable", "the core does not answer", std::chrono::seconds(180));  // after 64*T1
+        check_verdict(lab, 18, "core-unreachable", "the core does not answer",
+                      std::chrono::seconds(180));  // after 64*T1
     }
 
     TEST_CASE("gmctl trace: the registration and what follows as ladder, page and pcap, with no key in any of them") {
         Lab lab(plain_lab());
         CHECK(ask_gmctl(lab, {"trace", impi_of_user(0)})["state"] == "switched on now");
-        Program follower({.command = gmctl_command(lab, {"trace", impi_of_user(0), "--follow"}), .name = "gmctl trace --follow"});
+        Program follower(
+            {.command = gmctl_command(lab, {"trace", impi_of_user(0), "--follow"}), .name = "gmctl trace --follow"});
         PhoneOptions options;
         Phone phone(lab, options);
         phone.demand_registered();
@@ -232,7 +269,9 @@ TEST_SUITE("operate") {
         const auto page = lab.folder() + "/trace.html", pcap = lab.folder() + "/trace.pcap";
         const auto drawn = screen(lab, {"trace", impi_of_user(0), "--html", page, "--pcap", pcap});
         INFO(drawn);
-        for (const auto* part : {"REGISTER, clear", "401 Unauthorized, clear", "REGISTER, ESP set", "200 OK, ESP set", "MESSAGE, ESP set"}) CHECK(drawn.find(part) != std::string::npos);
+        for (const auto* part :
+             {"REGISTER, clear", "401 Unauthorized, clear", "REGISTER, ESP set", "200 OK, ESP set", "MESSAGE, ESP set"})
+            CHECK(drawn.find(part) != std::string::npos);
         const auto messages = ask_gmctl(lab, {"trace", impi_of_user(0)})["messages"];
         REQUIRE(messages.size() >= 12);  // two REGISTERs and a MESSAGE, each as request and answer on both legs
         std::string all;
@@ -242,7 +281,8 @@ TEST_SUITE("operate") {
 
         // What the core put into its 401 and the phone into its answer: in none of the outputs.
         std::ifstream page_file(page), pcap_file(pcap);
-        all += drawn + std::string(std::istreambuf_iterator<char>(page_file), {}) + std::string(std::istreambuf_iterator<char>(pcap_file), {});
+        all += drawn + std::string(std::istreambuf_iterator<char>(page_file), {}) +
+               std::string(std::istreambuf_iterator<char>(pcap_file), {});
         std::size_t secrets = 0;
         for (const auto& event : lab.core_log()) {
             const auto text = event.dump();
@@ -269,17 +309,24 @@ TEST_SUITE("operate") {
         Phone phone(lab, {});
         phone.demand_registered();
         const auto get = [&](const std::string& path) {
-            const auto answer = run_program({.command = {"bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9464; printf 'GET " + path + " HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"},
+            const auto answer = run_program({.command = {"bash", "-c",
+                                                         "exec 3<>/dev/tcp/127.0.0.1/9464; printf 'GET " + path +
+                                                             " HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"},
                                              .name = "bash",
                                              .network = &lab.network.gw});
             const auto body = answer.find("\r\n\r\n");
-            return answer.substr(0, 9) == "HTTP/1.1 " && body != std::string::npos ? answer.substr(9, 3) + " " + answer.substr(body + 4) : answer;
+            return answer.substr(0, 9) == "HTTP/1.1 " && body != std::string::npos
+                       ? answer.substr(9, 3) + " " + answer.substr(body + 4)
+                       : answer;
         };
         CHECK(get("/healthz").starts_with("200 ok"));
         CHECK(get("/readyz").starts_with("200 ready"));
         const auto metrics = get("/metrics");
         INFO(metrics);
-        for (const auto* line : {"gmgate_registered_total 1\n", "gmgate_challenge_tx_total 1\n", "gmgate_registrations{mechanism=\"ipsec-3gpp\"} 1\n", "gmgate_sa_sets{state=\"established\"} 1\n", "gmgate_guards_stand 1\n", "gmgate_xfrm_total{name=\"XfrmInNoStates\"} 0\n"})
+        for (const auto* line :
+             {"gmgate_registered_total 1\n", "gmgate_challenge_tx_total 1\n",
+              "gmgate_registrations{mechanism=\"ipsec-3gpp\"} 1\n", "gmgate_sa_sets{state=\"established\"} 1\n",
+              "gmgate_guards_stand 1\n", "gmgate_xfrm_total{name=\"XfrmInNoStates\"} 0\n"})
             CHECK_MESSAGE(metrics.find(line) != std::string::npos, line);
         ask_gmctl(lab, {"drain"});
         CHECK(get("/readyz").starts_with("503 draining"));
@@ -325,7 +372,8 @@ TEST_SUITE("operate") {
         screen(lab, {"kernel", "--audit"});
         CHECK(screen(lab, {"top", "--once"}).find("registrations 1") != std::string::npos);
 
-        Program follower({.command = gmctl_command(lab, {"--json", "registrations", "--follow"}), .name = "gmctl --follow"});
+        Program follower(
+            {.command = gmctl_command(lab, {"--json", "registrations", "--follow"}), .name = "gmctl --follow"});
         CHECK(eventually([&] {
             phone.reregister(false);
             return follower.has_text("refreshed");

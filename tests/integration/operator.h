@@ -21,7 +21,9 @@ inline std::vector<std::string> gmctl_command(const Lab& lab, const std::vector<
 /// What people see; with GMGATE_SCREENS also kept in that folder.
 inline std::string screen(const Lab& lab, const std::vector<std::string>& words) {
     auto text = run_program({.command = gmctl_command(lab, words), .name = "gmctl"});
-    if (const char* folder = std::getenv("GMGATE_SCREENS")) std::ofstream(std::string(folder) + "/" + words.front() + (words.size() > 1 ? "-" + words[1] : "") + ".txt") << text;
+    if (const char* folder = std::getenv("GMGATE_SCREENS"))
+        std::ofstream(std::string(folder) + "/" + words.front() + (words.size() > 1 ? "-" + words[1] : "") + ".txt")
+            << text;
     return text;
 }
 

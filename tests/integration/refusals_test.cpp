@@ -9,8 +9,9 @@ namespace {
 
 /// Somebody else's SA in the gateway's kernel, at the very address and SPI that the phone asks for.
 void occupy(Lab& lab, const Access& access, std::uint32_t spi) {
-    lab.network.gw.ip_batch("xfrm state add src " + std::string(access.gateway()) + " dst " + std::string(access.ue()) + " proto esp spi " +
-                            std::to_string(spi) + " reqid 77 mode transport auth-trunc hmac(md5) 0x000102030405060708090a0b0c0d0e0f 96 "
+    lab.network.gw.ip_batch("xfrm state add src " + std::string(access.gateway()) + " dst " + std::string(access.ue()) +
+                            " proto esp spi " + std::to_string(spi) +
+                            " reqid 77 mode transport auth-trunc hmac(md5) 0x000102030405060708090a0b0c0d0e0f 96 "
                             "enc ecb(cipher_null) \"\"\n");
 }
 
@@ -49,8 +50,12 @@ void check_refused(const Access& access, bool client_spi) {
 }  // namespace
 
 TEST_SUITE("refusals") {
-    TEST_CASE("an SPI that the kernel has already, spi-c, leaves no SA and no 401") { check_refused({false, false}, true); }
-    TEST_CASE("an SPI that the kernel has already, spi-s, leaves no SA and no 401") { check_refused({false, false}, false); }
+    TEST_CASE("an SPI that the kernel has already, spi-c, leaves no SA and no 401") {
+        check_refused({false, false}, true);
+    }
+    TEST_CASE("an SPI that the kernel has already, spi-s, leaves no SA and no 401") {
+        check_refused({false, false}, false);
+    }
     TEST_CASE("the same over IPv6 and TCP") { check_refused({true, true}, false); }
     TEST_CASE("two phones behind one address with one SPI: the second is refused, the first goes on") {
         Lab lab(plain_lab());

@@ -1,4 +1,5 @@
-// The life of a registration as core, kernel and access link see it. Ref: TS 33.203 §6, §7.3, §7.4; TS 24.229 §5.2.2, §5.2.5.
+// The life of a registration as core, kernel and access link see it. Ref: TS 33.203 §6, §7.3, §7.4; TS 24.229 §5.2.2,
+// §5.2.5.
 #include <algorithm>
 #include <set>
 
@@ -23,7 +24,8 @@ std::vector<std::string> keys_sent_by_core(const Lab& lab) {
         if (event.value("event", "") != "message" || event.value("dir", "") != "out") continue;
         const auto raw = event.value("raw", "");
         for (const std::string name : {"ck=\"", "ik=\""})
-            if (const auto at = raw.find(name); at != std::string::npos) keys.push_back(raw.substr(at + name.size(), 32));
+            if (const auto at = raw.find(name); at != std::string::npos)
+                keys.push_back(raw.substr(at + name.size(), 32));
     }
     return keys;
 }
@@ -59,7 +61,9 @@ void check_life(const Access& access, const Pair& pair) {
 }  // namespace
 
 TEST_SUITE("registration") {
-    TEST_CASE("the 200 of a registration and of a deregistration come through ESP, IPv4 and UDP") { check_life({false, false}, kSha1AesCbc); }
+    TEST_CASE("the 200 of a registration and of a deregistration come through ESP, IPv4 and UDP") {
+        check_life({false, false}, kSha1AesCbc);
+    }
     TEST_CASE("the same over IPv6 and TCP") { check_life({true, true}, kAesGcm); }
 
     TEST_CASE("without a preference of the phone the strongest pair is taken") {
@@ -88,7 +92,8 @@ TEST_SUITE("registration") {
         phone.await_message(word);
     }
 
-    TEST_CASE("a re-registration with challenge brings a new set; the old one stays for its grace and the new one is used") {
+    TEST_CASE(
+        "a re-registration with challenge brings a new set; the old one stays for its grace and the new one is used") {
         Lab lab(plain_lab());
         Phone phone(lab, {});
         phone.demand_registered();
@@ -179,6 +184,10 @@ TEST_SUITE("bad-input") {
 }
 
 TEST_SUITE("essentials") {
-    TEST_CASE("a phone registers, talks and leaves over IPv4 and UDP; only ESP shows on the link") { check_life({false, false}, kSha1AesCbc); }
-    TEST_CASE("a phone registers, talks and leaves over IPv6 and TCP; only ESP shows on the link") { check_life({true, true}, kAesGcm); }
+    TEST_CASE("a phone registers, talks and leaves over IPv4 and UDP; only ESP shows on the link") {
+        check_life({false, false}, kSha1AesCbc);
+    }
+    TEST_CASE("a phone registers, talks and leaves over IPv6 and TCP; only ESP shows on the link") {
+        check_life({true, true}, kAesGcm);
+    }
 }

@@ -84,13 +84,17 @@ void check_restart(End end, const Access& first, const Access& second) {
     CHECK_FALSE(lab.gateway().has_text("registrations-adopted"));
 }
 
-/// A call that stands while the gateway goes and comes back: re-INVITEs and BYE of both ends go on in a dialog that is known.
+/// A call that stands while the gateway goes and comes back: re-INVITEs and BYE of both ends go on in a dialog that is
+/// known.
 void check_call_over_restarts(std::initializer_list<End> ends, const Access& from, const Access& to) {
     Lab lab(plain_lab());
-    Phone a(lab, {.user = 0, .is_v6 = from.is_v6, .is_tcp = from.is_tcp}), b(lab, {.user = 1, .is_v6 = to.is_v6, .is_tcp = to.is_tcp});
+    Phone a(lab, {.user = 0, .is_v6 = from.is_v6, .is_tcp = from.is_tcp}),
+        b(lab, {.user = 1, .is_v6 = to.is_v6, .is_tcp = to.is_tcp});
     a.demand_registered();
     b.demand_registered();
-    const auto named = [](const char* name) { return [name](const nlohmann::json& event) { return event.value("event", "") == name; }; };
+    const auto named = [](const char* name) {
+        return [name](const nlohmann::json& event) { return event.value("event", "") == name; };
+    };
     a.program().write_line("call " + b.impu() + " 600");
     a.await_event(named("call_established"), "the answer");
     b.await_event(named("call_established"), "the ACK");
@@ -98,11 +102,13 @@ void check_call_over_restarts(std::initializer_list<End> ends, const Access& fro
         restart(lab, end);
         const auto mark = lab.core_mark();
         for (Phone* phone : {&a, &b})
-            for (const char* what : {"hold", "resume"}) CHECK(phone->command(what, named("reinvite_sent")).value("ok", false));
+            for (const char* what : {"hold", "resume"})
+                CHECK(phone->command(what, named("reinvite_sent")).value("ok", false));
         a.reregister(true);
         CHECK(b.command("hold", named("reinvite_sent")).value("ok", false));
         for (const char* method : {"INVITE", "ACK"})
-            for (const auto& raw : lab.core_received(mark, method)) CHECK(raw.find("P-Asserted-Identity") == std::string::npos);
+            for (const auto& raw : lab.core_received(mark, method))
+                CHECK(raw.find("P-Asserted-Identity") == std::string::npos);
     }
     const auto mark = lab.core_mark();
     CHECK(b.command("hangup", named("call_ended")).value("ok", false));
@@ -113,9 +119,15 @@ void check_call_over_restarts(std::initializer_list<End> ends, const Access& fro
 }  // namespace
 
 TEST_SUITE("restart") {
-    TEST_CASE("a call outlives kill -9, SIGTERM and take-over, and its dialog stays known: UDP") { check_call_over_restarts({End::kill_9, End::sigterm, End::take_over}, {false, false}, {true, false}); }
-    TEST_CASE("a call outlives take-over and kill -9, and its dialog stays known: TCP") { check_call_over_restarts({End::take_over, End::kill_9}, {true, true}, {false, true}); }
-    TEST_CASE("--take-over: UDP phones over IPv4 and IPv6 notice nothing") { check_restart(End::take_over, {false, false}, {true, false}); }
+    TEST_CASE("a call outlives kill -9, SIGTERM and take-over, and its dialog stays known: UDP") {
+        check_call_over_restarts({End::kill_9, End::sigterm, End::take_over}, {false, false}, {true, false});
+    }
+    TEST_CASE("a call outlives take-over and kill -9, and its dialog stays known: TCP") {
+        check_call_over_restarts({End::take_over, End::kill_9}, {true, true}, {false, true});
+    }
+    TEST_CASE("--take-over: UDP phones over IPv4 and IPv6 notice nothing") {
+        check_restart(End::take_over, {false, false}, {true, false});
+    }
     TEST_CASE("--take-over: the TCP connections of phones over IPv4 and IPv6 live on") {
         Lab lab(plain_lab());
         Phone a(lab, {.user = 0, .is_tcp = true}), b(lab, {.user = 1, .is_v6 = true, .is_tcp = true});
@@ -174,8 +186,9 @@ TEST_SUITE("restart") {
         bound.demand_registered();
         const auto half = tls.connect({false, false}, "-tls1_3");
         // One record with a whole request and half of another: once the whole one is answered, the half is held.
-        const std::string request = "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TLS 10.1.0.2:40000;branch=z9hG4bKhalf\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n"
-                                    "To: <sip:a@b>\r\nCall-ID: half\r\nCSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n";
+        const std::string request =
+            "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TLS 10.1.0.2:40000;branch=z9hG4bKhalf\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\n"
+            "To: <sip:a@b>\r\nCall-ID: half\r\nCSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n";
         half->write(request + request.substr(0, request.size() / 2));
         half->wait_for_text("SIP/2.0 403");
         lab.take_over();
@@ -194,10 +207,12 @@ TEST_SUITE("restart") {
         const auto connections = connections_of(lab);
         // A taker that goes as soon as it has everything, and one that says nothing.
         const auto taker = lab.folder() + "/taker.py";
-        std::ofstream(taker) << "import socket, sys\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\ns.connect(sys.argv[1])\n"
-                                "s.send(sys.argv[2].encode())\nn = 0\nwhile True:\n  data = s.recv(256)\n  n += 1\n  if not data or data == b'end': break\nprint('got', n)\n";
+        std::ofstream(taker)
+            << "import socket, sys\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\ns.connect(sys.argv[1])\n"
+               "s.send(sys.argv[2].encode())\nn = 0\nwhile True:\n  data = s.recv(256)\n  n += 1\n  if not data or data == b'end': break\nprint('got', n)\n";
         const auto socket = lab.folder() + "/take-over.sock";
-        CHECK(run_program({.command = {"python3", taker, socket, "gmgate take-over 1"}}).find("got") != std::string::npos);
+        CHECK(run_program({.command = {"python3", taker, socket, "gmgate take-over 1"}}).find("got") !=
+              std::string::npos);
         lab.gateway().wait_for_text("take-over-failed");
         run_program({.command = {"python3", taker, socket, "something else"}});
         talk(a, b);
@@ -206,11 +221,18 @@ TEST_SUITE("restart") {
         talk(a, b);
     }
 
-    TEST_CASE("SIGTERM and start: UDP phones over IPv4 and IPv6 go on with the next message") { check_restart(End::sigterm, {false, false}, {true, false}); }
-    TEST_CASE("kill -9 and start: UDP phones over IPv4 and IPv6 go on with the next message") { check_restart(End::kill_9, {false, false}, {true, false}); }
-    TEST_CASE("kill -9 and start: phones over TCP connect again and go on, their SAs untouched") { check_restart(End::kill_9, {false, true}, {true, true}); }
+    TEST_CASE("SIGTERM and start: UDP phones over IPv4 and IPv6 go on with the next message") {
+        check_restart(End::sigterm, {false, false}, {true, false});
+    }
+    TEST_CASE("kill -9 and start: UDP phones over IPv4 and IPv6 go on with the next message") {
+        check_restart(End::kill_9, {false, false}, {true, false});
+    }
+    TEST_CASE("kill -9 and start: phones over TCP connect again and go on, their SAs untouched") {
+        check_restart(End::kill_9, {false, true}, {true, true});
+    }
 
-    TEST_CASE("SAs that vanished while the gateway was away end the registration, and no message to the phone leaves in clear") {
+    TEST_CASE(
+        "SAs that vanished while the gateway was away end the registration, and no message to the phone leaves in clear") {
         Lab lab(plain_lab());
         Phone a(lab, {.user = 0}), b(lab, {.user = 1, .is_v6 = true});
         a.demand_registered();
@@ -242,7 +264,8 @@ TEST_SUITE("restart") {
         talk(a, b);
     }
 
-    TEST_CASE("another boot_id, an unreadable file: the SAs that nobody can explain are removed, and the phones register anew") {
+    TEST_CASE(
+        "another boot_id, an unreadable file: the SAs that nobody can explain are removed, and the phones register anew") {
         Lab lab(plain_lab());
         {
             Phone a(lab, {.user = 0});
@@ -250,7 +273,8 @@ TEST_SUITE("restart") {
             lab.kill_gateway();
             std::filesystem::resize_file(lab.folder() + "/registrations.db", 0);
             std::filesystem::remove(lab.folder() + "/registrations.db-wal");
-            std::ofstream(lab.folder() + "/registrations.db") << "not a database, whatever it was before\n" << std::string(4096, '?');
+            std::ofstream(lab.folder() + "/registrations.db") << "not a database, whatever it was before\n"
+                                                              << std::string(4096, '?');
             lab.start_gateway();
             CHECK(lab.gateway().has_text("store-set-aside"));
             CHECK(count_sas(lab.network.gw) == 0);

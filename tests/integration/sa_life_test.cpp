@@ -1,5 +1,6 @@
-// Every row of table C-44 (TS 24.229 table 5.2.2-1) and every failure of TS 33.203 §7.3 on the real kernel, each time with a MESSAGE in
-// both directions before, during and after, and with the access link under watch: nothing may cross it in clear.
+// Every row of table C-44 (TS 24.229 table 5.2.2-1) and every failure of TS 33.203 §7.3 on the real kernel, each time
+// with a MESSAGE in both directions before, during and after, and with the access link under watch: nothing may cross
+// it in clear.
 #include <algorithm>
 #include <optional>
 #include <set>
@@ -19,8 +20,12 @@ std::string timers(const std::string& lines) { return "[timers]\n" + lines; }
 /// A lab with the phone under test (user 0), another one that it talks to (user 1), and a listener on the access link.
 class Stage {
 public:
-    explicit Stage(const std::string& timer_lines = {}, Access access = kUdp4, std::vector<std::string> arguments = {}, const std::string& interface_lines = {})
-        : access_(access), lab(options(timer_lines, interface_lines)), link(lab.network.ue, Network::kUeLink), peer(lab, {.user = 1, .is_v6 = access.is_v6, .is_tcp = access.is_tcp}) {
+    explicit Stage(const std::string& timer_lines = {}, Access access = kUdp4, std::vector<std::string> arguments = {},
+                   const std::string& interface_lines = {})
+        : access_(access),
+          lab(options(timer_lines, interface_lines)),
+          link(lab.network.ue, Network::kUeLink),
+          peer(lab, {.user = 1, .is_v6 = access.is_v6, .is_tcp = access.is_tcp}) {
         peer.demand_registered();
         peer_sas_ = list_sas(lab.network.gw);
         phone.emplace(lab, phone_options(std::move(arguments)));
@@ -50,7 +55,8 @@ public:
     std::vector<KernelSa> sas() const {
         auto all = list_sas(lab.network.gw);
         std::erase_if(all, [&](const KernelSa& sa) {
-            return std::ranges::any_of(peer_sas_, [&](const KernelSa& p) { return p.spi == sa.spi && p.destination == sa.destination; });
+            return std::ranges::any_of(
+                peer_sas_, [&](const KernelSa& p) { return p.spi == sa.spi && p.destination == sa.destination; });
         });
         return all;
     }
@@ -83,10 +89,12 @@ public:
         CHECK(lab.stop_gateway() == 0);
     }
     nlohmann::json outcome_of_register(std::size_t from, std::chrono::seconds patience = kPatience) {
-        return phone->await_event([](const nlohmann::json& e) {
-            const auto name = e.value("event", "");
-            return name == "reregistered" || name == "register_failed" || name == "registered";
-        }, "the outcome of a REGISTER", from, patience);
+        return phone->await_event(
+            [](const nlohmann::json& e) {
+                const auto name = e.value("event", "");
+                return name == "reregistered" || name == "register_failed" || name == "registered";
+            },
+            "the outcome of a REGISTER", from, patience);
     }
     std::string marker() { return markers_.emplace_back(unique_word("life-")); }
 
@@ -108,7 +116,8 @@ public:
     std::optional<Phone> phone;
 };
 
-/// Rows "sending 401", "200 that ends a re-authentication", "message over the not-yet-used set", "lifetime over" of the old one.
+/// Rows "sending 401", "200 that ends a re-authentication", "message over the not-yet-used set", "lifetime over" of the
+/// old one.
 void check_reauthentication(Access access) {
     Stage stage("old-set = 3\n", access);
     stage.talk("before");
@@ -177,7 +186,8 @@ TEST_SUITE("sa-life") {
     TEST_CASE("C-44, B-54, B-55: a re-authentication over IPv4 and UDP, row by row") { check_reauthentication(kUdp4); }
     TEST_CASE("C-44, B-54: a re-authentication over IPv6 and TCP, row by row") { check_reauthentication(kTcp6); }
 
-    TEST_CASE("C-44: an old set in use with no more than 64*T1 left hands over to the new one, which the phone has not used") {
+    TEST_CASE(
+        "C-44: an old set in use with no more than 64*T1 left hands over to the new one, which the phone has not used") {
         Stage stage("old-set = 9\nlifetime-margin = 2\n", kUdp4, {"--expires", "12"});
         const auto first = stage.spis();
         stage.talk("before");
@@ -197,7 +207,8 @@ TEST_SUITE("sa-life") {
         stage.check_link();
     }
 
-    TEST_CASE("C-44, B-58: an initial REGISTER of a registered phone disturbs nothing before its 200, and ends every other set with it") {
+    TEST_CASE(
+        "C-44, B-58: an initial REGISTER of a registered phone disturbs nothing before its 200, and ends every other set with it") {
         Stage stage;
         stage.phone->reregister(true);
         CHECK(stage.sas().size() == 8);
@@ -208,7 +219,9 @@ TEST_SUITE("sa-life") {
         CHECK(status_of(ask(stage.lab, strange)) == 401);
         stage.talk("during");
         for (const auto spi : before) CHECK(stage.spis().contains(spi));
-        const auto outcome = stage.phone->command("register", [](const nlohmann::json& e) { return e.value("event", "") == "registered" || e.value("event", "") == "register_failed"; });
+        const auto outcome = stage.phone->command("register", [](const nlohmann::json& e) {
+            return e.value("event", "") == "registered" || e.value("event", "") == "register_failed";
+        });
         INFO(outcome.dump());
         CHECK(outcome.value("event", "") == "registered");
         CHECK(stage.sets_become(1));
@@ -217,7 +230,8 @@ TEST_SUITE("sa-life") {
         stage.check_link();
     }
 
-    TEST_CASE("C-44, B-51, B-56: a registration that nobody refreshes ends, in the kernel too; the core gets 480 for it") {
+    TEST_CASE(
+        "C-44, B-51, B-56: a registration that nobody refreshes ends, in the kernel too; the core gets 480 for it") {
         Stage stage("lifetime-margin = 2\nold-set = 1\n", kUdp4, {"--expires", "8"});
         stage.talk("before");
         CHECK(stage.sets_become(0));
@@ -245,7 +259,8 @@ TEST_SUITE("sa-life") {
         stage.check_link();
     }
 
-    TEST_CASE("C-44: when the 200 of a re-authentication is lost the phone goes on over its old set, and its next one keeps that") {
+    TEST_CASE(
+        "C-44: when the 200 of a re-authentication is lost the phone goes on over its old set, and its next one keeps that") {
         Stage stage("old-set = 3\n", kUdp4, {"--timeout", "5"});
         const auto first = stage.spis();
         stage.talk("before");
@@ -267,7 +282,8 @@ TEST_SUITE("sa-life") {
         stage.check_link();
     }
 
-    TEST_CASE("B-22, B-56, C-50: through ten re-authentications never more than three sets; de-registered, none is left") {
+    TEST_CASE(
+        "B-22, B-56, C-50: through ten re-authentications never more than three sets; de-registered, none is left") {
         Stage stage;
         for (int i = 0; i < 10; ++i) {
             stage.phone->reregister(true);
@@ -280,7 +296,8 @@ TEST_SUITE("sa-life") {
         stage.check_link();
     }
 
-    TEST_CASE("B-57: a phone that moves to another address is the same contact; its old set ends 64*T1 after the new 200") {
+    TEST_CASE(
+        "B-57: a phone that moves to another address is the same contact; its old set ends 64*T1 after the new 200") {
         const std::vector<std::string> instance{"--instance", "urn:gsma:imei:35245510-000000-0"};
         Stage stage("old-set = 4\n", kUdp4, instance);
         stage.lab.network.ue.ip_batch("address add 10.1.0.3/16 dev access0\n");
@@ -302,23 +319,30 @@ TEST_SUITE("sa-life") {
 }
 
 TEST_SUITE("sa-failures") {
-    TEST_CASE("B-40, B-41, B-44, B-46: re-authentications with a wrong IK, a wrong RES and without an answer fail one after the other; the registration goes on") {
+    TEST_CASE(
+        "B-40, B-41, B-44, B-46: re-authentications with a wrong IK, a wrong RES and without an answer fail one after the other; the registration goes on") {
         check_failures({{"wrong-ik", "timeout"}, {"wrong-res", "status-403", 2}, {"no-esp", "no-esp"}}, kUdp4);
     }
-    TEST_CASE("B-40, B-41, B-44, B-46: the same over IPv6 and TCP") { check_failures({{"wrong-ik", "timeout"}, {"wrong-res", "status-403", 2}}, kTcp6); }
+    TEST_CASE("B-40, B-41, B-44, B-46: the same over IPv6 and TCP") {
+        check_failures({{"wrong-ik", "timeout"}, {"wrong-res", "status-403", 2}}, kTcp6);
+    }
 
-    TEST_CASE("B-41: the SA that carries the refusal: the old one after a protected first REGISTER, the new one after one in clear") {
+    TEST_CASE(
+        "B-41: the SA that carries the refusal: the old one after a protected first REGISTER, the new one after one in clear") {
         Stage stage("final-answer = 1\n");
         const auto live = stage.spis();
         const auto count = [&](bool wants_live) {
             std::uint64_t packets = 0;  // port_pc → port_us: responses over UDP
             for (const auto& sa : stage.sas())
-                if (live.contains(sa.spi) == wants_live && sa.source == Network::kAccess4 && sa.source_port >= Lab::kFirstClientPort) packets += sa.packets;
+                if (live.contains(sa.spi) == wants_live && sa.source == Network::kAccess4 &&
+                    sa.source_port >= Lab::kFirstClientPort)
+                    packets += sa.packets;
             return packets;
         };
         const auto before = count(true);
         stage.phone->program().write_line("fault wrong-res");
-        stage.phone->command("reregister challenge", [](const nlohmann::json& e) { return e.value("event", "") == "register_failed"; });
+        stage.phone->command("reregister challenge",
+                             [](const nlohmann::json& e) { return e.value("event", "") == "register_failed"; });
         CHECK(count(true) == before + 2);  // the 401 and the 403
         CHECK(count(false) == 0);
         CHECK(stage.sets_become(1));
@@ -329,7 +353,8 @@ TEST_SUITE("sa-failures") {
         stage.check_link();
     }
 
-    TEST_CASE("B-42, B-43: resynchronisation during a re-authentication: the set of the refused challenge goes, the next one is taken") {
+    TEST_CASE(
+        "B-42, B-43: resynchronisation during a re-authentication: the set of the refused challenge goes, the next one is taken") {
         Stage stage;
         stage.talk("before");
         stage.phone->program().write_line("fault auts");
@@ -377,7 +402,8 @@ TEST_SUITE("sa-failures") {
         stage.check_link();
     }
 
-    TEST_CASE("G-25: a spoofed REGISTER with a live phone's address and port gets the other server port, and goes by time") {
+    TEST_CASE(
+        "G-25: a spoofed REGISTER with a live phone's address and port gets the other server port, and goes by time") {
         Stage stage("reg-await-auth = 5\n");
         stage.talk("before");
         const auto live = stage.spis();
@@ -412,7 +438,8 @@ TEST_SUITE("sa-failures") {
         stage.check_link();
     }
 
-    TEST_CASE("G-25: an address and port that went to another phone: the old registration ends when the newcomer has proved itself") {
+    TEST_CASE(
+        "G-25: an address and port that went to another phone: the old registration ends when the newcomer has proved itself") {
         Stage stage;
         stage.talk("before");
         const auto port = [&](const char* name) { return std::to_string(stage.phone->first().value(name, 0)); };
@@ -433,5 +460,8 @@ TEST_SUITE("sa-failures") {
 }
 
 TEST_SUITE("essentials") {
-    TEST_CASE("C-44, B-54: a re-authentication: the old set serves until the phone uses the new one, and ends 64*T1 after") { check_reauthentication(kUdp4); }
+    TEST_CASE(
+        "C-44, B-54: a re-authentication: the old set serves until the phone uses the new one, and ends 64*T1 after") {
+        check_reauthentication(kUdp4);
+    }
 }

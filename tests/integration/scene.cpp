@@ -11,7 +11,10 @@ namespace gmgate::test {
 Programs programs() {
     if (const char* folder = std::getenv("GMGATE_TEST_PROGRAMS")) {
         const std::string prefix = std::string(folder) + "/";
-        return {.gmgated = prefix + "gmgated", .gmue = prefix + "gmue", .gmcore = prefix + "gmcore", .gmctl = prefix + "gmctl"};
+        return {.gmgated = prefix + "gmgated",
+                .gmue = prefix + "gmue",
+                .gmcore = prefix + "gmcore",
+                .gmctl = prefix + "gmctl"};
     }
     return {.gmgated = GMGATED, .gmue = GMUE, .gmcore = GMCORE, .gmctl = GMCTL};
 }
@@ -34,7 +37,8 @@ std::string Access::ue_port(int port) const {
 
 std::vector<KernelSa> gateway_sas(const Lab& lab, const Access& access) {
     auto sas = list_sas(lab.network.gw);
-    std::erase_if(sas, [&](const KernelSa& sa) { return sa.source != access.gateway() && sa.destination != access.gateway(); });
+    std::erase_if(
+        sas, [&](const KernelSa& sa) { return sa.source != access.gateway() && sa.destination != access.gateway(); });
     return sas;
 }
 
@@ -53,9 +57,10 @@ const KernelSa& find_sa(const std::vector<KernelSa>& sas, bool inbound, bool ser
 std::string show(const std::vector<KernelSa>& sas) {
     std::string text = std::to_string(sas.size()) + " SAs\n";
     for (const auto& sa : sas) {
-        text += sa.source + ":" + std::to_string(sa.source_port) + " -> " + sa.destination + ":" + std::to_string(sa.destination_port) +
-                " spi " + std::to_string(sa.spi) + " " + sa.auth + " " + sa.crypt + sa.aead + " mark " + std::to_string(sa.mark) + ", " +
-                std::to_string(sa.packets) + " packets, " + std::to_string(sa.integrity_failures) + " failures\n";
+        text += sa.source + ":" + std::to_string(sa.source_port) + " -> " + sa.destination + ":" +
+                std::to_string(sa.destination_port) + " spi " + std::to_string(sa.spi) + " " + sa.auth + " " +
+                sa.crypt + sa.aead + " mark " + std::to_string(sa.mark) + ", " + std::to_string(sa.packets) +
+                " packets, " + std::to_string(sa.integrity_failures) + " failures\n";
     }
     return text;
 }
@@ -92,7 +97,9 @@ void check_combination(Lab& lab, Phone& peer, std::size_t user, const Pair& pair
     const auto own_sas = [&] {
         auto sas = list_sas(lab.network.gw);
         std::erase_if(sas, [&](const KernelSa& sa) {
-            return std::ranges::any_of(sas_before, [&](const KernelSa& old) { return old.spi == sa.spi && old.destination == sa.destination; });
+            return std::ranges::any_of(sas_before, [&](const KernelSa& old) {
+                return old.spi == sa.spi && old.destination == sa.destination;
+            });
         });
         return sas;
     };
@@ -123,7 +130,8 @@ void check_combination(Lab& lab, Phone& peer, std::size_t user, const Pair& pair
     phone.await_message(inward);
     const auto received = lab.core_received(core_before, "MESSAGE");
     for (const auto& word : {outward, inward})
-        CHECK(std::ranges::any_of(received, [&](const std::string& raw) { return raw.find(word) != std::string::npos; }));
+        CHECK(
+            std::ranges::any_of(received, [&](const std::string& raw) { return raw.find(word) != std::string::npos; }));
 
     const auto used = own_sas();
     INFO(show(used));
@@ -132,8 +140,9 @@ void check_combination(Lab& lab, Phone& peer, std::size_t user, const Pair& pair
         return find_sa(used, inbound, server_port).packets > find_sa(registered, inbound, server_port).packets;
     };
     CHECK(grew(true, true));  // uc → ps: requests of the phone
-    if (access.is_tcp) CHECK(grew(false, true));  // ps → uc: answers on the phone's connection, and requests when it is reused (B-15)
-    else CHECK(grew(false, false));               // pc → us: answers and requests for the phone
+    if (access.is_tcp)
+        CHECK(grew(false, true));  // ps → uc: answers on the phone's connection, and requests when it is reused (B-15)
+    else CHECK(grew(false, false));  // pc → us: answers and requests for the phone
     for (const auto& sa : used) CHECK(sa.integrity_failures == 0);
 
     phone.deregister();
@@ -143,22 +152,25 @@ void check_combination(Lab& lab, Phone& peer, std::size_t user, const Pair& pair
 
 std::string SecurityClient::text() const {
     return "ipsec-3gpp; alg=" + alg + "; ealg=" + ealg + "; prot=esp; mod=trans; spi-c=" + std::to_string(spi_c) +
-           "; spi-s=" + std::to_string(spi_s) + "; port-c=" + std::to_string(port_c) + "; port-s=" + std::to_string(port_s);
+           "; spi-s=" + std::to_string(spi_s) + "; port-c=" + std::to_string(port_c) +
+           "; port-s=" + std::to_string(port_s);
 }
 
 std::string RawRegister::text() const {
     const std::string aor = impu_of_user(user), from = access.ue_port(port);
-    return "REGISTER sip:" + std::string(kHomeDomain) + " SIP/2.0\r\n" + "Via: SIP/2.0/" + (access.is_tcp ? "TCP " : "UDP ") + from +
-           ";branch=z9hG4bK" + call_id + ";rport\r\nMax-Forwards: 70\r\nFrom: <" + aor + ">;tag=" + call_id + "\r\nTo: <" + aor +
+    return "REGISTER sip:" + std::string(kHomeDomain) + " SIP/2.0\r\n" + "Via: SIP/2.0/" +
+           (access.is_tcp ? "TCP " : "UDP ") + from + ";branch=z9hG4bK" + call_id +
+           ";rport\r\nMax-Forwards: 70\r\nFrom: <" + aor + ">;tag=" + call_id + "\r\nTo: <" + aor +
            ">\r\nCall-ID: " + call_id + "\r\nCSeq: 1 REGISTER\r\nContact: <sip:" + from + ">;expires=600000\r\n" +
-           "Authorization: Digest username=\"" + impi_of_user(user) + "\",realm=\"" + kHomeDomain + "\",uri=\"sip:" + kHomeDomain +
-           "\",nonce=\"\",response=\"\"\r\nSupported: path,sec-agree\r\n" + require +
-           (security_client.empty() ? "" : "Security-Client: " + security_client + "\r\n") + more_headers + "Content-Length: 0\r\n\r\n";
+           "Authorization: Digest username=\"" + impi_of_user(user) + "\",realm=\"" + kHomeDomain +
+           "\",uri=\"sip:" + kHomeDomain + "\",nonce=\"\",response=\"\"\r\nSupported: path,sec-agree\r\n" + require +
+           (security_client.empty() ? "" : "Security-Client: " + security_client + "\r\n") + more_headers +
+           "Content-Length: 0\r\n\r\n";
 }
 
 std::string ask(Lab& lab, const RawRegister& request) {
-    RawPeer peer(lab.network.ue, request.access.is_tcp ? RawPeer::Kind::tcp : RawPeer::Kind::udp, request.access.ue_port(request.port),
-                 request.access.gateway_port(5060));
+    RawPeer peer(lab.network.ue, request.access.is_tcp ? RawPeer::Kind::tcp : RawPeer::Kind::udp,
+                 request.access.ue_port(request.port), request.access.gateway_port(5060));
     if (request.access.is_tcp && !peer.connects(kPatience)) throw std::runtime_error("no TCP connection to port 5060");
     peer.send(request.text());
     for (;;) {
@@ -175,14 +187,17 @@ int status_of(std::string_view response) {
 }
 
 nlohmann::json gateway_status(const Lab& lab) {
-    return nlohmann::json::parse(run_program({.command = {lab.programs().gmctl, "--socket", lab.control_socket(), "--json", "status"}, .name = "gmctl"}));
+    return nlohmann::json::parse(run_program(
+        {.command = {lab.programs().gmctl, "--socket", lab.control_socket(), "--json", "status"}, .name = "gmctl"}));
 }
 
 bool all_transactions_end(const Lab& lab, std::chrono::seconds patience) {
-    return eventually([&] {
-        const auto transactions = gateway_status(lab).at("transactions");
-        return transactions.at("server") == 0 && transactions.at("client") == 0;
-    }, patience);
+    return eventually(
+        [&] {
+            const auto transactions = gateway_status(lab).at("transactions");
+            return transactions.at("server") == 0 && transactions.at("client") == 0;
+        },
+        patience);
 }
 
 std::string repeated(std::string_view word, std::size_t size) {

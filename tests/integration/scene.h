@@ -52,8 +52,8 @@ const KernelSa& find_sa(const std::vector<KernelSa>& sas, bool inbound, bool ser
 /// Text of SAs for INFO.
 std::string show(const std::vector<KernelSa>& sas);
 
-/// Registers with one pair, sends a MESSAGE each way and deregisters; checks what kernel, core and phone saw at each step.
-/// `peer` is another registered phone of the same lab.
+/// Registers with one pair, sends a MESSAGE each way and deregisters; checks what kernel, core and phone saw at each
+/// step. `peer` is another registered phone of the same lab.
 void check_combination(Lab& lab, Phone& peer, std::size_t user, const Pair& pair, const Access& access);
 
 /// A REGISTER as a phone would send it first, with every part open to change.
@@ -62,7 +62,7 @@ struct RawRegister {
     Access access{};
     int port = 5066;  ///< source port
     std::string require = "Require: sec-agree\r\nProxy-Require: sec-agree\r\n";
-    std::string security_client{};                  ///< header value; empty: no header
+    std::string security_client{};  ///< header value; empty: no header
     std::string more_headers{};
     std::string call_id = unique_word("raw-");
     std::string text() const;

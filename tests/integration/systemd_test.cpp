@@ -1,4 +1,5 @@
-// A real systemd as the first process, with the real unit: restarts and kill -9 under load, sockets and connections through its fd store.
+// A real systemd as the first process, with the real unit: restarts and kill -9 under load, sockets and connections
+// through its fd store.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -18,23 +19,34 @@ using namespace gmgate::test;
 
 namespace {
 
-/// systemd as process 1 of a process namespace, in the gateway's network namespace, with no unit but ours: the host's services stay away.
+/// systemd as process 1 of a process namespace, in the gateway's network namespace, with no unit but ours: the host's
+/// services stay away.
 class ServiceManager {
 public:
-    explicit ServiceManager(Lab& lab) : lab_(lab), units_(lab.folder() + "/units"), log_(lab.folder() + "/gmgated.log") {
+    explicit ServiceManager(Lab& lab)
+        : lab_(lab), units_(lab.folder() + "/units"), log_(lab.folder() + "/gmgated.log") {
         std::filesystem::create_directories(units_ + "/gmgated.service.d");
         std::filesystem::copy_file(GMGATE_UNIT, units_ + "/gmgated.service");
-        std::ofstream(units_ + "/gmgate-test.target") << "[Unit]\nDescription=nothing but gmgated\nDefaultDependencies=no\n";
-        // What differs from an installation: where the program and its files are, and that there is no other unit to wait for.
+        std::ofstream(units_ + "/gmgate-test.target")
+            << "[Unit]\nDescription=nothing but gmgated\nDefaultDependencies=no\n";
+        // What differs from an installation: where the program and its files are, and that there is no other unit to
+        // wait for.
         std::ofstream(units_ + "/gmgated.service.d/test.conf")
-            << "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=\nExecStart=" << lab.programs().gmgated << " --config " << lab.config_path() << "\nStandardOutput=append:" << log_
-            << "\nStandardError=append:" << log_ << "\nReadWritePaths=" << lab.folder() << "\nProtectHome=read-only\nUser=nobody\nGroup=nogroup\n";  // this machine has no gmgate
+            << "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=\nExecStart=" << lab.programs().gmgated
+            << " --config " << lab.config_path() << "\nStandardOutput=append:" << log_
+            << "\nStandardError=append:" << log_ << "\nReadWritePaths=" << lab.folder()
+            << "\nProtectHome=read-only\nUser=nobody\nGroup=nogroup\n";  // this machine has no gmgate
         // /var/lib is the host's: StateDirectory= gets one in memory.
-        const auto start = "mount -t tmpfs tmpfs /var/lib && exec env -i container=gmgate-test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH=" + units_ +
-                           " SYSTEMD_GENERATOR_PATH=/nowhere /lib/systemd/systemd --system --unit=gmgate-test.target --log-target=console --log-level=notice --show-status=no";
-        systemd_ = std::make_unique<Program>(ProgramOptions{.command = {"unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", start},
-                                                            .name = "systemd", .network = &lab.network.gw});
-        if (!eventually([&] { return std::filesystem::exists("/run/systemd/private"); })) throw std::runtime_error("systemd does not come up:\n" + systemd_->tail());
+        const auto start =
+            "mount -t tmpfs tmpfs /var/lib && exec env -i container=gmgate-test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH=" +
+            units_ +
+            " SYSTEMD_GENERATOR_PATH=/nowhere /lib/systemd/systemd --system --unit=gmgate-test.target --log-target=console --log-level=notice --show-status=no";
+        systemd_ = std::make_unique<Program>(ProgramOptions{
+            .command = {"unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", start},
+            .name = "systemd",
+            .network = &lab.network.gw});
+        if (!eventually([&] { return std::filesystem::exists("/run/systemd/private"); }))
+            throw std::runtime_error("systemd does not come up:\n" + systemd_->tail());
         std::filesystem::create_directories("/run/systemd/system");
     }
     void control(std::vector<std::string> words) {
@@ -44,7 +56,9 @@ public:
             throw std::runtime_error(std::string(problem.what()) + "\n" + systemd_->tail() + "\n" + log());
         }
     }
-    std::string property(const std::string& name) { return run_program({.command = command({"show", "--value", "--property=" + name, "gmgated.service"})}); }
+    std::string property(const std::string& name) {
+        return run_program({.command = command({"show", "--value", "--property=" + name, "gmgated.service"})});
+    }
     std::string log() const {
         std::ifstream file(log_);
         std::stringstream text;
@@ -55,7 +69,8 @@ public:
     std::size_t starts() const {
         std::size_t count = 0;
         const auto text = log();
-        for (auto at = text.find("gateway-ready"); at != std::string::npos; at = text.find("gateway-ready", at + 1)) ++count;
+        for (auto at = text.find("gateway-ready"); at != std::string::npos; at = text.find("gateway-ready", at + 1))
+            ++count;
         return count;
     }
     bool is_active() { return property("ActiveState").starts_with("active"); }
@@ -95,7 +110,8 @@ void talk(Phone& a, Phone& b) {
 }  // namespace
 
 TEST_SUITE("systemd") {
-    TEST_CASE("the real unit under a real systemd: restart and kill -9 under load; UDP, TCP and TLS phones notice nothing") {
+    TEST_CASE(
+        "the real unit under a real systemd: restart and kill -9 under load; UDP, TCP and TLS phones notice nothing") {
         TlsLab tls({.users = 64, .is_gateway_started = false});
         auto& lab = *tls.lab;
         run_program({.command = {"chown", "-R", "nobody:nogroup", lab.folder(), tls.folder}});
@@ -105,7 +121,8 @@ TEST_SUITE("systemd") {
         REQUIRE(systemd.starts() == 1);  // Type=notify: start returns when READY=1 has come
         CHECK(systemd.property("StatusText").starts_with("serving"));
 
-        Phone udp(lab, {.user = 0}), tcp(lab, {.user = 1, .is_v6 = true, .is_tcp = true}), secure(lab, {.user = 2, .arguments = tls.phone_arguments("tls", "1.3")});
+        Phone udp(lab, {.user = 0}), tcp(lab, {.user = 1, .is_v6 = true, .is_tcp = true}),
+            secure(lab, {.user = 2, .arguments = tls.phone_arguments("tls", "1.3")});
         udp.demand_registered();
         tcp.demand_registered();
         secure.demand_registered();
@@ -116,8 +133,11 @@ TEST_SUITE("systemd") {
         REQUIRE(connections.size() >= 2);
         // Others register all the while.
         lab.network.ue.ip_batch("address add 10.1.0.3/24 dev access0\naddress add 10.1.0.4/24 dev access0\n");
-        Program load({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--addresses", "10.1.0.3+2", "--index", "10", "--count", "40", "--rate", "2", "--hold", "300", "--json"},
-                      .name = "load", .network = &lab.network.ue});
+        Program load(
+            {.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--addresses", "10.1.0.3+2",
+                         "--index", "10", "--count", "40", "--rate", "2", "--hold", "300", "--json"},
+             .name = "load",
+             .network = &lab.network.ue});
 
         for (std::size_t round = 0; round < 4; ++round) {
             const auto mark = lab.core_mark();
@@ -135,10 +155,14 @@ TEST_SUITE("systemd") {
             CHECK(std::ranges::includes(protected_connections(lab), connections));
             CHECK(tls.in_kernel(1));
             for (const auto& request : lab.core_received(mark, "REGISTER"))
-                for (const std::size_t user : {0U, 1U, 2U}) CHECK(request.find(impi_of_user(user)) == std::string::npos);
+                for (const std::size_t user : {0U, 1U, 2U})
+                    CHECK(request.find(impi_of_user(user)) == std::string::npos);
         }
         // The packet tap works with what the unit leaves of root: it saw who sent in clear.
-        Program in_clear({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--index", "3", "--clear", "--timeout", "40"}, .name = "gmue --clear", .network = &lab.network.ue});
+        Program in_clear({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--index", "3",
+                                      "--clear", "--timeout", "40"},
+                          .name = "gmue --clear",
+                          .network = &lab.network.ue});
         nlohmann::json verdict;
         CHECK(eventually([&] { return (verdict = why(lab, 3))["verdict"] == "clear-to-protected"; }));
         CAPTURE(verdict.dump());

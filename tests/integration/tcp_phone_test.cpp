@@ -1,6 +1,6 @@
-// TCP towards phones on the real kernel (TS 33.203 §7.1, B-15): a phone that does not answer the SYN, one whose connection died without a
-// word, TIME_WAIT on either side. The phone is sockets of the test over SAs that gmue agreed on (sipp_lab.h), so that it can be as wrong as
-// it likes.
+// TCP towards phones on the real kernel (TS 33.203 §7.1, B-15): a phone that does not answer the SYN, one whose
+// connection died without a word, TIME_WAIT on either side. The phone is sockets of the test over SAs that gmue agreed
+// on (sipp_lab.h), so that it can be as wrong as it likes.
 #include <memory>
 #include <sstream>
 
@@ -38,13 +38,17 @@ public:
         while (all.find(text) == std::string::npos) {
             pollfd ready{fd_, POLLIN, 0};
             char buffer[8192];
-            const ssize_t got = poll(&ready, 1, static_cast<int>(std::chrono::milliseconds(kPatience).count())) == 1 ? recv(fd_, buffer, sizeof buffer, 0) : 0;
+            const ssize_t got = poll(&ready, 1, static_cast<int>(std::chrono::milliseconds(kPatience).count())) == 1
+                                    ? recv(fd_, buffer, sizeof buffer, 0)
+                                    : 0;
             if (got <= 0) throw std::runtime_error("no \"" + text + "\" on the gateway's connection, but\n" + all);
             all.append(buffer, static_cast<std::size_t>(got));
         }
         return all;
     }
-    void send(const std::string& text) { REQUIRE(::send(fd_, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size())); }
+    void send(const std::string& text) {
+        REQUIRE(::send(fd_, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size()));
+    }
 
 private:
     std::string remote_;
@@ -63,7 +67,8 @@ public:
             setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
             sockaddr_storage address{};
             const socklen_t size = endpoint->to_sockaddr(address);
-            if (bind(fd_, reinterpret_cast<const sockaddr*>(&address), size) != 0 || listen(fd_, 8) != 0) throw std::runtime_error("cannot listen on " + local);
+            if (bind(fd_, reinterpret_cast<const sockaddr*>(&address), size) != 0 || listen(fd_, 8) != 0)
+                throw std::runtime_error("cannot listen on " + local);
         });
     }
     ServerPort(const ServerPort&) = delete;
@@ -72,12 +77,14 @@ public:
 
     std::unique_ptr<Accepted> accept(const Lab& lab) {
         pollfd ready{fd_, POLLIN, 0};
-        if (poll(&ready, 1, static_cast<int>(std::chrono::milliseconds(kPatience).count())) != 1) throw std::runtime_error("the gateway opens no connection to port_us\n" + lab.gateway_log());
+        if (poll(&ready, 1, static_cast<int>(std::chrono::milliseconds(kPatience).count())) != 1)
+            throw std::runtime_error("the gateway opens no connection to port_us\n" + lab.gateway_log());
         sockaddr_storage address{};
         socklen_t size = sizeof address;
         const int fd = ::accept4(fd_, reinterpret_cast<sockaddr*>(&address), &size, SOCK_CLOEXEC);
         REQUIRE(fd >= 0);
-        return std::make_unique<Accepted>(fd, gmgate::Endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address))->to_string());
+        return std::make_unique<Accepted>(
+            fd, gmgate::Endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address))->to_string());
     }
 
 private:
@@ -111,7 +118,8 @@ struct Scene {
     std::string gateway(int port) const { return access_.gateway_port(port); }
     /// The phone takes no segment to that port of its own, and says nothing about it.
     void ignore_tcp_to(int port) const {
-        lab->network.ue.run(fmt::format("{} -A INPUT -p tcp --dport {} -j DROP", access_.is_v6 ? "ip6tables-legacy" : "iptables-legacy", port));
+        lab->network.ue.run(fmt::format("{} -A INPUT -p tcp --dport {} -j DROP",
+                                        access_.is_v6 ? "ip6tables-legacy" : "iptables-legacy", port));
     }
     /// Sends a MESSAGE; what becomes of it is await_200()'s.
     std::string say() {
@@ -121,7 +129,9 @@ struct Scene {
         return word;
     }
     void await_200() {
-        const auto sent = caller->await_event([](const Event& event) { return event.value("event", "") == "message_sent"; }, "the answer to the MESSAGE", mark_);
+        const auto sent =
+            caller->await_event([](const Event& event) { return event.value("event", "") == "message_sent"; },
+                                "the answer to the MESSAGE", mark_);
         CHECK(sent.value("status", 0) == 200);
     }
     /// A MESSAGE comes on a new connection from port_pc; it is answered there.
@@ -142,7 +152,9 @@ struct Scene {
         client.send(ok_to(request));
         await_200();
     }
-    void listen_udp() { server_udp = std::make_unique<RawPeer>(lab->network.ue, RawPeer::Kind::udp, at(ports.us), gateway(ports.pc)); }
+    void listen_udp() {
+        server_udp = std::make_unique<RawPeer>(lab->network.ue, RawPeer::Kind::udp, at(ports.us), gateway(ports.pc));
+    }
 
     std::unique_ptr<Lab> lab;
     ProtectedPorts ports;
@@ -157,7 +169,8 @@ private:
 }  // namespace
 
 TEST_SUITE("tcp-phones") {
-    TEST_CASE("B-15: a phone that registered over TCP and does not answer the SYN gets the request by UDP, in the same transaction") {
+    TEST_CASE(
+        "B-15: a phone that registered over TCP and does not answer the SYN gets the request by UDP, in the same transaction") {
         Scene scene;
         INFO(scene.lab->gateway_log());
         scene.listen_udp();
@@ -165,12 +178,15 @@ TEST_SUITE("tcp-phones") {
         SUBCASE("it refuses") {}
         const auto word = scene.say();
         scene.expect_datagram(word);
-        scene.lab->gateway().wait_for_text(fmt::format("tcp-connect-failed local={} remote={}", scene.gateway(scene.ports.pc), scene.at(scene.ports.us)));
+        scene.lab->gateway().wait_for_text(fmt::format("tcp-connect-failed local={} remote={}",
+                                                       scene.gateway(scene.ports.pc), scene.at(scene.ports.us)));
     }
 
-    TEST_CASE("B-15: a connection that died without a word: within seconds the request goes over a new one from port_pc to port_us, or by UDP") {
+    TEST_CASE(
+        "B-15: a connection that died without a word: within seconds the request goes over a new one from port_pc to port_us, or by UDP") {
         Scene scene;
-        RawPeer phone(scene.lab->network.ue, RawPeer::Kind::tcp, scene.at(scene.ports.uc), scene.gateway(scene.ports.ps));
+        RawPeer phone(scene.lab->network.ue, RawPeer::Kind::tcp, scene.at(scene.ports.uc),
+                      scene.gateway(scene.ports.ps));
         REQUIRE(phone.connects(kPatience));
         phone.send("\r\n\r\n");
         CHECK(phone.receive() == "\r\n");  // it stands, and the gateway knows it
@@ -190,7 +206,8 @@ TEST_SUITE("tcp-phones") {
         }
     }
 
-    TEST_CASE("B-15: a connection from port_pc to port_us that the phone closes, or the gateway by its end, is opened again from the same port, without TCP timestamps as well") {
+    TEST_CASE(
+        "B-15: a connection from port_pc to port_us that the phone closes, or the gateway by its end, is opened again from the same port, without TCP timestamps as well") {
         Access access{false, true};
         bool is_killed = false;
         SUBCASE("IPv4, SIGTERM") {}
@@ -208,7 +225,8 @@ TEST_SUITE("tcp-phones") {
         CHECK(scene.lab->gateway_log().find("TIME_WAIT") == std::string::npos);
     }
 
-    TEST_CASE("B-15: a phone that registers again and again from the same server port gets a long request over TCP each time: no port_pc stays in TIME_WAIT") {
+    TEST_CASE(
+        "B-15: a phone that registers again and again from the same server port gets a long request over TCP each time: no port_pc stays in TIME_WAIT") {
         Lab lab(plain_lab());
         lab.network.ue.set_sysctl("net/ipv4/tcp_timestamps", "0");
         Phone caller(lab, {.user = 0});

@@ -1,4 +1,5 @@
-// TLS towards the core: the kernel carries it, the core must be who it should be (RFC 5922), and nothing crosses the link in clear.
+// TLS towards the core: the kernel carries it, the core must be who it should be (RFC 5922), and nothing crosses the
+// link in clear.
 #include <memory>
 
 #include <doctest/doctest.h>
@@ -11,7 +12,8 @@ namespace {
 
 constexpr const char* kCoreDomain = "core.example";
 
-/// Gateway and core with a certificate each, each verifying the other; `core_names` is the subjectAltName of the core's.
+/// Gateway and core with a certificate each, each verifying the other; `core_names` is the subjectAltName of the
+/// core's.
 struct CoreTlsLab {
     explicit CoreTlsLab(const std::string& core_names, const std::string& next_hops = {}) {
         make_certificate(folder, "gateway");
@@ -19,9 +21,12 @@ struct CoreTlsLab {
         auto options = plain_lab();
         options.core_transport = "tls";
         options.next_hops = next_hops;
-        options.core_lines = std::string("tls-name = \"") + kCoreDomain + "\"\ntls-ca = \"" + folder + "/core.pem\"\ntls-profile = \"core\"\n";
-        options.more_sections = "[[tls-profile]]\nname = \"core\"\nend-entity-cert = [\"" + folder + "/gateway.pem\"]\nprivate-key = [\"" + folder + "/gateway.key\"]\n";
-        options.core_arguments = {"--tls-cert", folder + "/core.pem", "--tls-key", folder + "/core.key", "--tls-ca", folder + "/gateway.pem"};
+        options.core_lines = std::string("tls-name = \"") + kCoreDomain + "\"\ntls-ca = \"" + folder +
+                             "/core.pem\"\ntls-profile = \"core\"\n";
+        options.more_sections = "[[tls-profile]]\nname = \"core\"\nend-entity-cert = [\"" + folder +
+                                "/gateway.pem\"]\nprivate-key = [\"" + folder + "/gateway.key\"]\n";
+        options.core_arguments = {"--tls-cert",         folder + "/core.pem", "--tls-key",
+                                  folder + "/core.key", "--tls-ca",           folder + "/gateway.pem"};
         lab = std::make_unique<Lab>(options);
     }
     ~CoreTlsLab() {
@@ -39,7 +44,8 @@ struct CoreTlsLab {
 }  // namespace
 
 TEST_SUITE("tls-core") {
-    TEST_CASE("F-5: phones behind a core that is spoken to by TLS: both directions in the kernel, nothing of it readable on the link") {
+    TEST_CASE(
+        "F-5: phones behind a core that is spoken to by TLS: both directions in the kernel, nothing of it readable on the link") {
         CoreTlsLab tls(std::string("URI:sip:") + kCoreDomain + ",DNS:core-host.example");
         auto& lab = *tls.lab;
         Capture core_link(lab.network.core, "core0");
@@ -67,7 +73,8 @@ TEST_SUITE("tls-core") {
         b.deregister();
     }
 
-    TEST_CASE("F-5, RFC 5922: a core with a certificate for another domain gets not a single request; the log says whose it is") {
+    TEST_CASE(
+        "F-5, RFC 5922: a core with a certificate for another domain gets not a single request; the log says whose it is") {
         CoreTlsLab tls("URI:sip:elsewhere.example,DNS:core.example");
         auto& lab = *tls.lab;
         Phone phone(lab, {.user = 0});
@@ -80,7 +87,8 @@ TEST_SUITE("tls-core") {
     }
 
     TEST_CASE("F-5, RFC 5922: a next hop with a certificate and a tls-name of its own is spoken to, and listened to") {
-        const std::string hop = std::string("[[core.next-hops]]\nhost = \"") + Network::kCore4 + ":5060\"\ntls-name = \"elsewhere.example\"\n";
+        const std::string hop = std::string("[[core.next-hops]]\nhost = \"") + Network::kCore4 +
+                                ":5060\"\ntls-name = \"elsewhere.example\"\n";
         CoreTlsLab tls("URI:sip:elsewhere.example", hop);
         auto& lab = *tls.lab;
         Phone a(lab, {.user = 0}), b(lab, {.user = 1, .is_tcp = true});
@@ -96,8 +104,11 @@ TEST_SUITE("tls-core") {
         CoreTlsLab tls(std::string("URI:sip:") + kCoreDomain);
         auto& lab = *tls.lab;
         make_certificate(tls.folder, "stranger", {.host = kCoreDomain});
-        for (const std::vector<std::string>& own : {std::vector<std::string>{}, std::vector<std::string>{"-cert", tls.folder + "/stranger.pem", "-key", tls.folder + "/stranger.key"}}) {
-            std::vector<std::string> command{"openssl", "s_client", "-connect", std::string(Network::kGwCore4) + ":5060", "-quiet", "-tls1_3"};
+        for (const std::vector<std::string>& own :
+             {std::vector<std::string>{},
+              std::vector<std::string>{"-cert", tls.folder + "/stranger.pem", "-key", tls.folder + "/stranger.key"}}) {
+            std::vector<std::string> command{
+                "openssl", "s_client", "-connect", std::string(Network::kGwCore4) + ":5060", "-quiet", "-tls1_3"};
             command.insert(command.end(), own.begin(), own.end());
             const auto mark = lab.gateway().line_count();
             Program stranger({.command = command, .name = "s_client", .network = &lab.network.core});

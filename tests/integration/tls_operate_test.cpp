@@ -1,4 +1,5 @@
-// What an operator does to TLS, and what strangers try: certificates renewed under load, limits reached, connections dropped by the thousand.
+// What an operator does to TLS, and what strangers try: certificates renewed under load, limits reached, connections
+// dropped by the thousand.
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -39,17 +40,23 @@ long from_environment(const char* name, long otherwise) {
 
 /// The certificate that a TLS handshake with the gateway shows: its serial number, in hexadecimal.
 std::string serial_shown(const TlsLab& tls) {
-    const auto shown = run_program({.command = {"sh", "-c", "openssl s_client -connect 10.1.0.1:5061 </dev/null 2>/dev/null | openssl x509 -noout -serial"},
-                                    .name = "s_client", .network = &tls.lab->network.ue});
+    const auto shown = run_program(
+        {.command = {"sh", "-c",
+                     "openssl s_client -connect 10.1.0.1:5061 </dev/null 2>/dev/null | openssl x509 -noout -serial"},
+         .name = "s_client",
+         .network = &tls.lab->network.ue});
     return shown;
 }
 
-std::string serial_of(const std::string& file) { return run_program({.command = {"openssl", "x509", "-noout", "-serial", "-in", file}}); }
+std::string serial_of(const std::string& file) {
+    return run_program({.command = {"openssl", "x509", "-noout", "-serial", "-in", file}});
+}
 
 }  // namespace
 
 TEST_SUITE("tls-operate") {
-    TEST_CASE("SIGHUP reads certificates again: new handshakes get the new one, a live phone notices nothing; what is wrong changes nothing") {
+    TEST_CASE(
+        "SIGHUP reads certificates again: new handshakes get the new one, a live phone notices nothing; what is wrong changes nothing") {
         TlsLab tls;
         auto& lab = *tls.lab;
         Phone phone(lab, tls_phone(tls, 0));
@@ -69,7 +76,8 @@ TEST_SUITE("tls-operate") {
         make_certificate(tls.folder, "other");
         std::filesystem::copy(tls.folder + "/ecdsa.key", tls.folder + "/kept.key");
         std::filesystem::copy(tls.folder + "/ecdsa.pem", tls.folder + "/kept.pem");
-        std::filesystem::copy(tls.folder + "/other.key", tls.folder + "/ecdsa.key", std::filesystem::copy_options::overwrite_existing);
+        std::filesystem::copy(tls.folder + "/other.key", tls.folder + "/ecdsa.key",
+                              std::filesystem::copy_options::overwrite_existing);
         refuse("does not belong to the certificate");
         make_expired_certificate(tls.folder, "ecdsa");
         refuse("expired on 2020-02-01");
@@ -92,17 +100,21 @@ TEST_SUITE("tls-operate") {
         CHECK(phone.program().has_text("\"event\":\"transport\"") == false);
     }
 
-    TEST_CASE("At start a certificate that has expired, or a key that does not fit, is an error with the reason and the fix") {
+    TEST_CASE(
+        "At start a certificate that has expired, or a key that does not fit, is an error with the reason and the fix") {
         TlsLab tls;
         auto& lab = *tls.lab;
         CHECK(lab.stop_gateway() == 0);
         const auto start = [&] {
-            Program gateway({.command = {lab.programs().gmgated, "--config", lab.config_path()}, .name = "gmgated", .network = &lab.network.gw});
+            Program gateway({.command = {lab.programs().gmgated, "--config", lab.config_path()},
+                             .name = "gmgated",
+                             .network = &lab.network.gw});
             CHECK(gateway.wait() == 1);
             return gateway.output();
         };
         make_certificate(tls.folder, "other");
-        std::filesystem::copy(tls.folder + "/other.key", tls.folder + "/ecdsa.key", std::filesystem::copy_options::overwrite_existing);
+        std::filesystem::copy(tls.folder + "/other.key", tls.folder + "/ecdsa.key",
+                              std::filesystem::copy_options::overwrite_existing);
         CHECK(start().find("does not belong to the certificate") != std::string::npos);
         make_expired_certificate(tls.folder, "ecdsa");
         CHECK(start().find("renew it") != std::string::npos);
@@ -110,22 +122,31 @@ TEST_SUITE("tls-operate") {
         lab.start_gateway();
     }
 
-    TEST_CASE("Slow loris: half handshakes held open reach the limit per address and harm nobody else; they end by themselves") {
-        TlsLab tls({.more_sections = "[limits]\ntls-handshakes = 12\ntls-handshakes-per-address = 8\n[timers]\ntls-handshake = 3\n"});
+    TEST_CASE(
+        "Slow loris: half handshakes held open reach the limit per address and harm nobody else; they end by themselves") {
+        TlsLab tls(
+            {.more_sections =
+                 "[limits]\ntls-handshakes = 12\ntls-handshakes-per-address = 8\n[timers]\ntls-handshake = 3\n"});
         auto& lab = *tls.lab;
         Phone live(lab, tls_phone(tls, 0));
         live.demand_registered();
         std::vector<std::unique_ptr<RawPeer>> held;
         const Access v4{.is_v6 = false}, v6{.is_v6 = true};
         const auto hold = [&](const Access& access, int port) {
-            held.push_back(std::make_unique<RawPeer>(lab.network.ue, RawPeer::Kind::tcp, access.ue_port(port), access.gateway_port(5061)));
-            if (held.back()->connects(kPatience)) held.back()->send(std::string("\x16\x03\x01\x02", 4));  // the head of a ClientHello, and no more
+            held.push_back(std::make_unique<RawPeer>(lab.network.ue, RawPeer::Kind::tcp, access.ue_port(port),
+                                                     access.gateway_port(5061)));
+            if (held.back()->connects(kPatience))
+                held.back()->send(std::string("\x16\x03\x01\x02", 4));  // the head of a ClientHello, and no more
         };
         for (int i = 0; i < 9; ++i) hold(v4, 42000 + i);
         CHECK(lab.gateway().wait_for_text("tls-refused").text.find("tls-handshakes-per-address") != std::string::npos);
         for (int i = 0; i < 5; ++i) hold(v6, 42100 + i);
-        lab.gateway().wait_for_line([](const std::string& line) { return line.find("tls-refused") != std::string::npos && line.find("limit=tls-handshakes ") != std::string::npos; },
-                                    "the limit in total");
+        lab.gateway().wait_for_line(
+            [](const std::string& line) {
+                return line.find("tls-refused") != std::string::npos &&
+                       line.find("limit=tls-handshakes ") != std::string::npos;
+            },
+            "the limit in total");
         const auto text = unique_word("unharmed-");
         CHECK(live.message(live.impu(), text) == 200);
         live.await_message(text);
@@ -141,13 +162,18 @@ TEST_SUITE("tls-operate") {
         }));
     }
 
-    TEST_CASE("Wrong SNI gets the first certificate; noise, and a record after close_notify, end their connection only") {
+    TEST_CASE(
+        "Wrong SNI gets the first certificate; noise, and a record after close_notify, end their connection only") {
         TlsLab tls;
         auto& lab = *tls.lab;
         const Access access{};
         Phone live(lab, tls_phone(tls, 0));
         live.demand_registered();
-        const auto shown = run_program({.command = {"sh", "-c", "openssl s_client -servername nobody.example -connect 10.1.0.1:5061 </dev/null 2>&1"}, .name = "s_client", .network = &lab.network.ue});
+        const auto shown = run_program(
+            {.command = {"sh", "-c",
+                         "openssl s_client -servername nobody.example -connect 10.1.0.1:5061 </dev/null 2>&1"},
+             .name = "s_client",
+             .network = &lab.network.ue});
         CHECK(shown.find(std::string("CN = ") + kTlsName) != std::string::npos);
         for (const int version : {0x0303, 0x0304}) {
             TlsClient client(version);
@@ -175,8 +201,9 @@ TEST_SUITE("tls-operate") {
         REQUIRE(connection->handshake());
         const auto request = [](int number) {
             const auto n = std::to_string(number);
-            return "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TLS 10.1.0.2:40000;branch=z9hG4bKframe" + n + "\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\nCall-ID: frame" +
-                   n + "\r\nCSeq: 1 MESSAGE\r\nContent-Length: 2\r\n\r\nhi";
+            return "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/TLS 10.1.0.2:40000;branch=z9hG4bKframe" + n +
+                   "\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\nCall-ID: frame" + n +
+                   "\r\nCSeq: 1 MESSAGE\r\nContent-Length: 2\r\n\r\nhi";
         };
         const auto first = request(1);
         for (const char octet : first) connection->write(std::string(1, octet));
@@ -198,7 +225,8 @@ TEST_SUITE("tls-operate") {
         CHECK(tls.in_kernel(1));
         ::kill(slow.program().pid(), SIGSTOP);
         const std::string text(15000, 'x');
-        for (int i = 0; i < 60 && !lab.gateway().has_text("registration-ended"); ++i) sender.start_message(slow.impu(), text);
+        for (int i = 0; i < 60 && !lab.gateway().has_text("registration-ended"); ++i)
+            sender.start_message(slow.impu(), text);
         lab.gateway().wait_for_text("registration-ended");
         CHECK(tls.in_kernel(0));
         ::kill(slow.program().pid(), SIGCONT);
@@ -210,7 +238,8 @@ TEST_SUITE("tls-operate") {
     }
 
     // GMGATE_DROPS=10000 is the full size.
-    TEST_CASE("Thousands of connects and drops, at every stage of the handshake: descriptors and memory come back, live phones are unharmed") {
+    TEST_CASE(
+        "Thousands of connects and drops, at every stage of the handshake: descriptors and memory come back, live phones are unharmed") {
         TlsLab tls({.more_sections = "[timers]\ntls-handshake = 3\n"});
         auto& lab = *tls.lab;
         const auto drops = from_environment("GMGATE_DROPS", 600);
@@ -223,12 +252,26 @@ TEST_SUITE("tls-operate") {
             for (long i = 0; i < count; ++i) {
                 const auto connection = (i % 2 == 0 ? v13 : v12).connect(lab.network.ue, gateway);
                 switch (i / 2 % 6) {
-                    case 0: break;                                                                     // connected, and gone
-                    case 1: connection->write_raw(std::string("\x16\x03\x01\x02\x00\x01", 6)); break;  // within the ClientHello
-                    case 2: connection->write_raw("REGISTER sip:x SIP/2.0\r\n"); break;                 // no TLS
-                    case 3: REQUIRE(connection->handshake()); connection->abort(); break;
-                    case 4: REQUIRE(connection->handshake()); connection->write("REGISTER sip:x SI"); break;
-                    default: REQUIRE(connection->handshake()); connection->close_notify(); break;
+                    case 0:
+                        break;  // connected, and gone
+                    case 1:
+                        connection->write_raw(std::string("\x16\x03\x01\x02\x00\x01", 6));
+                        break;  // within the ClientHello
+                    case 2:
+                        connection->write_raw("REGISTER sip:x SIP/2.0\r\n");
+                        break;  // no TLS
+                    case 3:
+                        REQUIRE(connection->handshake());
+                        connection->abort();
+                        break;
+                    case 4:
+                        REQUIRE(connection->handshake());
+                        connection->write("REGISTER sip:x SI");
+                        break;
+                    default:
+                        REQUIRE(connection->handshake());
+                        connection->close_notify();
+                        break;
                 }
             }
         };
@@ -241,7 +284,8 @@ TEST_SUITE("tls-operate") {
         CHECK(tls.in_kernel(1));
         CHECK(eventually([&] { return descriptors(pid) <= fds; }));
         const auto grown = resident_kib(pid) - rss;
-        MESSAGE(drops << " connects and drops: RSS grew by " << grown << " KiB from " << rss << " KiB, descriptors " << fds);
+        MESSAGE(drops << " connects and drops: RSS grew by " << grown << " KiB from " << rss << " KiB, descriptors "
+                      << fds);
         CHECK(grown < 1024 + drops / 10);  // what a leak of 100 octets a connection would take
         const auto text = unique_word("unharmed-");
         CHECK(live.message(live.impu(), text) == 200);

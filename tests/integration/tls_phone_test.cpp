@@ -1,4 +1,5 @@
-// Mechanism tls with gmue as the phone: both call flows, AKA and digest users, both directions, many phones; kernel TLS underneath.
+// Mechanism tls with gmue as the phone: both call flows, AKA and digest users, both directions, many phones; kernel TLS
+// underneath.
 #include <doctest/doctest.h>
 
 #include "tests/integration/tls_lab.h"
@@ -7,7 +8,8 @@ using namespace gmgate::test;
 
 namespace {
 
-PhoneOptions tls_phone(const TlsLab& tls, std::size_t user, bool is_v6, const std::string& security, const std::string& version) {
+PhoneOptions tls_phone(const TlsLab& tls, std::size_t user, bool is_v6, const std::string& security,
+                       const std::string& version) {
     return {.user = user, .is_v6 = is_v6, .arguments = tls.phone_arguments(security, version)};
 }
 
@@ -19,7 +21,8 @@ void check_two_phones(bool is_v6, const std::string& caller_security, const std:
     Phone a(lab, tls_phone(tls, 0, is_v6, caller_security, version));
     a.demand_registered();
     CHECK(a.first().value("challenged", false));
-    CHECK(a.first().value("tls", "").find(version == "1.3" ? "TLSv1.3 TLS_" : "TLSv1.2 ECDHE-ECDSA-") != std::string::npos);
+    CHECK(a.first().value("tls", "").find(version == "1.3" ? "TLSv1.3 TLS_" : "TLSv1.2 ECDHE-ECDSA-") !=
+          std::string::npos);
     const auto registers = lab.core_registers(mark);
     REQUIRE(registers.size() == 2);
     CHECK(registers[0].value("integrity_protected", "?") == "");
@@ -33,7 +36,11 @@ void check_two_phones(bool is_v6, const std::string& caller_security, const std:
     const auto text = unique_word("over-tls-");
     CHECK(a.message(b.impu(), text) == 200);
     b.await_message(text);
-    const auto event = b.await_event([&](const nlohmann::json& e) { return e.value("event", "") == "message_received" && e.value("body", "") == text; }, "it");
+    const auto event = b.await_event(
+        [&](const nlohmann::json& e) {
+            return e.value("event", "") == "message_received" && e.value("body", "") == text;
+        },
+        "it");
     CHECK(event.value("transport", "") == "tls");
     CHECK(b.message(a.impu(), text + "-back") == 200);
     a.await_message(text + "-back");
@@ -50,8 +57,12 @@ void check_two_phones(bool is_v6, const std::string& caller_security, const std:
 }  // namespace
 
 TEST_SUITE("tls-phone") {
-    TEST_CASE("SEED, B-94, B-95: two AKA phones, TLS during and prior to registration, TLS 1.3, IPv4") { check_two_phones(false, "tls", "1.3"); }
-    TEST_CASE("SEED, B-94, B-95: two AKA phones, TLS during and prior to registration, TLS 1.2, IPv6") { check_two_phones(true, "tls", "1.2"); }
+    TEST_CASE("SEED, B-94, B-95: two AKA phones, TLS during and prior to registration, TLS 1.3, IPv4") {
+        check_two_phones(false, "tls", "1.3");
+    }
+    TEST_CASE("SEED, B-94, B-95: two AKA phones, TLS during and prior to registration, TLS 1.2, IPv6") {
+        check_two_phones(true, "tls", "1.2");
+    }
 
     TEST_CASE("A digest user over TLS sends to a phone with SAs and gets an answer") {
         TlsLab tls;
@@ -74,10 +85,14 @@ TEST_SUITE("tls-phone") {
         make_certificate(tls.folder, "stranger");
         auto& lab = *tls.lab;
         const auto mark = lab.core_mark();
-        for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--tls-ca", tls.folder + "/stranger.pem", "--tls-name", kTlsName},
-                                                          std::vector<std::string>{"--tls-ca", tls.folder + "/ecdsa.pem", "--tls-name", "pcscf.elsewhere.example"}}) {
-            std::vector<std::string> command{lab.programs().gmue, "register", "--gateway", std::string(Network::kAccess4), "--security", "tls-prior", "--timeout", "2",
-                                             "--expect", "send-failed", "--json"};
+        for (const std::vector<std::string>& arguments :
+             {std::vector<std::string>{"--tls-ca", tls.folder + "/stranger.pem", "--tls-name", kTlsName},
+              std::vector<std::string>{"--tls-ca", tls.folder + "/ecdsa.pem", "--tls-name",
+                                       "pcscf.elsewhere.example"}}) {
+            std::vector<std::string> command{
+                lab.programs().gmue, "register",    "--gateway", std::string(Network::kAccess4),
+                "--security",        "tls-prior",   "--timeout", "2",
+                "--expect",          "send-failed", "--json"};
             command.insert(command.end(), arguments.begin(), arguments.end());
             const auto output = run_program({.command = command, .name = "gmue", .network = &lab.network.ue});
             INFO(output);
@@ -97,8 +112,19 @@ TEST_SUITE("tls-phone") {
     TEST_CASE("Many phones over TLS register, stay and leave; every connection is the kernel's") {
         TlsLab tls({.users = 40});
         auto& lab = *tls.lab;
-        const auto tx = tls.tls_stat("TlsTxSw"), rx = tls.tls_stat("TlsRxSw");  // the gateway's probe at start counts as well
-        std::vector<std::string> command{lab.programs().gmue, "register", "--gateway", std::string(Network::kAccess4), "--count", "40", "--rate", "20", "--hold", "1", "--quiet"};
+        const auto tx = tls.tls_stat("TlsTxSw"),
+                   rx = tls.tls_stat("TlsRxSw");  // the gateway's probe at start counts as well
+        std::vector<std::string> command{lab.programs().gmue,
+                                         "register",
+                                         "--gateway",
+                                         std::string(Network::kAccess4),
+                                         "--count",
+                                         "40",
+                                         "--rate",
+                                         "20",
+                                         "--hold",
+                                         "1",
+                                         "--quiet"};
         for (auto& argument : tls.phone_arguments("tls", "1.3")) command.push_back(argument);
         run_program({.command = command, .name = "gmue", .network = &lab.network.ue});
         CHECK(tls.tls_stat("TlsTxSw") - tx == 40);

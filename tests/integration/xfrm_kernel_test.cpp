@@ -38,7 +38,8 @@ std::vector<std::string> expected_lines(const Sa& sa, const SetRequest& request)
     std::vector<std::string> lines{
         "src " + from + " dst " + to,
         "reqid 21321(0x00005349) mode transport",
-        "replay-window 0 seq 0x00004097 flag  (0x00000000)",  // the mark, 0x1001; iproute2 6.1 prints it in decimal behind 0x
+        "replay-window 0 seq 0x00004097 flag  (0x00000000)",  // the mark, 0x1001; iproute2 6.1 prints it in decimal
+                                                              // behind 0x
         "replay_window 64, bitmap-length 2",
         "sel src " + from + bits + " dst " + to + bits + " sport " + std::to_string(sa.source.port.value) + " dport " +
             std::to_string(sa.destination.port.value),
@@ -47,7 +48,8 @@ std::vector<std::string> expected_lines(const Sa& sa, const SetRequest& request)
         "limit: soft (INF)(packets), hard (INF)(packets)",
     };
     if (!names->aead.empty()) {
-        lines.push_back("aead " + std::string(names->aead) + " " + hex(request.keys.combined.expose()) + " (160 bits) 128");
+        lines.push_back("aead " + std::string(names->aead) + " " + hex(request.keys.combined.expose()) +
+                        " (160 bits) 128");
     } else {
         lines.push_back("auth-trunc " + std::string(names->auth) + " " + hex(request.keys.integrity.expose()) + " (" +
                         std::to_string(names->auth_key_bits) + " bits) 96");
@@ -118,8 +120,9 @@ TEST_CASE("B-72: every algorithm pair in both families is what iproute2 and our 
             const auto blocks = blocks_of(shell("ip -d -s xfrm state"));
             CHECK(blocks.size() == 4);
             for (const auto& sa : four_sas(set)) {
-                const auto block = std::ranges::find_if(
-                    blocks, [&](const std::string& b) { return has(b, "(" + std::to_string(sa.id.spi.value) + ") reqid"); });
+                const auto block = std::ranges::find_if(blocks, [&](const std::string& b) {
+                    return has(b, "(" + std::to_string(sa.id.spi.value) + ") reqid");
+                });
                 REQUIRE(block != blocks.end());
                 const auto& text = *block;
                 CAPTURE(text);
@@ -156,7 +159,8 @@ TEST_CASE("B-15, B-23: UDP and TCP run through the four SAs, and the mark says w
             const auto set = lab_set(lab, family, pair);
             guard_both(lab, set);
             install_both(lab, set);
-            const Endpoint ps{set.gateway, set.port_ps}, pc{set.gateway, set.port_pc}, uc{set.ue, set.port_uc}, us{set.ue, set.port_us};
+            const Endpoint ps{set.gateway, set.port_ps}, pc{set.gateway, set.port_pc}, uc{set.ue, set.port_uc},
+                us{set.ue, set.port_us};
 
             const auto gw_ps = bound_socket(SOCK_DGRAM, ps), gw_pc = bound_socket(SOCK_DGRAM, pc);
             const auto gw_listen = bound_socket(SOCK_STREAM, ps);
@@ -182,7 +186,9 @@ TEST_CASE("B-15, B-23: UDP and TCP run through the four SAs, and the mark says w
             auto size = ps.to_sockaddr(to);
             connect(ue_stream.get(), reinterpret_cast<sockaddr*>(&to), size);
             int accepted = -1;
-            REQUIRE(eventually([&] { return (accepted = accept4(gw_listen.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0; }));
+            REQUIRE(eventually([&] {
+                return (accepted = accept4(gw_listen.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;
+            }));
             const Fd gw_stream(accepted);
             std::uint32_t mark = 0;
             socklen_t mark_size = sizeof mark;
@@ -198,7 +204,9 @@ TEST_CASE("B-15, B-23: UDP and TCP run through the four SAs, and the mark says w
             const auto gw_out = bound_socket(SOCK_STREAM, pc);
             size = us.to_sockaddr(to);
             connect(gw_out.get(), reinterpret_cast<sockaddr*>(&to), size);
-            REQUIRE(eventually([&] { return (accepted = accept4(ue_listen.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0; }));
+            REQUIRE(eventually([&] {
+                return (accepted = accept4(ue_listen.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;
+            }));
             const Fd ue_in(accepted);
             REQUIRE(eventually([&] { return send(ue_in.get(), "MESSAGE", 7, MSG_NOSIGNAL) == 7; }));
             const auto message = receive(gw_out);
@@ -275,7 +283,8 @@ TEST_CASE("Kernel first: an SPI that is taken refuses the set and leaves none of
         Lab lab;
         const auto set = lab_set(lab, Family::v4, kUsual);
         const auto id = four_sas(set)[taken].id;
-        shell("ip xfrm state add src 203.0.113.1 dst " + id.destination.to_string() + " proto esp spi " + std::to_string(id.spi.value) +
+        shell("ip xfrm state add src 203.0.113.1 dst " + id.destination.to_string() + " proto esp spi " +
+              std::to_string(id.spi.value) +
               " reqid 7 mode transport aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128");
         auto request = request_for(set, kMark);
         const auto refused = finish(lab.io(), lab.gateway().install_set(std::move(request)));
@@ -292,12 +301,14 @@ TEST_CASE("Kernel first: an SPI that is taken refuses the set and leaves none of
 TEST_CASE("The kernel's own words about a refusal arrive through the extended acknowledgement") {
     Lab lab;
     auto socket = make_xfrm_socket(lab.io().get_executor());
-    const auto queue = std::make_shared<NetlinkQueue>(lab.io().get_executor(), std::move(socket), NetlinkQueue::Settings{});
+    const auto queue =
+        std::make_shared<NetlinkQueue>(lab.io().get_executor(), std::move(socket), NetlinkQueue::Settings{});
     const auto set = lab_set(lab, Family::v4, {Alg::null, Ealg::aes_gcm});
     const auto request = request_for(set, kMark);
     const auto sas = four_sas(set);
     MessageBuffer messages(2);
-    for (std::size_t i = 0; i < 2; ++i) REQUIRE(append_new_sa(messages, {sas[i], set.algorithms, request.keys, kMark, request.lifetime}, {}));
+    for (std::size_t i = 0; i < 2; ++i)
+        REQUIRE(append_new_sa(messages, {sas[i], set.algorithms, request.keys, kMark, request.lifetime}, {}));
     const auto first = messages.message(0);
     const std::string_view name = "rfc4106(gcm(aes))";
     const auto at = std::ranges::search(first, name, {}, [](std::uint8_t b) { return static_cast<char>(b); });
@@ -307,7 +318,8 @@ TEST_CASE("The kernel's own words about a refusal arrive through the extended ac
     REQUIRE(answer);
     CHECK(answer->outcomes[0].code == ENOSYS);
     CHECK(answer->outcomes[0].text == "Requested AEAD algorithm not found");
-    CHECK(answer->outcomes[1].code == 0);  // a failing message does not stop the rest: that is why we roll back ourselves
+    CHECK(answer->outcomes[1].code ==
+          0);  // a failing message does not stop the rest: that is why we roll back ourselves
     queue->close();
 }
 
@@ -383,9 +395,13 @@ TEST_CASE("Guards: the few of one address, read back by iproute2; equal ones are
     CHECK(shell("ip -d xfrm policy | grep -c 'dir '") == "4\n");
     auto fourth = wanted, fifth = wanted;
     CHECK(*finish(lab.io(), lab.gateway().report_guards(std::move(fourth))) == guard_policies(wanted));
-    shell("ip xfrm policy delete src 2001:db8:1::1/128 dst ::/0 sport 6101 dir out; ip xfrm policy update src ::/0 dst 2001:db8:1::1/128 dport 6100 dir in action block priority 2000");
-    const auto standing = *finish(lab.io(), lab.gateway().report_guards(std::move(fifth)));  // neither the missing one nor what stands in a guard's place
-    CHECK(standing == std::vector<GuardPolicy>{{Direction::out, {address, Port{6100}}}, {Direction::in, {address, Port{6101}}}});
+    shell(
+        "ip xfrm policy delete src 2001:db8:1::1/128 dst ::/0 sport 6101 dir out; ip xfrm policy update src ::/0 dst 2001:db8:1::1/128 dport 6100 dir in action block priority 2000");
+    const auto standing = *finish(
+        lab.io(),
+        lab.gateway().report_guards(std::move(fifth)));  // neither the missing one nor what stands in a guard's place
+    CHECK(standing ==
+          std::vector<GuardPolicy>{{Direction::out, {address, Port{6100}}}, {Direction::in, {address, Port{6101}}}});
     shell("ip xfrm policy delete src ::/0 dst 2001:db8:1::1/128 dport 6100 dir in");
     REQUIRE(finish(lab.io(), lab.gateway().remove_guards(std::move(third))));
     CHECK(shell("ip xfrm policy").empty());
@@ -469,10 +485,12 @@ TEST_CASE("One registration costs one send and one receive; sets that wait toget
 
 TEST_CASE("dump tells our SAs only") {
     Lab lab;
-    shell("ip xfrm state add src 203.0.113.1 dst 192.0.2.1 proto esp spi 0x9999 reqid 7 mode transport "
-          "aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128");
-    shell("ip xfrm state add src 203.0.113.1 dst 192.0.2.1 proto esp spi 0x999a reqid 21321 mode tunnel "
-          "aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128");
+    shell(
+        "ip xfrm state add src 203.0.113.1 dst 192.0.2.1 proto esp spi 0x9999 reqid 7 mode transport "
+        "aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128");
+    shell(
+        "ip xfrm state add src 203.0.113.1 dst 192.0.2.1 proto esp spi 0x999a reqid 21321 mode tunnel "
+        "aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128");
     CHECK(finish(lab.io(), lab.gateway().dump())->empty());
     CHECK(count_sas() == 2);
 }

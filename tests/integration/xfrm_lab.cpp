@@ -47,11 +47,15 @@ std::string shell(const std::string& command) {
 Lab::Lab() : home_(namespace_of_the_moment()), gateway_(new_namespace()), ue_(new_namespace()) {
     const auto gateway_path = "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(gateway_.get());
     shell("ip link add ue0 type veth peer name gw0 netns " + gateway_path);
-    shell("ip link set lo up; ip link set ue0 up; ip addr add 192.0.2.9/24 dev ue0; ip addr add 2001:db8:1::9/64 dev ue0 nodad");
+    shell(
+        "ip link set lo up; ip link set ue0 up; ip addr add 192.0.2.9/24 dev ue0; ip addr add 2001:db8:1::9/64 dev ue0 nodad");
     enter_gateway();
-    shell("ip link set lo up; ip link set gw0 up; ip addr add 192.0.2.1/24 dev gw0; ip addr add 2001:db8:1::1/64 dev gw0 nodad");
-    // The kernel reports the carrier of a new veth pair a little later than the pair: an address watch that starts before would see it come.
-    shell("for i in $(seq 600); do ip link show gw0 | grep -q 'state UP' && exit 0; sleep 0.05; done; ip link show gw0; exit 1");
+    shell(
+        "ip link set lo up; ip link set gw0 up; ip addr add 192.0.2.1/24 dev gw0; ip addr add 2001:db8:1::1/64 dev gw0 nodad");
+    // The kernel reports the carrier of a new veth pair a little later than the pair: an address watch that starts
+    // before would see it come.
+    shell(
+        "for i in $(seq 600); do ip link show gw0 | grep -q 'state UP' && exit 0; sleep 0.05; done; ip link show gw0; exit 1");
     shell("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0 net.ipv4.tcp_fwmark_accept=1");
     gateway_kernel_ = std::make_unique<xfrm::NetlinkKernel>(io_.get_executor(), clock_);
     ue_kernel_ = std::make_unique<xfrm::NetlinkKernel>(io_.get_executor(), clock_);
@@ -66,8 +70,12 @@ Lab::~Lab() { enter(home_); }
 
 void Lab::enter(const Fd& where) { REQUIRE(setns(where.get(), CLONE_NEWNET) == 0); }
 
-Address Lab::gateway_address(Family family) const { return *Address::parse(family == Family::v4 ? "192.0.2.1" : "2001:db8:1::1"); }
-Address Lab::ue_address(Family family) const { return *Address::parse(family == Family::v4 ? "192.0.2.9" : "2001:db8:1::9"); }
+Address Lab::gateway_address(Family family) const {
+    return *Address::parse(family == Family::v4 ? "192.0.2.1" : "2001:db8:1::1");
+}
+Address Lab::ue_address(Family family) const {
+    return *Address::parse(family == Family::v4 ? "192.0.2.9" : "2001:db8:1::9");
+}
 
 xfrm::SetParameters lab_set(const Lab& lab, Family family, AlgorithmPair pair) {
     xfrm::SetParameters p{};
@@ -101,8 +109,10 @@ xfrm::SetParameters mirrored(const xfrm::SetParameters& p) {
 }
 
 xfrm::SetRequest request_for(const xfrm::SetParameters& p, Mark mark, std::chrono::seconds lifetime) {
-    constexpr std::array<std::uint8_t, 16> ck{0xb4, 0x0b, 0xa9, 0xa3, 0xc5, 0x8b, 0x2a, 0x05, 0xbb, 0xf0, 0xd9, 0x87, 0xb2, 0x1b, 0xf8, 0xcb};
-    constexpr std::array<std::uint8_t, 16> ik{0xf7, 0x69, 0xbc, 0xd7, 0x51, 0x04, 0x46, 0x04, 0x12, 0x76, 0x72, 0x71, 0x1c, 0x6d, 0x34, 0x41};
+    constexpr std::array<std::uint8_t, 16> ck{0xb4, 0x0b, 0xa9, 0xa3, 0xc5, 0x8b, 0x2a, 0x05,
+                                              0xbb, 0xf0, 0xd9, 0x87, 0xb2, 0x1b, 0xf8, 0xcb};
+    constexpr std::array<std::uint8_t, 16> ik{0xf7, 0x69, 0xbc, 0xd7, 0x51, 0x04, 0x46, 0x04,
+                                              0x12, 0x76, 0x72, 0x71, 0x1c, 0x6d, 0x34, 0x41};
     auto keys = xfrm::derive_esp_keys(p.algorithms, xfrm::Key128(ck), xfrm::Key128(ik));
     REQUIRE(keys);
     return xfrm::SetRequest{.parameters = p, .keys = std::move(*keys), .mark = mark, .lifetime = lifetime};
@@ -142,7 +152,8 @@ std::optional<Received> receive(const Fd& socket) {
     if (size < 0) return std::nullopt;
     Received out{std::string(data, static_cast<std::size_t>(size)), 0};
     for (auto* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_MARK) std::memcpy(&out.mark, CMSG_DATA(c), sizeof out.mark);
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_MARK)
+            std::memcpy(&out.mark, CMSG_DATA(c), sizeof out.mark);
     return out;
 }
 

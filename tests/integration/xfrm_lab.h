@@ -72,7 +72,8 @@ xfrm::SetParameters lab_set(const Lab& lab, Family family, AlgorithmPair pair);
 /// The same agreement as the UE's kernel has to install it.
 xfrm::SetParameters mirrored(const xfrm::SetParameters& p);
 /// A request with keys derived from CK and IK of TS 35.208 set 1.
-xfrm::SetRequest request_for(const xfrm::SetParameters& p, Mark mark, std::chrono::seconds lifetime = std::chrono::seconds{600});
+xfrm::SetRequest request_for(const xfrm::SetParameters& p, Mark mark,
+                             std::chrono::seconds lifetime = std::chrono::seconds{600});
 
 /// A bound socket in the namespace of the moment; SO_RCVMARK is on. Non-blocking.
 Fd bound_socket(int type, const Endpoint& local);

@@ -1,4 +1,5 @@
-// The event sockets on a real kernel: what others do to our SAs and policies, and what happens to our addresses. Run as root in a guest.
+// The event sockets on a real kernel: what others do to our SAs and policies, and what happens to our addresses. Run as
+// root in a guest.
 #include <algorithm>
 #include <cstdlib>
 #include <ctime>
@@ -31,10 +32,16 @@ struct Listener {
         io.restart();
         io.poll();
     }
-    std::size_t count(Kind kind) const { return static_cast<std::size_t>(std::ranges::count(events, kind, &KernelEvent::kind)); }
+    std::size_t count(Kind kind) const {
+        return static_cast<std::size_t>(std::ranges::count(events, kind, &KernelEvent::kind));
+    }
     bool hears(Kind kind, std::size_t times = 1) {
         for (int i = 0; i < 10; ++i)
-            if (eventually([&] { poll(); return count(kind) >= times; })) return true;
+            if (eventually([&] {
+                    poll();
+                    return count(kind) >= times;
+                }))
+                return true;
         return false;
     }
 };
@@ -45,7 +52,8 @@ void install(Lab& lab, const SetParameters& set, std::chrono::seconds lifetime =
 }
 
 std::string id_words(const Sa& sa) {
-    return "src " + sa.source.address.to_string() + " dst " + sa.destination.address.to_string() + " proto esp spi " + std::to_string(sa.id.spi.value);
+    return "src " + sa.source.address.to_string() + " dst " + sa.destination.address.to_string() + " proto esp spi " +
+           std::to_string(sa.id.spi.value);
 }
 
 void add_foreign(const std::string& reqid) {
@@ -56,7 +64,8 @@ void add_foreign(const std::string& reqid) {
 /// Moves the wall clock of the guest and puts it back.
 struct ClockStep {
     explicit ClockStep(std::chrono::seconds by) : by_(by) {
-        REQUIRE_MESSAGE(std::getenv("GMGATE_KERNEL_RELEASE") != nullptr, "this moves the machine's clock: run it in a guest, scripts/kernel --on uml");
+        REQUIRE_MESSAGE(std::getenv("GMGATE_KERNEL_RELEASE") != nullptr,
+                        "this moves the machine's clock: run it in a guest, scripts/kernel --on uml");
         move(by_);
     }
     ~ClockStep() { move(-by_); }
@@ -71,7 +80,8 @@ struct ClockStep {
 
 }  // namespace
 
-TEST_CASE("Monitor: an SA that is deleted is told with its set's mark; additions and updates, which carry keys, never arrive") {
+TEST_CASE(
+    "Monitor: an SA that is deleted is told with its set's mark; additions and updates, which carry keys, never arrive") {
     for (const auto family : {Family::v4, Family::v6}) {
         Lab lab;
         Listener listener;
@@ -105,7 +115,8 @@ TEST_CASE("Monitor: hard and soft expiry of an SA") {
     const auto other = lab_set(lab, Family::v6, kUsual);
     install(lab, other);
     const auto sas = four_sas(other);
-    shell("ip xfrm state update " + id_words(sas[0]) + " reqid 21321 mode transport auth-trunc 'hmac(sha1)' 0x0102030405060708090a0b0c0d0e0f1011121314 96 "
+    shell("ip xfrm state update " + id_words(sas[0]) +
+          " reqid 21321 mode transport auth-trunc 'hmac(sha1)' 0x0102030405060708090a0b0c0d0e0f1011121314 96 "
           "enc 'cbc(aes)' 0x0102030405060708090a0b0c0d0e0f10 limit time-soft 1 limit time-hard 500");
     REQUIRE(listener.hears(Kind::soft_expired));
     CHECK(finish(lab.io(), lab.gateway().dump())->size() == 4);
@@ -153,7 +164,8 @@ TEST_CASE("Monitor: more events than its socket holds are told as lost, and it g
 
 TEST_CASE("read_event: cut and odd datagrams are no event") {
     std::vector<std::uint8_t> datagram(200, 0);
-    for (std::size_t size = 0; size <= datagram.size(); ++size) CHECK_FALSE(read_event({datagram.data(), size}, Ownership{}));
+    for (std::size_t size = 0; size <= datagram.size(); ++size)
+        CHECK_FALSE(read_event({datagram.data(), size}, Ownership{}));
     for (const int type : {0x11, 0x14, 0x18, 0x19, 0x1c}) {  // DELSA, DELPOLICY, EXPIRE, UPDPOLICY, FLUSHSA
         datagram.assign(200, 0xff);
         datagram[4] = static_cast<std::uint8_t>(type);
@@ -172,7 +184,8 @@ TEST_CASE("AddressWatch: an address that goes, a link that goes down or loses it
     asio::io_context io;
     std::vector<AddressWatch::Change> changes;
     const auto v4 = lab.gateway_address(Family::v4), v6 = lab.gateway_address(Family::v6);
-    AddressWatch watch(io.get_executor(), {v4, v6}, [&](const AddressWatch::Change& change) { changes.push_back(change); });
+    AddressWatch watch(io.get_executor(), {v4, v6},
+                       [&](const AddressWatch::Change& change) { changes.push_back(change); });
     REQUIRE(watch.start());
     CHECK(changes.empty());
     const auto told = [&](const Address& address, bool is_usable) {
@@ -180,7 +193,8 @@ TEST_CASE("AddressWatch: an address that goes, a link that goes down or loses it
             if (eventually([&] {
                     io.restart();
                     io.poll();
-                    const auto last = std::find_if(changes.rbegin(), changes.rend(), [&](const auto& c) { return c.address == address; });
+                    const auto last = std::find_if(changes.rbegin(), changes.rend(),
+                                                   [&](const auto& c) { return c.address == address; });
                     return last != changes.rend() && last->is_usable == is_usable;
                 }))
                 return true;
@@ -189,7 +203,8 @@ TEST_CASE("AddressWatch: an address that goes, a link that goes down or loses it
     const auto words = shell("ip -o -4 addr show to 192.0.2.1");  // "2: NAME    inet 192.0.2.1/24 …"
     std::string name = words.substr(words.find(": ") + 2);
     name = name.substr(0, name.find(' '));
-    const auto prefix = words.substr(words.find("192.0.2.1"), words.find(' ', words.find("192.0.2.1")) - words.find("192.0.2.1"));
+    const auto prefix =
+        words.substr(words.find("192.0.2.1"), words.find(' ', words.find("192.0.2.1")) - words.find("192.0.2.1"));
     shell("ip addr del " + prefix + " dev " + name);
     CHECK(told(v4, false));
     CHECK(changes.size() == 1);
@@ -213,7 +228,8 @@ TEST_CASE("AddressWatch: an address that goes, a link that goes down or loses it
     lab.enter_gateway();
 }
 
-TEST_CASE("B-52: a lifetime that is extended after the clock was stepped counts from now, whichever way the step went") {
+TEST_CASE(
+    "B-52: a lifetime that is extended after the clock was stepped counts from now, whichever way the step went") {
     for (const auto step : {std::chrono::seconds{7200}, std::chrono::seconds{-7200}}) {
         CAPTURE(step.count());
         Lab lab;
@@ -234,7 +250,8 @@ TEST_CASE("B-52: a lifetime that is extended after the clock was stepped counts 
         auto request = request_for(brief, Mark{0x2002}, std::chrono::seconds{2});
         REQUIRE(finish(lab.io(), lab.gateway().install_set(std::move(request))));
         bool ended = false;
-        for (int i = 0; i < 10 && !ended; ++i) ended = eventually([&] { return finish(lab.io(), lab.gateway().dump())->size() == 4; });
+        for (int i = 0; i < 10 && !ended; ++i)
+            ended = eventually([&] { return finish(lab.io(), lab.gateway().dump())->size() == 4; });
         CHECK(ended);
         CHECK(finish(lab.io(), lab.gateway().dump())->size() == 4);
     }

@@ -25,7 +25,9 @@ constexpr int kIpv6FragmentHeader = 44, kQueueBytes = 64 << 20;
 
 [[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
 
-int ether_type(const std::vector<std::uint8_t>& bytes) { return bytes.size() < kEthernetHeader ? 0 : bytes[12] << 8 | bytes[13]; }
+int ether_type(const std::vector<std::uint8_t>& bytes) {
+    return bytes.size() < kEthernetHeader ? 0 : bytes[12] << 8 | bytes[13];
+}
 
 template <class Number>
 void put(std::ofstream& file, Number value) {
@@ -54,22 +56,35 @@ std::string Frame::source() const {
 bool Frame::is_fragment() const {
     if (is_ipv6()) return bytes[kEthernetHeader + 6] == kIpv6FragmentHeader;
     if (protocol() == 0) return false;
-    return ((bytes[kEthernetHeader + 6] << 8 | bytes[kEthernetHeader + 7]) & 0x3fff) != 0;  // offset or "more fragments"
+    return ((bytes[kEthernetHeader + 6] << 8 | bytes[kEthernetHeader + 7]) & 0x3fff) !=
+           0;  // offset or "more fragments"
 }
 
 bool Frame::contains(std::string_view text) const {
-    return std::ranges::search(bytes, text, {}, {}, [](char c) { return static_cast<std::uint8_t>(c); }).begin() != bytes.end();
+    return std::ranges::search(bytes, text, {}, {}, [](char c) { return static_cast<std::uint8_t>(c); }).begin() !=
+           bytes.end();
 }
 
 std::string describe(const Frame& frame) {
     const char* protocol = "other";
     switch (frame.protocol()) {
-        case 1: protocol = "ICMP"; break;
-        case 6: protocol = "TCP"; break;
-        case 17: protocol = "UDP"; break;
-        case 50: protocol = "ESP"; break;
-        case 58: protocol = "ICMPv6"; break;
-        default: break;
+        case 1:
+            protocol = "ICMP";
+            break;
+        case 6:
+            protocol = "TCP";
+            break;
+        case 17:
+            protocol = "UDP";
+            break;
+        case 50:
+            protocol = "ESP";
+            break;
+        case 58:
+            protocol = "ICMPv6";
+            break;
+        default:
+            break;
     }
     return std::string(frame.is_ipv6() ? "IPv6 " : "IPv4 ") + protocol + (frame.is_fragment() ? " fragment, " : ", ") +
            std::to_string(frame.bytes.size()) + " octets";
@@ -80,7 +95,8 @@ Capture::Capture(const Namespace& network, const std::string& interface) {
         socket_ = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (socket_ < 0) fail("packet socket");
         // A guest with one CPU may let a whole burst arrive before our thread runs.
-        if (setsockopt(socket_, SOL_SOCKET, SO_RCVBUFFORCE, &kQueueBytes, sizeof kQueueBytes) != 0) fail("SO_RCVBUFFORCE");
+        if (setsockopt(socket_, SOL_SOCKET, SO_RCVBUFFORCE, &kQueueBytes, sizeof kQueueBytes) != 0)
+            fail("SO_RCVBUFFORCE");
         sockaddr_ll address{};
         address.sll_family = AF_PACKET;
         address.sll_protocol = htons(ETH_P_ALL);

@@ -30,8 +30,8 @@ struct Frame {
     bool contains(std::string_view text) const;
 };
 
-/// Records an interface from construction on. A packet socket of the test's own, not tcpdump: a frame is in the socket's queue
-/// before its receiver can react to it, so once a test has seen an effect, its frames are in frames().
+/// Records an interface from construction on. A packet socket of the test's own, not tcpdump: a frame is in the
+/// socket's queue before its receiver can react to it, so once a test has seen an effect, its frames are in frames().
 class Capture {
 public:
     Capture(const Namespace& network, const std::string& interface);

@@ -1,4 +1,5 @@
-// An SA engine in one process for unit tests: the client of gmgated, the server of gmgate-xfrmd, a socket between them, a fake kernel behind.
+// An SA engine in one process for unit tests: the client of gmgated, the server of gmgate-xfrmd, a socket between them,
+// a fake kernel behind.
 #pragma once
 
 #include <array>
@@ -6,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include <asio/co_spawn.hpp>
-#include <asio/io_context.hpp>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <asio/co_spawn.hpp>
+#include <asio/io_context.hpp>
 
 #include "base/rights.h"
 #include "tests/support/fake_kernel.h"
@@ -52,14 +53,16 @@ class EngineWorld {
 public:
     explicit EngineWorld(std::chrono::milliseconds patience = std::chrono::seconds(30)) {
         std::array<int, 2> ends{};
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) throw std::runtime_error("socketpair");
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
+            throw std::runtime_error("socketpair");
         guard_ = ends[1];
         xfrm::EngineClient::Handlers handlers;
         handlers.on_event = [this](const xfrm::KernelEvent& event) { events.push_back(event); };
         handlers.on_up = [this] { ++ups; };
         handlers.on_down = [this](const std::string& how) { downs.push_back(how); };
         handlers.on_guardian_gone = [this](const std::string& why) { guardian_gone = why; };
-        client = std::make_unique<xfrm::EngineClient>(io.get_executor(), ends[0], ReqId{21321}, std::move(handlers), patience);
+        client = std::make_unique<xfrm::EngineClient>(io.get_executor(), ends[0], ReqId{21321}, std::move(handlers),
+                                                      patience);
     }
     ~EngineWorld() {
         client.reset();
@@ -72,10 +75,14 @@ public:
     /// A worker on `kernel`, told of as the guardian does.
     void worker_up() {
         std::array<int, 2> ends{};
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) throw std::runtime_error("socketpair");
-        server = std::make_unique<xfrm::EngineServer>(io.get_executor(), ends[1], xfrm::EngineRules(a_configuration()), kernel,
-                                                      xfrm::EngineServer::Handlers{.on_refused = [this](const char* request, const std::string& why) { refusals.push_back(std::string(request) + ": " + why); },
-                                                                                   .on_closed = [](std::string) {}});
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
+            throw std::runtime_error("socketpair");
+        server = std::make_unique<xfrm::EngineServer>(
+            io.get_executor(), ends[1], xfrm::EngineRules(a_configuration()), kernel,
+            xfrm::EngineServer::Handlers{
+                .on_refused = [this](const char* request,
+                                     const std::string& why) { refusals.push_back(std::string(request) + ": " + why); },
+                .on_closed = [](std::string) {}});
         server->start("test");
         tell(GM_WORKER_UP, {.pid = 1, .starts = ++starts, .status = 0, .refused = 0}, ends[0]);
         close(ends[0]);
@@ -91,14 +98,16 @@ public:
     }
     void tell(gm_kind kind, const gm_worker& worker, int descriptor) const {
         const auto frame = xfrm::FrameWriter(kind).add(worker).finish();
-        if (send_with_descriptor(guard_, {reinterpret_cast<const char*>(frame.data()), frame.size()}, descriptor) != 0) throw std::runtime_error("sendmsg");
+        if (send_with_descriptor(guard_, {reinterpret_cast<const char*>(frame.data()), frame.size()}, descriptor) != 0)
+            throw std::runtime_error("sendmsg");
     }
 
     /// Starts a call without waiting for it.
     template <class T>
     std::shared_ptr<std::optional<T>> begin(Task<T> task) {
         auto out = std::make_shared<std::optional<T>>();
-        asio::co_spawn(io, std::move(task), [out](const std::exception_ptr&, T value) { out->emplace(std::move(value)); });
+        asio::co_spawn(io, std::move(task),
+                       [out](const std::exception_ptr&, T value) { out->emplace(std::move(value)); });
         return out;
     }
     /// Turns the loop until `done` or until nothing more can happen for a long time.

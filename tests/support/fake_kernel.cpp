@@ -53,8 +53,7 @@ bool FakeKernel::release_one() {
 
 void FakeKernel::release() {
     is_holding_ = false;
-    while (release_one()) {
-    }
+    while (release_one()) {}
 }
 
 std::size_t FakeKernel::count(std::string_view name) const {
@@ -112,10 +111,8 @@ Result<void> FakeKernel::remove(const std::vector<xfrm::SaId>& ids) {
     Result<void> result;
     for (const auto& id : ids) {
         const int code = message();
-        if (code == 0)
-            sas_.erase(id);
-        else if (code != ESRCH && result)
-            result = refused("to delete an SA", code);
+        if (code == 0) sas_.erase(id);
+        else if (code != ESRCH && result) result = refused("to delete an SA", code);
     }
     return result;
 }
@@ -183,10 +180,8 @@ Task<Result<void>> FakeKernel::remove_guards(xfrm::GuardRequest request) {
     Result<void> result;
     for (const auto& policy : xfrm::guard_policies(request)) {
         const int code = message();
-        if (code == 0)
-            policies_.erase(policy);
-        else if (result)
-            result = refused("to delete a guard policy", code);
+        if (code == 0) policies_.erase(policy);
+        else if (result) result = refused("to delete a guard policy", code);
     }
     co_await answer();
     co_return result;
@@ -242,8 +237,10 @@ Task<Result<std::vector<xfrm::ProbeFinding>>> FakeKernel::probe(std::vector<Algo
     for (const char* family : {"IPv4", "IPv6"}) {
         for (const auto pair : allowed) {
             const bool is_lacking = std::ranges::find(lacking_, pair) != lacking_.end();
-            auto feature = std::string(to_string(pair.alg)) + " with " + std::string(to_string(pair.ealg)) + ", " + family;
-            findings.push_back({std::move(feature), !is_lacking, is_lacking ? "made absent by the test" : "", is_lacking ? "none" : ""});
+            auto feature =
+                std::string(to_string(pair.alg)) + " with " + std::string(to_string(pair.ealg)) + ", " + family;
+            findings.push_back({std::move(feature), !is_lacking, is_lacking ? "made absent by the test" : "",
+                                is_lacking ? "none" : ""});
         }
     }
     co_await answer();

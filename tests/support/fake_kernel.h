@@ -1,4 +1,5 @@
-// An in-memory xfrm::Kernel for unit tests: same contract as NetlinkKernel, every message can be refused, every answer held.
+// An in-memory xfrm::Kernel for unit tests: same contract as NetlinkKernel, every message can be refused, every answer
+// held.
 #pragma once
 
 #include <deque>
@@ -14,10 +15,11 @@
 
 namespace gmgate::test {
 
-/// SAs and policies as maps. Messages (NEWSA, DELSA, UPDSA, GETSA, NEWPOLICY, DELPOLICY) are counted one by one from 1, roll-backs included,
-/// so that a test can fail each of them in turn:
+/// SAs and policies as maps. Messages (NEWSA, DELSA, UPDSA, GETSA, NEWPOLICY, DELPOLICY) are counted one by one from 1,
+/// roll-backs included, so that a test can fail each of them in turn:
 ///
-///     for (std::uint64_t n = 1; n <= messages_of_a_clean_run; ++n) { FakeKernel kernel; kernel.fail_message(n, EPERM); … }
+///     for (std::uint64_t n = 1; n <= messages_of_a_clean_run; ++n) { FakeKernel kernel; kernel.fail_message(n, EPERM);
+///     … }
 ///
 /// A failed DELSA of a roll-back is tried once more, as NetlinkKernel does after asking what is left.
 class FakeKernel final : public xfrm::Kernel {

@@ -9,7 +9,8 @@
 
 namespace gmgate::test {
 
-Guardian start_guardian(const std::string& program, const std::string& engine, const xfrm::EngineConfiguration& configuration, int network) {
+Guardian start_guardian(const std::string& program, const std::string& engine,
+                        const xfrm::EngineConfiguration& configuration, int network) {
     std::array<int, 2> ends{};
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) throw std::runtime_error("socketpair");
     const pid_t child = fork();
@@ -23,7 +24,8 @@ Guardian start_guardian(const std::string& program, const std::string& engine, c
     }
     close(ends[1]);
     for (const auto& frame : xfrm::configuration_frames(configuration))
-        if (child < 0 || send(ends[0], frame.data(), frame.size(), MSG_NOSIGNAL) < 0) throw std::runtime_error(program + " cannot be started");
+        if (child < 0 || send(ends[0], frame.data(), frame.size(), MSG_NOSIGNAL) < 0)
+            throw std::runtime_error(program + " cannot be started");
     return {child, ends[0]};
 }
 

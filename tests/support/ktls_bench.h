@@ -1,4 +1,5 @@
-// A TLS server of ours on the loopback, certificates made on the spot, and openssl s_client as the independent other side.
+// A TLS server of ours on the loopback, certificates made on the spot, and openssl s_client as the independent other
+// side.
 #pragma once
 
 #include <cerrno>
@@ -9,8 +10,6 @@
 #include <string>
 #include <vector>
 
-#include <asio/co_spawn.hpp>
-#include <asio/io_context.hpp>
 #include <doctest/doctest.h>
 #include <netinet/in.h>
 #include <openssl/evp.h>
@@ -19,6 +18,8 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <asio/co_spawn.hpp>
+#include <asio/io_context.hpp>
 
 #include "ktls/handshake.h"
 #include "tests/support/process.h"
@@ -61,8 +62,10 @@ inline EVP_PKEY* rsa_key() {
 }
 
 /// A self-signed certificate and its key, in `folder`/`label`.crt and .key.
-inline CertificateFiles make_certificate(const Folder& folder, const std::string& label, const CertificateRequest& request = {}) {
-    const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(request.rsa ? rsa_key() : EVP_EC_gen("P-256"), EVP_PKEY_free);
+inline CertificateFiles make_certificate(const Folder& folder, const std::string& label,
+                                         const CertificateRequest& request = {}) {
+    const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(request.rsa ? rsa_key() : EVP_EC_gen("P-256"),
+                                                                  EVP_PKEY_free);
     if (request.rsa) EVP_PKEY_up_ref(key.get());
     const std::unique_ptr<X509, decltype(&X509_free)> certificate(X509_new(), X509_free);
     X509_set_version(certificate.get(), 2);
@@ -71,7 +74,8 @@ inline CertificateFiles make_certificate(const Folder& folder, const std::string
     X509_gmtime_adj(X509_getm_notAfter(certificate.get()), request.to.count());
     X509_set_pubkey(certificate.get(), key.get());
     X509_NAME* subject = X509_get_subject_name(certificate.get());
-    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(request.name.c_str()), -1, -1, 0);
+    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
+                               reinterpret_cast<const unsigned char*>(request.name.c_str()), -1, -1, 0);
     X509_set_issuer_name(certificate.get(), subject);
     const auto names = "DNS:" + request.name;
     X509_EXTENSION* extension = X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, names.c_str());
@@ -91,22 +95,58 @@ inline CertificateFiles make_certificate(const Folder& folder, const std::string
 struct Suite {
     const char* version;  ///< s_client's option
     std::vector<std::string> select;
-    const char* name;     ///< as OpenSSL reports it
+    const char* name;  ///< as OpenSSL reports it
     Version wanted;
     Cipher cipher;
 };
 
 inline const std::vector<Suite>& suites() {
     static const std::vector<Suite> all{
-        {"-tls1_3", {"-ciphersuites", "TLS_AES_128_GCM_SHA256"}, "TLS_AES_128_GCM_SHA256", Version::tls13, Cipher::aes_128_gcm},
-        {"-tls1_3", {"-ciphersuites", "TLS_AES_256_GCM_SHA384"}, "TLS_AES_256_GCM_SHA384", Version::tls13, Cipher::aes_256_gcm},
-        {"-tls1_3", {"-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"}, "TLS_CHACHA20_POLY1305_SHA256", Version::tls13, Cipher::chacha20_poly1305},
-        {"-tls1_2", {"-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"}, "ECDHE-ECDSA-AES128-GCM-SHA256", Version::tls12, Cipher::aes_128_gcm},
-        {"-tls1_2", {"-cipher", "ECDHE-RSA-AES128-GCM-SHA256"}, "ECDHE-RSA-AES128-GCM-SHA256", Version::tls12, Cipher::aes_128_gcm},
-        {"-tls1_2", {"-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"}, "ECDHE-ECDSA-AES256-GCM-SHA384", Version::tls12, Cipher::aes_256_gcm},
-        {"-tls1_2", {"-cipher", "ECDHE-RSA-AES256-GCM-SHA384"}, "ECDHE-RSA-AES256-GCM-SHA384", Version::tls12, Cipher::aes_256_gcm},
-        {"-tls1_2", {"-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"}, "ECDHE-ECDSA-CHACHA20-POLY1305", Version::tls12, Cipher::chacha20_poly1305},
-        {"-tls1_2", {"-cipher", "ECDHE-RSA-CHACHA20-POLY1305"}, "ECDHE-RSA-CHACHA20-POLY1305", Version::tls12, Cipher::chacha20_poly1305},
+        {"-tls1_3",
+         {"-ciphersuites", "TLS_AES_128_GCM_SHA256"},
+         "TLS_AES_128_GCM_SHA256",
+         Version::tls13,
+         Cipher::aes_128_gcm},
+        {"-tls1_3",
+         {"-ciphersuites", "TLS_AES_256_GCM_SHA384"},
+         "TLS_AES_256_GCM_SHA384",
+         Version::tls13,
+         Cipher::aes_256_gcm},
+        {"-tls1_3",
+         {"-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"},
+         "TLS_CHACHA20_POLY1305_SHA256",
+         Version::tls13,
+         Cipher::chacha20_poly1305},
+        {"-tls1_2",
+         {"-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"},
+         "ECDHE-ECDSA-AES128-GCM-SHA256",
+         Version::tls12,
+         Cipher::aes_128_gcm},
+        {"-tls1_2",
+         {"-cipher", "ECDHE-RSA-AES128-GCM-SHA256"},
+         "ECDHE-RSA-AES128-GCM-SHA256",
+         Version::tls12,
+         Cipher::aes_128_gcm},
+        {"-tls1_2",
+         {"-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"},
+         "ECDHE-ECDSA-AES256-GCM-SHA384",
+         Version::tls12,
+         Cipher::aes_256_gcm},
+        {"-tls1_2",
+         {"-cipher", "ECDHE-RSA-AES256-GCM-SHA384"},
+         "ECDHE-RSA-AES256-GCM-SHA384",
+         Version::tls12,
+         Cipher::aes_256_gcm},
+        {"-tls1_2",
+         {"-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"},
+         "ECDHE-ECDSA-CHACHA20-POLY1305",
+         Version::tls12,
+         Cipher::chacha20_poly1305},
+        {"-tls1_2",
+         {"-cipher", "ECDHE-RSA-CHACHA20-POLY1305"},
+         "ECDHE-RSA-CHACHA20-POLY1305",
+         Version::tls12,
+         Cipher::chacha20_poly1305},
     };
     return all;
 }
@@ -114,7 +154,8 @@ inline const std::vector<Suite>& suites() {
 /// One loop, one listening socket, one context with an ECDSA and an RSA certificate of the same name.
 class Bench {
 public:
-    explicit Bench(KernelTls mode) : options_(server_options()), context(make_context()), handshaker(make_handshaker(mode)) {
+    explicit Bench(KernelTls mode)
+        : options_(server_options()), context(make_context()), handshaker(make_handshaker(mode)) {
         sockaddr_in address{};
         address.sin_family = AF_INET;
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -180,10 +221,13 @@ public:
         return socket;
     }
     /// The next client's handshake, to its end.
-    Result<Established> accept(std::chrono::milliseconds limit = 20s) { return get(handshaker.accept(accept_socket(), context, limit)); }
+    Result<Established> accept(std::chrono::milliseconds limit = 20s) {
+        return get(handshaker.accept(accept_socket(), context, limit));
+    }
 
     std::unique_ptr<Program> s_client(const Suite& suite, std::vector<std::string> more = {}) const {
-        std::vector<std::string> command{"openssl", "s_client", "-connect", "127.0.0.1:" + std::to_string(port), suite.version};
+        std::vector<std::string> command{"openssl", "s_client", "-connect", "127.0.0.1:" + std::to_string(port),
+                                         suite.version};
         command.insert(command.end(), suite.select.begin(), suite.select.end());
         command.insert(command.end(), more.begin(), more.end());
         gmgate::test::ProgramOptions options{.command = std::move(command)};
@@ -203,7 +247,9 @@ public:
         const auto written = get(connection.write(text));
         REQUIRE_MESSAGE(written.has_value(), written.error().text);
     }
-    std::uint64_t failures(HandshakeFailure reason) const { return handshaker.counters().handshakes_failed[static_cast<std::size_t>(reason)]; }
+    std::uint64_t failures(HandshakeFailure reason) const {
+        return handshaker.counters().handshakes_failed[static_cast<std::size_t>(reason)];
+    }
 
 private:
     template <class T>

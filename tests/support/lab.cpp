@@ -19,8 +19,15 @@ Lab::Lab(LabOptions options) : options_(std::move(options)), folder_(make_tempor
     core_log_ = folder_ + "/core.jsonl";
     write_config();
     if (options_.prepare) options_.prepare(network);
-    std::vector<std::string> command{options_.programs.gmcore, "--listen", options_.core_listen, "--users",
-                                     std::to_string(options_.users), "--log", core_log_, "--print-ready", "--steer"};
+    std::vector<std::string> command{options_.programs.gmcore,
+                                     "--listen",
+                                     options_.core_listen,
+                                     "--users",
+                                     std::to_string(options_.users),
+                                     "--log",
+                                     core_log_,
+                                     "--print-ready",
+                                     "--steer"};
     command.insert(command.end(), options_.core_arguments.begin(), options_.core_arguments.end());
     core_ = std::make_unique<Program>(ProgramOptions{.command = command, .name = "gmcore", .network = &network.core});
     if (options_.is_gateway_started) start_gateway();
@@ -62,20 +69,23 @@ void Lab::write_config() const {
     std::ofstream file(config_);
     // Tests say that the core heard nothing: no pings, but where they are the subject.
     const bool pings = options_.core_lines.find("ping-interval") != std::string::npos;
-    file << "log-level = \"" << options_.log_level << "\"\ncontrol-socket = \"" << control_socket() << "\"\n" << options_.top_lines << "[core]\nlisten = \"" << Network::kGwCore4 << ":5060\"\n"
-         << (options_.next_hops.empty() ? "next-hop = \"" + std::string(Network::kCore4) + ":5060\"\n" : "") << "transport = \"" << options_.core_transport
-         << "\"\nvisited-network-id = \"visited.example\"\n" << (pings ? "" : "ping-interval = 0\n") << options_.core_lines << options_.next_hops
+    file << "log-level = \"" << options_.log_level << "\"\ncontrol-socket = \"" << control_socket() << "\"\n"
+         << options_.top_lines << "[core]\nlisten = \"" << Network::kGwCore4 << ":5060\"\n"
+         << (options_.next_hops.empty() ? "next-hop = \"" + std::string(Network::kCore4) + ":5060\"\n" : "")
+         << "transport = \"" << options_.core_transport << "\"\nvisited-network-id = \"visited.example\"\n"
+         << (pings ? "" : "ping-interval = 0\n") << options_.core_lines << options_.next_hops
          << "[[ims-aka-profile]]\nname = \"volte\"\nprotected-server-port = [" << kProtectedServerPorts[0] << ", "
          << kProtectedServerPorts[1] << "]\nstart-protected-client-port = " << kFirstClientPort
          << "\nend-protected-client-port = " << kLastClientPort << '\n'
          << options_.profile_lines
-         << "[[sip-interface]]\nrealm-id = \"access\"\nsec-agree-feature = \"enabled\"\nsec-agree-pref = \"" << options_.sec_agree_pref << "\"\n"
+         << "[[sip-interface]]\nrealm-id = \"access\"\nsec-agree-feature = \"enabled\"\nsec-agree-pref = \""
+         << options_.sec_agree_pref << "\"\n"
          << options_.interface_lines;
     for (const char* address : {Network::kAccess4, Network::kAccess6})
         file << "[[sip-interface.sip-ports]]\naddress = \"" << address
              << "\"\nport = 5060\ntransport-protocol = [\"UDP\", \"TCP\"]\nims-aka-profile = \"volte\"\n";
-    file << "[store]\nfile = \"" << folder_ << "/registrations.db\"\n" << options_.store_lines
-         << "[restart]\ntake-over-socket = \"" << folder_ << "/take-over.sock\"\n";
+    file << "[store]\nfile = \"" << folder_ << "/registrations.db\"\n"
+         << options_.store_lines << "[restart]\ntake-over-socket = \"" << folder_ << "/take-over.sock\"\n";
     file << with_engine(on_a_busy_machine(options_.more_sections));
     if (!file.flush()) throw std::runtime_error("cannot write " + config_);
 }
@@ -100,12 +110,16 @@ void Lab::kill_gateway() {
 }
 
 void Lab::take_over() {
-    auto next = std::make_unique<Program>(ProgramOptions{.command = {options_.programs.gmgated, "--config", config_, "--take-over"}, .name = "gmgated", .network = &network.gw});
+    auto next = std::make_unique<Program>(
+        ProgramOptions{.command = {options_.programs.gmgated, "--config", config_, "--take-over"},
+                       .name = "gmgated",
+                       .network = &network.gw});
     next->wait_for_text("gateway-ready");
     const int status = gateway().wait();
     earlier_gateway_log_ += gateway_->output();
     gateway_ = std::move(next);
-    if (status != 0) throw std::runtime_error("the gateway that handed over ended with status " + std::to_string(status));
+    if (status != 0)
+        throw std::runtime_error("the gateway that handed over ended with status " + std::to_string(status));
 }
 
 int Lab::stop_gateway() {
@@ -139,7 +153,8 @@ std::vector<std::string> Lab::core_received(std::size_t from, const std::string&
     for (const auto& event : core_log(from)) {
         if (event.value("event", "") != "message" || event.value("dir", "") != "in") continue;
         const bool is_request = !event.contains("status");  // a response has the method of its request
-        if (method.empty() || (is_request && event.value("method", "") == method)) texts.push_back(event.value("raw", ""));
+        if (method.empty() || (is_request && event.value("method", "") == method))
+            texts.push_back(event.value("raw", ""));
     }
     return texts;
 }

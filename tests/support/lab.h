@@ -1,4 +1,5 @@
-// A whole deployment for one test: three namespaces, the core (gmcore) and the gateway (gmgated), with every log at hand.
+// A whole deployment for one test: three namespaces, the core (gmcore) and the gateway (gmgated), with every log at
+// hand.
 #pragma once
 
 #include <functional>
@@ -20,21 +21,23 @@ struct Programs {
 
 struct LabOptions {
     Programs programs;
-    bool is_gateway_started = true;                ///< false: the test starts it in its own way
-    std::size_t users = 8;                         ///< generated AKA subscribers
-    std::vector<std::string> core_arguments{};     ///< for gmcore
-    std::string core_transport = "udp";            ///< between gateway and core
-    std::string top_lines{};                       ///< top-level keys of gmgate.toml
+    bool is_gateway_started = true;             ///< false: the test starts it in its own way
+    std::size_t users = 8;                      ///< generated AKA subscribers
+    std::vector<std::string> core_arguments{};  ///< for gmcore
+    std::string core_transport = "udp";         ///< between gateway and core
+    std::string top_lines{};                    ///< top-level keys of gmgate.toml
     std::string log_level = "debug";
-    std::string core_lines{};                      ///< more lines for [core]
-    std::string next_hops{};                       ///< [[core.next-hops]] tables; empty: the lab's core
+    std::string core_lines{};  ///< more lines for [core]
+    std::string next_hops{};   ///< [[core.next-hops]] tables; empty: the lab's core
     std::string sec_agree_pref = "ipsec3gpp";
-    std::string profile_lines{};                   ///< more lines for [[ims-aka-profile]]
-    std::string interface_lines{};                 ///< more lines for [[sip-interface]]
-    std::string store_lines{};                     ///< more lines for [store]
-    std::string more_sections{};                   ///< appended to gmgate.toml
-    std::string core_listen = std::string(Network::kCore4) + ":5060";  ///< of gmcore; the gateway's next hop stays kCore4
-    std::function<void(const Network&)> prepare{}; ///< called before anything starts: another core between gateway and gmcore
+    std::string profile_lines{};    ///< more lines for [[ims-aka-profile]]
+    std::string interface_lines{};  ///< more lines for [[sip-interface]]
+    std::string store_lines{};      ///< more lines for [store]
+    std::string more_sections{};    ///< appended to gmgate.toml
+    std::string core_listen =
+        std::string(Network::kCore4) + ":5060";  ///< of gmcore; the gateway's next hop stays kCore4
+    std::function<void(const Network&)>
+        prepare{};  ///< called before anything starts: another core between gateway and gmcore
 };
 
 class Lab {
@@ -68,8 +71,8 @@ public:
     /// Everything that gmgated has printed, also before it was restarted.
     std::string gateway_log() const;
 
-    /// The events that gmcore wrote, oldest first, from number `from` on: a "message" for each message in and out, "register" for
-    /// each decision.
+    /// The events that gmcore wrote, oldest first, from number `from` on: a "message" for each message in and out,
+    /// "register" for each decision.
     std::vector<nlohmann::json> core_log(std::size_t from = 0) const;
     /// A place in the core's log, to look only at what comes later.
     std::size_t core_mark() const { return core_log().size(); }

@@ -84,11 +84,14 @@ Network::Network() {
                 "link set access0 up\nroute add default via 10.1.0.1\n");
     core.ip_batch("link add core0 type veth peer name core netns " + gw.path() +
                   "\naddress add 10.2.0.2/24 dev core0\naddress add fd02::2/64 dev core0 nodad\nlink set core0 up\n");
-    gw.ip_batch("address add 10.1.0.1/16 dev access\naddress add fd01::1/64 dev access nodad\nlink set access up\n"
-                "address add 10.2.0.1/24 dev core\naddress add fd02::1/64 dev core nodad\nlink set core up\n");
+    gw.ip_batch(
+        "address add 10.1.0.1/16 dev access\naddress add fd01::1/64 dev access nodad\nlink set access up\n"
+        "address add 10.2.0.1/24 dev core\naddress add fd02::1/64 dev core nodad\nlink set core up\n");
     ue.ip_batch("route add default via fd01::1\n");
-    // The kernel reports the carrier of new veth pairs a little later than the pairs, and gmgated would tell it as an address that comes back.
-    gw.run("for i in $(seq 600); do [ $(ip link show type veth | grep -c 'state UP') = 2 ] && exit 0; sleep 0.05; done; ip link show; exit 1");
+    // The kernel reports the carrier of new veth pairs a little later than the pairs, and gmgated would tell it as an
+    // address that comes back.
+    gw.run(
+        "for i in $(seq 600); do [ $(ip link show type veth | grep -c 'state UP') = 2 ] && exit 0; sleep 0.05; done; ip link show; exit 1");
 }
 
 Network::~Network() {

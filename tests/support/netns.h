@@ -1,4 +1,5 @@
-// Network namespaces for tests: the test network lives in its own namespaces and vanishes with the process, however it ends.
+// Network namespaces for tests: the test network lives in its own namespaces and vanishes with the process, however it
+// ends.
 #pragma once
 
 #include <functional>
@@ -7,8 +8,8 @@
 
 namespace gmgate::test {
 
-/// An anonymous network namespace, held by a descriptor. It has no name under /run/netns: nothing can be left behind, not even
-/// by a killed test, and two tests never meet.
+/// An anonymous network namespace, held by a descriptor. It has no name under /run/netns: nothing can be left behind,
+/// not even by a killed test, and two tests never meet.
 class Namespace {
 public:
     /// `role` is only used in messages. The loopback interface is up.
@@ -41,16 +42,17 @@ private:
 class Network {
 public:
     Network();
-    /// Takes the access link down first: a kernel 6.1 that still has ESP of a vanished link in its queue panics (net/xfrm/xfrm_input.c: every packet in
-    /// transport mode waits for a worker, xfrm_trans_reinject(), and its device is not held meanwhile).
+    /// Takes the access link down first: a kernel 6.1 that still has ESP of a vanished link in its queue panics
+    /// (net/xfrm/xfrm_input.c: every packet in transport mode waits for a worker, xfrm_trans_reinject(), and its device
+    /// is not held meanwhile).
     ~Network();
 
     Namespace ue{"ue"};
     Namespace gw{"gw"};
     Namespace core{"core"};
 
-    static constexpr const char* kUeLink = "access0";      ///< in ue
-    static constexpr const char* kAccessLink = "access";   ///< in gw
+    static constexpr const char* kUeLink = "access0";     ///< in ue
+    static constexpr const char* kAccessLink = "access";  ///< in gw
     static constexpr const char* kUe4 = "10.1.0.2";
     static constexpr const char* kUe6 = "fd01::2";
     static constexpr const char* kAccess4 = "10.1.0.1";

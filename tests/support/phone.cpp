@@ -15,7 +15,8 @@ bool is_registration_event(const nlohmann::json& event) {
 }
 
 void demand(const nlohmann::json& event, const std::string& wanted) {
-    if (event.value("event", "") != wanted) throw std::runtime_error("the phone was to be " + wanted + ", but: " + event.dump());
+    if (event.value("event", "") != wanted)
+        throw std::runtime_error("the phone was to be " + wanted + ", but: " + event.dump());
 }
 
 }  // namespace
@@ -31,9 +32,11 @@ std::string impu_of_user(std::size_t user) { return "sip:" + impi_of_user(user);
 std::string Phone::impu() const { return impu_of_user(options_.user); }
 
 ProgramOptions Phone::start_options(Lab& lab, const PhoneOptions& options) {
-    std::vector<std::string> command{lab.programs().gmue, "run", "--gateway",
-                                     options.is_v6 ? std::string(Network::kAccess6) : std::string(Network::kAccess4), "--index",
-                                     std::to_string(options.user), "--register-over", options.is_tcp ? "tcp" : "udp"};
+    std::vector<std::string> command{
+        lab.programs().gmue, "run",
+        "--gateway",         options.is_v6 ? std::string(Network::kAccess6) : std::string(Network::kAccess4),
+        "--index",           std::to_string(options.user),
+        "--register-over",   options.is_tcp ? "tcp" : "udp"};
     if (!options.offer.empty()) command.insert(command.end(), {"--offer", options.offer});
     command.insert(command.end(), options.arguments.begin(), options.arguments.end());
     return {.command = command, .name = "gmue " + std::to_string(options.user), .network = &lab.network.ue};
@@ -43,7 +46,8 @@ Phone::Phone(Lab& lab, PhoneOptions options) : options_(std::move(options)), pro
     first_ = await_event(is_registration_event, "the outcome of its registration");
 }
 
-nlohmann::json Phone::command(const std::string& line, const std::function<bool(const nlohmann::json&)>& ends, std::chrono::seconds patience) {
+nlohmann::json Phone::command(const std::string& line, const std::function<bool(const nlohmann::json&)>& ends,
+                              std::chrono::seconds patience) {
     const auto from = mark();
     program_.write_line(line);
     return await_event(ends, "the outcome of \"" + line.substr(0, 40) + "\"", from, patience);
@@ -60,15 +64,21 @@ nlohmann::json Phone::reregister(bool challenged) {
 void Phone::deregister() { demand(command("deregister", is_registration_event), "deregistered"); }
 
 int Phone::message(const std::string& to, const std::string& text) {
-    return command("message " + to + " " + text, [](const nlohmann::json& event) { return event.value("event", "") == "message_sent"; })
+    return command("message " + to + " " + text,
+                   [](const nlohmann::json& event) { return event.value("event", "") == "message_sent"; })
         .value("status", 0);
 }
 
-void Phone::start_message(const std::string& to, const std::string& text) { program_.write_line("message " + to + " " + text); }
+void Phone::start_message(const std::string& to, const std::string& text) {
+    program_.write_line("message " + to + " " + text);
+}
 
 void Phone::await_message(const std::string& text) {
-    await_event([&](const nlohmann::json& event) { return event.value("event", "") == "message_received" && event.value("body", "") == text; },
-                "MESSAGE \"" + text + "\"");
+    await_event(
+        [&](const nlohmann::json& event) {
+            return event.value("event", "") == "message_received" && event.value("body", "") == text;
+        },
+        "MESSAGE \"" + text + "\"");
 }
 
 nlohmann::json Phone::call(const std::string& to) {
@@ -88,9 +98,11 @@ std::vector<nlohmann::json> Phone::events(const std::string& name, std::size_t f
     return found;
 }
 
-nlohmann::json Phone::await_event(const std::function<bool(const nlohmann::json&)>& wanted, const std::string& description,
-                                  std::size_t from, std::chrono::seconds patience) {
-    const auto matches = [&](const std::string& line) { return line.starts_with('{') && wanted(nlohmann::json::parse(line)); };
+nlohmann::json Phone::await_event(const std::function<bool(const nlohmann::json&)>& wanted,
+                                  const std::string& description, std::size_t from, std::chrono::seconds patience) {
+    const auto matches = [&](const std::string& line) {
+        return line.starts_with('{') && wanted(nlohmann::json::parse(line));
+    };
     return nlohmann::json::parse(program_.wait_for_line(matches, description, from, patience).text);
 }
 

@@ -13,15 +13,15 @@
 namespace gmgate::test {
 
 struct PhoneOptions {
-    std::size_t user = 0;                   ///< number of the generated subscriber
+    std::size_t user = 0;  ///< number of the generated subscriber
     bool is_v6 = false;
     bool is_tcp = false;
-    std::string offer{};                    ///< "hmac-sha-1-96/aes-cbc"; empty: what gmue offers by itself
-    std::vector<std::string> arguments{};   ///< more options of gmue
+    std::string offer{};                   ///< "hmac-sha-1-96/aes-cbc"; empty: what gmue offers by itself
+    std::vector<std::string> arguments{};  ///< more options of gmue
 };
 
-/// A test phone in the lab's ue namespace. Every method waits for its outcome; a phone that does not do as told is an exception that
-/// shows its events.
+/// A test phone in the lab's ue namespace. Every method waits for its outcome; a phone that does not do as told is an
+/// exception that shows its events.
 class Phone {
 public:
     /// Starts it, which means that it registers, and waits for the outcome.

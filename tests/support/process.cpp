@@ -141,8 +141,9 @@ std::vector<std::string> Program::lines(std::size_t from) const {
     return {lines_.begin() + static_cast<std::ptrdiff_t>(std::min(from, lines_.size())), lines_.end()};
 }
 
-Program::Line Program::wait_for_line(const std::function<bool(const std::string&)>& wanted, const std::string& description,
-                                     std::size_t from, std::chrono::seconds patience) const {
+Program::Line Program::wait_for_line(const std::function<bool(const std::string&)>& wanted,
+                                     const std::string& description, std::size_t from,
+                                     std::chrono::seconds patience) const {
     const auto deadline = std::chrono::steady_clock::now() + patience;
     std::unique_lock lock(mutex_);
     for (std::size_t next = from;;) {
@@ -150,7 +151,8 @@ Program::Line Program::wait_for_line(const std::function<bool(const std::string&
             if (wanted(lines_[next])) return {next, lines_[next]};
         const char* reason = nullptr;
         if (closed_) reason = " ended without ";
-        else if (changed_.wait_until(lock, deadline) == std::cv_status::timeout && next >= lines_.size()) reason = " did not print ";
+        else if (changed_.wait_until(lock, deadline) == std::cv_status::timeout && next >= lines_.size())
+            reason = " did not print ";
         if (reason != nullptr) {
             lock.unlock();
             throw std::runtime_error(name_ + reason + description + "; its output ends with\n" + tail());
@@ -159,11 +161,13 @@ Program::Line Program::wait_for_line(const std::function<bool(const std::string&
 }
 
 Program::Line Program::wait_for_text(const std::string& text, std::size_t from, std::chrono::seconds patience) const {
-    return wait_for_line([&](const std::string& line) { return line.find(text) != std::string::npos; }, "\"" + text + "\"", from, patience);
+    return wait_for_line([&](const std::string& line) { return line.find(text) != std::string::npos; },
+                         "\"" + text + "\"", from, patience);
 }
 
 bool Program::has_text(const std::string& text, std::size_t from) const {
-    return std::ranges::any_of(lines(from), [&](const std::string& line) { return line.find(text) != std::string::npos; });
+    return std::ranges::any_of(lines(from),
+                               [&](const std::string& line) { return line.find(text) != std::string::npos; });
 }
 
 std::string Program::output() const {
@@ -197,7 +201,8 @@ int Program::wait(std::chrono::seconds patience) {
         const auto deadline = std::chrono::steady_clock::now() + patience;
         int ready = 0;
         do {
-            const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+            const auto left =
+                std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
             ready = poll(&ended, 1, static_cast<int>(std::max<std::chrono::milliseconds::rep>(left.count(), 0)));
         } while (ready < 0 && errno == EINTR);
         close(handle);
@@ -228,7 +233,8 @@ std::string run_program(ProgramOptions options, std::string_view input, std::chr
     program.close_input();
     const int status = program.wait(patience);
     if (status != 0)
-        throw std::runtime_error(program.name() + " failed with status " + std::to_string(status) + "\n" + program.tail());
+        throw std::runtime_error(program.name() + " failed with status " + std::to_string(status) + "\n" +
+                                 program.tail());
     return program.output();
 }
 

@@ -21,14 +21,14 @@ class Namespace;
 inline constexpr std::chrono::seconds kPatience{60};
 
 struct ProgramOptions {
-    std::vector<std::string> command;      ///< looked up in PATH
-    std::string name{};                    ///< for messages; empty: the command's first word
-    const Namespace* network = nullptr;    ///< null: the caller's
+    std::vector<std::string> command;    ///< looked up in PATH
+    std::string name{};                  ///< for messages; empty: the command's first word
+    const Namespace* network = nullptr;  ///< null: the caller's
 };
 
 /// A running program. Output of both streams is collected by a thread, so the program never blocks on a full pipe.
-/// Waits throw std::runtime_error that shows the last lines of output. It is killed when the object is destroyed, and by the
-/// kernel when the test itself dies.
+/// Waits throw std::runtime_error that shows the last lines of output. It is killed when the object is destroyed, and
+/// by the kernel when the test itself dies.
 class Program {
 public:
     explicit Program(ProgramOptions options);
@@ -46,14 +46,14 @@ public:
     /// Number of lines seen so far; a place to start searching from.
     std::size_t line_count() const;
     std::vector<std::string> lines(std::size_t from = 0) const;
-    /// The first line from `from` on that `wanted` accepts, with its index. Throws at the deadline or when the program has
-    /// ended without one.
+    /// The first line from `from` on that `wanted` accepts, with its index. Throws at the deadline or when the program
+    /// has ended without one.
     struct Line {
         std::size_t index;
         std::string text;
     };
-    Line wait_for_line(const std::function<bool(const std::string&)>& wanted, const std::string& description, std::size_t from = 0,
-                       std::chrono::seconds patience = kPatience) const;
+    Line wait_for_line(const std::function<bool(const std::string&)>& wanted, const std::string& description,
+                       std::size_t from = 0, std::chrono::seconds patience = kPatience) const;
     Line wait_for_text(const std::string& text, std::size_t from = 0, std::chrono::seconds patience = kPatience) const;
     bool has_text(const std::string& text, std::size_t from = 0) const;
     /// Both streams, oldest first.

@@ -38,7 +38,8 @@ RawPeer::RawPeer(const Namespace& network, Kind kind, const std::string& local, 
         if (bind(fd_, reinterpret_cast<const sockaddr*>(&address), size) != 0) fail("bind " + local);
         if (kind == Kind::tcp) {
             const socklen_t length = remote_.to_sockaddr(address);
-            if (connect(fd_, reinterpret_cast<const sockaddr*>(&address), length) != 0 && errno != EINPROGRESS) fail("connect " + remote);
+            if (connect(fd_, reinterpret_cast<const sockaddr*>(&address), length) != 0 && errno != EINPROGRESS)
+                fail("connect " + remote);
         }
     });
 }
@@ -61,9 +62,9 @@ void RawPeer::send(std::string_view bytes) {
     sockaddr_storage address{};
     const socklen_t size = remote_.to_sockaddr(address);
     while (!bytes.empty()) {
-        const ssize_t done = kind_ == Kind::udp
-                                 ? sendto(fd_, bytes.data(), bytes.size(), 0, reinterpret_cast<const sockaddr*>(&address), size)
-                                 : ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+        const ssize_t done = kind_ == Kind::udp ? sendto(fd_, bytes.data(), bytes.size(), 0,
+                                                         reinterpret_cast<const sockaddr*>(&address), size)
+                                                : ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
         // A storm fills the send buffer: datagrams count there until the other end has read them.
         if (done < 0 && errno == EAGAIN && wait_for(POLLOUT, kPatience)) continue;
         if (done < 0) fail("send to " + remote_.to_string());
@@ -83,9 +84,12 @@ std::string RawPeer::receive_until(std::string_view text, std::chrono::milliseco
     const auto deadline = std::chrono::steady_clock::now() + patience;
     std::string all;
     while (all.find(text) == std::string::npos) {
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+        const auto left =
+            std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
         auto more = left.count() > 0 ? receive(left) : std::nullopt;
-        if (!more) throw std::runtime_error("no answer with \"" + std::string(text) + "\" from " + remote_.to_string() + ", but\n" + all);
+        if (!more)
+            throw std::runtime_error("no answer with \"" + std::string(text) + "\" from " + remote_.to_string() +
+                                     ", but\n" + all);
         all += *more;
     }
     return all;

@@ -16,8 +16,8 @@ namespace gmgate::test {
 class RawPeer {
 public:
     enum class Kind { udp, tcp };
-    /// TCP starts to connect and does not wait. `local` and `remote` as "192.0.2.1:5060" or "[2001:db8::1]:5060"; port 0
-    /// is not accepted by Endpoint, so name one.
+    /// TCP starts to connect and does not wait. `local` and `remote` as "192.0.2.1:5060" or "[2001:db8::1]:5060"; port
+    /// 0 is not accepted by Endpoint, so name one.
     RawPeer(const Namespace& network, Kind kind, const std::string& local, const std::string& remote);
     RawPeer(const RawPeer&) = delete;
     RawPeer& operator=(const RawPeer&) = delete;

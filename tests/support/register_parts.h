@@ -1,5 +1,6 @@
-// What every bench of the register flow stands on: a clock that stands still, a stream on which nothing comes, a request as the transaction
-// layer hands it over, and the parts around the flow in the order in which the gateway builds them. Knows no test framework.
+// What every bench of the register flow stands on: a clock that stands still, a stream on which nothing comes, a
+// request as the transaction layer hands it over, and the parts around the flow in the order in which the gateway
+// builds them. Knows no test framework.
 #pragma once
 
 #include <chrono>
@@ -20,7 +21,9 @@ namespace gmgate::test {
 class StillClock final : public Clock {
 public:
     TimePoint now() const override { return now_; }
-    std::chrono::system_clock::time_point wall() const override { return std::chrono::system_clock::time_point{now_.time_since_epoch()}; }
+    std::chrono::system_clock::time_point wall() const override {
+        return std::chrono::system_clock::time_point{now_.time_since_epoch()};
+    }
     void advance(std::chrono::seconds by) { now_ += by; }
 
 private:
@@ -30,7 +33,8 @@ private:
 /// Stands for a TLS connection.
 class IdleStream final : public sip::ByteStream {
 public:
-    explicit IdleStream(const asio::any_io_executor& executor) : end_(executor, asio::steady_timer::time_point::max()) {}
+    explicit IdleStream(const asio::any_io_executor& executor)
+        : end_(executor, asio::steady_timer::time_point::max()) {}
     Task<Result<std::size_t>> read(std::string&) override {
         asio::error_code cancelled;
         co_await end_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
@@ -46,7 +50,8 @@ private:
 /// Keeps what is answered, where the answer goes, and whether the transaction was to be forgotten.
 class RecordedTransaction final : public sip::ServerTransaction {
 public:
-    RecordedTransaction(sip::OwnedMessage message, const sip::Flow& flow) : message_(std::move(message)), flow_(flow), reply_flow_(flow) {}
+    RecordedTransaction(sip::OwnedMessage message, const sip::Flow& flow)
+        : message_(std::move(message)), flow_(flow), reply_flow_(flow) {}
     const sip::Message& request() const override { return *message_; }
     const sip::Flow& flow() const override { return flow_; }
     void set_reply_flow(const sip::Flow& flow) override { reply_flow_ = flow; }
@@ -64,7 +69,7 @@ public:
 
     std::vector<std::string> responses;
     std::function<void(RecordedTransaction&)> on_respond;  ///< before the response is kept: what holds at that moment
-    bool is_done = false;              ///< the flow has finished with it
+    bool is_done = false;                                  ///< the flow has finished with it
     bool is_forgotten = false, is_forgettable = false;
 
 private:
@@ -74,11 +79,19 @@ private:
 
 /// `config`, `kernel`, `clock` and `loop` outlive it. Transactions towards the core are given up after 64·t1.
 struct RegisterTestParts {
-    RegisterTestParts(asio::io_context& loop, const daemon::Config& config, FakeKernel& kernel, const Clock& clock, std::chrono::milliseconds t1)
-        : accesses(config), trace(16, 100), transports(loop.get_executor(), {}),
-          transactions(loop.get_executor(), transports, {}, [t1](const sip::Flow&) { return sip::Timers{t1, 4 * t1, 5 * t1}; }),
-          core(config.core, transports, transactions), sets(config, table, kernel, spis, transports, counters, clock),
-          expiry(config, table, sets, transports, counters, clock), tls_agreements(100, clock),
+    RegisterTestParts(asio::io_context& loop, const daemon::Config& config, FakeKernel& kernel, const Clock& clock,
+                      std::chrono::milliseconds t1)
+        : accesses(config),
+          trace(16, 100),
+          transports(loop.get_executor(), {}),
+          transactions(loop.get_executor(), transports, {},
+                       [t1](const sip::Flow&) {
+                           return sip::Timers{t1, 4 * t1, 5 * t1};
+                       }),
+          core(config.core, transports, transactions),
+          sets(config, table, kernel, spis, transports, counters, clock),
+          expiry(config, table, sets, transports, counters, clock),
+          tls_agreements(100, clock),
           flow({config, accesses, table, sets, expiry, tls_agreements, transports, core, trace, counters, clock}) {}
     daemon::Counters counters;
     daemon::AccessMap accesses;

@@ -21,7 +21,9 @@ TlsClient::TlsClient(int version) : context_(SSL_CTX_new(TLS_client_method())) {
 
 TlsClient::~TlsClient() { SSL_CTX_free(context_); }
 
-std::unique_ptr<TlsClient::Connection> TlsClient::connect(const Namespace& network, const std::string& remote) { return std::make_unique<Connection>(context_, network, remote); }
+std::unique_ptr<TlsClient::Connection> TlsClient::connect(const Namespace& network, const std::string& remote) {
+    return std::make_unique<Connection>(context_, network, remote);
+}
 
 TlsClient::Connection::Connection(ssl_ctx_st* context, const Namespace& network, const std::string& remote) {
     const auto to = Endpoint::parse(remote);
@@ -44,7 +46,9 @@ TlsClient::Connection::~Connection() {
 
 bool TlsClient::Connection::handshake() { return SSL_connect(ssl_) == 1; }
 
-void TlsClient::Connection::write(std::string_view bytes) { SSL_write(ssl_, bytes.data(), static_cast<int>(bytes.size())); }
+void TlsClient::Connection::write(std::string_view bytes) {
+    SSL_write(ssl_, bytes.data(), static_cast<int>(bytes.size()));
+}
 
 std::string TlsClient::Connection::read_until(std::string_view text, std::size_t count) {
     std::string all;
@@ -64,7 +68,9 @@ std::string TlsClient::Connection::read_until(std::string_view text, std::size_t
     return all;
 }
 
-void TlsClient::Connection::write_raw(std::string_view bytes) { (void)!::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
+void TlsClient::Connection::write_raw(std::string_view bytes) {
+    (void)!::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+}
 
 void TlsClient::Connection::close_notify() { SSL_shutdown(ssl_); }
 

@@ -1,4 +1,5 @@
-// TLS connections by the thousand from inside a namespace, each dropped at a stage of its life: OpenSSL in this process, no kernel TLS.
+// TLS connections by the thousand from inside a namespace, each dropped at a stage of its life: OpenSSL in this
+// process, no kernel TLS.
 #pragma once
 
 #include <memory>
@@ -30,7 +31,8 @@ public:
         /// Whole handshake, waiting for it; false when the other side ends it.
         bool handshake();
         void write(std::string_view bytes);
-        /// Reads until `text` has come `count` times; what has come when the other side ends or says nothing for a minute.
+        /// Reads until `text` has come `count` times; what has come when the other side ends or says nothing for a
+        /// minute.
         std::string read_until(std::string_view text, std::size_t count = 1);
         /// Bytes beneath TLS, as they are.
         void write_raw(std::string_view bytes);

@@ -17,7 +17,8 @@ std::uint64_t number(std::string_view text) {
     if (is_hex) text.remove_prefix(2);
     std::uint64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, is_hex ? 16 : 10);
-    if (error != std::errc{}) throw std::runtime_error("ip xfrm printed \"" + std::string(text) + "\" where a number belongs");
+    if (error != std::errc{})
+        throw std::runtime_error("ip xfrm printed \"" + std::string(text) + "\" where a number belongs");
     return value;
 }
 
@@ -50,8 +51,10 @@ void parse_line(KernelSa& sa, const std::vector<std::string>& words, bool& in_cu
     } else if (first == "output-mark") {
         const auto slash = words.at(1).find('/');
         const auto value = static_cast<std::uint32_t>(number(words.at(1).substr(0, slash)));
-        const auto mask = slash == std::string::npos ? 0xffffffff : static_cast<std::uint32_t>(number(words.at(1).substr(slash + 1)));
-        sa.mark = value & mask;  // with mask 0 nothing is set: libcharon's engine keeps the set's mark of outbound SAs so
+        const auto mask =
+            slash == std::string::npos ? 0xffffffff : static_cast<std::uint32_t>(number(words.at(1).substr(slash + 1)));
+        sa.mark =
+            value & mask;  // with mask 0 nothing is set: libcharon's engine keeps the set's mark of outbound SAs so
     } else if (first == "sel") {
         sa.source_port = static_cast<std::uint16_t>(number(after(words, "sport").value_or("0")));
         sa.destination_port = static_cast<std::uint16_t>(number(after(words, "dport").value_or("0")));
@@ -115,7 +118,8 @@ std::map<std::string, std::uint64_t> xfrm_counters(const Namespace& network) {
         std::string name;
         for (std::uint64_t value = 0; file >> name >> value;) counters[name] = value;
     });
-    if (counters.empty()) throw std::runtime_error("/proc/net/xfrm_stat is missing: the kernel lacks CONFIG_XFRM_STATISTICS");
+    if (counters.empty())
+        throw std::runtime_error("/proc/net/xfrm_stat is missing: the kernel lacks CONFIG_XFRM_STATISTICS");
     return counters;
 }
 

@@ -6,15 +6,15 @@
 #include <deque>
 #include <map>
 
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <asio/async_result.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
-#include <fmt/format.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/rights.h"
 #include "base/secret.h"
@@ -49,13 +49,13 @@ void add(KernelCounters& sum, const KernelCounters& more) {
 struct EngineClient::Impl : std::enable_shared_from_this<EngineClient::Impl> {
     using Completion = std::move_only_function<void(Result<void>)>;
     struct Request {
-        Frame frame{};                          ///< to be sent (again); of an install made from `order`
-        std::optional<SetRequest> order{};      ///< of an install, until it is answered
+        Frame frame{};                      ///< to be sent (again); of an install made from `order`
+        std::optional<SetRequest> order{};  ///< of an install, until it is answered
         std::function<void(SaReport)> each{};
         std::function<void()> again{};
         std::function<void(ProbeFinding)> finding{};
         std::function<void(GuardPolicy)> standing{};
-        Completion complete{};                  ///< empty: given up, nobody waits any more
+        Completion complete{};  ///< empty: given up, nobody waits any more
         std::chrono::steady_clock::time_point since{};
         int sends = 0;
         bool is_sent = false;
@@ -98,13 +98,13 @@ struct EngineClient::Impl : std::enable_shared_from_this<EngineClient::Impl> {
     std::unique_ptr<FrameSocket> retired;  ///< may be running its handler still
     bool is_ready = false;                 ///< GM_READY has come
     bool was_ready = false;                ///< some worker has served before
-    int upcoming = -1;                     ///< the next worker's socket, while the last words of the one before are read
+    int upcoming = -1;  ///< the next worker's socket, while the last words of the one before are read
     std::map<std::uint32_t, Request> requests;
     std::deque<std::uint32_t> waiting;
     std::size_t under_way = 0;
     std::uint32_t next_sequence = 1;
     std::chrono::steady_clock::time_point last_word = std::chrono::steady_clock::now();
-    KernelCounters earlier;                ///< of workers that are gone
+    KernelCounters earlier;  ///< of workers that are gone
     EngineCounters now;
     KernelCounters sum;
     EngineStatus status{.engine = "", .is_up = false};
@@ -112,17 +112,20 @@ struct EngineClient::Impl : std::enable_shared_from_this<EngineClient::Impl> {
     bool is_closed = false;
 };
 
-// ------------------------------------------------------------------------------------------------------------------- requests
+// -------------------------------------------------------------------------------------------------------------------
+// requests
 
 Task<Result<void>> EngineClient::Impl::submit(Request request) {
     if (is_closed) co_return failure(Reaction::broken, "the SA engine is not there any more");
     auto start = [this](auto handler, Request one) {
         one.complete = [executor = executor, resume = std::move(handler)](Result<void> result) mutable {
-            asio::post(executor, [then = std::move(resume), told = std::move(result)]() mutable { then(std::move(told)); });
+            asio::post(executor,
+                       [then = std::move(resume), told = std::move(result)]() mutable { then(std::move(told)); });
         };
         add_request(std::move(one));
     };
-    co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<void>)>(std::move(start), asio::use_awaitable, std::move(request));
+    co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<void>)>(
+        std::move(start), asio::use_awaitable, std::move(request));
 }
 
 void EngineClient::Impl::add_request(Request request) {
@@ -165,15 +168,17 @@ void EngineClient::Impl::finish(std::map<std::uint32_t, Request>::iterator at, R
     send_waiting();
 }
 
-// ------------------------------------------------------------------------------------------------------------------- guardian
+// -------------------------------------------------------------------------------------------------------------------
+// guardian
 
 void EngineClient::Impl::wait_for_guard() {
-    guard.async_wait(asio::posix::stream_descriptor::wait_read, [weak = weak_from_this()](const asio::error_code& error) {
-        const auto self = weak.lock();
-        if (!self || error || self->is_closed) return;
-        self->read_guard();
-        if (!self->is_closed) self->wait_for_guard();
-    });
+    guard.async_wait(asio::posix::stream_descriptor::wait_read,
+                     [weak = weak_from_this()](const asio::error_code& error) {
+                         const auto self = weak.lock();
+                         if (!self || error || self->is_closed) return;
+                         self->read_guard();
+                         if (!self->is_closed) self->wait_for_guard();
+                     });
 }
 
 void EngineClient::Impl::read_guard() {
@@ -205,14 +210,20 @@ void EngineClient::Impl::guardian_gone(std::string why) {
     if (handlers.on_guardian_gone) handlers.on_guardian_gone(std::move(why));
 }
 
-// --------------------------------------------------------------------------------------------------------------------- worker
+// ---------------------------------------------------------------------------------------------------------------------
+// worker
 
 void EngineClient::Impl::connect(int fd) {
     retired.reset();
     worker = std::make_unique<FrameSocket>(executor, fd);
     last_word = std::chrono::steady_clock::now();
-    worker->start([weak = weak_from_this()](std::span<std::uint8_t> frame) { if (const auto self = weak.lock()) self->take(frame); },
-                  [weak = weak_from_this()](std::string why) { if (const auto self = weak.lock()) self->worker_gone(std::move(why)); });
+    worker->start(
+        [weak = weak_from_this()](std::span<std::uint8_t> frame) {
+            if (const auto self = weak.lock()) self->take(frame);
+        },
+        [weak = weak_from_this()](std::string why) {
+            if (const auto self = weak.lock()) self->worker_gone(std::move(why));
+        });
 }
 
 void EngineClient::Impl::nonsense(const char* what) {
@@ -256,13 +267,15 @@ void EngineClient::Impl::take(std::span<std::uint8_t> frame) {
             if (handlers.on_event) handlers.on_event(*event);
             return;
         }
-        default: return take_answer(header, reader);
+        default:
+            return take_answer(header, reader);
     }
 }
 
 // A list, one by one; nobody gets it when its asker has given up.
 template <class Element, class Take>
-void EngineClient::Impl::hand_on(const gm_header& header, FrameReader& reader, const Request& request, const Take& take) {
+void EngineClient::Impl::hand_on(const gm_header& header, FrameReader& reader, const Request& request,
+                                 const Take& take) {
     if (!reader.is_list_of(sizeof(Element))) return nonsense("a strange list");
     for (std::uint32_t i = 0; i < header.count; ++i) {
         auto one = value_of(reader.take<Element>());
@@ -281,13 +294,17 @@ void EngineClient::Impl::take_answer(const gm_header& header, FrameReader& reade
             if (!reader.is_complete()) return nonsense("a strange answer");
             return take_done(done, at);
         }
-        case GM_REPORTS: return hand_on<gm_report>(header, reader, request, request.each);
-        case GM_FINDINGS: return hand_on<gm_finding>(header, reader, request, request.finding);
-        case GM_GUARDS: return hand_on<gm_guard>(header, reader, request, request.standing);
+        case GM_REPORTS:
+            return hand_on<gm_report>(header, reader, request, request.each);
+        case GM_FINDINGS:
+            return hand_on<gm_finding>(header, reader, request, request.finding);
+        case GM_GUARDS:
+            return hand_on<gm_guard>(header, reader, request, request.standing);
         case GM_AGAIN:
             if (request.again && request.complete) request.again();
             return;
-        default: return nonsense("a frame of an unknown kind");
+        default:
+            return nonsense("a frame of an unknown kind");
     }
 }
 
@@ -332,7 +349,8 @@ void EngineClient::Impl::take_up() {
     }
 }
 
-// How far the dead worker had got nobody knows: what there is of the set goes, and only when it is gone the set is installed anew or given up.
+// How far the dead worker had got nobody knows: what there is of the set goes, and only when it is gone the set is
+// installed anew or given up.
 void EngineClient::Impl::install_again(std::uint32_t sequence) {
     const auto at = requests.find(sequence);
     std::erase(waiting, sequence);
@@ -342,7 +360,8 @@ void EngineClient::Impl::install_again(std::uint32_t sequence) {
         const auto one = self->requests.find(sequence);
         if (one == self->requests.end() || one->second.is_sent) return;
         if (!removed) return self->finish(one, std::move(removed));
-        if (!one->second.complete || one->second.sends >= kTries) return self->finish(one, failure(Reaction::broken, "the SA engine died twice while it installed this set"));
+        if (!one->second.complete || one->second.sends >= kTries)
+            return self->finish(one, failure(Reaction::broken, "the SA engine died twice while it installed this set"));
         self->waiting.push_front(sequence);
         self->send_waiting();
     });
@@ -358,7 +377,8 @@ void EngineClient::Impl::remove_behind(SetParameters parameters, Completion then
     add_request(std::move(removal));
 }
 
-// -------------------------------------------------------------------------------------------------------------------- patience
+// --------------------------------------------------------------------------------------------------------------------
+// patience
 
 void EngineClient::Impl::sweep_later() {
     timer.expires_after(kSweep);
@@ -370,7 +390,8 @@ void EngineClient::Impl::sweep_later() {
     });
 }
 
-// No worker for too long, or one that says nothing: nobody waits for ever. What was sent is remembered: its effect may still come.
+// No worker for too long, or one that says nothing: nobody waits for ever. What was sent is remembered: its effect may
+// still come.
 void EngineClient::Impl::sweep() {
     const auto moment = std::chrono::steady_clock::now();
     const bool is_silent = is_ready && under_way != 0 && moment - last_word > patience;
@@ -380,7 +401,8 @@ void EngineClient::Impl::sweep() {
     for (const auto sequence : late) {
         const auto at = requests.find(sequence);
         if (at == requests.end()) continue;
-        const auto why = is_ready ? failure(Reaction::broken, "the SA engine does not answer", ETIMEDOUT) : failure(Reaction::retry, "the SA engine is being started again", ETIMEDOUT);
+        const auto why = is_ready ? failure(Reaction::broken, "the SA engine does not answer", ETIMEDOUT)
+                                  : failure(Reaction::retry, "the SA engine is being started again", ETIMEDOUT);
         auto complete = std::exchange(at->second.complete, {});
         if (at->second.sends == 0) requests.erase(at);
         if (complete) complete(why);
@@ -403,9 +425,11 @@ void EngineClient::Impl::close() {
         if (request.complete) request.complete(failure(Reaction::broken, "the SA engine is not there any more"));
 }
 
-// ------------------------------------------------------------------------------------------------------------------- interface
+// -------------------------------------------------------------------------------------------------------------------
+// interface
 
-EngineClient::EngineClient(asio::any_io_executor executor, int guard, ReqId reqid, Handlers handlers, std::chrono::milliseconds patience)
+EngineClient::EngineClient(asio::any_io_executor executor, int guard, ReqId reqid, Handlers handlers,
+                           std::chrono::milliseconds patience)
     : impl_(std::make_shared<Impl>(std::move(executor), guard, reqid, std::move(handlers), patience)) {
     impl_->wait_for_guard();
     impl_->sweep_later();
@@ -417,8 +441,10 @@ EngineClient::~EngineClient() {
 }
 
 Task<Result<void>> EngineClient::install_set(SetRequest request) {
-    if (!fits(request.parameters.algorithms, request.keys)) co_return failure(Reaction::internal, "not an SA set: the keys do not fit the algorithms");
-    if (request.lifetime.count() <= 0) co_return failure(Reaction::internal, "not an SA set: the lifetime is not positive");
+    if (!fits(request.parameters.algorithms, request.keys))
+        co_return failure(Reaction::internal, "not an SA set: the keys do not fit the algorithms");
+    if (request.lifetime.count() <= 0)
+        co_return failure(Reaction::internal, "not an SA set: the lifetime is not positive");
     Impl::Request one;
     one.order.emplace(std::move(request));
     co_return co_await impl_->submit(std::move(one));

@@ -1,4 +1,5 @@
-// xfrm::Kernel over the socket to an engine in a process of its own (engine_protocol.h), its worker's death and return included.
+// xfrm::Kernel over the socket to an engine in a process of its own (engine_protocol.h), its worker's death and return
+// included.
 #pragma once
 
 #include <functional>
@@ -14,7 +15,8 @@
 namespace gmgate::xfrm {
 
 /// One loop. When the worker dies, the guardian starts another one, and what was under way is done by it:
-///  - a set that was being installed is removed first, as far as the dead one had got, and installed again; a second death is an Error, and
+///  - a set that was being installed is removed first, as far as the dead one had got, and installed again; a second
+///  death is an Error, and
 ///    then none of its SAs is left, as after any failed install_set;
 ///  - everything else may be repeated without harm; a list is begun again;
 ///  - `on_event` gets events_lost, since nobody knows what happened in between.
@@ -32,7 +34,8 @@ public:
     };
 
     /// Owns `guard`, the socket to the guardian, which has its configuration. `reqid` is that of the configuration.
-    EngineClient(asio::any_io_executor executor, int guard, ReqId reqid, Handlers handlers, std::chrono::milliseconds patience = std::chrono::seconds{15});
+    EngineClient(asio::any_io_executor executor, int guard, ReqId reqid, Handlers handlers,
+                 std::chrono::milliseconds patience = std::chrono::seconds{15});
     ~EngineClient() override;
 
     Task<Result<void>> install_set(SetRequest request) override;

@@ -24,14 +24,19 @@ void put_key(std::span<std::uint8_t> field, std::uint8_t& size, std::span<const 
     std::ranges::copy(key, field.begin());
 }
 
-constexpr std::size_t kPortsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header) - sizeof(gm_configuration)) / sizeof(gm_ports);
+constexpr std::size_t kPortsPerFrame =
+    (GM_FRAME_LIMIT - sizeof(gm_header) - sizeof(gm_configuration)) / sizeof(gm_ports);
 /// Protected endpoints of one gateway: 64k ranges would be a configuration nobody has.
 constexpr std::size_t kRangesLimit = 65536;
 
 }  // namespace
 
 FrameWriter::FrameWriter(gm_kind kind, std::uint32_t sequence, std::uint32_t count) {
-    const gm_header header{.version = GM_PROTOCOL_VERSION, .kind = static_cast<std::uint16_t>(kind), .sequence = sequence, .count = count, .flags = 0};
+    const gm_header header{.version = GM_PROTOCOL_VERSION,
+                           .kind = static_cast<std::uint16_t>(kind),
+                           .sequence = sequence,
+                           .count = count,
+                           .flags = 0};
     frame_.reserve(sizeof header + sizeof(gm_done));
     add(header);
 }
@@ -69,18 +74,30 @@ std::optional<Address> value_of(const gm_address& address) {
     return Address::v4(bytes);
 }
 
-gm_pair to_frame(AlgorithmPair pair) { return {.alg = static_cast<std::uint8_t>(pair.alg), .ealg = static_cast<std::uint8_t>(pair.ealg), .reserved = {}}; }
+gm_pair to_frame(AlgorithmPair pair) {
+    return {.alg = static_cast<std::uint8_t>(pair.alg), .ealg = static_cast<std::uint8_t>(pair.ealg), .reserved = {}};
+}
 
 std::optional<AlgorithmPair> value_of(const gm_pair& pair) {
-    if (pair.alg > static_cast<std::uint8_t>(Alg::null) || pair.ealg > static_cast<std::uint8_t>(Ealg::null) || !are_zero(pair.reserved)) return std::nullopt;
+    if (pair.alg > static_cast<std::uint8_t>(Alg::null) || pair.ealg > static_cast<std::uint8_t>(Ealg::null) ||
+        !are_zero(pair.reserved))
+        return std::nullopt;
     const AlgorithmPair value{static_cast<Alg>(pair.alg), static_cast<Ealg>(pair.ealg)};
     if (!is_valid(value)) return std::nullopt;
     return value;
 }
 
 gm_set to_frame(const SetParameters& p) {
-    return {.ue = to_frame(p.ue), .gateway = to_frame(p.gateway), .port_uc = p.port_uc.value, .port_us = p.port_us.value, .port_pc = p.port_pc.value,
-            .port_ps = p.port_ps.value, .spi_uc = p.spi_uc.value, .spi_us = p.spi_us.value, .spi_pc = p.spi_pc.value, .spi_ps = p.spi_ps.value,
+    return {.ue = to_frame(p.ue),
+            .gateway = to_frame(p.gateway),
+            .port_uc = p.port_uc.value,
+            .port_us = p.port_us.value,
+            .port_pc = p.port_pc.value,
+            .port_ps = p.port_ps.value,
+            .spi_uc = p.spi_uc.value,
+            .spi_us = p.spi_us.value,
+            .spi_pc = p.spi_pc.value,
+            .spi_ps = p.spi_ps.value,
             .pair = to_frame(p.algorithms)};
 }
 
@@ -88,8 +105,16 @@ std::optional<SetParameters> value_of(const gm_set& set) {
     const auto ue = value_of(set.ue), gateway = value_of(set.gateway);
     const auto pair = value_of(set.pair);
     if (!ue || !gateway || !pair || ue->family() != gateway->family()) return std::nullopt;
-    SetParameters p{.ue = *ue, .gateway = *gateway, .port_uc = Port{set.port_uc}, .port_us = Port{set.port_us}, .port_pc = Port{set.port_pc},
-                    .port_ps = Port{set.port_ps}, .spi_uc = Spi{set.spi_uc}, .spi_us = Spi{set.spi_us}, .spi_pc = Spi{set.spi_pc}, .spi_ps = Spi{set.spi_ps},
+    SetParameters p{.ue = *ue,
+                    .gateway = *gateway,
+                    .port_uc = Port{set.port_uc},
+                    .port_us = Port{set.port_us},
+                    .port_pc = Port{set.port_pc},
+                    .port_ps = Port{set.port_ps},
+                    .spi_uc = Spi{set.spi_uc},
+                    .spi_us = Spi{set.spi_us},
+                    .spi_pc = Spi{set.spi_pc},
+                    .spi_ps = Spi{set.spi_ps},
                     .algorithms = *pair};
     for (const auto port : {p.port_uc, p.port_us, p.port_pc, p.port_ps})
         if (port.value == 0) return std::nullopt;
@@ -132,8 +157,10 @@ std::optional<SaReport> value_of(const gm_report& report) {
     const auto pair = value_of(report.pair);
     if (!source || !destination || !pair || report.is_outbound > 1) return std::nullopt;
     SaReport out;
-    out.sa = {.id = {*destination, Spi{report.spi}}, .direction = report.is_outbound == 1 ? Direction::out : Direction::in,
-              .source = {*source, Port{report.source_port}}, .destination = {*destination, Port{report.destination_port}}};
+    out.sa = {.id = {*destination, Spi{report.spi}},
+              .direction = report.is_outbound == 1 ? Direction::out : Direction::in,
+              .source = {*source, Port{report.source_port}},
+              .destination = {*destination, Port{report.destination_port}}};
     out.mark = Mark{report.mark};
     out.algorithms = *pair;
     out.packets = report.packets;
@@ -168,10 +195,13 @@ std::optional<KernelEvent> value_of(const gm_event& event) {
     out.guard = {event.guard_is_outbound == 1 ? Direction::out : Direction::in, {*guard, Port{event.guard_port}}};
     return out;
 }
-static_assert(static_cast<int>(KernelEvent::Kind::events_lost) == GM_EVENTS_LOST && static_cast<int>(KernelEvent::Kind::policy_deleted) == GM_POLICY_DELETED);
+static_assert(static_cast<int>(KernelEvent::Kind::events_lost) == GM_EVENTS_LOST &&
+              static_cast<int>(KernelEvent::Kind::policy_deleted) == GM_POLICY_DELETED);
 
 gm_guard to_frame(const GuardPolicy& guard) {
-    return {.gateway = to_frame(guard.gateway.address), .port = guard.gateway.port.value, .is_outbound = static_cast<std::uint16_t>(guard.direction == Direction::out ? 1 : 0)};
+    return {.gateway = to_frame(guard.gateway.address),
+            .port = guard.gateway.port.value,
+            .is_outbound = static_cast<std::uint16_t>(guard.direction == Direction::out ? 1 : 0)};
 }
 
 std::optional<GuardPolicy> value_of(const gm_guard& guard) {
@@ -202,12 +232,22 @@ gm_done to_frame(const Result<void>& result, const EngineCounters& c) {
         out.code = result.error().code;
         put_text(out.text, result.error().text);
     }
-    out.counters = {.requests = c.kernel.requests, .system_calls = c.kernel.system_calls, .sets_installed = c.kernel.sets_installed,
-                    .sets_refused = c.kernel.sets_refused, .sets_removed = c.kernel.sets_removed, .rollbacks = c.kernel.rollbacks,
-                    .malformed = c.malformed, .forbidden = c.forbidden, .flooded = c.flooded, .events = c.events, .events_lost = c.events_lost};
+    out.counters = {.requests = c.kernel.requests,
+                    .system_calls = c.kernel.system_calls,
+                    .sets_installed = c.kernel.sets_installed,
+                    .sets_refused = c.kernel.sets_refused,
+                    .sets_removed = c.kernel.sets_removed,
+                    .rollbacks = c.kernel.rollbacks,
+                    .malformed = c.malformed,
+                    .forbidden = c.forbidden,
+                    .flooded = c.flooded,
+                    .events = c.events,
+                    .events_lost = c.events_lost};
     return out;
 }
-static_assert(1 + static_cast<int>(Reaction::retry) == GM_RETRY && 1 + static_cast<int>(Reaction::refused) == GM_REFUSED && 1 + static_cast<int>(Reaction::internal) == GM_INTERNAL);
+static_assert(1 + static_cast<int>(Reaction::retry) == GM_RETRY &&
+              1 + static_cast<int>(Reaction::refused) == GM_REFUSED &&
+              1 + static_cast<int>(Reaction::internal) == GM_INTERNAL);
 
 std::optional<Result<void>> value_of(const gm_done& done) {
     const auto text = text_of(done.text);
@@ -218,8 +258,12 @@ std::optional<Result<void>> value_of(const gm_done& done) {
 
 EngineCounters value_of(const gm_counters& c) {
     EngineCounters out;
-    out.kernel = {.requests = c.requests, .system_calls = c.system_calls, .sets_installed = c.sets_installed, .sets_refused = c.sets_refused,
-                  .sets_removed = c.sets_removed, .rollbacks = c.rollbacks};
+    out.kernel = {.requests = c.requests,
+                  .system_calls = c.system_calls,
+                  .sets_installed = c.sets_installed,
+                  .sets_refused = c.sets_refused,
+                  .sets_removed = c.sets_removed,
+                  .rollbacks = c.rollbacks};
     out.malformed = c.malformed;
     out.forbidden = c.forbidden;
     out.flooded = c.flooded;
@@ -233,7 +277,8 @@ gm_install to_frame(const SetRequest& request, ReqId reqid) {
     out.set = to_frame(request.parameters);
     out.reqid = reqid.value;
     out.mark = request.mark.value;
-    out.lifetime = static_cast<std::uint32_t>(std::clamp<std::chrono::seconds::rep>(request.lifetime.count(), 0, 0xffffffff));
+    out.lifetime =
+        static_cast<std::uint32_t>(std::clamp<std::chrono::seconds::rep>(request.lifetime.count(), 0, 0xffffffff));
     put_key(out.integrity, out.integrity_size, request.keys.integrity.expose());
     put_key(out.confidentiality, out.confidentiality_size, request.keys.confidentiality.expose());
     put_key(out.combined, out.combined_size, request.keys.combined.expose());
@@ -243,14 +288,17 @@ gm_install to_frame(const SetRequest& request, ReqId reqid) {
 std::optional<InstallOrder> take_value_of(gm_install& install) {
     InstallOrder order{};
     auto& keys = order.request.keys;
-    const bool has_keys = take_key(keys.integrity, std::span(install.integrity), install.integrity_size) &&
-                          take_key(keys.confidentiality, std::span(install.confidentiality), install.confidentiality_size) &&
-                          take_key(keys.combined, std::span(install.combined), install.combined_size);
+    const bool has_keys =
+        take_key(keys.integrity, std::span(install.integrity), install.integrity_size) &&
+        take_key(keys.confidentiality, std::span(install.confidentiality), install.confidentiality_size) &&
+        take_key(keys.combined, std::span(install.combined), install.combined_size);
     wipe(install.integrity);
     wipe(install.confidentiality);
     wipe(install.combined);
     const auto parameters = value_of(install.set);
-    if (!has_keys || !parameters || install.reserved != 0 || install.lifetime == 0 || !fits(parameters->algorithms, keys)) return std::nullopt;
+    if (!has_keys || !parameters || install.reserved != 0 || install.lifetime == 0 ||
+        !fits(parameters->algorithms, keys))
+        return std::nullopt;
     order.request.parameters = *parameters;
     order.request.mark = Mark{install.mark};
     order.request.lifetime = std::chrono::seconds(install.lifetime);
@@ -260,15 +308,20 @@ std::optional<InstallOrder> take_value_of(gm_install& install) {
 
 std::vector<Frame> configuration_frames(const EngineConfiguration& c) {
     std::vector<Frame> frames;
-    const gm_configuration fixed{.reqid = c.owner.reqid.value, .mark_mask = c.owner.mark_mask, .spi_first = c.spi_first.value, .spi_last = c.spi_last.value,
-                                 .sa_limit = c.sa_limit, .reserved = 0};
+    const gm_configuration fixed{.reqid = c.owner.reqid.value,
+                                 .mark_mask = c.owner.mark_mask,
+                                 .spi_first = c.spi_first.value,
+                                 .spi_last = c.spi_last.value,
+                                 .sa_limit = c.sa_limit,
+                                 .reserved = 0};
     std::size_t start = 0;
     do {
         const auto count = std::min(c.ports.size() - start, kPortsPerFrame);
         FrameWriter writer(GM_CONFIGURE, 0, static_cast<std::uint32_t>(count));
         writer.add(fixed);
         for (const auto& range : std::span(c.ports).subspan(start, count))
-            writer.add(gm_ports{.gateway = to_frame(range.gateway), .first = range.first.value, .last = range.last.value});
+            writer.add(
+                gm_ports{.gateway = to_frame(range.gateway), .first = range.first.value, .last = range.last.value});
         start += count;
         if (start < c.ports.size()) writer.set_flags(GM_MORE);
         frames.push_back(writer.finish());
@@ -277,15 +330,24 @@ std::vector<Frame> configuration_frames(const EngineConfiguration& c) {
 }
 
 Result<bool> add_configuration(EngineConfiguration& configuration, std::span<const std::uint8_t> frame, bool is_first) {
-    const auto bad = [](const char* why) { return failure(Reaction::reject, std::string("the engine's configuration is malformed: ") + why, EBADMSG); };
+    const auto bad = [](const char* why) {
+        return failure(Reaction::reject, std::string("the engine's configuration is malformed: ") + why, EBADMSG);
+    };
     FrameReader reader(frame);
-    if (reader.header().version != GM_PROTOCOL_VERSION) return bad("another version of the protocol: gmgated and its engine are not of one release");
-    if (reader.header().kind != GM_CONFIGURE || (reader.header().flags & ~std::uint32_t{GM_MORE}) != 0) return bad("not a configuration");
+    if (reader.header().version != GM_PROTOCOL_VERSION)
+        return bad("another version of the protocol: gmgated and its engine are not of one release");
+    if (reader.header().kind != GM_CONFIGURE || (reader.header().flags & ~std::uint32_t{GM_MORE}) != 0)
+        return bad("not a configuration");
     const auto fixed = reader.take<gm_configuration>();
     if (!reader.is_list_of(sizeof(gm_ports))) return bad("its length");
-    if (fixed.reserved != 0 || fixed.reqid == 0 || fixed.mark_mask == 0 || fixed.spi_first < 256 || fixed.spi_last < fixed.spi_first) return bad("a number is out of range");
-    EngineConfiguration told{.owner = {.reqid = ReqId{fixed.reqid}, .mark_mask = fixed.mark_mask}, .spi_first = Spi{fixed.spi_first},
-                             .spi_last = Spi{fixed.spi_last}, .sa_limit = fixed.sa_limit, .ports = {}};
+    if (fixed.reserved != 0 || fixed.reqid == 0 || fixed.mark_mask == 0 || fixed.spi_first < 256 ||
+        fixed.spi_last < fixed.spi_first)
+        return bad("a number is out of range");
+    EngineConfiguration told{.owner = {.reqid = ReqId{fixed.reqid}, .mark_mask = fixed.mark_mask},
+                             .spi_first = Spi{fixed.spi_first},
+                             .spi_last = Spi{fixed.spi_last},
+                             .sa_limit = fixed.sa_limit,
+                             .ports = {}};
     if (!is_first) {
         told.ports = configuration.ports;
         if (told != configuration) return bad("its parts differ");
@@ -294,7 +356,8 @@ Result<bool> add_configuration(EngineConfiguration& configuration, std::span<con
     for (std::uint32_t i = 0; i < reader.header().count; ++i) {
         const auto ports = reader.take<gm_ports>();
         const auto gateway = value_of(ports.gateway);
-        if (!gateway || gateway->is_any() || ports.first == 0 || ports.last < ports.first) return bad("an address or port");
+        if (!gateway || gateway->is_any() || ports.first == 0 || ports.last < ports.first)
+            return bad("an address or port");
         told.ports.push_back({*gateway, Port{ports.first}, Port{ports.last}});
     }
     configuration = std::move(told);

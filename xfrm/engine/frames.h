@@ -1,4 +1,5 @@
-// Values to frames of the SA engine's protocol and back (engine_protocol.h). Pure; what is read is hostile: nothing is taken for granted.
+// Values to frames of the SA engine's protocol and back (engine_protocol.h). Pure; what is read is hostile: nothing is
+// taken for granted.
 #pragma once
 
 #include <cstring>
@@ -8,9 +9,9 @@
 #include <vector>
 
 #include "base/error.h"
-#include "xfrm/netlink/codec.h"
 #include "xfrm/engine/protocol.h"
 #include "xfrm/kernel.h"
+#include "xfrm/netlink/codec.h"
 #include "xfrm/netlink/monitor.h"
 
 namespace gmgate::xfrm {
@@ -32,8 +33,8 @@ struct EngineConfiguration {
     std::uint32_t sa_limit = 0;  ///< SAs of ours that may exist, 0: no limit
     std::vector<PortRange> ports;
     friend bool operator==(const EngineConfiguration& a, const EngineConfiguration& b) {
-        return a.owner.reqid == b.owner.reqid && a.owner.mark_mask == b.owner.mark_mask && a.spi_first == b.spi_first && a.spi_last == b.spi_last &&
-               a.sa_limit == b.sa_limit && a.ports == b.ports;
+        return a.owner.reqid == b.owner.reqid && a.owner.mark_mask == b.owner.mark_mask && a.spi_first == b.spi_first &&
+               a.spi_last == b.spi_last && a.sa_limit == b.sa_limit && a.ports == b.ports;
     }
 };
 
@@ -43,7 +44,8 @@ struct EngineCounters {
     std::uint64_t malformed = 0, forbidden = 0, flooded = 0, events = 0, events_lost = 0;
 };
 
-/// Builds one frame. `count` and `flags` of the header may be set later. What fits a gm_done grows without a copy: an install's keys, too.
+/// Builds one frame. `count` and `flags` of the header may be set later. What fits a gm_done grows without a copy: an
+/// install's keys, too.
 class FrameWriter {
 public:
     explicit FrameWriter(gm_kind kind, std::uint32_t sequence = 0, std::uint32_t count = 0);
@@ -94,7 +96,8 @@ private:
     bool failed_ = false;
 };
 
-// --- values. Each reader gives nullopt for what breaks the protocol's rules (unknown word, reserved octets, wrong key length).
+// --- values. Each reader gives nullopt for what breaks the protocol's rules (unknown word, reserved octets, wrong key
+// length).
 
 gm_address to_frame(const Address& address);
 std::optional<Address> value_of(const gm_address& address);
@@ -127,7 +130,8 @@ std::optional<InstallOrder> take_value_of(gm_install& install);
 
 /// One GM_CONFIGURE for each part of at most GM_FRAME_LIMIT octets.
 std::vector<Frame> configuration_frames(const EngineConfiguration& configuration);
-/// Puts the next GM_CONFIGURE to what there is. True when it was the last one; an Error (Reaction::reject) for one that does not belong.
+/// Puts the next GM_CONFIGURE to what there is. True when it was the last one; an Error (Reaction::reject) for one that
+/// does not belong.
 Result<bool> add_configuration(EngineConfiguration& configuration, std::span<const std::uint8_t> frame, bool is_first);
 
 /// Text of a fixed field, which must end with 0.

@@ -35,20 +35,46 @@ constexpr auto kFirstPause = 50ms, kLastPause = 1000ms;
 
 // What no worker has any business with, whichever engine it is; its own list is narrower. A worker inherits this one.
 constexpr std::array kForbidden{
-    SystemCall{"ptrace"}, SystemCall{"process_vm_readv"}, SystemCall{"process_vm_writev"}, SystemCall{"process_madvise"}, SystemCall{"kcmp"},  // other processes' memory
-    SystemCall{"pidfd_getfd"},                                                                                                                 // and descriptors
-    SystemCall{"init_module"}, SystemCall{"finit_module"}, SystemCall{"delete_module"}, SystemCall{"kexec_load"}, SystemCall{"kexec_file_load"}, SystemCall{"reboot"},  // the kernel itself
-    SystemCall{"bpf"}, SystemCall{"perf_event_open"}, SystemCall{"userfaultfd"}, SystemCall{"io_uring_setup"},                                 // its wide doors
-    SystemCall{"mount"}, SystemCall{"umount2"}, SystemCall{"pivot_root"}, SystemCall{"chroot"}, SystemCall{"open_tree"}, SystemCall{"move_mount"}, SystemCall{"fsopen"},  // file systems
-    SystemCall{"setns"}, SystemCall{"unshare"},                                                                                                // name spaces: it stays where it was started
-    SystemCall{"add_key"}, SystemCall{"request_key"}, SystemCall{"keyctl"},                                                                    // key rings
-    SystemCall{"settimeofday"}, SystemCall{"clock_settime"}, SystemCall{"adjtimex"}, SystemCall{"sethostname"}, SystemCall{"swapon"}, SystemCall{"acct"},
+    SystemCall{"ptrace"},
+    SystemCall{"process_vm_readv"},
+    SystemCall{"process_vm_writev"},
+    SystemCall{"process_madvise"},
+    SystemCall{"kcmp"},         // other processes' memory
+    SystemCall{"pidfd_getfd"},  // and descriptors
+    SystemCall{"init_module"},
+    SystemCall{"finit_module"},
+    SystemCall{"delete_module"},
+    SystemCall{"kexec_load"},
+    SystemCall{"kexec_file_load"},
+    SystemCall{"reboot"},  // the kernel itself
+    SystemCall{"bpf"},
+    SystemCall{"perf_event_open"},
+    SystemCall{"userfaultfd"},
+    SystemCall{"io_uring_setup"},  // its wide doors
+    SystemCall{"mount"},
+    SystemCall{"umount2"},
+    SystemCall{"pivot_root"},
+    SystemCall{"chroot"},
+    SystemCall{"open_tree"},
+    SystemCall{"move_mount"},
+    SystemCall{"fsopen"},  // file systems
+    SystemCall{"setns"},
+    SystemCall{"unshare"},  // name spaces: it stays where it was started
+    SystemCall{"add_key"},
+    SystemCall{"request_key"},
+    SystemCall{"keyctl"},  // key rings
+    SystemCall{"settimeofday"},
+    SystemCall{"clock_settime"},
+    SystemCall{"adjtimex"},
+    SystemCall{"sethostname"},
+    SystemCall{"swapon"},
+    SystemCall{"acct"},
 };
 
 struct Guardian {
     std::vector<Frame> configuration;
-    int program = -1;  ///< opened once: a package may put another release in its place
-    int children = -1; ///< signalfd
+    int program = -1;   ///< opened once: a package may put another release in its place
+    int children = -1;  ///< signalfd
     pid_t worker = -1;
     std::uint32_t starts = 0, refused = 0;
     SteadyClock::time_point started{};
@@ -57,9 +83,11 @@ struct Guardian {
 
 // False when gmgated is gone.
 bool tell(const Guardian& g, gm_kind kind, int status, int descriptor) {
-    const gm_worker told{.pid = static_cast<std::uint32_t>(g.worker), .starts = g.starts, .status = status, .refused = g.refused};
+    const gm_worker told{
+        .pid = static_cast<std::uint32_t>(g.worker), .starts = g.starts, .status = status, .refused = g.refused};
     const auto frame = FrameWriter(kind).add(told).finish();
-    return send_with_descriptor(GM_GUARD_FD, {reinterpret_cast<const char*>(frame.data()), frame.size()}, descriptor) == 0;
+    return send_with_descriptor(GM_GUARD_FD, {reinterpret_cast<const char*>(frame.data()), frame.size()}, descriptor) ==
+           0;
 }
 
 // The configuration waits in the socket before anybody else has an end of it: nobody can be first but us.
@@ -71,7 +99,8 @@ bool start_worker(Guardian& g) {
     }
     for (const auto& frame : g.configuration) {
         if (send(ends[0], frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) continue;
-        log::error("xfrmd-worker-not-started", {{"why", std::string("the configuration does not fit the socket: ") + std::strerror(errno)}});
+        log::error("xfrmd-worker-not-started",
+                   {{"why", std::string("the configuration does not fit the socket: ") + std::strerror(errno)}});
         close(ends[0]);
         close(ends[1]);
         return false;
@@ -128,21 +157,24 @@ bool refuse_frame(Guardian& g) {
     const auto size = recv(GM_GUARD_FD, frame.data(), frame.size(), MSG_DONTWAIT);
     if (size < 0) return errno == EAGAIN || errno == EINTR;
     if (size == 0) return false;
-    if (++g.refused == 1) log::warning("xfrmd-request-refused", {{"request", "to the guardian"}, {"why", "the configuration is given once; gmgated is not what it was"}});
+    if (++g.refused == 1)
+        log::warning("xfrmd-request-refused", {{"request", "to the guardian"},
+                                               {"why", "the configuration is given once; gmgated is not what it was"}});
     return true;
 }
 
 // False when gmgated is gone.
 bool bury(Guardian& g) {
     signalfd_siginfo ignored{};
-    while (read(g.children, &ignored, sizeof ignored) > 0) {
-    }
+    while (read(g.children, &ignored, sizeof ignored) > 0) {}
     int status = 0;
     if (g.worker < 0 || waitpid(g.worker, &status, WNOHANG) != g.worker) return true;
     const bool is_told = tell(g, GM_WORKER_DOWN, status, -1);
     g.worker = -1;
     const bool had_long_life = SteadyClock::now() - g.started > kLongLife;
-    g.pause = had_long_life ? 0ms : std::min<std::chrono::milliseconds>(g.pause == 0ms ? kFirstPause : g.pause * 2, kLastPause);
+    g.pause = had_long_life
+                  ? 0ms
+                  : std::min<std::chrono::milliseconds>(g.pause == 0ms ? kFirstPause : g.pause * 2, kLastPause);
     return is_told;
 }
 
@@ -150,8 +182,11 @@ int keep_running(Guardian& g) {
     for (;;) {
         const auto since = std::chrono::duration_cast<std::chrono::milliseconds>(SteadyClock::now() - g.started);
         if (g.worker < 0 && since >= g.pause && !start_worker(g)) g.pause = kLastPause;
-        std::array<pollfd, 2> events{pollfd{.fd = GM_GUARD_FD, .events = POLLIN, .revents = 0}, pollfd{.fd = g.children, .events = POLLIN, .revents = 0}};
-        const int patience = g.worker >= 0 ? -1 : static_cast<int>(std::max<std::chrono::milliseconds::rep>(1, (g.pause - since).count()));
+        std::array<pollfd, 2> events{pollfd{.fd = GM_GUARD_FD, .events = POLLIN, .revents = 0},
+                                     pollfd{.fd = g.children, .events = POLLIN, .revents = 0}};
+        const int patience =
+            g.worker >= 0 ? -1
+                          : static_cast<int>(std::max<std::chrono::milliseconds::rep>(1, (g.pause - since).count()));
         if (poll(events.data(), events.size(), patience) < 0 && errno != EINTR) return 1;
         if (events[0].revents != 0 && !refuse_frame(g)) return 0;  // the worker hears the same from its own socket
         if (events[1].revents != 0 && !bury(g)) return 0;
@@ -163,7 +198,8 @@ Result<void> give_up(const std::string& program, Guardian& g) {
     g.program = open(program.empty() ? "/proc/self/exe" : program.c_str(), O_PATH | O_CLOEXEC);
     if (g.program < 0) return system_failure(Reaction::refused, "the worker's program " + program, errno);
     constexpr std::array keep{CAP_NET_ADMIN};
-    if (auto ok = keep_capabilities({.capabilities = keep, .is_effective = false, .is_inherited = true}); !ok) return ok;
+    if (auto ok = keep_capabilities({.capabilities = keep, .is_effective = false, .is_inherited = true}); !ok)
+        return ok;
     if (auto ok = no_new_privileges(); !ok) return ok;
     return forbid_system_calls(kForbidden);
 }

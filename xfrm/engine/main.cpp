@@ -9,8 +9,8 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
-#include "xfrm/engine/protocol.h"
 #include "xfrm/engine/guardian.h"
+#include "xfrm/engine/protocol.h"
 #include "xfrm/engine/worker.h"
 
 namespace {
@@ -47,7 +47,8 @@ int main(int argc, char** argv) {
     std::string engine;
     for (int i = 1; i < argc; ++i) {
         const std::string_view word = argv[i];
-        if (word == "-h" || word == "--help") return std::fwrite(kHelp.data(), 1, kHelp.size(), stdout) == kHelp.size() ? 0 : 1;
+        if (word == "-h" || word == "--help")
+            return std::fwrite(kHelp.data(), 1, kHelp.size(), stdout) == kHelp.size() ? 0 : 1;
         if (word == "--version") return std::puts(GMGATE_VERSION) >= 0 ? 0 : 1;
         if (word == "--guardian") guardian = true;
         else if (word == "--worker") worker = true;

@@ -3,30 +3,34 @@
  *
  * Who is who
  *   gmgated   the gateway; parses bytes from the network, has no capability.
- *   guardian  gmgate-xfrmd, started by gmgated while that is still privileged. It starts the worker, waits for its end and starts it
- *             again, each time over a fresh socket pair, one end of which it passes to gmgated. It reads nothing else.
- *   worker    the engine: `gmgate-xfrmd --worker`, or another program of the same contract (`gmgate-xfrmd-charon --worker`). It has
- *             CAP_NET_ADMIN and the netlink sockets, trusts nothing that gmgated says, and does only what its configuration allows.
+ *   guardian  gmgate-xfrmd, started by gmgated while that is still privileged. It starts the worker, waits for its end
+ * and starts it again, each time over a fresh socket pair, one end of which it passes to gmgated. It reads nothing
+ * else. worker    the engine: `gmgate-xfrmd --worker`, or another program of the same contract (`gmgate-xfrmd-charon
+ * --worker`). It has CAP_NET_ADMIN and the netlink sockets, trusts nothing that gmgated says, and does only what its
+ * configuration allows.
  *
  * A worker program's contract
- *   Started as `PROGRAM --worker`, effective capability CAP_NET_ADMIN (inherited, ambient), no_new_privs set. Descriptor GM_WORK_FD is
- *   its socket (AF_UNIX, SOCK_SEQPACKET), stderr its log. The first frames in the socket are GM_CONFIGURE, sent by the guardian before
- *   gmgated gets the other end; a GM_CONFIGURE after the one without GM_MORE is refused. It answers them with GM_READY (or ends with a
- *   status other than 0 and a line on stderr that says why). It ignores SIGTERM, SIGINT and SIGHUP, and ends with status 0 when the
- *   other end of its socket is closed; requests that it has not begun then are dropped.
+ *   Started as `PROGRAM --worker`, effective capability CAP_NET_ADMIN (inherited, ambient), no_new_privs set.
+ * Descriptor GM_WORK_FD is its socket (AF_UNIX, SOCK_SEQPACKET), stderr its log. The first frames in the socket are
+ * GM_CONFIGURE, sent by the guardian before gmgated gets the other end; a GM_CONFIGURE after the one without GM_MORE is
+ * refused. It answers them with GM_READY (or ends with a status other than 0 and a line on stderr that says why). It
+ * ignores SIGTERM, SIGINT and SIGHUP, and ends with status 0 when the other end of its socket is closed; requests that
+ * it has not begun then are dropped.
  *
  * Frames
- *   One datagram is one frame: a gm_header and what belongs to its kind, structs one after the other, numbers in host order. Its size
- *   must be exactly that. Bytes named `reserved`, unused octets of an address, and key octets behind the size that stands beside them are 0.
- *   A frame that breaks any of this is malformed: refused with EBADMSG, counted, never acted upon in part.
- *   Every request carries a `sequence` of the asker's choice and gets exactly one GM_DONE with it, behind the GM_REPORTS, GM_AGAIN,
- *   GM_FINDINGS or GM_GUARDS that belong to the answer. Answers may come in another order than the requests; the effects keep the requests' order.
- *   Neither side waits in the middle of a frame; a sender that finds the socket full waits or queues, and never drops an answer.
- *   Frames that carried a key (GM_INSTALL_SET) are overwritten by both sides once they are sent and once they are read.
+ *   One datagram is one frame: a gm_header and what belongs to its kind, structs one after the other, numbers in host
+ * order. Its size must be exactly that. Bytes named `reserved`, unused octets of an address, and key octets behind the
+ * size that stands beside them are 0. A frame that breaks any of this is malformed: refused with EBADMSG, counted,
+ * never acted upon in part. Every request carries a `sequence` of the asker's choice and gets exactly one GM_DONE with
+ * it, behind the GM_REPORTS, GM_AGAIN, GM_FINDINGS or GM_GUARDS that belong to the answer. Answers may come in another
+ * order than the requests; the effects keep the requests' order. Neither side waits in the middle of a frame; a sender
+ * that finds the socket full waits or queues, and never drops an answer. Frames that carried a key (GM_INSTALL_SET) are
+ * overwritten by both sides once they are sent and once they are read.
  *
  * Errors
- *   gm_done.outcome is GM_OK or 1 + gmgate::Reaction. GM_REFUSED with EPERM or EBADMSG is the worker's own word ("not allowed by the
- *   configuration", "malformed"); otherwise `code` and `text` are the kernel's, as far as it has given any.
+ *   gm_done.outcome is GM_OK or 1 + gmgate::Reaction. GM_REFUSED with EPERM or EBADMSG is the worker's own word ("not
+ * allowed by the configuration", "malformed"); otherwise `code` and `text` are the kernel's, as far as it has given
+ * any.
  */
 #ifndef GMGATE_XFRM_ENGINE_PROTOCOL_H
 #define GMGATE_XFRM_ENGINE_PROTOCOL_H
@@ -35,20 +39,22 @@
 
 enum {
     GM_PROTOCOL_VERSION = 1,
-    GM_WORK_FD = 3,             /* the worker's socket */
-    GM_GUARD_FD = 3,            /* the guardian's socket to gmgated */
-    GM_FRAME_LIMIT = 16384,     /* octets; no frame is larger */
-    GM_IN_FLIGHT_LIMIT = 4096,  /* requests without GM_DONE; one more is refused with ENOBUFS (GM_RETRY) and counted as a flood */
-    GM_TEXT_LIMIT = 256,        /* with the 0 at its end */
+    GM_WORK_FD = 3,         /* the worker's socket */
+    GM_GUARD_FD = 3,        /* the guardian's socket to gmgated */
+    GM_FRAME_LIMIT = 16384, /* octets; no frame is larger */
+    GM_IN_FLIGHT_LIMIT =
+        4096, /* requests without GM_DONE; one more is refused with ENOBUFS (GM_RETRY) and counted as a flood */
+    GM_TEXT_LIMIT = 256, /* with the 0 at its end */
 };
 
 enum gm_kind {
     /* guardian -> worker, first of all; gmgated -> guardian, once: gm_configuration, then `count` gm_ports */
     GM_CONFIGURE = 1,
     /* gmgated -> worker */
-    GM_INSTALL_SET = 2,    /* gm_install: all four SAs or none (xfrm::Kernel::install_set) */
-    GM_EXTEND_SET = 3,     /* gm_extend: a new hard limit counted from now */
-    GM_REMOVE_SET = 4,     /* gm_set: those of its SAs that exist with our reqid and its selector; another's under the same SPI stays */
+    GM_INSTALL_SET = 2, /* gm_install: all four SAs or none (xfrm::Kernel::install_set) */
+    GM_EXTEND_SET = 3,  /* gm_extend: a new hard limit counted from now */
+    GM_REMOVE_SET =
+        4, /* gm_set: those of its SAs that exist with our reqid and its selector; another's under the same SPI stays */
     GM_REMOVE_SAS = 5,     /* `count` gm_sa_id: those of them that exist with our reqid */
     GM_REPORT_SET = 6,     /* gm_set; GM_REPORTS with those that exist and are ours */
     GM_DUMP = 7,           /* nothing; GM_REPORTS and GM_AGAIN */
@@ -66,7 +72,7 @@ enum gm_kind {
     GM_READY = 128, /* gm_ready: events are being heard and requests served from now on */
     GM_EVENT = 129, /* gm_event */
     /* guardian -> gmgated */
-    GM_WORKER_UP = 192,   /* gm_worker, and with it one descriptor (SCM_RIGHTS): the other end of that worker's socket */
+    GM_WORKER_UP = 192, /* gm_worker, and with it one descriptor (SCM_RIGHTS): the other end of that worker's socket */
     GM_WORKER_DOWN = 193, /* gm_worker */
 };
 
@@ -88,7 +94,8 @@ struct gm_address {
     uint32_t family;    /* 4 or 6 */
 };
 
-/* gmgate::Alg: 0 hmac-sha-1-96, 1 hmac-md5-96, 2 aes-gmac, 3 null. gmgate::Ealg: 0 aes-cbc, 1 des-ede3-cbc, 2 aes-gcm, 3 null. */
+/* gmgate::Alg: 0 hmac-sha-1-96, 1 hmac-md5-96, 2 aes-gmac, 3 null. gmgate::Ealg: 0 aes-cbc, 1 des-ede3-cbc, 2 aes-gcm,
+ * 3 null. */
 struct gm_pair {
     uint8_t alg, ealg;
     uint8_t reserved[2];
@@ -96,10 +103,10 @@ struct gm_pair {
 
 /* Everything that a later request may name. */
 struct gm_configuration {
-    uint32_t reqid;     /* on every SA and policy of ours; none other is touched, or told of */
-    uint32_t mark_mask; /* bits of the mark that inbound SAs set; a mark has no others and is not 0 */
+    uint32_t reqid;               /* on every SA and policy of ours; none other is touched, or told of */
+    uint32_t mark_mask;           /* bits of the mark that inbound SAs set; a mark has no others and is not 0 */
     uint32_t spi_first, spi_last; /* of inbound SAs */
-    uint32_t sa_limit;  /* SAs of ours that may exist; GM_INSTALL_SET beyond it is GM_EXHAUSTED; 0: no limit */
+    uint32_t sa_limit; /* SAs of ours that may exist; GM_INSTALL_SET beyond it is GM_EXHAUSTED; 0: no limit */
     uint32_t reserved;
 };
 /* Protected ports first..last of an access address: port_ps, port_pc and guards are of these. */
@@ -121,7 +128,8 @@ struct gm_install {
     uint32_t reqid;    /* that of the configuration */
     uint32_t mark;     /* set by inbound SAs (XFRMA_SET_MARK), and `seq` of all four */
     uint32_t lifetime; /* seconds, hard limit of all four, not 0 */
-    uint8_t integrity_size, confidentiality_size, combined_size, reserved; /* octets of the keys, as the pair wants them */
+    uint8_t integrity_size, confidentiality_size, combined_size,
+        reserved;                /* octets of the keys, as the pair wants them */
     uint8_t integrity[20];       /* HMAC-MD5: 16, HMAC-SHA-1: 20 */
     uint8_t confidentiality[24]; /* AES-CBC: 16, DES-EDE3-CBC: 24 */
     uint8_t combined[20];        /* AES-GCM, AES-GMAC: key and salt */
@@ -157,8 +165,8 @@ struct gm_report {
     uint32_t is_outbound; /* 1: an SA of ours without XFRMA_SET_MARK; inbound ones have it */
     uint32_t replay_window_drops, replay_drops, integrity_failures;
     uint64_t packets, bytes;
-    int64_t added;           /* seconds since 1970, add_time of the kernel */
-    uint64_t hard_lifetime;  /* seconds from `added`, 0 for none */
+    int64_t added;          /* seconds since 1970, add_time of the kernel */
+    uint64_t hard_lifetime; /* seconds from `added`, 0 for none */
 };
 
 /* xfrm::ProbeFinding; texts end with 0 */
@@ -179,10 +187,10 @@ enum gm_outcome {
 
 /* Since the worker's start. */
 struct gm_counters {
-    uint64_t requests, system_calls;                                   /* to the kernel: netlink messages; sendmsg and recvmsg */
-    uint64_t sets_installed, sets_refused, sets_removed, rollbacks;    /* xfrm::KernelCounters */
-    uint64_t malformed, forbidden, flooded;                            /* requests refused by the worker itself */
-    uint64_t events, events_lost;                                      /* GM_EVENT sent; those that had no room */
+    uint64_t requests, system_calls; /* to the kernel: netlink messages; sendmsg and recvmsg */
+    uint64_t sets_installed, sets_refused, sets_removed, rollbacks; /* xfrm::KernelCounters */
+    uint64_t malformed, forbidden, flooded;                         /* requests refused by the worker itself */
+    uint64_t events, events_lost;                                   /* GM_EVENT sent; those that had no room */
 };
 
 struct gm_done {
@@ -209,11 +217,11 @@ enum gm_event_kind {
     GM_EVENTS_LOST = 7,
 };
 struct gm_event {
-    uint32_t event;                 /* gm_event_kind */
-    struct gm_address destination;  /* of the SA: first three kinds; only SAs with our reqid are told of */
+    uint32_t event;                /* gm_event_kind */
+    struct gm_address destination; /* of the SA: first three kinds; only SAs with our reqid are told of */
     uint32_t spi;
-    uint32_t mark;                  /* its `seq`: whose set it is */
-    struct gm_address guard;        /* of a policy, whoever's: the address and port of its selector on the gateway's side */
+    uint32_t mark;           /* its `seq`: whose set it is */
+    struct gm_address guard; /* of a policy, whoever's: the address and port of its selector on the gateway's side */
     uint16_t guard_port;
     uint16_t guard_is_outbound;
 };
@@ -228,18 +236,30 @@ struct gm_worker {
 /* A request's kind in words, for logs; "unknown" for a number that is none. */
 static inline const char* gm_kind_name(uint16_t kind) {
     switch (kind) {
-        case GM_CONFIGURE: return "configure";
-        case GM_INSTALL_SET: return "install-set";
-        case GM_EXTEND_SET: return "extend-set";
-        case GM_REMOVE_SET: return "remove-set";
-        case GM_REMOVE_SAS: return "remove-sas";
-        case GM_REPORT_SET: return "report-set";
-        case GM_DUMP: return "dump";
-        case GM_INSTALL_GUARDS: return "install-guards";
-        case GM_REMOVE_GUARDS: return "remove-guards";
-        case GM_PROBE: return "probe";
-        case GM_REPORT_GUARDS: return "report-guards";
-        default: return "unknown"; /* the number is the other end's */
+        case GM_CONFIGURE:
+            return "configure";
+        case GM_INSTALL_SET:
+            return "install-set";
+        case GM_EXTEND_SET:
+            return "extend-set";
+        case GM_REMOVE_SET:
+            return "remove-set";
+        case GM_REMOVE_SAS:
+            return "remove-sas";
+        case GM_REPORT_SET:
+            return "report-set";
+        case GM_DUMP:
+            return "dump";
+        case GM_INSTALL_GUARDS:
+            return "install-guards";
+        case GM_REMOVE_GUARDS:
+            return "remove-guards";
+        case GM_PROBE:
+            return "probe";
+        case GM_REPORT_GUARDS:
+            return "report-guards";
+        default:
+            return "unknown"; /* the number is the other end's */
     }
 }
 

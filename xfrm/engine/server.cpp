@@ -2,9 +2,9 @@
 
 #include <cerrno>
 
+#include <unistd.h>
 #include <asio/co_spawn.hpp>
 #include <asio/post.hpp>
-#include <unistd.h>
 
 #include "base/secret.h"
 
@@ -17,7 +17,9 @@ constexpr std::size_t kGuardsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / s
 /// Beyond this lists and requests wait for gmgated to read, and events are given up.
 constexpr std::size_t kQueueLimit = 1024 * 1024;
 
-std::unexpected<Error> malformed(std::string why) { return failure(Reaction::refused, "malformed request: " + std::move(why), EBADMSG); }
+std::unexpected<Error> malformed(std::string why) {
+    return failure(Reaction::refused, "malformed request: " + std::move(why), EBADMSG);
+}
 
 }  // namespace
 
@@ -55,7 +57,8 @@ struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
     int reports_this_second = 0;
 };
 
-EngineServer::EngineServer(asio::any_io_executor executor, int descriptor, EngineRules rules, Kernel& kernel, Handlers handlers)
+EngineServer::EngineServer(asio::any_io_executor executor, int descriptor, EngineRules rules, Kernel& kernel,
+                           Handlers handlers)
     : impl_(std::make_shared<Impl>(std::move(executor), descriptor, std::move(rules), kernel, std::move(handlers))) {}
 
 EngineServer::~EngineServer() { impl_->socket.close(); }
@@ -166,15 +169,18 @@ Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> 
         case GM_REMOVE_GUARDS:
         case GM_REPORT_GUARDS: {
             const auto gateway = value_of(reader.take<gm_guards>().gateway);
-            if (!gateway || header.count == 0 || !reader.is_list_of(sizeof(std::uint16_t))) return malformed("not an address and ports");
+            if (!gateway || header.count == 0 || !reader.is_list_of(sizeof(std::uint16_t)))
+                return malformed("not an address and ports");
             GuardRequest guards{.gateway = *gateway, .ports = {}};
             for (std::uint32_t i = 0; i < header.count; ++i) guards.ports.emplace_back(reader.take<std::uint16_t>());
             if (auto ok = rules.check_guards(guards); !ok) return std::unexpected(ok.error());
             if (header.kind == GM_REPORT_GUARDS) return report_guards(std::move(guards), header.sequence);
-            return header.kind == GM_INSTALL_GUARDS ? kernel.install_guards(std::move(guards)) : kernel.remove_guards(std::move(guards));
+            return header.kind == GM_INSTALL_GUARDS ? kernel.install_guards(std::move(guards))
+                                                    : kernel.remove_guards(std::move(guards));
         }
         case GM_PROBE: {
-            if (header.count == 0 || header.count > kDefaultPreference.size() || !reader.is_list_of(sizeof(gm_pair))) return malformed("not a list of algorithms");
+            if (header.count == 0 || header.count > kDefaultPreference.size() || !reader.is_list_of(sizeof(gm_pair)))
+                return malformed("not a list of algorithms");
             std::vector<AlgorithmPair> pairs;
             for (std::uint32_t i = 0; i < header.count; ++i) {
                 const auto pair = value_of(reader.take<gm_pair>());
@@ -183,22 +189,27 @@ Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> 
             }
             return probe(std::move(pairs), header.sequence);
         }
-        case GM_CONFIGURE: return failure(Reaction::refused, "not allowed: the configuration is given once, by the guardian", EPERM);
-        default: return malformed("unknown kind " + std::to_string(header.kind));
+        case GM_CONFIGURE:
+            return failure(Reaction::refused, "not allowed: the configuration is given once, by the guardian", EPERM);
+        default:
+            return malformed("unknown kind " + std::to_string(header.kind));
     }
 }
 
 void EngineServer::Impl::run(std::uint32_t sequence, std::uint16_t kind, Task<Result<void>> order) {
     ++in_flight;
-    asio::co_spawn(executor, std::move(order), [self = shared_from_this(), sequence, kind](const std::exception_ptr& exception, Result<void> result) {
-        --self->in_flight;
-        if (exception) result = failure(Reaction::internal, "the engine failed inside");
-        if (!result && result.error().reaction == Reaction::refused && result.error().code == EPERM) {  // an SA of somebody else
-            ++self->counters.forbidden;
-            self->report(gm_kind_name(kind), result.error().text);
-        }
-        self->done(sequence, result);
-    });
+    asio::co_spawn(
+        executor, std::move(order),
+        [self = shared_from_this(), sequence, kind](const std::exception_ptr& exception, Result<void> result) {
+            --self->in_flight;
+            if (exception) result = failure(Reaction::internal, "the engine failed inside");
+            if (!result && result.error().reaction == Reaction::refused &&
+                result.error().code == EPERM) {  // an SA of somebody else
+                ++self->counters.forbidden;
+                self->report(gm_kind_name(kind), result.error().text);
+            }
+            self->done(sequence, result);
+        });
 }
 
 void EngineServer::Impl::refuse(std::uint32_t sequence, std::uint16_t kind, const Error& why) {
@@ -255,7 +266,8 @@ Task<Result<void>> EngineServer::Impl::dump(std::uint32_t sequence) {
 }
 
 template <class Value>
-void EngineServer::Impl::send_list(gm_kind kind, const std::vector<Value>& values, std::size_t per_frame, std::uint32_t sequence) {
+void EngineServer::Impl::send_list(gm_kind kind, const std::vector<Value>& values, std::size_t per_frame,
+                                   std::uint32_t sequence) {
     for (std::size_t start = 0; start < values.size(); start += per_frame) {
         const auto part = std::span(values).subspan(start, std::min(values.size() - start, per_frame));
         FrameWriter writer(kind, sequence, static_cast<std::uint32_t>(part.size()));

@@ -1,4 +1,5 @@
-// The engine's side of the protocol: requests in, checked, done by an xfrm::Kernel, answered. Runs in gmgate-xfrmd's worker.
+// The engine's side of the protocol: requests in, checked, done by an xfrm::Kernel, answered. Runs in gmgate-xfrmd's
+// worker.
 #pragma once
 
 #include <functional>
@@ -14,13 +15,14 @@
 
 namespace gmgate::xfrm {
 
-/// Serves one socket. One loop. What breaks the protocol or the rules is refused whole, counted and reported; a request is begun only while
-/// the other end is there, so that nothing is done for a gmgated that has died. Destroy it before the kernel and only when the loop has
-/// stopped.
+/// Serves one socket. One loop. What breaks the protocol or the rules is refused whole, counted and reported; a request
+/// is begun only while the other end is there, so that nothing is done for a gmgated that has died. Destroy it before
+/// the kernel and only when the loop has stopped.
 class EngineServer {
 public:
     struct Handlers {
-        /// A request was refused by the engine itself: which, and why. For the log; not called more than kReportsPerSecond times a second.
+        /// A request was refused by the engine itself: which, and why. For the log; not called more than
+        /// kReportsPerSecond times a second.
         std::function<void(const char* request, const std::string& why)> on_refused;
         /// The other end is gone.
         std::function<void(std::string why)> on_closed;

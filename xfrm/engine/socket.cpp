@@ -4,10 +4,10 @@
 #include <cerrno>
 #include <cstring>
 
-#include <asio/posix/stream_descriptor.hpp>
-#include <asio/post.hpp>
 #include <poll.h>
 #include <sys/socket.h>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/post.hpp>
 
 #include "base/secret.h"
 #include "xfrm/netlink/message_buffer.h"
@@ -42,12 +42,13 @@ struct FrameSocket::Impl : std::enable_shared_from_this<FrameSocket::Impl> {
 };
 
 void FrameSocket::Impl::wait_to_read() {
-    descriptor.async_wait(asio::posix::stream_descriptor::wait_read, [weak = weak_from_this()](const asio::error_code& error) {
-        const auto self = weak.lock();
-        if (!self || error || self->is_closed) return;
-        self->read();
-        if (!self->is_closed) self->wait_to_read();
-    });
+    descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
+                          [weak = weak_from_this()](const asio::error_code& error) {
+                              const auto self = weak.lock();
+                              if (!self || error || self->is_closed) return;
+                              self->read();
+                              if (!self->is_closed) self->wait_to_read();
+                          });
 }
 
 void FrameSocket::Impl::read() {
@@ -85,7 +86,8 @@ bool FrameSocket::Impl::send_some(int flags) {
         messages[i].msg_hdr.msg_iovlen = 1;
     }
     ++system_calls;
-    const int sent = sendmmsg(descriptor.native_handle(), messages.data(), static_cast<unsigned>(count), flags | MSG_NOSIGNAL);
+    const int sent =
+        sendmmsg(descriptor.native_handle(), messages.data(), static_cast<unsigned>(count), flags | MSG_NOSIGNAL);
     if (sent < 0) {
         if (errno == EINTR) return true;
         if (errno != EAGAIN && errno != ENOBUFS) fail(std::string("writing failed: ") + std::strerror(errno));
@@ -104,12 +106,13 @@ void FrameSocket::Impl::flush() {
         if (send_some(MSG_DONTWAIT)) continue;
         if (is_closed) return;
         is_waiting = true;
-        descriptor.async_wait(asio::posix::stream_descriptor::wait_write, [weak = weak_from_this()](const asio::error_code& error) {
-            const auto self = weak.lock();
-            if (!self || error || self->is_closed) return;
-            self->is_waiting = false;
-            self->flush();
-        });
+        descriptor.async_wait(asio::posix::stream_descriptor::wait_write,
+                              [weak = weak_from_this()](const asio::error_code& error) {
+                                  const auto self = weak.lock();
+                                  if (!self || error || self->is_closed) return;
+                                  self->is_waiting = false;
+                                  self->flush();
+                              });
     }
 }
 
@@ -140,7 +143,8 @@ void FrameSocket::Impl::close() {
     descriptor.close(ignored);
 }
 
-FrameSocket::FrameSocket(asio::any_io_executor executor, int descriptor) : impl_(std::make_shared<Impl>(std::move(executor), descriptor)) {}
+FrameSocket::FrameSocket(asio::any_io_executor executor, int descriptor)
+    : impl_(std::make_shared<Impl>(std::move(executor), descriptor)) {}
 
 FrameSocket::~FrameSocket() { close(); }
 
@@ -164,7 +168,8 @@ void FrameSocket::drain_below(std::size_t octets) {
     while (!impl.is_closed && impl.queued >= octets && !impl.queue.empty()) {
         if (impl.send_some(MSG_DONTWAIT) || impl.is_closed) continue;
         pollfd writable{.fd = impl.descriptor.native_handle(), .events = POLLOUT, .revents = 0};
-        if (::poll(&writable, 1, -1) > 0 && (writable.revents & (POLLHUP | POLLERR)) != 0) return impl.fail("the other end closed it");
+        if (::poll(&writable, 1, -1) > 0 && (writable.revents & (POLLHUP | POLLERR)) != 0)
+            return impl.fail("the other end closed it");
     }
 }
 

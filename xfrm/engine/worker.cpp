@@ -7,22 +7,22 @@
 #include <ctime>
 #include <optional>
 
-#include <asio/co_spawn.hpp>
-#include <asio/io_context.hpp>
 #include <linux/capability.h>
 #include <openssl/crypto.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <asio/co_spawn.hpp>
+#include <asio/io_context.hpp>
 
 #include "base/confine.h"
 #include "base/log.h"
 #include "base/secret.h"
 #include "xfrm/engine/server.h"
-#include "xfrm/netlink/monitor.h"
-#include "xfrm/netlink/kernel.h"
-#include "xfrm/netlink/probe.h"
 #include "xfrm/engine/system_calls.h"
+#include "xfrm/netlink/kernel.h"
+#include "xfrm/netlink/monitor.h"
+#include "xfrm/netlink/probe.h"
 
 namespace gmgate::xfrm {
 namespace {
@@ -34,7 +34,8 @@ std::optional<EngineConfiguration> take_configuration() {
         const auto size = recv(GM_WORK_FD, frame.data(), frame.size(), 0);
         if (size < 0 && errno == EINTR) continue;
         if (size <= 0) return std::nullopt;
-        const auto is_last = add_configuration(configuration, std::span(frame).first(static_cast<std::size_t>(size)), is_first);
+        const auto is_last =
+            add_configuration(configuration, std::span(frame).first(static_cast<std::size_t>(size)), is_first);
         if (!is_last) {
             log::error("xfrmd-configuration-refused", {{"why", is_last.error().text}});
             return std::nullopt;
@@ -46,7 +47,8 @@ std::optional<EngineConfiguration> take_configuration() {
 // What libraries read at their first use is read now: behind the filter there are no files.
 void read_files() {
     tzset();  // the log's time of day
-    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr);  // keys of the probe come from libcrypto, whatever openssl.cnf may load
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG,
+                        nullptr);  // keys of the probe come from libcrypto, whatever openssl.cnf may load
     for (const auto pair : kDefaultPreference) static_cast<void>(probe_request(pair, Family::v4));
 }
 
@@ -56,7 +58,10 @@ public:
         : kernel_(loop_.get_executor(), clock_, settings(configuration)),
           monitor_(loop_.get_executor(), configuration.owner, [this](const KernelEvent& event) { take(event); }),
           server_(loop_.get_executor(), GM_WORK_FD, EngineRules(configuration), kernel_,
-                  {.on_refused = [](const char* request, const std::string& why) { log::warning("xfrmd-request-refused", {{"request", request}, {"why", why}}); },
+                  {.on_refused =
+                       [](const char* request, const std::string& why) {
+                           log::warning("xfrmd-request-refused", {{"request", request}, {"why", why}});
+                       },
                    .on_closed = [this](std::string) { loop_.stop(); }}) {}
 
     int run() {
@@ -93,7 +98,8 @@ private:
         return allow_system_calls(worker_system_calls(), Otherwise::kill);
     }
 
-    // What a worker before us left: known from the beginning, so that nothing has to be asked for when it is to be deleted.
+    // What a worker before us left: known from the beginning, so that nothing has to be asked for when it is to be
+    // deleted.
     Task<Result<void>> learn() {
         std::function<void(SaReport)> each = [](const SaReport&) {};
         std::function<void()> again = [this] { kernel_.forget_all(); };

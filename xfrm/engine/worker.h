@@ -3,7 +3,8 @@
 
 namespace gmgate::xfrm {
 
-/// Takes its configuration from GM_WORK_FD, confines itself, and serves until the other end is closed. Returns the status to end with.
+/// Takes its configuration from GM_WORK_FD, confines itself, and serves until the other end is closed. Returns the
+/// status to end with.
 int work();
 
 }  // namespace gmgate::xfrm

@@ -14,8 +14,8 @@ namespace gmgate::xfrm {
 
 /// How gmgate marks what is its own in the kernel.
 struct Ownership {
-    ReqId reqid{21321};                  ///< on every SA and policy; far above charon's, which count from 1
-    std::uint32_t mark_mask = 0xffffffff;///< the bits of the packet mark that inbound SAs may set
+    ReqId reqid{21321};                    ///< on every SA and policy; far above charon's, which count from 1
+    std::uint32_t mark_mask = 0xffffffff;  ///< the bits of the packet mark that inbound SAs may set
 };
 
 /// Anti-replay window of every SA: 64 is the default that RFC 4303 §3.4.3 asks for; B-7 wants it on all SAs.
@@ -25,8 +25,9 @@ inline constexpr std::uint32_t kGuardPriority = 2000;
 
 // --- requests: each appends one message with sequence number 0 and NLM_F_REQUEST only; false when the buffer is full.
 
-/// One NEWSA. `keys` must fit `pair` (fits() below). `mark` becomes XFRMA_SET_MARK of an inbound SA, and `seq` of every SA (a number
-/// that the kernel keeps and tells, and uses for ACQUIREs only): so outbound SAs too can be told from another set's.
+/// One NEWSA. `keys` must fit `pair` (fits() below). `mark` becomes XFRMA_SET_MARK of an inbound SA, and `seq` of every
+/// SA (a number that the kernel keeps and tells, and uses for ACQUIREs only): so outbound SAs too can be told from
+/// another set's.
 struct NewSa {
     const Sa& sa;
     AlgorithmPair pair;
@@ -37,7 +38,8 @@ struct NewSa {
 [[nodiscard]] bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& owner);
 /// UPDSA that changes nothing but the limits: a dummy cipher satisfies the kernel and the keys in force stay
 /// (xfrm_state_update copies only `lft`). `hard_limit` counts from the SA's add_time, in wall-clock seconds.
-[[nodiscard]] bool append_update_lifetime(MessageBuffer& out, const Sa& sa, std::chrono::seconds hard_limit, const Ownership& owner);
+[[nodiscard]] bool append_update_lifetime(MessageBuffer& out, const Sa& sa, std::chrono::seconds hard_limit,
+                                          const Ownership& owner);
 [[nodiscard]] bool append_delete_sa(MessageBuffer& out, const SaId& id);
 /// One SA by id; the answer carries its keys.
 [[nodiscard]] bool append_get_sa(MessageBuffer& out, const SaId& id);
@@ -67,10 +69,11 @@ struct SaRecord {
 
 /// A policy as the kernel tells it.
 struct PolicyRecord {
-    GuardPolicy guard;           ///< meaningful when is_guard_shaped
-    bool is_guard_shaped = false;///< selector, priority, ICMP flag and template are those that append_new_guard writes
+    GuardPolicy guard;  ///< meaningful when is_guard_shaped
+    bool is_guard_shaped =
+        false;  ///< selector, priority, ICMP flag and template are those that append_new_guard writes
     std::uint32_t priority = 0;
-    ReqId reqid;                 ///< of the first template, 0 without one
+    ReqId reqid;  ///< of the first template, 0 without one
 };
 
 struct Reply {
@@ -90,8 +93,8 @@ struct Reply {
     std::optional<PolicyRecord> policy;
 };
 
-/// Calls `handle` for each message of one datagram; false when the datagram is malformed (what came before it was handled).
-/// The caller wipes the datagram afterwards: SA messages carry keys.
+/// Calls `handle` for each message of one datagram; false when the datagram is malformed (what came before it was
+/// handled). The caller wipes the datagram afterwards: SA messages carry keys.
 bool decode(std::span<const std::uint8_t> datagram, const std::function<void(Reply&)>& handle);
 
 }  // namespace gmgate::xfrm

@@ -60,7 +60,8 @@ std::chrono::seconds bounded_seconds(__u64 value) {
 
 bool is_exact(const xfrm_selector& sel) {
     const unsigned full = sel.family == AF_INET6 ? 128 : 32;
-    return sel.prefixlen_d == full && sel.prefixlen_s == full && sel.dport_mask == 0xffff && sel.sport_mask == 0xffff && sel.proto == 0;
+    return sel.prefixlen_d == full && sel.prefixlen_s == full && sel.dport_mask == 0xffff && sel.sport_mask == 0xffff &&
+           sel.proto == 0;
 }
 
 void read_sa(const nlmsghdr* message, Reply& reply) {
@@ -73,7 +74,8 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
     report.sa.id = {address_from(&info->id.daddr, info->family), Spi{ntohl(info->id.spi)}};
     report.sa.source = {address_from(&info->sel.saddr, info->family), Port{ntohs(info->sel.sport)}};
     report.sa.destination = {address_from(&info->sel.daddr, info->family), Port{ntohs(info->sel.dport)}};
-    // The mark of the set is `seq`; an SA that libcharon wrote has it in XFRMA_SET_MARK alone, outbound ones with mask 0 (xfrm/engine/charon).
+    // The mark of the set is `seq`; an SA that libcharon wrote has it in XFRMA_SET_MARK alone, outbound ones with mask
+    // 0 (xfrm/engine/charon).
     const auto set_mark = fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK]).value_or(0);
     report.mark = Mark{info->seq != 0 ? info->seq : set_mark};
     // Kernel 6.1 does not tell a direction; only our inbound SAs set a mark.
@@ -89,10 +91,12 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
     record.reqid = ReqId{info->reqid};
 
     // The kernel tells XFRMA_ALG_AUTH beside XFRMA_ALG_AUTH_TRUNC for old readers; the latter alone counts.
-    const auto pair = pair_from_names(algorithm_name(attributes[XFRMA_ALG_AUTH_TRUNC]), algorithm_name(attributes[XFRMA_ALG_CRYPT]),
-                                      algorithm_name(attributes[XFRMA_ALG_AEAD]));
+    const auto pair =
+        pair_from_names(algorithm_name(attributes[XFRMA_ALG_AUTH_TRUNC]), algorithm_name(attributes[XFRMA_ALG_CRYPT]),
+                        algorithm_name(attributes[XFRMA_ALG_AEAD]));
     if (pair) report.algorithms = *pair;
-    record.is_known_kind = pair && info->id.proto == IPPROTO_ESP && info->mode == XFRM_MODE_TRANSPORT && is_exact(info->sel);
+    record.is_known_kind =
+        pair && info->id.proto == IPPROTO_ESP && info->mode == XFRM_MODE_TRANSPORT && is_exact(info->sel);
     reply.sa = std::move(record);
 }
 
@@ -117,16 +121,19 @@ void read_policy(const nlmsghdr* message, Reply& reply) {
     record.priority = info->priority;
     const bool inbound = info->dir == XFRM_POLICY_IN;
     record.guard.direction = inbound ? Direction::in : Direction::out;
-    record.guard.gateway = inbound ? Endpoint{address_from(&info->sel.daddr, info->sel.family), Port{ntohs(info->sel.dport)}}
-                                   : Endpoint{address_from(&info->sel.saddr, info->sel.family), Port{ntohs(info->sel.sport)}};
+    record.guard.gateway =
+        inbound ? Endpoint{address_from(&info->sel.daddr, info->sel.family), Port{ntohs(info->sel.dport)}}
+                : Endpoint{address_from(&info->sel.saddr, info->sel.family), Port{ntohs(info->sel.sport)}};
     bool has_template = false;
     if (const auto tmpl = fixed_part<xfrm_user_tmpl>(attributes[XFRMA_TMPL])) {
         record.reqid = ReqId{tmpl->reqid};
-        has_template = is_guard_template(*tmpl) && mnl_attr_get_payload_len(attributes[XFRMA_TMPL]) == sizeof(xfrm_user_tmpl);
+        has_template =
+            is_guard_template(*tmpl) && mnl_attr_get_payload_len(attributes[XFRMA_TMPL]) == sizeof(xfrm_user_tmpl);
     }
     const std::uint8_t wanted_flags = inbound ? 0 : XFRM_POLICY_ICMP;
-    record.is_guard_shaped = has_template && (inbound || info->dir == XFRM_POLICY_OUT) && is_guard_selector(info->sel, info->dir) &&
-                             info->priority == kGuardPriority && info->action == XFRM_POLICY_ALLOW && info->flags == wanted_flags;
+    record.is_guard_shaped = has_template && (inbound || info->dir == XFRM_POLICY_OUT) &&
+                             is_guard_selector(info->sel, info->dir) && info->priority == kGuardPriority &&
+                             info->action == XFRM_POLICY_ALLOW && info->flags == wanted_flags;
     reply.policy = std::move(record);
 }
 
@@ -154,7 +161,8 @@ void read_status(const nlmsghdr* message, Reply& reply) {
 
 void read_done(const nlmsghdr* message, Reply& reply) {
     int status = 0;
-    if (mnl_nlmsg_get_payload_len(message) >= sizeof status) std::memcpy(&status, mnl_nlmsg_get_payload(message), sizeof status);
+    if (mnl_nlmsg_get_payload_len(message) >= sizeof status)
+        std::memcpy(&status, mnl_nlmsg_get_payload(message), sizeof status);
     reply.code = status < 0 ? -status : 0;
 }
 
@@ -179,7 +187,8 @@ Reply read_message(const nlmsghdr* message) {
             reply.kind = Reply::Kind::policy;
             read_policy(message, reply);
             break;
-        default: break;  // message types are an open set of the kernel's
+        default:
+            break;  // message types are an open set of the kernel's
     }
     return reply;
 }
@@ -189,7 +198,8 @@ Reply read_message(const nlmsghdr* message) {
 bool decode(std::span<const std::uint8_t> datagram, const std::function<void(Reply&)>& handle) {
     int left = static_cast<int>(datagram.size());
     const auto* message = reinterpret_cast<const nlmsghdr*>(datagram.data());
-    // libmnl 1.0.4 compares the length as a signed number (0x80000000 passes) and walks attributes up to the aligned length.
+    // libmnl 1.0.4 compares the length as a signed number (0x80000000 passes) and walks attributes up to the aligned
+    // length.
     const auto fits_in = [](const nlmsghdr* m, int size) {
         if (!mnl_nlmsg_ok(m, size)) return false;
         const std::uint64_t aligned = (std::uint64_t{m->nlmsg_len} + 3) / 4 * 4;

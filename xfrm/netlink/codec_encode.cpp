@@ -72,7 +72,9 @@ xfrm_selector guard_selector(const GuardPolicy& policy) {
     return out;
 }
 
-std::uint8_t direction_of(const GuardPolicy& policy) { return policy.direction == Direction::in ? XFRM_POLICY_IN : XFRM_POLICY_OUT; }
+std::uint8_t direction_of(const GuardPolicy& policy) {
+    return policy.direction == Direction::in ? XFRM_POLICY_IN : XFRM_POLICY_OUT;
+}
 
 // Only the time since the SA was added limits it: XFRM_INF elsewhere, 0 (= none) for the other times.
 xfrm_lifetime_cfg limits(std::chrono::seconds hard) {
@@ -98,7 +100,8 @@ xfrm_usersa_info sa_info(const Sa& sa, std::chrono::seconds hard_limit, const Ow
 // A message written in place, so that no key is copied through memory that is not ours to wipe.
 class Writer {
 public:
-    Writer(MessageBuffer& buffer, std::uint16_t type, std::uint16_t flags) : buffer_(buffer), room_(buffer.begin_message()) {
+    Writer(MessageBuffer& buffer, std::uint16_t type, std::uint16_t flags)
+        : buffer_(buffer), room_(buffer.begin_message()) {
         if (room_.empty()) return;
         header_ = mnl_nlmsg_put_header(room_.data());
         header_->nlmsg_type = type;
@@ -157,20 +160,23 @@ void put_algorithms(Writer& message, const KernelAlgorithms& names, const EspKey
         xfrm_algo_aead fixed{};
         fixed.alg_key_len = names.aead_key_bits;
         fixed.alg_icv_len = names.icv_bits;
-        put_algorithm(message.attribute(XFRMA_ALG_AEAD, sizeof fixed + keys.combined.size()), fixed, names.aead, keys.combined.expose());
+        put_algorithm(message.attribute(XFRMA_ALG_AEAD, sizeof fixed + keys.combined.size()), fixed, names.aead,
+                      keys.combined.expose());
         return;
     }
     xfrm_algo_auth auth{};
     auth.alg_key_len = names.auth_key_bits;
     auth.alg_trunc_len = names.auth_trunc_bits;
-    put_algorithm(message.attribute(XFRMA_ALG_AUTH_TRUNC, sizeof auth + keys.integrity.size()), auth, names.auth, keys.integrity.expose());
+    put_algorithm(message.attribute(XFRMA_ALG_AUTH_TRUNC, sizeof auth + keys.integrity.size()), auth, names.auth,
+                  keys.integrity.expose());
     xfrm_algo crypt{};
     crypt.alg_key_len = names.crypt_key_bits;
     put_algorithm(message.attribute(XFRMA_ALG_CRYPT, sizeof crypt + keys.confidentiality.size()), crypt, names.crypt,
                   keys.confidentiality.expose());
 }
 
-// XFRMA_REPLAY_ESN_VAL without XFRM_STATE_ESN is the bitmap mode with 32-bit sequence numbers: the only way to a window over 32.
+// XFRMA_REPLAY_ESN_VAL without XFRM_STATE_ESN is the bitmap mode with 32-bit sequence numbers: the only way to a window
+// over 32.
 void put_replay_window(Writer& message) {
     constexpr std::uint32_t words = kReplayWindow / 32;
     xfrm_replay_state_esn fixed{};
@@ -197,8 +203,8 @@ bool append_sa_id(MessageBuffer& out, std::uint16_t type, const SaId& id) {
 
 bool fits(AlgorithmPair pair, const EspKeys& keys) {
     const auto* names = find_algorithms(pair);
-    return names && keys.integrity.size() * 8 == names->auth_key_bits && keys.confidentiality.size() * 8 == names->crypt_key_bits &&
-           keys.combined.size() * 8 == names->aead_key_bits;
+    return names && keys.integrity.size() * 8 == names->auth_key_bits &&
+           keys.confidentiality.size() * 8 == names->crypt_key_bits && keys.combined.size() * 8 == names->aead_key_bits;
 }
 
 bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& owner) {
@@ -242,7 +248,8 @@ bool append_new_guard(MessageBuffer& out, const GuardPolicy& policy, const Owner
     info.priority = kGuardPriority;
     info.dir = direction_of(policy);
     info.action = XFRM_POLICY_ALLOW;
-    // Without this flag a port-unreachable that quotes the decrypted SIP leaves in clear when no socket listens (kernel 6.1).
+    // Without this flag a port-unreachable that quotes the decrypted SIP leaves in clear when no socket listens
+    // (kernel 6.1).
     info.flags = policy.direction == Direction::out ? XFRM_POLICY_ICMP : 0;
     info.share = XFRM_SHARE_ANY;
 

@@ -15,7 +15,8 @@ std::vector<GuardPolicy> part_of(const std::vector<GuardPolicy>& all, std::size_
 }  // namespace
 
 std::string describe(const GuardPolicy& policy) {
-    return std::string("the guard policy ") + (policy.direction == Direction::in ? "in " : "out ") + policy.gateway.to_string();
+    return std::string("the guard policy ") + (policy.direction == Direction::in ? "in " : "out ") +
+           policy.gateway.to_string();
 }
 
 Task<Result<void>> NetlinkKernel::install_guards(GuardRequest request) {
@@ -38,12 +39,9 @@ Task<Result<void>> NetlinkKernel::install_some_guards(std::vector<GuardPolicy> p
     Result<void> result;
     for (std::size_t i = 0; i < policies.size(); ++i) {
         const auto& outcome = answer->outcomes[i];
-        if (outcome.code == 0)
-            added.push_back(policies[i]);
-        else if (outcome.code == EEXIST)
-            existing.push_back(policies[i]);
-        else if (result)
-            result = refusal(outcome, describe(policies[i]));
+        if (outcome.code == 0) added.push_back(policies[i]);
+        else if (outcome.code == EEXIST) existing.push_back(policies[i]);
+        else if (result) result = refusal(outcome, describe(policies[i]));
     }
     if (result) result = co_await check_existing(std::move(existing));
     if (!result && !added.empty()) {
@@ -54,8 +52,8 @@ Task<Result<void>> NetlinkKernel::install_some_guards(std::vector<GuardPolicy> p
     co_return result;
 }
 
-// A policy that stands in the place of a guard must be that guard: with another template or without XFRM_POLICY_ICMP the port
-// would look protected and not be.
+// A policy that stands in the place of a guard must be that guard: with another template or without XFRM_POLICY_ICMP
+// the port would look protected and not be.
 Task<Result<void>> NetlinkKernel::check_existing(std::vector<GuardPolicy> policies) {
     if (policies.empty()) co_return Result<void>{};
     auto messages = buffer(policies.size());
@@ -67,8 +65,9 @@ Task<Result<void>> NetlinkKernel::check_existing(std::vector<GuardPolicy> polici
         if (!told) co_return refusal(answer->outcomes[i], "to tell of " + describe(policies[i]));
         if (told->is_guard_shaped && told->reqid == settings_.owner.reqid) continue;
         co_return failure(Reaction::refused,
-                          "another policy stands in the place of " + describe(policies[i]) + " (priority " + std::to_string(told->priority) +
-                              ", reqid " + std::to_string(told->reqid.value) + "): find it with `ip -d xfrm policy` and delete it",
+                          "another policy stands in the place of " + describe(policies[i]) + " (priority " +
+                              std::to_string(told->priority) + ", reqid " + std::to_string(told->reqid.value) +
+                              "): find it with `ip -d xfrm policy` and delete it",
                           EEXIST);
     }
     co_return Result<void>{};
@@ -86,7 +85,9 @@ Task<Result<std::vector<GuardPolicy>>> NetlinkKernel::report_guards(GuardRequest
         });
         if (!answer) co_return std::unexpected(answer.error());
         for (std::size_t i = 0; i < part.size(); ++i)
-            if (const auto& told = answer->outcomes[i].policy; told && told->is_guard_shaped && told->reqid == settings_.owner.reqid) standing.push_back(part[i]);
+            if (const auto& told = answer->outcomes[i].policy;
+                told && told->is_guard_shaped && told->reqid == settings_.owner.reqid)
+                standing.push_back(part[i]);
     }
     co_return standing;
 }
@@ -110,7 +111,8 @@ Task<Result<void>> NetlinkKernel::remove_some_guards(std::vector<GuardPolicy> po
     if (!told) co_return std::unexpected(told.error());
     std::vector<GuardPolicy> ours;
     for (std::size_t i = 0; i < policies.size(); ++i)
-        if (const auto& policy = told->outcomes[i].policy; policy && policy->reqid == settings_.owner.reqid) ours.push_back(policies[i]);
+        if (const auto& policy = told->outcomes[i].policy; policy && policy->reqid == settings_.owner.reqid)
+            ours.push_back(policies[i]);
     const auto answer = co_await exchange_twice([this, &ours] {
         auto messages = buffer(ours.size());
         for (const auto& policy : ours) static_cast<void>(append_delete_guard(messages, policy));

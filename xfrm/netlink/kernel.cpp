@@ -23,7 +23,8 @@ Result<void> check(const SetRequest& request, const Ownership& owner) {
         if (spi == Spi{}) return wrong("an SPI is 0");
     if (p.spi_uc == p.spi_us || p.spi_pc == p.spi_ps) return wrong("two SAs of one direction share an SPI");
     if (!fits(p.algorithms, request.keys)) return wrong("the keys do not fit the algorithms");
-    if (request.mark == Mark{} || (request.mark.value & ~owner.mark_mask) != 0) return wrong("the mark is 0 or outside of its mask");
+    if (request.mark == Mark{} || (request.mark.value & ~owner.mark_mask) != 0)
+        return wrong("the mark is 0 or outside of its mask");
     if (request.lifetime.count() <= 0) return wrong("the lifetime is not positive");
     return {};
 }
@@ -45,8 +46,8 @@ std::unexpected<Error> refusal(const Outcome& outcome, std::string what) {
 }
 
 std::string describe(const Sa& sa) {
-    return fmt::format("the SA {} {} -> {}, spi {:#010x}", sa.direction == Direction::in ? "in" : "out", sa.source.to_string(),
-                       sa.destination.to_string(), sa.id.spi.value);
+    return fmt::format("the SA {} {} -> {}, spi {:#010x}", sa.direction == Direction::in ? "in" : "out",
+                       sa.source.to_string(), sa.destination.to_string(), sa.id.spi.value);
 }
 
 NetlinkKernel::NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings)
@@ -56,8 +57,9 @@ NetlinkKernel::NetlinkKernel(asio::any_io_executor executor, const Clock& clock,
                              std::unique_ptr<NetlinkSocket> socket)
     : settings_(settings),
       clock_(clock),
-      queue_(std::make_shared<NetlinkQueue>(executor, std::move(socket),
-                                            NetlinkQueue::Settings{.patience = settings.patience, .memory = settings.memory})) {}
+      queue_(std::make_shared<NetlinkQueue>(
+          executor, std::move(socket),
+          NetlinkQueue::Settings{.patience = settings.patience, .memory = settings.memory})) {}
 
 NetlinkKernel::~NetlinkKernel() { queue_->close(); }
 
@@ -69,7 +71,8 @@ const KernelCounters& NetlinkKernel::counters() const {
 
 Task<Result<void>> NetlinkKernel::install_set(SetRequest request) {
     if (auto checked = check(request, settings_.owner); !checked) co_return checked;
-    if (settings_.sa_limit != 0 && own_.size() + 4 > settings_.sa_limit) co_return failure(Reaction::exhausted, "no more SAs than configured");
+    if (settings_.sa_limit != 0 && own_.size() + 4 > settings_.sa_limit)
+        co_return failure(Reaction::exhausted, "no more SAs than configured");
     const bool is_settled = co_await settle_earlier();
     if (!is_settled) co_return failure(Reaction::broken, "the kernel does not tell what became of earlier SAs", EIO);
 
@@ -78,7 +81,8 @@ Task<Result<void>> NetlinkKernel::install_set(SetRequest request) {
     std::vector<Suspect> all;
     for (const auto& sa : sas) {
         const NewSa new_sa{sa, request.parameters.algorithms, request.keys, request.mark, request.lifetime};
-        if (!append_new_sa(messages, new_sa, settings_.owner)) co_return failure(Reaction::internal, "NEWSA does not fit its buffer");
+        if (!append_new_sa(messages, new_sa, settings_.owner))
+            co_return failure(Reaction::internal, "NEWSA does not fit its buffer");
         all.push_back({sa, request.mark});
     }
     clear(request.keys);
@@ -113,16 +117,14 @@ Task<void> NetlinkKernel::undo_install(std::vector<Suspect> applied) {
     const auto answer = co_await queue_->exchange(std::move(messages), NetlinkQueue::Place::front);
     std::vector<Suspect> left;
     for (std::size_t i = 0; i < applied.size(); ++i) {
-        if (!answer || (answer->outcomes[i].code != 0 && answer->outcomes[i].code != ESRCH))
-            left.push_back(applied[i]);
-        else
-            ++counters_.rollbacks;
+        if (!answer || (answer->outcomes[i].code != 0 && answer->outcomes[i].code != ESRCH)) left.push_back(applied[i]);
+        else ++counters_.rollbacks;
     }
     if (!left.empty()) static_cast<void>(co_await settle(std::move(left)));
 }
 
-// Asks for SAs by id and deletes those that are ours: same reqid, selector and mark. Another's SA under the same id (the reason
-// of an EEXIST) stays. What cannot be settled now is kept for settle_earlier().
+// Asks for SAs by id and deletes those that are ours: same reqid, selector and mark. Another's SA under the same id
+// (the reason of an EEXIST) stays. What cannot be settled now is kept for settle_earlier().
 Task<bool> NetlinkKernel::settle(std::vector<Suspect> suspects) {
     auto questions = buffer(suspects.size());
     for (const auto& suspect : suspects) static_cast<void>(append_get_sa(questions, suspect.sa.id));
@@ -146,10 +148,8 @@ Task<bool> NetlinkKernel::settle(std::vector<Suspect> suspects) {
     for (const auto& suspect : ours) static_cast<void>(append_delete_sa(deletions, suspect.sa.id));
     const auto answer = co_await queue_->exchange(std::move(deletions), NetlinkQueue::Place::front);
     for (std::size_t i = 0; i < ours.size(); ++i) {
-        if (!answer || (answer->outcomes[i].code != 0 && answer->outcomes[i].code != ESRCH))
-            unknown.push_back(ours[i]);
-        else
-            ++counters_.rollbacks;
+        if (!answer || (answer->outcomes[i].code != 0 && answer->outcomes[i].code != ESRCH)) unknown.push_back(ours[i]);
+        else ++counters_.rollbacks;
     }
     suspects_.insert(suspects_.end(), unknown.begin(), unknown.end());
     co_return unknown.empty();
@@ -204,7 +204,8 @@ bool NetlinkKernel::is_own(const SaRecord& record) const {
     return record.reqid == settings_.owner.reqid && mark != 0 && (mark & ~settings_.owner.mark_mask) == 0;
 }
 
-// Those that are ours. By id alone, one of somebody else refuses all; by selector, one with other ends or of somebody else is left out.
+// Those that are ours. By id alone, one of somebody else refuses all; by selector, one with other ends or of somebody
+// else is left out.
 Task<Result<std::vector<SaId>>> NetlinkKernel::own_of(std::vector<Sa> sas, bool by_selector) {
     std::vector<SaId> own;
     std::vector<Sa> unknown;
@@ -214,17 +215,25 @@ Task<Result<std::vector<SaId>>> NetlinkKernel::own_of(std::vector<Sa> sas, bool 
         else if (!by_selector || known->second == ports_of(sa)) own.push_back(sa.id);
     }
     for (std::size_t start = 0; start < unknown.size(); start += NetlinkQueue::kBatchLimit) {
-        const auto part = std::span(unknown).subspan(start, std::min(unknown.size() - start, NetlinkQueue::kBatchLimit));
+        const auto part =
+            std::span(unknown).subspan(start, std::min(unknown.size() - start, NetlinkQueue::kBatchLimit));
         const auto answer = co_await exchange_twice([this, part] { return questions(part); });
         if (!answer) co_return std::unexpected(answer.error());
         for (std::size_t i = 0; i < part.size(); ++i) {
             const auto& outcome = answer->outcomes[i];
             if (!outcome.sa && outcome.code == ESRCH) continue;
-            if (!outcome.sa) co_return refusal(outcome, fmt::format("to tell of the SA to {}, spi {:#010x}", part[i].id.destination.to_string(), part[i].id.spi.value));
+            if (!outcome.sa)
+                co_return refusal(outcome, fmt::format("to tell of the SA to {}, spi {:#010x}",
+                                                       part[i].id.destination.to_string(), part[i].id.spi.value));
             const bool is_ours = is_own(*outcome.sa);
             if (!is_ours && !by_selector)
-                co_return failure(Reaction::refused, fmt::format("not allowed: the SA to {}, spi {:#010x}, is another's", part[i].id.destination.to_string(), part[i].id.spi.value), EPERM);
-            if (!is_ours || (by_selector && (outcome.sa->report.sa.source != part[i].source || outcome.sa->report.sa.destination != part[i].destination))) continue;
+                co_return failure(Reaction::refused,
+                                  fmt::format("not allowed: the SA to {}, spi {:#010x}, is another's",
+                                              part[i].id.destination.to_string(), part[i].id.spi.value),
+                                  EPERM);
+            if (!is_ours || (by_selector && (outcome.sa->report.sa.source != part[i].source ||
+                                             outcome.sa->report.sa.destination != part[i].destination)))
+                continue;
             own.push_back(part[i].id);
         }
     }
@@ -245,7 +254,8 @@ Task<Result<void>> NetlinkKernel::delete_sas(std::vector<SaId> ids) {
             const auto& outcome = answer->outcomes[i];
             if (outcome.code == 0 || outcome.code == ESRCH) own_.erase(part[i]);
             if (outcome.code == 0 || outcome.code == ESRCH || !result) continue;
-            const auto what = fmt::format("to delete the SA to {}, spi {:#010x}", part[i].destination.to_string(), part[i].spi.value);
+            const auto what =
+                fmt::format("to delete the SA to {}, spi {:#010x}", part[i].destination.to_string(), part[i].spi.value);
             result = refusal(outcome, what);
         }
     }
@@ -267,7 +277,8 @@ Task<Result<std::vector<SaRecord>>> NetlinkKernel::find_set(SetParameters parame
         const auto& outcome = answer->outcomes[i];
         if (!outcome.sa) co_return refusal(outcome, "to tell of " + describe(sas[i]));
         const auto& told = *outcome.sa;
-        if (told.reqid != settings_.owner.reqid || told.report.sa.source != sas[i].source || told.report.sa.destination != sas[i].destination)
+        if (told.reqid != settings_.owner.reqid || told.report.sa.source != sas[i].source ||
+            told.report.sa.destination != sas[i].destination)
             co_return failure(Reaction::refused, describe(sas[i]) + " is another's in the kernel", EEXIST);
         found.push_back(told);
     }
@@ -298,8 +309,9 @@ Task<Result<void>> NetlinkKernel::extend_set(SetParameters parameters, std::chro
     if (lifetime.count() <= 0) co_return failure(Reaction::internal, "a lifetime must be positive");
     auto found = co_await find_set(parameters);
     if (!found) co_return std::unexpected(found.error());
-    // The kernel counts from add_time in wall-clock seconds (kernel 6.1: xfrm_timer_handler, ktime_get_real_seconds). After a step of
-    // that clock the age is what the kernel takes it for, below 0 after a step back; a limit of 0 would mean none.
+    // The kernel counts from add_time in wall-clock seconds (kernel 6.1: xfrm_timer_handler, ktime_get_real_seconds).
+    // After a step of that clock the age is what the kernel takes it for, below 0 after a step back; a limit of 0 would
+    // mean none.
     std::vector<std::chrono::seconds> limits;
     const auto now = clock_.wall();
     for (const auto& record : *found) {
@@ -345,7 +357,9 @@ Task<Result<std::vector<SaReport>>> NetlinkKernel::report_set(SetParameters para
     std::vector<SaReport> reports;
     for (std::size_t i = 0; i < sas.size(); ++i) {
         const auto& told = answer->outcomes[i].sa;
-        if (!told || told->reqid != settings_.owner.reqid || told->report.sa.source != sas[i].source || told->report.sa.destination != sas[i].destination) continue;
+        if (!told || told->reqid != settings_.owner.reqid || told->report.sa.source != sas[i].source ||
+            told->report.sa.destination != sas[i].destination)
+            continue;
         reports.push_back(told->report);
         reports.back().sa.direction = sas[i].direction;
     }

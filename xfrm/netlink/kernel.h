@@ -9,31 +9,33 @@
 #include <asio/any_io_executor.hpp>
 
 #include "base/clock.h"
-#include "xfrm/netlink/codec.h"
 #include "xfrm/kernel.h"
+#include "xfrm/netlink/codec.h"
 #include "xfrm/netlink/queue.h"
 
 namespace gmgate::xfrm {
 
 struct NetlinkSettings {
-    Ownership owner;                                  ///< reqid and the bits of the mark
-    std::chrono::milliseconds patience{5000};         ///< for an answer of the kernel
+    Ownership owner;                                                       ///< reqid and the bits of the mark
+    std::chrono::milliseconds patience{5000};                              ///< for an answer of the kernel
     std::pmr::memory_resource* memory = std::pmr::get_default_resource();  ///< request and reply buffers
-    /// DELSA goes by (address, SPI) alone and takes whose SA it is. With this, nothing is deleted that is not known to have our reqid and
-    /// a mark of ours; what is not known is asked for first. For a caller that is not trusted.
+    /// DELSA goes by (address, SPI) alone and takes whose SA it is. With this, nothing is deleted that is not known to
+    /// have our reqid and a mark of ours; what is not known is asked for first. For a caller that is not trusted.
     bool deletes_only_own = false;
-    std::size_t sa_limit = 0;                         ///< with deletes_only_own: SAs of ours that may exist, 0: no limit
+    std::size_t sa_limit = 0;  ///< with deletes_only_own: SAs of ours that may exist, 0: no limit
 };
 
-/// Threads: one loop; every call runs on the executor. Each operation costs one sendmsg and one recvmsg when the kernel agrees.
-/// When answers are lost or late (Reaction::broken) the socket is opened again and the SAs in question are asked for by id, so
-/// that no half set stays behind unknown; what could not even be asked for is asked before the next operation.
+/// Threads: one loop; every call runs on the executor. Each operation costs one sendmsg and one recvmsg when the kernel
+/// agrees. When answers are lost or late (Reaction::broken) the socket is opened again and the SAs in question are
+/// asked for by id, so that no half set stays behind unknown; what could not even be asked for is asked before the next
+/// operation.
 class NetlinkKernel final : public Kernel {
 public:
     /// `clock` outlives the kernel object. The socket is opened at the first use.
     NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings = {});
     /// With another socket (tests).
-    NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings, std::unique_ptr<NetlinkSocket> socket);
+    NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings,
+                  std::unique_ptr<NetlinkSocket> socket);
     ~NetlinkKernel() override;
 
     Task<Result<void>> install_set(SetRequest request) override;
@@ -60,10 +62,14 @@ private:
     };
 
     struct HashOfId {
-        std::size_t operator()(const SaId& id) const noexcept { return std::hash<Address>{}(id.destination) * 31 + id.spi.value; }
+        std::size_t operator()(const SaId& id) const noexcept {
+            return std::hash<Address>{}(id.destination) * 31 + id.spi.value;
+        }
     };
     /// Source and destination port: with the id, the selector of an SA of ours.
-    static std::uint32_t ports_of(const Sa& sa) { return std::uint32_t{sa.source.port.value} << 16 | sa.destination.port.value; }
+    static std::uint32_t ports_of(const Sa& sa) {
+        return std::uint32_t{sa.source.port.value} << 16 | sa.destination.port.value;
+    }
     bool is_own(const SaRecord& record) const;
     Task<Result<std::vector<SaId>>> own_of(std::vector<Sa> sas, bool by_selector);
     Task<Result<void>> delete_sas(std::vector<SaId> ids);
@@ -86,7 +92,8 @@ private:
     const Clock& clock_;
     std::shared_ptr<NetlinkQueue> queue_;  // shared with its writer coroutine, see NetlinkQueue::start_if_idle
     std::vector<Suspect> suspects_;
-    std::unordered_map<SaId, std::uint32_t, HashOfId> own_;  // with deletes_only_own: SAs of ours that exist as far as is known
+    std::unordered_map<SaId, std::uint32_t, HashOfId>
+        own_;  // with deletes_only_own: SAs of ours that exist as far as is known
     mutable KernelCounters counters_;
 };
 

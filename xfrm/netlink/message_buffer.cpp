@@ -7,7 +7,9 @@
 namespace gmgate::xfrm {
 
 WipedBytes::WipedBytes(std::size_t size, std::pmr::memory_resource* memory)
-    : memory_(memory), data_(static_cast<std::uint8_t*>(memory->allocate(size, alignof(std::max_align_t)))), size_(size) {
+    : memory_(memory),
+      data_(static_cast<std::uint8_t*>(memory->allocate(size, alignof(std::max_align_t)))),
+      size_(size) {
     std::memset(data_, 0, size_);
 }
 
@@ -20,7 +22,8 @@ WipedBytes::~WipedBytes() {
     memory_->deallocate(data_, size_, alignof(std::max_align_t));
 }
 
-MessageBuffer::MessageBuffer(std::size_t messages, std::pmr::memory_resource* memory) : bytes_(messages * kMessageLimit, memory) {
+MessageBuffer::MessageBuffer(std::size_t messages, std::pmr::memory_resource* memory)
+    : bytes_(messages * kMessageLimit, memory) {
     starts_.reserve(messages);
 }
 

@@ -25,8 +25,9 @@ private:
     std::size_t size_;
 };
 
-/// A fixed number of netlink messages in one piece, in the order in which the kernel is to see them. The memory is allocated
-/// once, never grows (growing would leave a copy behind), and comes from `memory` so that a test can look at it.
+/// A fixed number of netlink messages in one piece, in the order in which the kernel is to see them. The memory is
+/// allocated once, never grows (growing would leave a copy behind), and comes from `memory` so that a test can look at
+/// it.
 class MessageBuffer {
 public:
     /// The largest message of ours is NEWSA with two keys, 488 octets.

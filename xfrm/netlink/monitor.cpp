@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include <arpa/inet.h>
-#include <asio/posix/stream_descriptor.hpp>
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/xfrm.h>
@@ -17,6 +16,7 @@
 #include <netlink/netlink.h>
 #include <netlink/socket.h>
 #include <sys/socket.h>
+#include <asio/posix/stream_descriptor.hpp>
 
 #include "xfrm/netlink/kernel_address.h"
 
@@ -45,8 +45,9 @@ std::optional<KernelEvent> event_of_sa(KernelEvent::Kind kind, const xfrm_usersa
 
 GuardPolicy guard_of(const xfrm_selector& sel, std::uint8_t dir) {
     const bool inbound = dir == XFRM_POLICY_IN;
-    return {inbound ? Direction::in : Direction::out, inbound ? Endpoint{address_from(&sel.daddr, sel.family), Port{ntohs(sel.dport)}}
-                                                               : Endpoint{address_from(&sel.saddr, sel.family), Port{ntohs(sel.sport)}}};
+    return {inbound ? Direction::in : Direction::out,
+            inbound ? Endpoint{address_from(&sel.daddr, sel.family), Port{ntohs(sel.dport)}}
+                    : Endpoint{address_from(&sel.saddr, sel.family), Port{ntohs(sel.sport)}}};
 }
 
 std::optional<KernelEvent> read_deleted_sa(const nlmsghdr* message, const Ownership& owner) {
@@ -64,15 +65,18 @@ std::optional<KernelEvent> read_deleted_sa(const nlmsghdr* message, const Owners
 std::optional<KernelEvent> read_message(const nlmsghdr* message, const Ownership& owner) {
     KernelEvent event;
     switch (message->nlmsg_type) {
-        case XFRM_MSG_DELSA: return read_deleted_sa(message, owner);
+        case XFRM_MSG_DELSA:
+            return read_deleted_sa(message, owner);
         case XFRM_MSG_EXPIRE: {
             const auto told = fixed_part<xfrm_user_expire>(message);
             if (!told) return std::nullopt;
-            return event_of_sa(told->hard ? KernelEvent::Kind::hard_expired : KernelEvent::Kind::soft_expired, told->state, owner);
+            return event_of_sa(told->hard ? KernelEvent::Kind::hard_expired : KernelEvent::Kind::soft_expired,
+                               told->state, owner);
         }
         case XFRM_MSG_FLUSHSA: {
             const auto told = fixed_part<xfrm_usersa_flush>(message);
-            if (told && told->proto != 0 && told->proto != IPPROTO_ESP && told->proto != 255) return std::nullopt;  // IPSEC_PROTO_ANY
+            if (told && told->proto != 0 && told->proto != IPPROTO_ESP && told->proto != 255)
+                return std::nullopt;  // IPSEC_PROTO_ANY
             event.kind = KernelEvent::Kind::sas_flushed;
             return event;
         }
@@ -90,12 +94,16 @@ std::optional<KernelEvent> read_message(const nlmsghdr* message, const Ownership
             event.guard = guard_of(told->sel, told->dir);
             return event;
         }
-        case XFRM_MSG_FLUSHPOLICY: event.kind = KernelEvent::Kind::policies_flushed; return event;
-        default: return std::nullopt;  // message types are an open set of the kernel's
+        case XFRM_MSG_FLUSHPOLICY:
+            event.kind = KernelEvent::Kind::policies_flushed;
+            return event;
+        default:
+            return std::nullopt;  // message types are an open set of the kernel's
     }
 }
 
-// Accepts the six kinds that are read, drops all others before they reach the process. The type is in host order at offset 4.
+// Accepts the six kinds that are read, drops all others before they reach the process. The type is in host order at
+// offset 4.
 bool attach_filter(int fd) {
     constexpr std::array<std::uint16_t, 6> kWanted{XFRM_MSG_DELSA,     XFRM_MSG_EXPIRE,      XFRM_MSG_FLUSHSA,
                                                    XFRM_MSG_DELPOLICY, XFRM_MSG_FLUSHPOLICY, XFRM_MSG_UPDPOLICY};
@@ -103,7 +111,8 @@ bool attach_filter(int fd) {
     std::size_t at = 0;
     code[at++] = BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(nlmsghdr, nlmsg_type));
     for (std::size_t i = 0; i < kWanted.size(); ++i)  // equal: to the last instruction, which accepts
-        code[at++] = BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(kWanted[i]), static_cast<std::uint8_t>(kWanted.size() - i), 0);
+        code[at++] =
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(kWanted[i]), static_cast<std::uint8_t>(kWanted.size() - i), 0);
     code[at++] = BPF_STMT(BPF_RET | BPF_K, 0);
     code[at++] = BPF_STMT(BPF_RET | BPF_K, 0xffffffff);
     const sock_fprog program{static_cast<unsigned short>(at), code.data()};
@@ -116,7 +125,8 @@ std::optional<KernelEvent> read_event(std::span<const std::uint8_t> datagram, co
     if (datagram.size() < sizeof(nlmsghdr)) return std::nullopt;
     const auto* message = reinterpret_cast<const nlmsghdr*>(datagram.data());
     // The aligned length must fit, too: libnl walks attributes up to it.
-    if (message->nlmsg_len < sizeof(nlmsghdr) || (std::uint64_t{message->nlmsg_len} + 3) / 4 * 4 > datagram.size()) return std::nullopt;
+    if (message->nlmsg_len < sizeof(nlmsghdr) || (std::uint64_t{message->nlmsg_len} + 3) / 4 * 4 > datagram.size())
+        return std::nullopt;
     return read_message(message, owner);
 }
 
@@ -143,18 +153,23 @@ Result<void> Monitor::Impl::open(int receive_buffer) {
     nl_socket_disable_seq_check(socket);
     const auto failed = [this](const char* what, int code) {
         close();
-        return failure(Reaction::broken, std::string("cannot ") + what + " the XFRM event socket: " + nl_geterror(code), EIO);
+        return failure(Reaction::broken, std::string("cannot ") + what + " the XFRM event socket: " + nl_geterror(code),
+                       EIO);
     };
     if (const int code = nl_connect(socket, NETLINK_XFRM); code < 0) return failed("open", code);
     const int fd = nl_socket_get_fd(socket);
     if (!attach_filter(fd)) return failed("filter", -nl_syserr2nlerr(errno));  // before any group is joined
     const int octets = receive_buffer != 0 ? receive_buffer : kReceiveBuffer;
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &octets, sizeof octets) < 0) static_cast<void>(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &octets, sizeof octets));
-    // One receive per datagram into one buffer: a peek and a second, larger buffer would leave copies that nobody wipes.
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &octets, sizeof octets) < 0)
+        static_cast<void>(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &octets, sizeof octets));
+    // One receive per datagram into one buffer: a peek and a second, larger buffer would leave copies that nobody
+    // wipes.
     static_cast<void>(nl_socket_set_msg_buf_size(socket, kDatagramLimit));
     nl_socket_disable_msg_peek(socket);
     if (const int code = nl_socket_set_nonblocking(socket); code < 0) return failed("prepare", code);
-    if (const int code = nl_socket_add_memberships(socket, XFRMNLGRP_EXPIRE, XFRMNLGRP_SA, XFRMNLGRP_POLICY, 0); code < 0) return failed("join the groups of", code);
+    if (const int code = nl_socket_add_memberships(socket, XFRMNLGRP_EXPIRE, XFRMNLGRP_SA, XFRMNLGRP_POLICY, 0);
+        code < 0)
+        return failed("join the groups of", code);
     descriptor.emplace(executor);
     asio::error_code error;
     descriptor->assign(fd, error);
@@ -175,12 +190,13 @@ void Monitor::Impl::close() {
 }
 
 void Monitor::Impl::wait() {
-    descriptor->async_wait(asio::posix::stream_descriptor::wait_read, [weak = weak_from_this()](const asio::error_code& error) {
-        const auto self = weak.lock();
-        if (!self || error || !self->socket) return;
-        self->drain();
-        if (self->socket) self->wait();
-    });
+    descriptor->async_wait(asio::posix::stream_descriptor::wait_read,
+                           [weak = weak_from_this()](const asio::error_code& error) {
+                               const auto self = weak.lock();
+                               if (!self || error || !self->socket) return;
+                               self->drain();
+                               if (self->socket) self->wait();
+                           });
 }
 
 void Monitor::Impl::drain() {
@@ -198,7 +214,8 @@ void Monitor::Impl::drain() {
         }
         ++datagrams;
         // nl_pid stands for port id and not process id; 0 is the kernel, whom alone we listen to.
-        const auto event = sender.nl_pid == 0 ? read_event({buffer, static_cast<std::size_t>(size)}, owner) : std::nullopt;
+        const auto event =
+            sender.nl_pid == 0 ? read_event({buffer, static_cast<std::size_t>(size)}, owner) : std::nullopt;
         explicit_bzero(buffer, static_cast<std::size_t>(size));
         std::free(buffer);
         if (event) handle(*event);

@@ -1,4 +1,5 @@
-// What happens to SAs and policies in the kernel without our asking: expiry, and what others delete. libnl-3 on NETLINK_XFRM.
+// What happens to SAs and policies in the kernel without our asking: expiry, and what others delete. libnl-3 on
+// NETLINK_XFRM.
 #pragma once
 
 #include <functional>
@@ -13,8 +14,8 @@
 
 namespace gmgate::xfrm {
 
-/// One event. The kernel does not tell who caused it: our own deletions come back, too, and it is the owner of the sets who knows
-/// whether one was still wanted.
+/// One event. The kernel does not tell who caused it: our own deletions come back, too, and it is the owner of the sets
+/// who knows whether one was still wanted.
 struct KernelEvent {
     enum class Kind {
         soft_expired,      ///< `sa`, `mark`
@@ -32,9 +33,10 @@ struct KernelEvent {
     GuardPolicy guard;
 };
 
-/// Events of SAs with our reqid, of policies whoever they belong to, and flushes. One loop. A BPF filter on the message type keeps NEWSA
-/// and UPDSA, which carry keys, from ever reaching the process; DELSA carries them, too (kernel 6.1: xfrm_notify_sa), and cannot be cut
-/// without cutting it for other listeners, so every buffer is wiped and no key is read.
+/// Events of SAs with our reqid, of policies whoever they belong to, and flushes. One loop. A BPF filter on the message
+/// type keeps NEWSA and UPDSA, which carry keys, from ever reaching the process; DELSA carries them, too (kernel 6.1:
+/// xfrm_notify_sa), and cannot be cut without cutting it for other listeners, so every buffer is wiped and no key is
+/// read.
 class Monitor {
 public:
     using Handler = std::function<void(const KernelEvent&)>;
@@ -45,7 +47,8 @@ public:
     ~Monitor();
 
     /// Opens the socket in the network namespace of the moment; from then on no event is missed without events_lost.
-    /// Reaction::broken with errno when it cannot be opened. `receive_buffer`: octets, 0 for the default (tests make it small).
+    /// Reaction::broken with errno when it cannot be opened. `receive_buffer`: octets, 0 for the default (tests make it
+    /// small).
     Result<void> start(int receive_buffer = 0);
     /// Datagrams that reached the process.
     std::uint64_t datagrams() const;

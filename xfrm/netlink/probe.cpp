@@ -16,7 +16,8 @@ namespace {
 constexpr std::chrono::seconds kDummyLifetime{30};
 
 bool took_everything(const SaReport& told, const SetRequest& wanted) {
-    return told.mark == wanted.mark && told.algorithms == wanted.parameters.algorithms && told.hard_lifetime == wanted.lifetime;
+    return told.mark == wanted.mark && told.algorithms == wanted.parameters.algorithms &&
+           told.hard_lifetime == wanted.lifetime;
 }
 
 }  // namespace
@@ -40,7 +41,8 @@ SetRequest probe_request(AlgorithmPair pair, Family family) {
 }
 
 std::string probe_feature(AlgorithmPair pair, Family family) {
-    return fmt::format("{} with {}, {}", to_string(pair.alg), to_string(pair.ealg), family == Family::v4 ? "IPv4" : "IPv6");
+    return fmt::format("{} with {}, {}", to_string(pair.alg), to_string(pair.ealg),
+                       family == Family::v4 ? "IPv4" : "IPv6");
 }
 
 std::string probe_modules(AlgorithmPair pair, Family family, int code) {
@@ -64,11 +66,13 @@ Task<Result<std::vector<ProbeFinding>>> NetlinkKernel::probe(std::vector<Algorit
 Task<Result<ProbeFinding>> NetlinkKernel::probe_one(AlgorithmPair pair, Family family) {
     ProbeFinding finding{.feature = probe_feature(pair, family), .present = false, .reason = {}, .module = {}};
     auto request = probe_request(pair, family);
-    request.mark = Mark{settings_.owner.mark_mask & (~settings_.owner.mark_mask + 1)};  // the lowest bit that we may set
+    request.mark =
+        Mark{settings_.owner.mark_mask & (~settings_.owner.mark_mask + 1)};  // the lowest bit that we may set
     const auto sa = four_sas(request.parameters)[0];
     auto messages = buffer(1);
     const NewSa new_sa{sa, pair, request.keys, request.mark, request.lifetime};
-    if (!append_new_sa(messages, new_sa, settings_.owner)) co_return failure(Reaction::internal, "no such algorithm pair to probe");
+    if (!append_new_sa(messages, new_sa, settings_.owner))
+        co_return failure(Reaction::internal, "no such algorithm pair to probe");
     const auto added = co_await queue_->exchange(std::move(messages), NetlinkQueue::Place::back);
     if (!added) {
         // No socket at all is an answer too: the kernel has no XFRM, or we have no right to it.

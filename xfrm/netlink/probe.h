@@ -7,8 +7,8 @@
 
 namespace gmgate::xfrm {
 
-/// A set whose first SA is a dummy between documentation addresses (RFC 5737, RFC 3849) with a random SPI: no packet ever
-/// matches it. Keys are random.
+/// A set whose first SA is a dummy between documentation addresses (RFC 5737, RFC 3849) with a random SPI: no packet
+/// ever matches it. Keys are random.
 SetRequest probe_request(AlgorithmPair pair, Family family);
 /// "hmac-sha-1-96 with aes-cbc, IPv6".
 std::string probe_feature(AlgorithmPair pair, Family family);

@@ -27,7 +27,8 @@ NetlinkQueue::~NetlinkQueue() { close(); }
 
 Task<Result<Answer>> NetlinkQueue::exchange(MessageBuffer messages, Place place) {
     if (messages.count() == 0) co_return Answer{};
-    if (messages.count() > kBatchLimit) co_return failure(Reaction::internal, "a netlink request has too many messages");
+    if (messages.count() > kBatchLimit)
+        co_return failure(Reaction::internal, "a netlink request has too many messages");
     std::function<void(SaRecord)> nothing;
     co_return co_await submit(std::move(messages), std::move(nothing), place);
 }
@@ -42,16 +43,15 @@ Task<Result<Answer>> NetlinkQueue::submit(MessageBuffer messages, std::function<
         Entry entry{.messages = std::move(buffer), .take = std::move(visitor), .answer = {}, .complete = {}};
         entry.answer.outcomes.resize(entry.messages.count());
         entry.complete = [executor = executor_, resume = std::move(handler)](Result<Answer> answer) mutable {
-            asio::post(executor, [then = std::move(resume), result = std::move(answer)]() mutable { then(std::move(result)); });
+            asio::post(executor,
+                       [then = std::move(resume), result = std::move(answer)]() mutable { then(std::move(result)); });
         };
-        if (place == Place::front)
-            queue_.push_front(std::move(entry));
-        else
-            queue_.push_back(std::move(entry));
+        if (place == Place::front) queue_.push_front(std::move(entry));
+        else queue_.push_back(std::move(entry));
         start_if_idle();
     };
-    co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<Answer>)>(std::move(start), asio::use_awaitable,
-                                                                                              std::move(messages), std::move(take));
+    co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<Answer>)>(
+        std::move(start), asio::use_awaitable, std::move(messages), std::move(take));
 }
 
 void NetlinkQueue::start_if_idle() {
@@ -90,7 +90,8 @@ NetlinkQueue::Batch NetlinkQueue::take_batch() {
 void NetlinkQueue::number(Batch& batch) {
     for (auto& entry : batch) {
         entry.first_sequence = next_sequence_;
-        for (std::size_t i = 0; i < entry.messages.count(); ++i) set_sequence(entry.messages.message(i), next_sequence_++);
+        for (std::size_t i = 0; i < entry.messages.count(); ++i)
+            set_sequence(entry.messages.message(i), next_sequence_++);
         messages_sent_ += entry.messages.count();
     }
     auto& last = batch.back();
@@ -125,7 +126,8 @@ Task<Result<void>> NetlinkQueue::receive_until_fence(Batch& batch, std::uint32_t
         const auto size = co_await socket_->receive(buffer, settings_.patience);
         if (!size) co_return std::unexpected(size.error());
         const auto datagram = buffer.first(*size);
-        const bool is_well_formed = decode(datagram, [&](Reply& reply) { is_finished = route(batch, reply, fence) || is_finished; });
+        const bool is_well_formed =
+            decode(datagram, [&](Reply& reply) { is_finished = route(batch, reply, fence) || is_finished; });
         wipe(datagram);  // a told SA carries its keys
         if (!is_well_formed) co_return failure(Reaction::broken, "the kernel's answer is malformed", EBADMSG);
         if (datagrams % kDatagramsPerTurn == 0) co_await asio::post(executor_, asio::use_awaitable);
@@ -158,10 +160,8 @@ bool NetlinkQueue::route(Batch& batch, Reply& reply, std::uint32_t fence) {
 
 void NetlinkQueue::finish(Batch& batch, const Result<void>& result) {
     for (auto& entry : batch) {
-        if (result)
-            entry.complete(std::move(entry.answer));
-        else
-            entry.complete(std::unexpected(result.error()));
+        if (result) entry.complete(std::move(entry.answer));
+        else entry.complete(std::unexpected(result.error()));
     }
 }
 

@@ -11,8 +11,8 @@
 
 #include "base/error.h"
 #include "base/task.h"
-#include "xfrm/netlink/codec.h"
 #include "xfrm/kernel.h"
+#include "xfrm/netlink/codec.h"
 #include "xfrm/netlink/socket.h"
 
 namespace gmgate::xfrm {
@@ -30,13 +30,14 @@ struct Answer {
     std::vector<Outcome> outcomes;
 };
 
-/// Requests of one exchange() travel in one sendmsg and in their order; several exchanges that wait at the same time share a
-/// sendmsg up to kBatchLimit messages. Only the last message of a batch asks for an acknowledgement: errors come anyway, and
-/// the kernel works through a batch in order, so that its acknowledgement (or its error) is the fence.
+/// Requests of one exchange() travel in one sendmsg and in their order; several exchanges that wait at the same time
+/// share a sendmsg up to kBatchLimit messages. Only the last message of a batch asks for an acknowledgement: errors
+/// come anyway, and the kernel works through a batch in order, so that its acknowledgement (or its error) is the fence.
 /// Threads: one loop. Memory: request and reply buffers are wiped, whatever happens.
 class NetlinkQueue : public std::enable_shared_from_this<NetlinkQueue> {
 public:
-    /// Messages per sendmsg (kernel-facts §3c: 600 NEWSA overflow the default send buffer, 64 bring nearly all of the gain).
+    /// Messages per sendmsg (kernel-facts §3c: 600 NEWSA overflow the default send buffer, 64 bring nearly all of the
+    /// gain).
     static constexpr std::size_t kBatchLimit = 64;
 
     struct Settings {
@@ -44,15 +45,15 @@ public:
         std::pmr::memory_resource* memory = std::pmr::get_default_resource();
     };
 
-    /// At the back: in order of arrival. At the front: what completes a request that is already under way (a roll-back), so
-    /// that no other request sees the state in between.
+    /// At the back: in order of arrival. At the front: what completes a request that is already under way (a
+    /// roll-back), so that no other request sees the state in between.
     enum class Place { back, front };
 
     NetlinkQueue(asio::any_io_executor executor, std::unique_ptr<NetlinkSocket> socket, Settings settings);
     ~NetlinkQueue();
 
-    /// At most kBatchLimit messages. An Error says that nothing is known (Reaction::broken: part of it may have been done) or
-    /// that nothing was done (Reaction::retry).
+    /// At most kBatchLimit messages. An Error says that nothing is known (Reaction::broken: part of it may have been
+    /// done) or that nothing was done (Reaction::retry).
     Task<Result<Answer>> exchange(MessageBuffer messages, Place place);
     /// One dump request; it travels alone. `take` gets each SA as it comes.
     Task<Result<Answer>> dump(MessageBuffer message, std::function<void(SaRecord)> take);
@@ -88,7 +89,8 @@ private:
     std::unique_ptr<NetlinkSocket> socket_;
     Settings settings_;
     std::deque<Entry> queue_;
-    std::optional<WipedBytes> replies_;  ///< kept from batch to batch; each datagram in it is wiped once it has been read
+    std::optional<WipedBytes>
+        replies_;  ///< kept from batch to batch; each datagram in it is wiped once it has been read
     std::uint32_t next_sequence_ = 1;
     std::uint64_t messages_sent_ = 0;
     bool is_running_ = false;

@@ -4,13 +4,13 @@
 #include <cerrno>
 #include <optional>
 
+#include <libmnl/libmnl.h>
+#include <linux/netlink.h>
+#include <sys/socket.h>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
-#include <libmnl/libmnl.h>
-#include <linux/netlink.h>
-#include <sys/socket.h>
 
 namespace gmgate::xfrm {
 namespace {
@@ -48,7 +48,8 @@ Result<void> XfrmSocket::open() {
     socket_ = mnl_socket_open2(NETLINK_XFRM, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (!socket_) {
         const int code = errno;
-        if (code == EPROTONOSUPPORT) return system_failure(Reaction::broken, "the kernel has no XFRM netlink: load xfrm_user", code);
+        if (code == EPROTONOSUPPORT)
+            return system_failure(Reaction::broken, "the kernel has no XFRM netlink: load xfrm_user", code);
         return system_failure(Reaction::broken, "cannot open an XFRM netlink socket", code);
     }
     set_options();
@@ -69,7 +70,8 @@ Result<void> XfrmSocket::open() {
 
 void XfrmSocket::set_options() {
     int on = 1;
-    // Without these two the gateway still works: errors come without a text, or with the request behind them (wiped with the buffer).
+    // Without these two the gateway still works: errors come without a text, or with the request behind them (wiped
+    // with the buffer).
     static_cast<void>(mnl_socket_setsockopt(socket_, NETLINK_EXT_ACK, &on, sizeof on));
     static_cast<void>(mnl_socket_setsockopt(socket_, NETLINK_CAP_ACK, &on, sizeof on));
     const int fd = mnl_socket_get_fd(socket_);
@@ -124,7 +126,8 @@ Task<Result<void>> XfrmSocket::send(std::span<const std::span<const std::uint8_t
         if (sendmsg(mnl_socket_get_fd(socket_), &message, MSG_NOSIGNAL) >= 0) co_return Result<void>{};
         const int code = errno;
         if (code == EINTR) continue;
-        if (code == ENOBUFS || code == ENOMEM) co_return system_failure(Reaction::retry, "the kernel had no memory for a netlink request", code);
+        if (code == ENOBUFS || code == ENOMEM)
+            co_return system_failure(Reaction::retry, "the kernel had no memory for a netlink request", code);
         if (code != EAGAIN) co_return system_failure(Reaction::broken, "cannot send to the XFRM netlink socket", code);
         const bool is_ready = co_await wait(Descriptor::wait_write, kSendPatience);
         if (!is_ready) co_return system_failure(Reaction::retry, "the XFRM netlink socket stayed full", EAGAIN);
@@ -149,13 +152,16 @@ Task<Result<std::size_t>> XfrmSocket::receive(std::span<std::uint8_t> buffer, st
             // nl_pid stands for port id and not process id; 0 is the kernel, whom alone we listen to.
             if (message.msg_namelen != sizeof sender || sender.nl_pid != 0) continue;
             if (message.msg_flags & MSG_TRUNC)
-                co_return system_failure(Reaction::broken, "an answer of the kernel is larger than the receive buffer", EMSGSIZE);
+                co_return system_failure(Reaction::broken, "an answer of the kernel is larger than the receive buffer",
+                                         EMSGSIZE);
             co_return static_cast<std::size_t>(size);
         }
         if (code == EINTR) continue;
         if (code != EAGAIN) co_return system_failure(Reaction::broken, "answers of the kernel were lost", code);
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-        if (left.count() <= 0) co_return system_failure(Reaction::broken, "the kernel did not answer in time", ETIMEDOUT);
+        const auto left =
+            std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+        if (left.count() <= 0)
+            co_return system_failure(Reaction::broken, "the kernel did not answer in time", ETIMEDOUT);
         // The answer to a request is there before sendmsg returns, so this wait is rare.
         static_cast<void>(co_await wait(Descriptor::wait_read, left));
     }

@@ -15,7 +15,8 @@ using namespace gmgate;
 TEST_CASE("random: tokens have the length asked for and never come twice") {
     std::set<std::string> seen;
     for (int i = 0; i < 2000; ++i) CHECK(seen.insert(random_hex(16)).second);
-    for (const std::size_t bytes : {0UZ, 1UZ, 63UZ, 64UZ, 65UZ, 1024UZ, 5000UZ}) CHECK(random_hex(bytes).size() == 2 * bytes);
+    for (const std::size_t bytes : {0UZ, 1UZ, 63UZ, 64UZ, 65UZ, 1024UZ, 5000UZ})
+        CHECK(random_hex(bytes).size() == 2 * bytes);
 }
 
 TEST_CASE("random: a child does not give out what its parent had drawn ahead") {

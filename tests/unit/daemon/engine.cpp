@@ -49,12 +49,16 @@ TEST_CASE("the engine's configuration has our reqid, mask, SPIs and the protecte
     const xfrm::EngineRules rules(told);
     const auto ours = *Address::parse("10.1.0.1");
     for (const auto port : config->ims_aka_profiles[0].all_ports()) CHECK(rules.check_guards({ours, {port}}));
-    for (const int port : {6101, 6109, 6199, 6204, 5060}) CHECK_FALSE(rules.check_guards({ours, {Port{static_cast<std::uint16_t>(port)}}}));
-    for (const char* other : {"10.1.0.9", "10.2.0.1"}) CHECK_FALSE(rules.check_guards({*Address::parse(other), {Port{6100}}}));
+    for (const int port : {6101, 6109, 6199, 6204, 5060})
+        CHECK_FALSE(rules.check_guards({ours, {Port{static_cast<std::uint16_t>(port)}}}));
+    for (const char* other : {"10.1.0.9", "10.2.0.1"})
+        CHECK_FALSE(rules.check_guards({*Address::parse(other), {Port{6100}}}));
 }
 
 TEST_CASE("sa-engine has three words, and a fourth is a mistake") {
-    const auto engine = [](const std::string& word) { return parse_config(kFile + ("sa-engine = \"" + word + "\"\n"), "test.toml"); };
+    const auto engine = [](const std::string& word) {
+        return parse_config(kFile + ("sa-engine = \"" + word + "\"\n"), "test.toml");
+    };
     CHECK(engine("process")->xfrm.sa_engine == SaEngine::process);
     CHECK(engine("in-process")->xfrm.sa_engine == SaEngine::in_process);
     CHECK(engine("libcharon")->xfrm.sa_engine == SaEngine::libcharon);

@@ -1,8 +1,8 @@
 // The loop's lateness: measured when it happens, and over when the loop is on time again.
 #include <thread>
 
-#include "daemon/overload.h"
 #include "base/spawn.h"
+#include "daemon/overload.h"
 #include "tests/unit/sip/transport/net_support.h"
 
 using namespace gmgate;

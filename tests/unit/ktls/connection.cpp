@@ -65,7 +65,11 @@ TEST_CASE("F-1…F-3: openssl s_client talks with every suite, both ways") {
 TEST_CASE("F-1: TLS 1.1, CBC and RSA key exchange find nothing in common") {
     Bench bench(KernelTls::off);
     const Suite old{"-tls1_1", {"-cipher", "ALL:@SECLEVEL=0"}, "", Version::tls12, Cipher::aes_128_gcm};
-    const Suite cbc{"-tls1_2", {"-cipher", "ECDHE-RSA-AES128-SHA256:ECDHE-ECDSA-AES128-SHA"}, "", Version::tls12, Cipher::aes_128_gcm};
+    const Suite cbc{"-tls1_2",
+                    {"-cipher", "ECDHE-RSA-AES128-SHA256:ECDHE-ECDSA-AES128-SHA"},
+                    "",
+                    Version::tls12,
+                    Cipher::aes_128_gcm};
     const Suite rsa{"-tls1_2", {"-cipher", "AES128-GCM-SHA256"}, "", Version::tls12, Cipher::aes_128_gcm};
     auto peer = bench.s_client(old);
     CHECK_FALSE(bench.accept().has_value());
@@ -176,8 +180,12 @@ TEST_CASE("connection: close ends a pending read with an error in a later turn")
 TEST_CASE("connection: a damaged record ends it and is counted") {
     Bench bench(KernelTls::off);
     auto pair = connect_pair(bench);
-    const std::string record("\x17\x03\x03\x00\x20" "01234567890123456789012345678901", 37);
-    REQUIRE(::send(pair.client.connection->native_handle(), record.data(), record.size(), 0) == static_cast<ssize_t>(record.size()));
+    const std::string record(
+        "\x17\x03\x03\x00\x20"
+        "01234567890123456789012345678901",
+        37);
+    REQUIRE(::send(pair.client.connection->native_handle(), record.data(), record.size(), 0) ==
+            static_cast<ssize_t>(record.size()));
     std::string out;
     const auto result = bench.get(pair.server.connection->read(out));
     REQUIRE_FALSE(result.has_value());
@@ -218,7 +226,8 @@ TEST_CASE("SNI picks the identity; an unknown name gets the first one, or an ale
         auto made = Context::server(options);
         REQUIRE(made.has_value());
         bench.context = *made;
-        for (const auto& [name, subject] : {std::pair("IMS.example.org", "CN = ims.example.org"), std::pair("sip.example.net", "CN = sip.example.net"),
+        for (const auto& [name, subject] : {std::pair("IMS.example.org", "CN = ims.example.org"),
+                                            std::pair("sip.example.net", "CN = sip.example.net"),
                                             std::pair("nobody.example", "CN = sip.example.net")}) {
             const bool refused = strict && std::string_view(name) == "nobody.example";
             const auto peer = bench.s_client(suites()[0], {"-servername", name});
@@ -245,7 +254,8 @@ TEST_CASE("client: the server's certificate is verified, chain and name") {
     };
     CHECK(attempt(client_context(true, ca, "sip.example.net")).empty());
     CHECK(attempt(client_context(true, ca, "other.example.net")).starts_with("certificate: "));
-    CHECK(attempt(client_context(true, bench.context.certificates()[1].file, "sip.example.net")).starts_with("certificate: "));
+    CHECK(attempt(client_context(true, bench.context.certificates()[1].file, "sip.example.net"))
+              .starts_with("certificate: "));
     CHECK(bench.failures(HandshakeFailure::certificate) == 2);
     CHECK(bench.failures(HandshakeFailure::peer_alert) >= 1);
 }

@@ -15,7 +15,8 @@ using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
 /// `names` as in openssl's configuration, "URI:sip:example.com,DNS:example.com"; empty: no subjectAltName.
 Certificate certificate(const std::string& names, const std::string& common_name = "cn.example.com") {
     Certificate made(X509_new(), X509_free);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(made.get()), "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(common_name.c_str()), -1, -1, 0);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(made.get()), "CN", MBSTRING_ASC,
+                               reinterpret_cast<const unsigned char*>(common_name.c_str()), -1, -1, 0);
     if (names.empty()) return made;
     X509_EXTENSION* extension = X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, names.c_str());
     REQUIRE(extension != nullptr);
@@ -24,7 +25,9 @@ Certificate certificate(const std::string& names, const std::string& common_name
     return made;
 }
 
-bool is_for(const std::string& names, const std::string& domain) { return is_for_domain(certificate(names).get(), domain); }
+bool is_for(const std::string& names, const std::string& domain) {
+    return is_for_domain(certificate(names).get(), domain);
+}
 
 }  // namespace
 

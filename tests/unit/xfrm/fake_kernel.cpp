@@ -1,9 +1,9 @@
 // The double keeps the contract of xfrm::Kernel, so that what the flows above learn from it is true.
 #include <cerrno>
 
+#include <doctest/doctest.h>
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
-#include <doctest/doctest.h>
 
 #include "tests/support/fake_kernel.h"
 #include "tests/unit/xfrm/netlink/mini_kernel.h"
@@ -30,7 +30,9 @@ SetParameters parameters() {
     return p;
 }
 
-SetRequest request() { return {.parameters = parameters(), .keys = {}, .mark = Mark{1}, .lifetime = std::chrono::seconds{240}}; }
+SetRequest request() {
+    return {.parameters = parameters(), .keys = {}, .mark = Mark{1}, .lifetime = std::chrono::seconds{240}};
+}
 
 }  // namespace
 
@@ -59,7 +61,8 @@ TEST_CASE("FakeKernel: a held call has done its work and returns when it is rele
     kernel.hold();
     bool is_done = false;
     auto r = request();
-    asio::co_spawn(io, kernel.install_set(std::move(r)), [&](std::exception_ptr, const Result<void>& result) { is_done = result.has_value(); });
+    asio::co_spawn(io, kernel.install_set(std::move(r)),
+                   [&](std::exception_ptr, const Result<void>& result) { is_done = result.has_value(); });
     io.poll();  // run() would wait for the held call
     CHECK(kernel.held() == 1);
     CHECK(kernel.sas().size() == 4);

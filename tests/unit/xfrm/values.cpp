@@ -5,15 +5,16 @@
 #include <doctest/doctest.h>
 
 #include "xfrm/algorithms.h"
-#include "xfrm/netlink/codec.h"
 #include "xfrm/ims_keys.h"
+#include "xfrm/netlink/codec.h"
 #include "xfrm/sa.h"
 #include "xfrm/spi_pool.h"
 
 using namespace gmgate;
 using namespace gmgate::xfrm;
 
-static_assert(!std::is_copy_constructible_v<EspKeys> && !std::is_copy_assignable_v<EspKeys> && std::is_move_constructible_v<EspKeys>);
+static_assert(!std::is_copy_constructible_v<EspKeys> && !std::is_copy_assignable_v<EspKeys> &&
+              std::is_move_constructible_v<EspKeys>);
 static_assert(!std::is_copy_constructible_v<SetRequest> && !std::is_copy_assignable_v<SetRequest>);
 static_assert(!std::is_copy_constructible_v<Key128> && !std::equality_comparable<Key128>);
 static_assert(!std::is_copy_constructible_v<MessageBuffer> && !std::is_copy_constructible_v<WipedBytes>);
@@ -113,10 +114,23 @@ TEST_CASE("B-18: the four SAs of the TS 24.228 flow") {
     SetParameters p{};
     p.ue = *Address::parse("5555::aaa:bbb:ccc:ddd");
     p.gateway = *Address::parse("2001:db8::1");
-    p.port_uc = Port{2468}; p.port_us = Port{1357}; p.port_pc = Port{8642}; p.port_ps = Port{7531};
-    p.spi_uc = Spi{23456789}; p.spi_us = Spi{12345678}; p.spi_pc = Spi{98765432}; p.spi_ps = Spi{87654321};
+    p.port_uc = Port{2468};
+    p.port_us = Port{1357};
+    p.port_pc = Port{8642};
+    p.port_ps = Port{7531};
+    p.spi_uc = Spi{23456789};
+    p.spi_us = Spi{12345678};
+    p.spi_pc = Spi{98765432};
+    p.spi_ps = Spi{87654321};
     const auto sas = four_sas(p);
-    struct Row { Direction direction; Address from; unsigned sport; Address to; unsigned dport; std::uint32_t spi; };
+    struct Row {
+        Direction direction;
+        Address from;
+        unsigned sport;
+        Address to;
+        unsigned dport;
+        std::uint32_t spi;
+    };
     const Row rows[] = {{Direction::in, p.ue, 2468, p.gateway, 7531, 87654321},
                         {Direction::out, p.gateway, 8642, p.ue, 1357, 12345678},
                         {Direction::in, p.ue, 1357, p.gateway, 8642, 98765432},
@@ -183,6 +197,7 @@ TEST_CASE("Without a test's numbers the SPIs are large and random") {
     const auto a = pool.take(Spi{1}, Spi{2});
     const auto b = pool.take(Spi{1}, Spi{2});
     REQUIRE((a && b));
-    for (const Spi spi : {a->spi_pc, a->spi_ps, b->spi_pc, b->spi_ps}) CHECK((spi >= Spi{0x10000000} && spi <= Spi{0xbfffffff}));
+    for (const Spi spi : {a->spi_pc, a->spi_ps, b->spi_pc, b->spi_ps})
+        CHECK((spi >= Spi{0x10000000} && spi <= Spi{0xbfffffff}));
     CHECK(a->spi_pc.value + 1 != a->spi_ps.value);
 }

@@ -10,7 +10,9 @@
 enum { REFUSALS_PER_SECOND = 5 };
 
 /* journald takes the number for the priority. */
-static const char* prefix(const char* level, const char* priority) { return getenv("JOURNAL_STREAM") ? priority : level; }
+static const char* prefix(const char* level, const char* priority) {
+    return getenv("JOURNAL_STREAM") ? priority : level;
+}
 
 void log_refusal(uint16_t kind, const char* why) {
     static time_t second;
@@ -21,7 +23,8 @@ void log_refusal(uint16_t kind, const char* why) {
         this_second = 0;
     }
     if (++this_second > REFUSALS_PER_SECOND) return;
-    (void)fprintf(stderr, "%sxfrmd-request-refused request=%s why=\"%s\"\n", prefix("warning ", "<4>"), gm_kind_name(kind), why);
+    (void)fprintf(stderr, "%sxfrmd-request-refused request=%s why=\"%s\"\n", prefix("warning ", "<4>"),
+                  gm_kind_name(kind), why);
 }
 
 _Noreturn void fail(const char* id, const char* what, const char* why) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* gmgate-xfrmd-charon: a worker of gmgate's SA engine whose SAs are written by strongSwan's libcharon (xfrm/engine/protocol.h).
- * One thread: one request after the other, and between two of them the kernel's events. Frames are sent with blocking calls: a gmgated that
- * does not read stops the engine, and then the kernel's events are lost in its socket and said to be. */
+/* gmgate-xfrmd-charon: a worker of gmgate's SA engine whose SAs are written by strongSwan's libcharon
+ * (xfrm/engine/protocol.h). One thread: one request after the other, and between two of them the kernel's events.
+ * Frames are sent with blocking calls: a gmgated that does not read stops the engine, and then the kernel's events are
+ * lost in its socket and said to be. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -22,18 +23,18 @@ enum {
     REPORTS_PER_FRAME = (GM_FRAME_LIMIT - sizeof(struct gm_header)) / sizeof(struct gm_report),
     PAIRS = 8,
 };
-_Static_assert(sizeof(struct gm_header) + 2 * PAIRS * sizeof(struct gm_finding) <= GM_FRAME_LIMIT, "the findings of all pairs fit one frame");
+_Static_assert(sizeof(struct gm_header) + 2 * PAIRS * sizeof(struct gm_finding) <= GM_FRAME_LIMIT,
+               "the findings of all pairs fit one frame");
 
 static _Alignas(8) uint8_t frame[GM_FRAME_LIMIT + 1];
-static struct {
-    uint64_t malformed, forbidden, events, events_lost;
-} counters;
+static struct { uint64_t malformed, forbidden, events, events_lost; } counters;
 
 /* --- out */
 
 /* The header and a body; ends the process when the other end is gone. */
 static void send_frame(enum gm_kind kind, uint32_t sequence, uint32_t count, const void* body, size_t size) {
-    struct gm_header header = {.version = GM_PROTOCOL_VERSION, .kind = (uint16_t)kind, .sequence = sequence, .count = count};
+    struct gm_header header = {
+        .version = GM_PROTOCOL_VERSION, .kind = (uint16_t)kind, .sequence = sequence, .count = count};
     struct iovec parts[] = {{&header, sizeof header}, {(void*)body, size}};
     const struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     while (sendmsg(GM_WORK_FD, &message, MSG_NOSIGNAL) < 0) {
@@ -45,18 +46,19 @@ static void send_frame(enum gm_kind kind, uint32_t sequence, uint32_t count, con
 
 static void send_done(uint32_t sequence, const struct verdict* verdict) {
     const struct order_counters* orders = order_counters();
-    struct gm_done done = {.outcome = verdict->outcome,
-                           .code = verdict->code,
-                           .counters = {.requests = writer_requests() + netlink_requests(),
-                                        .system_calls = 2 * writer_requests() + netlink_system_calls(), /* libcharon: sendto, recv */
-                                        .sets_installed = orders->sets_installed,
-                                        .sets_refused = orders->sets_refused,
-                                        .sets_removed = orders->sets_removed,
-                                        .rollbacks = orders->rollbacks,
-                                        .malformed = counters.malformed,
-                                        .forbidden = counters.forbidden,
-                                        .events = counters.events,
-                                        .events_lost = counters.events_lost}};
+    struct gm_done done = {
+        .outcome = verdict->outcome,
+        .code = verdict->code,
+        .counters = {.requests = writer_requests() + netlink_requests(),
+                     .system_calls = 2 * writer_requests() + netlink_system_calls(), /* libcharon: sendto, recv */
+                     .sets_installed = orders->sets_installed,
+                     .sets_refused = orders->sets_refused,
+                     .sets_removed = orders->sets_removed,
+                     .rollbacks = orders->rollbacks,
+                     .malformed = counters.malformed,
+                     .forbidden = counters.forbidden,
+                     .events = counters.events,
+                     .events_lost = counters.events_lost}};
     (void)snprintf(done.text, sizeof done.text, "%s", verdict->text);
     send_frame(GM_DONE, sequence, 0, &done, sizeof done);
 }
@@ -69,7 +71,8 @@ static struct {
 } list;
 
 static void flush_list(void) {
-    if (list.count != 0) send_frame(GM_REPORTS, list.sequence, list.count, list.reports, list.count * sizeof *list.reports);
+    if (list.count != 0)
+        send_frame(GM_REPORTS, list.sequence, list.count, list.reports, list.count * sizeof *list.reports);
     list.count = 0;
 }
 
@@ -105,7 +108,8 @@ static struct {
 } guards;
 
 static void flush_guards(void) {
-    if (guards.count != 0) send_frame(GM_GUARDS, guards.sequence, guards.count, guards.standing, guards.count * sizeof *guards.standing);
+    if (guards.count != 0)
+        send_frame(GM_GUARDS, guards.sequence, guards.count, guards.standing, guards.count * sizeof *guards.standing);
     guards.count = 0;
 }
 
@@ -114,7 +118,8 @@ static void list_guard(const struct gm_guard* guard) {
     if (guards.count == sizeof guards.standing / sizeof *guards.standing) flush_guards();
 }
 
-static struct verdict report_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count, uint32_t sequence) {
+static struct verdict report_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count,
+                                    uint32_t sequence) {
     struct verdict result = {.outcome = GM_OK};
     guards.count = 0;
     guards.sequence = sequence;
@@ -136,7 +141,8 @@ static struct verdict probe(const struct gm_pair* pairs, uint32_t count, uint32_
     return (struct verdict){.outcome = GM_OK};
 }
 
-/* --- in: everything is checked before anything of it is done. Requests are read where they lie, so that keys have no copies. */
+/* --- in: everything is checked before anything of it is done. Requests are read where they lie, so that keys have no
+ * copies. */
 
 static struct verdict perform(const struct gm_header* header, size_t size) {
     const void* body = frame + sizeof *header;
@@ -151,7 +157,8 @@ static struct verdict perform(const struct gm_header* header, size_t size) {
         }
         case GM_EXTEND_SET: {
             const struct gm_extend* extend = body;
-            if (left != sizeof *extend || header->count != 0 || extend->lifetime == 0) return malformed("not a set and a lifetime");
+            if (left != sizeof *extend || header->count != 0 || extend->lifetime == 0)
+                return malformed("not a set and a lifetime");
             checked = rules_check_set(&extend->set);
             return is_ok(&checked) ? order_extend(extend) : checked;
         }
@@ -164,26 +171,33 @@ static struct verdict perform(const struct gm_header* header, size_t size) {
             return header->kind == GM_REMOVE_SET ? order_remove_set(set) : report_set(set, header->sequence);
         }
         case GM_REMOVE_SAS:
-            if (header->count == 0 || left != (uint64_t)header->count * sizeof(struct gm_sa_id)) return malformed("not a list of SAs");
+            if (header->count == 0 || left != (uint64_t)header->count * sizeof(struct gm_sa_id))
+                return malformed("not a list of SAs");
             return order_remove_sas(body, header->count);
-        case GM_DUMP: return left == 0 && header->count == 0 ? dump(header->sequence) : malformed("a list takes no arguments");
+        case GM_DUMP:
+            return left == 0 && header->count == 0 ? dump(header->sequence) : malformed("a list takes no arguments");
         case GM_INSTALL_GUARDS:
         case GM_REMOVE_GUARDS:
         case GM_REPORT_GUARDS: {
             const struct gm_guards* of = body;
             const uint16_t* ports = (const uint16_t*)(of + 1);
-            if (left != sizeof *of + (uint64_t)header->count * sizeof *ports) return malformed("not an address and ports");
+            if (left != sizeof *of + (uint64_t)header->count * sizeof *ports)
+                return malformed("not an address and ports");
             checked = rules_check_guards(&of->gateway, ports, header->count);
             if (!is_ok(&checked)) return checked;
-            if (header->kind == GM_REPORT_GUARDS) return report_guards(&of->gateway, ports, header->count, header->sequence);
+            if (header->kind == GM_REPORT_GUARDS)
+                return report_guards(&of->gateway, ports, header->count, header->sequence);
             return header->kind == GM_INSTALL_GUARDS ? order_install_guards(&of->gateway, ports, header->count)
                                                      : order_remove_guards(&of->gateway, ports, header->count);
         }
         case GM_PROBE:
-            if (header->count == 0 || header->count > PAIRS || left != header->count * sizeof(struct gm_pair)) return malformed("not a list of algorithms");
+            if (header->count == 0 || header->count > PAIRS || left != header->count * sizeof(struct gm_pair))
+                return malformed("not a list of algorithms");
             return probe(body, header->count, header->sequence);
-        case GM_CONFIGURE: return verdict(GM_REFUSED, EPERM, "not allowed: the configuration is given once, by the guardian");
-        default: return malformed("unknown kind"); /* the number is the other end's */
+        case GM_CONFIGURE:
+            return verdict(GM_REFUSED, EPERM, "not allowed: the configuration is given once, by the guardian");
+        default:
+            return malformed("unknown kind"); /* the number is the other end's */
     }
 }
 
@@ -227,7 +241,8 @@ _Noreturn static void serve(int events) {
     struct pollfd waiting[] = {{.fd = GM_WORK_FD, .events = POLLIN}, {.fd = events, .events = POLLIN}};
     for (;;) {
         if (poll(waiting, 2, -1) < 0 && errno != EINTR) exit(EXIT_FAILURE);
-        if (waiting[0].revents & POLLHUP) exit(EXIT_SUCCESS); /* what is still to be read was asked by one who is gone */
+        if (waiting[0].revents & POLLHUP)
+            exit(EXIT_SUCCESS); /* what is still to be read was asked by one who is gone */
         if (waiting[1].revents) pass_events(events);
         if (waiting[0].revents & POLLIN) serve_one();
     }
@@ -265,13 +280,14 @@ static int start(void) {
 }
 
 static void usage(FILE* out) {
-    (void)fputs("gmgate-xfrmd-charon: a worker of gmgate's SA engine that writes SAs with strongSwan's libcharon\n"
-                "Usage: gmgate-xfrmd-charon [OPTIONS]\n\n"
-                "Options:\n"
-                "  -h,--help                   Print this help message and exit\n"
-                "  --version                   Display program version information and exit\n"
-                "  --worker                    Serve the socket that is descriptor 3: started so by gmgate's guardian (gmgate-xfrmd), not by hand\n",
-                out);
+    (void)fputs(
+        "gmgate-xfrmd-charon: a worker of gmgate's SA engine that writes SAs with strongSwan's libcharon\n"
+        "Usage: gmgate-xfrmd-charon [OPTIONS]\n\n"
+        "Options:\n"
+        "  -h,--help                   Print this help message and exit\n"
+        "  --version                   Display program version information and exit\n"
+        "  --worker                    Serve the socket that is descriptor 3: started so by gmgate's guardian (gmgate-xfrmd), not by hand\n",
+        out);
 }
 
 int main(int argc, char** argv) {

@@ -57,7 +57,9 @@ bool marks_put(const struct gm_address* destination, uint32_t spi, uint32_t mark
     return true;
 }
 
-uint32_t marks_get(const struct gm_address* destination, uint32_t spi) { return capacity ? slots[find(destination, spi)].mark : 0; }
+uint32_t marks_get(const struct gm_address* destination, uint32_t spi) {
+    return capacity ? slots[find(destination, spi)].mark : 0;
+}
 
 void marks_clear(void) {
     if (capacity) memset(slots, 0, capacity * sizeof *slots);
@@ -74,7 +76,8 @@ void marks_drop(const struct gm_address* destination, uint32_t spi) {
     --used;
     for (size_t at = (hole + 1) & (capacity - 1); slots[at].mark != 0; at = (at + 1) & (capacity - 1)) {
         const size_t home = place_of(&slots[at].destination, slots[at].spi);
-        if (((at - home) & (capacity - 1)) < ((at - hole) & (capacity - 1))) continue; /* its place is behind the hole */
+        if (((at - home) & (capacity - 1)) < ((at - hole) & (capacity - 1)))
+            continue; /* its place is behind the hole */
         slots[hole] = slots[at];
         slots[at].mark = 0;
         hole = at;

@@ -53,7 +53,9 @@ static struct nlmsghdr* begin(char buffer[4096], uint16_t type, uint16_t flags) 
     return message;
 }
 
-static void put_address(xfrm_address_t* out, int family, const uint8_t octets[16]) { memcpy(out, octets, address_size(family)); }
+static void put_address(xfrm_address_t* out, int family, const uint8_t octets[16]) {
+    memcpy(out, octets, address_size(family));
+}
 
 static struct xfrm_selector guard_selector(const struct guard* guard) {
     struct xfrm_selector out = {.family = (uint16_t)guard->family};
@@ -78,7 +80,8 @@ static uint8_t direction_of(const struct guard* guard) { return guard->is_outbou
 
 static bool is_whole(const struct nlmsghdr* message, size_t left) {
     /* libmnl 1.0.4 compares the length as a signed number, and attributes are walked up to the aligned length. */
-    return left >= sizeof *message && message->nlmsg_len >= sizeof *message && ((uint64_t)message->nlmsg_len + 3) / 4 * 4 <= left;
+    return left >= sizeof *message && message->nlmsg_len >= sizeof *message &&
+           ((uint64_t)message->nlmsg_len + 3) / 4 * 4 <= left;
 }
 
 struct attributes {
@@ -94,19 +97,22 @@ static int keep(const struct nlattr* attribute, void* out) {
 /* The name of an algorithm attribute and nothing more: its key is never read. */
 static const char* algorithm_name(const struct nlattr* attribute, char out[65]) {
     memset(out, 0, 65);
-    if (attribute && mnl_attr_get_payload_len(attribute) >= sizeof(struct xfrm_algo)) memcpy(out, mnl_attr_get_payload(attribute), 64);
+    if (attribute && mnl_attr_get_payload_len(attribute) >= sizeof(struct xfrm_algo))
+        memcpy(out, mnl_attr_get_payload(attribute), 64);
     return out;
 }
 
 static uint32_t number(const struct nlattr* attribute) {
     uint32_t out = 0;
-    if (attribute && mnl_attr_get_payload_len(attribute) >= sizeof out) memcpy(&out, mnl_attr_get_payload(attribute), sizeof out);
+    if (attribute && mnl_attr_get_payload_len(attribute) >= sizeof out)
+        memcpy(&out, mnl_attr_get_payload(attribute), sizeof out);
     return out;
 }
 
 static bool is_exact(const struct xfrm_selector* sel) {
     const unsigned full = sel->family == AF_INET6 ? 128 : 32;
-    return sel->prefixlen_d == full && sel->prefixlen_s == full && sel->dport_mask == 0xffff && sel->sport_mask == 0xffff && sel->proto == 0;
+    return sel->prefixlen_d == full && sel->prefixlen_s == full && sel->dport_mask == 0xffff &&
+           sel->sport_mask == 0xffff && sel->proto == 0;
 }
 
 void netlink_read_sa(const struct nlmsghdr* message, struct told_sa* out) {
@@ -133,7 +139,8 @@ void netlink_read_sa(const struct nlmsghdr* message, struct told_sa* out) {
     sa->source_port = ntohs(info.sel.sport);
     sa->destination_port = ntohs(info.sel.dport);
     sa->spi = ntohl(info.id.spi);
-    sa->is_outbound = (number(found.of[XFRMA_SET_MARK]) & number(found.of[XFRMA_SET_MARK_MASK])) == 0; /* only inbound SAs set a mark */
+    sa->is_outbound = (number(found.of[XFRMA_SET_MARK]) & number(found.of[XFRMA_SET_MARK_MASK])) ==
+                      0; /* only inbound SAs set a mark */
     out->reqid = info.reqid;
     out->mark = info.seq ? info.seq : number(found.of[XFRMA_SET_MARK]);
     out->packets = info.curlft.packets;
@@ -146,17 +153,19 @@ void netlink_read_sa(const struct nlmsghdr* message, struct told_sa* out) {
 
     /* The kernel tells XFRMA_ALG_AUTH beside XFRMA_ALG_AUTH_TRUNC for old readers; the latter alone counts. */
     char auth[65], crypt[65], aead[65];
-    const struct pair_row* row = pair_by_names(algorithm_name(found.of[XFRMA_ALG_AUTH_TRUNC], auth), algorithm_name(found.of[XFRMA_ALG_CRYPT], crypt),
-                                               algorithm_name(found.of[XFRMA_ALG_AEAD], aead));
+    const struct pair_row* row =
+        pair_by_names(algorithm_name(found.of[XFRMA_ALG_AUTH_TRUNC], auth),
+                      algorithm_name(found.of[XFRMA_ALG_CRYPT], crypt), algorithm_name(found.of[XFRMA_ALG_AEAD], aead));
     if (row) out->pair = row->pair;
-    out->is_known_kind = row && info.id.proto == IPPROTO_ESP && info.mode == XFRM_MODE_TRANSPORT && is_exact(&info.sel) &&
-                         memcmp(&info.sel.daddr, &info.id.daddr, address_size(sa->family)) == 0;
+    out->is_known_kind = row && info.id.proto == IPPROTO_ESP && info.mode == XFRM_MODE_TRANSPORT &&
+                         is_exact(&info.sel) && memcmp(&info.sel.daddr, &info.id.daddr, address_size(sa->family)) == 0;
 }
 
 static bool is_guard_selector(const struct xfrm_selector* sel, uint8_t direction) {
     const unsigned full = sel->family == AF_INET6 ? 128 : 32;
     if (sel->proto != 0 || sel->ifindex != 0) return false;
-    if (direction == XFRM_POLICY_IN) return sel->prefixlen_d == full && sel->prefixlen_s == 0 && sel->dport_mask == 0xffff && sel->sport_mask == 0;
+    if (direction == XFRM_POLICY_IN)
+        return sel->prefixlen_d == full && sel->prefixlen_s == 0 && sel->dport_mask == 0xffff && sel->sport_mask == 0;
     return sel->prefixlen_s == full && sel->prefixlen_d == 0 && sel->sport_mask == 0xffff && sel->dport_mask == 0;
 }
 
@@ -174,8 +183,8 @@ static void read_policy(const struct nlmsghdr* message, struct told_policy* out)
     if (templates && mnl_attr_get_payload_len(templates) >= sizeof tmpl) {
         memcpy(&tmpl, mnl_attr_get_payload(templates), sizeof tmpl);
         out->reqid = tmpl.reqid;
-        has_template = mnl_attr_get_payload_len(templates) == sizeof tmpl && tmpl.id.proto == IPPROTO_ESP && tmpl.mode == XFRM_MODE_TRANSPORT &&
-                       !tmpl.optional && tmpl.id.spi == 0;
+        has_template = mnl_attr_get_payload_len(templates) == sizeof tmpl && tmpl.id.proto == IPPROTO_ESP &&
+                       tmpl.mode == XFRM_MODE_TRANSPORT && !tmpl.optional && tmpl.id.spi == 0;
     }
     const uint8_t flags = info.dir == XFRM_POLICY_OUT ? XFRM_POLICY_ICMP : 0;
     out->is_guard_shaped = has_template && info.dir <= XFRM_POLICY_OUT && is_guard_selector(&info.sel, info.dir) &&
@@ -184,7 +193,8 @@ static void read_policy(const struct nlmsghdr* message, struct told_policy* out)
 
 static int take_words(const struct nlattr* attribute, void* out) {
     if (mnl_attr_get_type(attribute) != NLMSGERR_ATTR_MSG) return MNL_CB_OK;
-    (void)snprintf(out, GM_TEXT_LIMIT, "%.*s", (int)mnl_attr_get_payload_len(attribute), (const char*)mnl_attr_get_payload(attribute));
+    (void)snprintf(out, GM_TEXT_LIMIT, "%.*s", (int)mnl_attr_get_payload_len(attribute),
+                   (const char*)mnl_attr_get_payload(attribute));
     return MNL_CB_OK;
 }
 
@@ -200,7 +210,8 @@ static int read_status(const struct nlmsghdr* message, char words[GM_TEXT_LIMIT]
 
 static int read_done(const struct nlmsghdr* message) {
     int status = 0;
-    if (mnl_nlmsg_get_payload_len(message) >= sizeof status) memcpy(&status, mnl_nlmsg_get_payload(message), sizeof status);
+    if (mnl_nlmsg_get_payload_len(message) >= sizeof status)
+        memcpy(&status, mnl_nlmsg_get_payload(message), sizeof status);
     return status < 0 ? -status : 0;
 }
 
@@ -312,7 +323,8 @@ int netlink_dump(void (*each)(const struct told_sa* told, void* context), void* 
     return exchange(message, &taker, words);
 }
 
-/* --- guards: libcharon cannot say XFRM_POLICY_ICMP, would replace another's policy, and counts references instead of asking the kernel */
+/* --- guards: libcharon cannot say XFRM_POLICY_ICMP, would replace another's policy, and counts references instead of
+ * asking the kernel */
 
 int netlink_add_guard(const struct guard* guard, uint32_t reqid, char words[GM_TEXT_LIMIT]) {
     char buffer[4096];

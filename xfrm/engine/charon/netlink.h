@@ -8,8 +8,9 @@
 
 #include "sa.h"
 
-/* The socket belongs to the network namespace of the moment. All return 0 or an errno; `words` are then the kernel's, as far as it has
- * given any. ETIMEDOUT: no answer within five seconds. Buffers that an answer with keys was in are wiped. */
+/* The socket belongs to the network namespace of the moment. All return 0 or an errno; `words` are then the kernel's,
+ * as far as it has given any. ETIMEDOUT: no answer within five seconds. Buffers that an answer with keys was in are
+ * wiped. */
 int netlink_open(void);
 void netlink_close(void);
 
@@ -36,7 +37,8 @@ int netlink_add_guard(const struct guard* guard, uint32_t reqid, char words[GM_T
 int netlink_find_guard(const struct guard* guard, struct told_policy* out, char words[GM_TEXT_LIMIT]);
 int netlink_delete_guard(const struct guard* guard, char words[GM_TEXT_LIMIT]);
 
-/* Of a message's usersa_info and attributes: `seq`, where gmgate's own engine keeps the mark of the set, else XFRMA_SET_MARK. */
+/* Of a message's usersa_info and attributes: `seq`, where gmgate's own engine keeps the mark of the set, else
+ * XFRMA_SET_MARK. */
 struct nlmsghdr;
 void netlink_read_sa(const struct nlmsghdr* message, struct told_sa* out);
 

@@ -51,7 +51,8 @@ static void settle(const struct sa* sa, uint32_t mark) {
 
 struct verdict order_install(const struct gm_install* install) {
     const struct gm_configuration* c = rules_configuration();
-    const struct writer_keys keys = {.integrity = install->integrity, .confidentiality = install->confidentiality, .combined = install->combined};
+    const struct writer_keys keys = {
+        .integrity = install->integrity, .confidentiality = install->confidentiality, .combined = install->combined};
     struct sa sas[4];
     sa_four(&install->set, sas);
     if (c->sa_limit != 0 && marks_count() + 4 > c->sa_limit)
@@ -59,12 +60,14 @@ struct verdict order_install(const struct gm_install* install) {
     for (int i = 0; i < 4; ++i) {
         const struct gm_address destination = destination_of(&sas[i]);
         char words[GM_TEXT_LIMIT] = "", text[SA_TEXT_SIZE];
-        const int code = writer_add(&sas[i], install->set.pair, &keys, c->reqid, install->mark, c->mark_mask, install->lifetime, words);
+        const int code = writer_add(&sas[i], install->set.pair, &keys, c->reqid, install->mark, c->mark_mask,
+                                    install->lifetime, words);
         if (code == 0 && marks_put(&destination, sas[i].spi, install->mark)) continue;
         ++counters.sets_refused;
         if (code == ETIMEDOUT) settle(&sas[i], install->mark);
         undo(sas, code == 0 ? i + 1 : i);
-        return code == 0 ? verdict(GM_RETRY, ENOMEM, "no memory in the engine") : refusal(sa_text(&sas[i], text), code, words);
+        return code == 0 ? verdict(GM_RETRY, ENOMEM, "no memory in the engine")
+                         : refusal(sa_text(&sas[i], text), code, words);
     }
     ++counters.sets_installed;
     return done;
@@ -90,20 +93,23 @@ struct verdict order_extend(const struct gm_extend* extend) {
     if (!is_ok(&found)) return found;
     const int64_t now = time(NULL);
     for (int i = 0; i < 4; ++i) {
-        /* The kernel counts from add_time in wall-clock seconds; after a step back of that clock the age is below 0, and a limit of 0
-         * would mean none. */
+        /* The kernel counts from add_time in wall-clock seconds; after a step back of that clock the age is below 0,
+         * and a limit of 0 would mean none. */
         const int64_t limit = now - told[i].added + extend->lifetime;
         char words[GM_TEXT_LIMIT] = "", text[SA_TEXT_SIZE], what[SA_TEXT_SIZE + 24];
-        const int code = writer_limit(&sas[i], told[i].pair, rules_configuration()->reqid, (uint64_t)(limit > 0 ? limit : extend->lifetime), words);
+        const int code = writer_limit(&sas[i], told[i].pair, rules_configuration()->reqid,
+                                      (uint64_t)(limit > 0 ? limit : extend->lifetime), words);
         if (code == 0) continue;
-        for (int j = 0; j < i; ++j) (void)writer_limit(&sas[j], told[j].pair, rules_configuration()->reqid, told[j].hard_lifetime, words);
+        for (int j = 0; j < i; ++j)
+            (void)writer_limit(&sas[j], told[j].pair, rules_configuration()->reqid, told[j].hard_lifetime, words);
         (void)snprintf(what, sizeof what, "a new lifetime of %s", sa_text(&sas[i], text));
         return refusal(what, code, words);
     }
     return done;
 }
 
-/* 0: it is there and ours (with `has_selector`, by its selector), as `told`; ESRCH: it is not, EPERM: it is another's; or why nobody knows. */
+/* 0: it is there and ours (with `has_selector`, by its selector), as `told`; ESRCH: it is not, EPERM: it is another's;
+ * or why nobody knows. */
 static int find_own(const struct sa* sa, bool has_selector, struct told_sa* told, char words[GM_TEXT_LIMIT]) {
     const int code = netlink_find(sa, told, words);
     if (code != 0) return code;
@@ -138,7 +144,8 @@ struct verdict order_remove_sas(const struct gm_sa_id* ids, uint32_t count) {
     uint32_t own = 0;
     for (uint32_t i = 0; i < count; ++i) {
         struct sa sa = {.spi = ids[i].spi};
-        if (!address_from(&ids[i].destination, &sa.family, sa.destination) || sa.spi == 0) return malformed("an SA's address or SPI");
+        if (!address_from(&ids[i].destination, &sa.family, sa.destination) || sa.spi == 0)
+            return malformed("an SA's address or SPI");
     }
     /* All are asked for before one is deleted: another's among them refuses all. */
     for (uint32_t i = 0; i < count; ++i) {
@@ -218,7 +225,9 @@ struct verdict order_dump(void (*each)(const struct gm_report* report), void (*a
     return code == 0 ? done : refusal("a list of its SAs", code, words);
 }
 
-static void remember(const struct gm_report* report) { (void)marks_put(&report->destination, report->spi, report->mark); }
+static void remember(const struct gm_report* report) {
+    (void)marks_put(&report->destination, report->spi, report->mark);
+}
 
 struct verdict order_look_around(void) {
     marks_clear();
@@ -240,8 +249,8 @@ static const char* guard_text(const struct guard* guard, char text[SA_TEXT_SIZE]
     return text;
 }
 
-/* A policy that stands in the place of a guard must be that guard: with another template or without XFRM_POLICY_ICMP the port would look
- * protected and not be. */
+/* A policy that stands in the place of a guard must be that guard: with another template or without XFRM_POLICY_ICMP
+ * the port would look protected and not be. */
 static struct verdict check_existing(const struct guard* guard) {
     struct told_policy told;
     char words[GM_TEXT_LIMIT] = "", text[SA_TEXT_SIZE], what[SA_TEXT_SIZE + 16];
@@ -249,8 +258,10 @@ static struct verdict check_existing(const struct guard* guard) {
     (void)snprintf(what, sizeof what, "to tell of %s", guard_text(guard, text));
     if (code != 0) return refusal(what, code, words);
     if (told.is_guard_shaped && told.reqid == rules_configuration()->reqid) return done;
-    return verdict(GM_REFUSED, EEXIST, "another policy stands in the place of %s (priority %u, reqid %u): find it with `ip -d xfrm policy` and delete it",
-                   text, told.priority, told.reqid);
+    return verdict(
+        GM_REFUSED, EEXIST,
+        "another policy stands in the place of %s (priority %u, reqid %u): find it with `ip -d xfrm policy` and delete it",
+        text, told.priority, told.reqid);
 }
 
 struct verdict order_install_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count) {
@@ -288,7 +299,8 @@ struct verdict order_remove_guards(const struct gm_address* gateway, const uint1
     return result;
 }
 
-struct verdict order_report_guard(const struct gm_address* gateway, uint16_t port, void (*tell)(const struct gm_guard* guard)) {
+struct verdict order_report_guard(const struct gm_address* gateway, uint16_t port,
+                                  void (*tell)(const struct gm_guard* guard)) {
     for (uint16_t is_outbound = 0; is_outbound < 2; ++is_outbound) {
         const struct guard guard = guard_of(gateway, port, is_outbound != 0);
         struct told_policy told;
@@ -332,7 +344,10 @@ struct verdict order_probe(struct gm_pair pair, uint32_t family, struct gm_findi
     if (code != 0) {
         const struct verdict why = refusal("a dummy SA", code, words);
         (void)snprintf(out->reason, sizeof out->reason, "%s", why.text);
-        (void)snprintf(out->module, sizeof out->module, "%s", code != EPROTONOSUPPORT ? row->modules : family == 6 ? "esp6" : "esp4");
+        (void)snprintf(out->module, sizeof out->module, "%s",
+                       code != EPROTONOSUPPORT ? row->modules
+                       : family == 6           ? "esp6"
+                                               : "esp4");
         return done;
     }
     struct told_sa told = {0};
@@ -340,6 +355,8 @@ struct verdict order_probe(struct gm_pair pair, uint32_t family, struct gm_findi
     (void)writer_delete(&sa, words);
     if (code != 0) return refusal("to tell of a dummy SA", code, words);
     out->is_present = told.mark == mark && told.is_known_kind && told.hard_lifetime == DUMMY_LIFETIME;
-    if (!out->is_present) (void)snprintf(out->reason, sizeof out->reason, "the kernel took the SA but not its mark or lifetime: it is older than 4.19");
+    if (!out->is_present)
+        (void)snprintf(out->reason, sizeof out->reason,
+                       "the kernel took the SA but not its mark or lifetime: it is older than 4.19");
     return done;
 }

@@ -18,11 +18,13 @@ struct verdict order_dump(void (*each)(const struct gm_report* report), void (*a
 struct verdict order_install_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count);
 struct verdict order_remove_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count);
 /* Tells each guard of one port that stands as ours. */
-struct verdict order_report_guard(const struct gm_address* gateway, uint16_t port, void (*tell)(const struct gm_guard* guard));
+struct verdict order_report_guard(const struct gm_address* gateway, uint16_t port,
+                                  void (*tell)(const struct gm_guard* guard));
 /* One pair in one family (4 or 6): by adding and deleting a dummy SA, which loads the modules. */
 struct verdict order_probe(struct gm_pair pair, uint32_t family, struct gm_finding* out);
 
-/* What SAs of ours are there, so that their events can be told whose they are: at the start, and when events cannot tell what is gone. */
+/* What SAs of ours are there, so that their events can be told whose they are: at the start, and when events cannot
+ * tell what is gone. */
 struct verdict order_look_around(void);
 
 struct order_counters {

@@ -11,10 +11,10 @@
 
 struct pair_row {
     struct gm_pair pair;
-    const char* words;               /* "hmac-sha-1-96 with aes-cbc" */
-    const char *auth, *crypt, *aead; /* as the kernel tells them, "" for an absent one */
+    const char* words;                                           /* "hmac-sha-1-96 with aes-cbc" */
+    const char *auth, *crypt, *aead;                             /* as the kernel tells them, "" for an absent one */
     uint8_t integrity_size, confidentiality_size, combined_size; /* octets of the keys; an AEAD's include the salt */
-    const char* modules;             /* what modprobe wants besides esp4 or esp6 */
+    const char* modules;                                         /* what modprobe wants besides esp4 or esp6 */
 };
 
 /* NULL for a pair that is not valid (B-62). */

@@ -17,7 +17,9 @@ static size_t range_count;
 
 const struct gm_configuration* rules_configuration(void) { return &configuration; }
 
-struct verdict malformed(const char* why) { return verdict(GM_REFUSED, EBADMSG, "malformed request: %s", why); }
+struct verdict malformed(const char* why) {
+    return verdict(GM_REFUSED, EBADMSG, "malformed request: %s", why);
+}
 
 static const struct verdict allowed = {.outcome = GM_OK};
 
@@ -41,10 +43,12 @@ const char* rules_configure(const uint8_t* frame, size_t size, bool is_first, bo
     if (size < sizeof header + sizeof fixed) return "its length";
     memcpy(&header, frame, sizeof header);
     memcpy(&fixed, frame + sizeof header, sizeof fixed);
-    if (header.version != GM_PROTOCOL_VERSION) return "another version of the protocol: gmgated and its engine are not of one release";
+    if (header.version != GM_PROTOCOL_VERSION)
+        return "another version of the protocol: gmgated and its engine are not of one release";
     if (header.kind != GM_CONFIGURE || (header.flags & ~(uint32_t)GM_MORE) != 0) return "not a configuration";
     if (size != sizeof header + sizeof fixed + (uint64_t)header.count * sizeof(struct gm_ports)) return "its length";
-    if (fixed.reserved != 0 || fixed.reqid == 0 || fixed.mark_mask == 0 || fixed.spi_first < 256 || fixed.spi_last < fixed.spi_first)
+    if (fixed.reserved != 0 || fixed.reqid == 0 || fixed.mark_mask == 0 || fixed.spi_first < 256 ||
+        fixed.spi_last < fixed.spi_first)
         return "a number is out of range";
     if (!is_first && memcmp(&fixed, &configuration, sizeof fixed) != 0) return "its parts differ";
     if (range_count + header.count > RANGES_LIMIT) return "too many ports";
@@ -55,7 +59,8 @@ const char* rules_configure(const uint8_t* frame, size_t size, bool is_first, bo
     for (uint32_t i = 0; i < header.count; ++i) {
         struct gm_ports one;
         memcpy(&one, frame + sizeof header + sizeof fixed + i * sizeof one, sizeof one);
-        if (!is_address(&one.gateway) || is_zero(one.gateway.octets, 16) || one.first == 0 || one.last < one.first) return "an address or port";
+        if (!is_address(&one.gateway) || is_zero(one.gateway.octets, 16) || one.first == 0 || one.last < one.first)
+            return "an address or port";
         ranges[range_count++] = one;
     }
     *is_last = (header.flags & GM_MORE) == 0;
@@ -77,53 +82,69 @@ static bool is_protected(const struct gm_address* gateway, uint16_t port) {
 static struct verdict forbidden(const char* what, const struct gm_address* address, uint16_t port, const char* why) {
     char text[INET6_ADDRSTRLEN] = "?";
     (void)inet_ntop(address->family == 6 ? AF_INET6 : AF_INET, address->octets, text, sizeof text);
-    if (port != 0) return verdict(GM_REFUSED, EPERM, "not allowed by the engine's configuration: %s port %u of %s%s", what, (unsigned)port, text, why);
+    if (port != 0)
+        return verdict(GM_REFUSED, EPERM, "not allowed by the engine's configuration: %s port %u of %s%s", what,
+                       (unsigned)port, text, why);
     return verdict(GM_REFUSED, EPERM, "not allowed by the engine's configuration: %s%s%s", what, text, why);
 }
 
 static bool is_well_formed(const struct gm_set* set) {
-    if (!is_address(&set->ue) || !is_address(&set->gateway) || set->ue.family != set->gateway.family || !pair_find(set->pair)) return false;
+    if (!is_address(&set->ue) || !is_address(&set->gateway) || set->ue.family != set->gateway.family ||
+        !pair_find(set->pair))
+        return false;
     if (!set->port_uc || !set->port_us || !set->port_pc || !set->port_ps) return false;
     if (!set->spi_uc || !set->spi_us || !set->spi_pc || !set->spi_ps) return false;
     return set->spi_uc != set->spi_us && set->spi_pc != set->spi_ps;
 }
 
-static bool is_multicast(const struct gm_address* address) { return address->family == 6 ? address->octets[0] == 0xff : address->octets[0] >= 224; }
+static bool is_multicast(const struct gm_address* address) {
+    return address->family == 6 ? address->octets[0] == 0xff : address->octets[0] >= 224;
+}
 
 struct verdict rules_check_set(const struct gm_set* set) {
     if (!is_well_formed(set)) return malformed("not a set");
     if (!is_access_address(&set->gateway)) return forbidden("", &set->gateway, 0, " is no access address");
     const uint16_t ports[] = {set->port_pc, set->port_ps};
     for (size_t i = 0; i < 2; ++i)
-        if (!is_protected(&set->gateway, ports[i])) return forbidden("", &set->gateway, ports[i], " is no protected port");
+        if (!is_protected(&set->gateway, ports[i]))
+            return forbidden("", &set->gateway, ports[i], " is no protected port");
     if (is_access_address(&set->ue)) return forbidden("the UE's address ", &set->ue, 0, " is one of the gateway's");
-    if (is_zero(set->ue.octets, 16) || is_multicast(&set->ue)) return forbidden("the UE's address ", &set->ue, 0, " is no phone's");
+    if (is_zero(set->ue.octets, 16) || is_multicast(&set->ue))
+        return forbidden("the UE's address ", &set->ue, 0, " is no phone's");
     return allowed;
 }
 
-static bool is_key(const uint8_t* octets, size_t limit, uint8_t size, uint8_t wanted) { return size == wanted && is_zero(octets + size, limit - size); }
+static bool is_key(const uint8_t* octets, size_t limit, uint8_t size, uint8_t wanted) {
+    return size == wanted && is_zero(octets + size, limit - size);
+}
 
 struct verdict rules_check_install(const struct gm_install* install) {
     const struct pair_row* row = pair_find(install->set.pair);
     if (!row || !is_well_formed(&install->set) || install->reserved != 0 || install->lifetime == 0 ||
         !is_key(install->integrity, sizeof install->integrity, install->integrity_size, row->integrity_size) ||
-        !is_key(install->confidentiality, sizeof install->confidentiality, install->confidentiality_size, row->confidentiality_size) ||
+        !is_key(install->confidentiality, sizeof install->confidentiality, install->confidentiality_size,
+                row->confidentiality_size) ||
         !is_key(install->combined, sizeof install->combined, install->combined_size, row->combined_size))
         return malformed("not a set of SAs");
     if (install->reqid != configuration.reqid)
-        return verdict(GM_REFUSED, EPERM, "not allowed by the engine's configuration: reqid %u is another's", install->reqid);
+        return verdict(GM_REFUSED, EPERM, "not allowed by the engine's configuration: reqid %u is another's",
+                       install->reqid);
     if (install->mark == 0 || (install->mark & ~configuration.mark_mask) != 0)
-        return verdict(GM_REFUSED, EPERM, "not allowed by the engine's configuration: the mark is 0 or outside of its mask");
+        return verdict(GM_REFUSED, EPERM,
+                       "not allowed by the engine's configuration: the mark is 0 or outside of its mask");
     const uint32_t spis[] = {install->set.spi_pc, install->set.spi_ps};
     for (size_t i = 0; i < 2; ++i)
         if (spis[i] < configuration.spi_first || spis[i] > configuration.spi_last)
-            return verdict(GM_REFUSED, EPERM, "not allowed by the engine's configuration: the inbound SPI 0x%08x is outside of the range", spis[i]);
+            return verdict(GM_REFUSED, EPERM,
+                           "not allowed by the engine's configuration: the inbound SPI 0x%08x is outside of the range",
+                           spis[i]);
     return rules_check_set(&install->set);
 }
 
 struct verdict rules_check_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count) {
     if (!is_address(gateway) || count == 0) return malformed("not an address and ports");
     for (uint32_t i = 0; i < count; ++i)
-        if (!is_protected(gateway, ports[i])) return forbidden("a policy for", gateway, ports[i], ", which is no protected port");
+        if (!is_protected(gateway, ports[i]))
+            return forbidden("a policy for", gateway, ports[i], ", which is no protected port");
     return allowed;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What this engine does for gmgated and what it refuses. gmgated parses bytes from a radio network and is not trusted here. Pure. */
+/* What this engine does for gmgated and what it refuses. gmgated parses bytes from a radio network and is not trusted
+ * here. Pure. */
 #ifndef GMGATE_CHARON_RULES_H
 #define GMGATE_CHARON_RULES_H
 

@@ -14,7 +14,8 @@ bool address_from(const struct gm_address* address, int* family, uint8_t octets[
     memset(octets, 0, 16);
     memcpy(octets, address->octets, address_size(*family));
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    if (*family == AF_INET6 && memcmp(octets, mapped, sizeof mapped) == 0) return false; /* an IPv4 address: two names for one thing */
+    if (*family == AF_INET6 && memcmp(octets, mapped, sizeof mapped) == 0)
+        return false; /* an IPv4 address: two names for one thing */
     return memcmp(octets, address->octets, 16) == 0;
 }
 
@@ -24,7 +25,8 @@ void address_to(int family, const uint8_t octets[16], struct gm_address* out) {
     out->family = family == AF_INET6 ? 6 : 4;
 }
 
-static void one(const struct gm_set* set, bool is_outbound, uint16_t source_port, uint16_t destination_port, uint32_t spi, struct sa* out) {
+static void one(const struct gm_set* set, bool is_outbound, uint16_t source_port, uint16_t destination_port,
+                uint32_t spi, struct sa* out) {
     memset(out, 0, sizeof *out);
     (void)address_from(is_outbound ? &set->gateway : &set->ue, &out->family, out->source);
     (void)address_from(is_outbound ? &set->ue : &set->gateway, &out->family, out->destination);

@@ -9,7 +9,8 @@
 
 #include "xfrm/engine/protocol.h"
 
-/* One unidirectional transport-mode ESP SA; ports and SPI in host order. Its selector is the four-tuple, protocol any. */
+/* One unidirectional transport-mode ESP SA; ports and SPI in host order. Its selector is the four-tuple, protocol any.
+ */
 struct sa {
     int family; /* AF_INET or AF_INET6 */
     uint8_t source[16], destination[16];
@@ -31,7 +32,8 @@ struct told_sa {
     uint64_t hard_lifetime; /* seconds since then, 0 for none */
 };
 
-/* The table of B-18 (xfrm::four_sas): in port_uc -> port_ps, out port_pc -> port_us, in port_us -> port_pc, out port_ps -> port_uc. */
+/* The table of B-18 (xfrm::four_sas): in port_uc -> port_ps, out port_pc -> port_us, in port_us -> port_pc, out port_ps
+ * -> port_uc. */
 void sa_four(const struct gm_set* set, struct sa out[4]);
 
 size_t address_size(int family);

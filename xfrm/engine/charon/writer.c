@@ -15,13 +15,14 @@
 
 #include "pairs.h"
 
-/* The constructor of the plugin's IPsec half (kernel_netlink_ipsec.h): exported by the plugin, returns a kernel_ipsec_t. The plugin as a
- * whole would bring its network half, too, which reads all routes, adds routing rules and sets a sysctl. */
+/* The constructor of the plugin's IPsec half (kernel_netlink_ipsec.h): exported by the plugin, returns a
+ * kernel_ipsec_t. The plugin as a whole would bring its network half, too, which reads all routes, adds routing rules
+ * and sets a sysctl. */
 extern kernel_ipsec_t* kernel_netlink_ipsec_create(void);
 
 enum {
-    REPLAY_WINDOW = 64,   /* RFC 4303 3.4.3, B-7: on all four */
-    PATIENCE_MS = 5000,   /* the kernel answers within the call; longer means that the answer is lost */
+    REPLAY_WINDOW = 64, /* RFC 4303 3.4.3, B-7: on all four */
+    PATIENCE_MS = 5000, /* the kernel answers within the call; longer means that the answer is lost */
     KEY_LIMIT = 24,
 };
 
@@ -69,13 +70,18 @@ static void begin(void) {
     ++requests;
 }
 
-/* The errno behind a status. `add_sa` and `del_sa` say FAILED for everything; their words are those of the pinned version. */
+/* The errno behind a status. `add_sa` and `del_sa` say FAILED for everything; their words are those of the pinned
+ * version. */
 static int code_of(status_t status) {
     switch (status) {
-        case SUCCESS: return 0;
-        case ALREADY_DONE: return EEXIST;
-        case NOT_FOUND: return ESRCH;
-        default: break; /* an enum of the library's */
+        case SUCCESS:
+            return 0;
+        case ALREADY_DONE:
+            return EEXIST;
+        case NOT_FOUND:
+            return ESRCH;
+        default:
+            break; /* an enum of the library's */
     }
     if (strstr(heard.words, "(ALREADY_DONE)")) return EEXIST;
     if (strstr(heard.words, "(NOT_FOUND)")) return ESRCH;
@@ -95,9 +101,9 @@ static int answer(status_t status, char words[GM_TEXT_LIMIT]) {
 
 bool writer_open(char words[GM_TEXT_LIMIT]) {
     memset(&heard, 0, sizeof heard);
-    /* An empty list of files instead of /etc/strongswan.conf: the operator's charon is somebody else's. By the name "starter" the plugin
-     * knows a program without threads of its own and does not listen to the kernel's events: as a listener to ACQUIRE it would turn on
-     * larval SAs for our policies. */
+    /* An empty list of files instead of /etc/strongswan.conf: the operator's charon is somebody else's. By the name
+     * "starter" the plugin knows a program without threads of its own and does not listen to the kernel's events: as a
+     * listener to ACQUIRE it would turn on larval SAs for our policies. */
     dbg = hear_library;
     if (library_init("", "starter") && libcharon_init()) {
         charon->bus->add_logger(charon->bus, &logger);
@@ -105,7 +111,8 @@ bool writer_open(char words[GM_TEXT_LIMIT]) {
         lib->settings->set_int(lib->settings, "starter.plugins.kernel-netlink.timeout", PATIENCE_MS);
         if (charon->kernel->add_ipsec_interface(charon->kernel, kernel_netlink_ipsec_create)) return true;
     }
-    (void)snprintf(words, GM_TEXT_LIMIT, "libcharon does not start: %s", heard.words[0] ? heard.words : "it does not say why");
+    (void)snprintf(words, GM_TEXT_LIMIT, "libcharon does not start: %s",
+                   heard.words[0] ? heard.words : "it does not say why");
     return false;
 }
 
@@ -124,13 +131,17 @@ struct ends {
     linked_list_t *source, *destination;
 };
 
-static chunk_t octets(const uint8_t* address, int family) { return chunk_create((u_char*)address, address_size(family)); }
+static chunk_t octets(const uint8_t* address, int family) {
+    return chunk_create((u_char*)address, address_size(family));
+}
 
 /* One address and one port, protocol any. */
 static linked_list_t* selector(int family, const uint8_t* address, uint16_t port) {
     const chunk_t bytes = octets(address, family);
     return linked_list_create_with_items(
-        traffic_selector_create_from_bytes(0, family == AF_INET6 ? TS_IPV6_ADDR_RANGE : TS_IPV4_ADDR_RANGE, bytes, port, bytes, port), NULL);
+        traffic_selector_create_from_bytes(0, family == AF_INET6 ? TS_IPV6_ADDR_RANGE : TS_IPV4_ADDR_RANGE, bytes, port,
+                                           bytes, port),
+        NULL);
 }
 
 static struct ends ends_of(const struct sa* sa) {
@@ -167,8 +178,8 @@ static uint16_t integrity_of(const struct pair_row* row) {
     return AUTH_UNDEFINED;
 }
 
-static kernel_ipsec_add_sa_t data_of(const struct pair_row* row, const struct writer_keys* keys, uint32_t reqid, lifetime_cfg_t* lifetime,
-                                     struct ends* ends) {
+static kernel_ipsec_add_sa_t data_of(const struct pair_row* row, const struct writer_keys* keys, uint32_t reqid,
+                                     lifetime_cfg_t* lifetime, struct ends* ends) {
     const bool is_aead = row->combined_size != 0;
     return (kernel_ipsec_add_sa_t){
         .reqid = reqid,
@@ -177,19 +188,21 @@ static kernel_ipsec_add_sa_t data_of(const struct pair_row* row, const struct wr
         .dst_ts = ends->destination,
         .lifetime = lifetime,
         .enc_alg = encryption_of(row),
-        .enc_key = chunk_create((u_char*)(is_aead ? keys->combined : keys->confidentiality), is_aead ? row->combined_size : row->confidentiality_size),
+        .enc_key = chunk_create((u_char*)(is_aead ? keys->combined : keys->confidentiality),
+                                is_aead ? row->combined_size : row->confidentiality_size),
         .int_alg = integrity_of(row),
         .int_key = chunk_create((u_char*)keys->integrity, row->integrity_size),
         .hw_offload = HW_OFFLOAD_NO,
         .copy_df = TRUE,  /* else XFRM_STATE_NOPMTUDISC */
         .copy_ecn = TRUE, /* else XFRM_STATE_NOECN */
         .copy_dscp = DSCP_COPY_OUT_ONLY,
-        .inbound = TRUE,  /* or an outbound SA gets no anti-replay window; it changes nothing else without offload and DSCP */
+        .inbound =
+            TRUE, /* or an outbound SA gets no anti-replay window; it changes nothing else without offload and DSCP */
     };
 }
 
-int writer_add(const struct sa* sa, struct gm_pair pair, const struct writer_keys* keys, uint32_t reqid, uint32_t mark, uint32_t mark_mask,
-               uint32_t lifetime, char words[GM_TEXT_LIMIT]) {
+int writer_add(const struct sa* sa, struct gm_pair pair, const struct writer_keys* keys, uint32_t reqid, uint32_t mark,
+               uint32_t mark_mask, uint32_t lifetime, char words[GM_TEXT_LIMIT]) {
     const struct pair_row* row = pair_find(pair);
     if (!row) return EOPNOTSUPP;
     struct ends ends = ends_of(sa);
@@ -203,11 +216,13 @@ int writer_add(const struct sa* sa, struct gm_pair pair, const struct writer_key
     return answer(status, words);
 }
 
-int writer_limit(const struct sa* sa, struct gm_pair pair, uint32_t reqid, uint64_t hard_limit, char words[GM_TEXT_LIMIT]) {
+int writer_limit(const struct sa* sa, struct gm_pair pair, uint32_t reqid, uint64_t hard_limit,
+                 char words[GM_TEXT_LIMIT]) {
     const struct pair_row* row = pair_find(pair);
     if (!row) return EOPNOTSUPP;
-    /* UPDSA copies the limits and nothing else (kernel 6.1: xfrm_state_update), but wants algorithms and keys that it can set up. When the
-     * SA has gone meanwhile, libcharon adds it: so these are keys that nobody knows, never the null cipher, and it is deleted again. */
+    /* UPDSA copies the limits and nothing else (kernel 6.1: xfrm_state_update), but wants algorithms and keys that it
+     * can set up. When the SA has gone meanwhile, libcharon adds it: so these are keys that nobody knows, never the
+     * null cipher, and it is deleted again. */
     uint8_t unknown[3][KEY_LIMIT];
     if (getrandom(unknown, sizeof unknown, 0) != (ssize_t)sizeof unknown) return EIO;
     const struct writer_keys keys = {.integrity = unknown[0], .confidentiality = unknown[1], .combined = unknown[2]};

@@ -1,4 +1,5 @@
-// A register flow on the bench: fake kernel, still clock, a core that is a UDP socket on loopback, transactions as doubles.
+// A register flow on the bench: fake kernel, still clock, a core that is a UDP socket on loopback, transactions as
+// doubles.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -8,12 +9,12 @@
 #include <string>
 #include <vector>
 
+#include <fmt/format.h>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/io_context.hpp>
-#include <asio/steady_timer.hpp>
 #include <asio/ip/udp.hpp>
-#include <fmt/format.h>
+#include <asio/steady_timer.hpp>
 
 #include "sip/message/edit.h"
 #include "tests/support/register_parts.h"
@@ -29,7 +30,8 @@ inline constexpr const char* kIk = "f769bcd751044604127672711c6d3441";
 
 /// What a REGISTER says; the defaults make a first, unprotected one.
 struct Say {
-    std::string client = kClient, verify{}, impi = kImpi, response{}, nonce{}, instance{}, contact_port = "1358", expires = "600000", host = "127.0.0.9";
+    std::string client = kClient, verify{}, impi = kImpi, response{}, nonce{}, instance{}, contact_port = "1358",
+                expires = "600000", host = "127.0.0.9";
     std::string extra{};  ///< whole lines with CRLF
     bool sec_agree = true;
     int cseq = 1;
@@ -40,7 +42,8 @@ public:
     explicit RegisterBench(const std::function<void(daemon::Config&)>& change = {}) {
         core_.open(asio::ip::udp::v4());
         core_.bind({asio::ip::make_address("127.0.0.1"), 0});
-        config.core.next_hops = {daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
+        config.core.next_hops = {
+            daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
         config.core.listen = {*Address::parse("127.0.0.1"), free_port()};
         config.core.visited_network_id = "visited.example";
         config.core.orig_ioi = "visited.example";
@@ -55,14 +58,17 @@ public:
         interface.realm_id = "access";
         interface.sec_agree_feature = true;
         interface.sip_ports.push_back({.address = gateway, .ims_aka_profile = "volte"});
-        interface.sip_ports.push_back({.address = gateway, .port = Port{5061}, .udp = false, .tcp = false, .tls = true, .tls_profile = "tls"});
+        interface.sip_ports.push_back(
+            {.address = gateway, .port = Port{5061}, .udp = false, .tcp = false, .tls = true, .tls_profile = "tls"});
         config.sip_interfaces.push_back(interface);
         if (change) change(config);
         build();
     }
 
     /// Runs one REGISTER through the flow and returns its transaction. A message without an answer is returned as such.
-    std::shared_ptr<RecordedTransaction> send(const Say& say, const sip::Flow& flow) { return send_text(text_of(say, flow), flow); }
+    std::shared_ptr<RecordedTransaction> send(const Say& say, const sip::Flow& flow) {
+        return send_text(text_of(say, flow), flow);
+    }
     /// The same for a REGISTER written elsewhere.
     std::shared_ptr<RecordedTransaction> send_text(std::string_view text, const sip::Flow& flow) {
         auto parsed = sip::OwnedMessage::parse(text);
@@ -70,7 +76,8 @@ public:
         auto transaction = std::make_shared<RecordedTransaction>(std::move(*parsed), flow);
         asio::co_spawn(loop, parts_->flow.handle(transaction), asio::detached);
         const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
-        while (!transaction->is_completed() && !quiet() && std::chrono::steady_clock::now() < deadline) loop.run_one_for(std::chrono::milliseconds{50});
+        while (!transaction->is_completed() && !quiet() && std::chrono::steady_clock::now() < deadline)
+            loop.run_one_for(std::chrono::milliseconds{50});
         loop.poll();
         return transaction;
     }
@@ -83,7 +90,9 @@ public:
         return parts_->transports.adopt(std::make_unique<IdleStream>(loop.get_executor()), flow);
     }
     /// The flow of a set as the kernel would report it.
-    sip::Flow over(const daemon::SaSet& set) const { return {sip::Transport::udp, set.gateway_server(), set.ue_client(), {}, Mark{set.number.value}}; }
+    sip::Flow over(const daemon::SaSet& set) const {
+        return {sip::Transport::udp, set.gateway_server(), set.ue_client(), {}, Mark{set.number.value}};
+    }
     daemon::SaSet* temporary_set() {
         auto* challenge = parts_->table.find_challenge(Impi{kImpi}, ue);
         return challenge ? challenge->set.get() : nullptr;
@@ -156,7 +165,9 @@ private:
         asio::ip::udp::socket probe(loop, {asio::ip::make_address("127.0.0.1"), 0});
         return Port{probe.local_endpoint().port()};
     }
-    bool quiet() const { return parts_->transactions.client_count() == 0 && kernel.held() == 0 && started_ && ++idle_ > 3; }
+    bool quiet() const {
+        return parts_->transactions.client_count() == 0 && kernel.held() == 0 && started_ && ++idle_ > 3;
+    }
 
     void serve_core() {
         core_.async_receive_from(asio::buffer(buffer_), from_, [this](const asio::error_code& error, std::size_t size) {
@@ -167,8 +178,9 @@ private:
             if (core_status != 0) {
                 std::vector<std::string> extra;
                 if (core_status == 401)
-                    extra.push_back(fmt::format("WWW-Authenticate: Digest realm=\"ims\", nonce=\"{}\", algorithm=AKAv1-MD5{}", nonce,
-                                                core_sends_keys ? fmt::format(", ck=\"{}\", ik=\"{}\"", kCk, kIk) : ""));
+                    extra.push_back(
+                        fmt::format("WWW-Authenticate: Digest realm=\"ims\", nonce=\"{}\", algorithm=AKAv1-MD5{}",
+                                    nonce, core_sends_keys ? fmt::format(", ck=\"{}\", ik=\"{}\"", kCk, kIk) : ""));
                 if (core_status == 200) {
                     const auto contact = std::string(request->value(sip::HeaderId::contact));
                     if (contact.find("expires=0") == std::string::npos) extra.push_back("Contact: " + contact);
@@ -184,12 +196,17 @@ private:
 
     std::string text_of(const Say& say, const sip::Flow& flow) const {
         std::string text = "REGISTER sip:ims.mnc001.mcc001.3gppnetwork.org SIP/2.0\r\n";
-        text += fmt::format("Via: SIP/2.0/UDP {}:{};branch=z9hG4bK{}{}\r\n", say.host, flow.local.port.value == 5060 ? "5060" : say.contact_port, say.cseq, ++branches_);
-        text += "Max-Forwards: 70\r\nFrom: <sip:user@example>;tag=4fa3\r\nTo: <sip:user@example>\r\nCall-ID: apb03a0s09dkjdfglkj49111\r\n";
-        text += fmt::format("CSeq: {} REGISTER\r\nContact: <sip:{}:{}>;expires={}{}\r\n", say.cseq, say.host, say.contact_port, say.expires,
+        text += fmt::format("Via: SIP/2.0/UDP {}:{};branch=z9hG4bK{}{}\r\n", say.host,
+                            flow.local.port.value == 5060 ? "5060" : say.contact_port, say.cseq, ++branches_);
+        text +=
+            "Max-Forwards: 70\r\nFrom: <sip:user@example>;tag=4fa3\r\nTo: <sip:user@example>\r\nCall-ID: apb03a0s09dkjdfglkj49111\r\n";
+        text += fmt::format("CSeq: {} REGISTER\r\nContact: <sip:{}:{}>;expires={}{}\r\n", say.cseq, say.host,
+                            say.contact_port, say.expires,
                             say.instance.empty() ? "" : ";+sip.instance=\"" + say.instance + "\"");
         if (!say.impi.empty())
-            text += fmt::format("Authorization: Digest username=\"{}\", realm=\"ims\", nonce=\"{}\", uri=\"sip:ims\", response=\"{}\"\r\n", say.impi, say.nonce, say.response);
+            text += fmt::format(
+                "Authorization: Digest username=\"{}\", realm=\"ims\", nonce=\"{}\", uri=\"sip:ims\", response=\"{}\"\r\n",
+                say.impi, say.nonce, say.response);
         if (!say.client.empty()) text += "Security-Client: " + say.client + "\r\n";
         if (!say.verify.empty()) text += "Security-Verify: " + say.verify + "\r\n";
         if (say.sec_agree) text += "Require: sec-agree\r\nProxy-Require: sec-agree\r\n";

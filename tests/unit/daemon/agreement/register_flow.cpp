@@ -7,21 +7,24 @@ using Bench = RegisterBench;
 
 TEST_CASE("B-34: the SAs exist before the 401 leaves") {
     Bench bench;
-    auto request = sip::OwnedMessage::parse("REGISTER sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.9:5060;branch=z9hG4bK1\r\nFrom: <sip:u@x>;tag=1\r\nTo: <sip:u@x>\r\n"
-                                            "Call-ID: 1\r\nCSeq: 1 REGISTER\r\nContact: <sip:127.0.0.9:1358>\r\nSecurity-Client: " + std::string(kClient) +
-                                            "\r\nContent-Length: 0\r\n\r\n");
+    auto request = sip::OwnedMessage::parse(
+        "REGISTER sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.9:5060;branch=z9hG4bK1\r\nFrom: <sip:u@x>;tag=1\r\nTo: <sip:u@x>\r\n"
+        "Call-ID: 1\r\nCSeq: 1 REGISTER\r\nContact: <sip:127.0.0.9:1358>\r\nSecurity-Client: " +
+        std::string(kClient) + "\r\nContent-Length: 0\r\n\r\n");
     auto transaction = std::make_shared<RecordedTransaction>(std::move(request.value()), bench.unprotected());
     std::size_t sas_at_answer = 0;
     transaction->on_respond = [&](RecordedTransaction&) { sas_at_answer = bench.kernel.sas().size(); };
     asio::co_spawn(bench.loop, bench.parts().flow.handle(transaction), asio::detached);
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
-    while (!transaction->is_completed() && std::chrono::steady_clock::now() < deadline) bench.loop.run_one_for(std::chrono::milliseconds{50});
+    while (!transaction->is_completed() && std::chrono::steady_clock::now() < deadline)
+        bench.loop.run_one_for(std::chrono::milliseconds{50});
     CHECK(Bench::status_of(*transaction) == 401);
     CHECK(sas_at_answer == 4);
     CHECK_FALSE(transaction->is_forgettable);  // a copy must get this very 401: its SAs are there
 }
 
-TEST_CASE("G-9: what the gateway refuses in clear leaves no transaction, and what the core answers without SAs none in a flood") {
+TEST_CASE(
+    "G-9: what the gateway refuses in clear leaves no transaction, and what the core answers without SAs none in a flood") {
     Bench bench;
     const auto refused = bench.send({.client = "", .sec_agree = false});
     CHECK(Bench::status_of(*refused) / 100 == 4);
@@ -37,7 +40,8 @@ TEST_CASE("G-9: what the gateway refuses in clear leaves no transaction, and wha
     bench.core_status = 403;
     auto say = bench.answer_to(*registration.sets.front());
     say.cseq = 3;
-    CHECK_FALSE(bench.send(say, bench.over(*registration.sets.front()))->is_forgettable);  // over an SA: bounded by the registrations
+    CHECK_FALSE(bench.send(say, bench.over(*registration.sets.front()))
+                    ->is_forgettable);  // over an SA: bounded by the registrations
 }
 
 TEST_CASE("C-31: ck and ik never reach the phone, and Security-Server names the chosen pair (PRIO, G-1)") {
@@ -100,14 +104,20 @@ TEST_CASE("B-37: the four bidding-down cases end with 494, nothing is forwarded,
     auto& set = bench.challenge();
     auto say = bench.answer_to(set);
     const auto replace = [](std::string text, const std::string& from, const std::string& to) {
-        for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+        for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+            text.replace(at, from.size(), to);
         return text;
     };
-    const auto changed_client = replace(replace(kClient, "spi-c=8765423", "spi-c=8765424"), "port-c=7524", "port-c=7525");
+    const auto changed_client =
+        replace(replace(kClient, "spi-c=8765423", "spi-c=8765424"), "port-c=7524", "port-c=7525");
     const auto& p = set.parameters;
-    const auto changed_verify = replace(replace(say.verify, fmt::format("spi-s={}", p.spi_ps.value), "spi-s=4711471"), fmt::format("port-s={}", p.port_ps.value), "port-s=9999");
+    const auto changed_verify = replace(replace(say.verify, fmt::format("spi-s={}", p.spi_ps.value), "spi-s=4711471"),
+                                        fmt::format("port-s={}", p.port_ps.value), "port-s=9999");
     SUBCASE("BID-1: SPI_U and Port_U altered") { say.client = changed_client; }
-    SUBCASE("BID-2: both altered") { say.client = changed_client; say.verify = changed_verify; }
+    SUBCASE("BID-2: both altered") {
+        say.client = changed_client;
+        say.verify = changed_verify;
+    }
     SUBCASE("BID-3: SPI_P and Port_P altered") { say.verify = changed_verify; }
     SUBCASE("BID-4: another algorithm list") { say.verify = replace(say.verify, "hmac-sha-1-96", "hmac-md5-96"); }
     SUBCASE("A-15: Security-Verify missing") { say.verify.clear(); }
@@ -117,7 +127,7 @@ TEST_CASE("B-37: the four bidding-down cases end with 494, nothing is forwarded,
     const auto answer = bench.send(say, flow);
     CHECK(Bench::status_of(*answer) == 494);
     CHECK(Bench::header(answer->responses.back(), "Security-Server") == server);  // A-17: the unmodified list
-    CHECK(answer->reply_flow().local.port == p.port_pc);                           // on the same path
+    CHECK(answer->reply_flow().local.port == p.port_pc);                          // on the same path
     CHECK(bench.core_saw.size() == 1);
     bench.clock.advance(bench.config.timers.final_answer + std::chrono::seconds{1});
     bench.sweep();
@@ -127,15 +137,22 @@ TEST_CASE("B-37: the four bidding-down cases end with 494, nothing is forwarded,
 }
 
 TEST_CASE("B-33, CONF-1, CONF-2: with confidentiality required a phone without encryption is refused with 494") {
-    Bench bench([](daemon::Config& config) { config.sip_interfaces.front().confidentiality = daemon::Confidentiality::required; });
+    Bench bench([](daemon::Config& config) {
+        config.sip_interfaces.front().confidentiality = daemon::Confidentiality::required;
+    });
     Say say;
-    SUBCASE("no ealg at all") { say.client = "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=1111;spi-s=2222;port-c=5000;port-s=5001"; }
-    SUBCASE("only null") { say.client = "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null;spi-c=1111;spi-s=2222;port-c=5000;port-s=5001"; }
+    SUBCASE("no ealg at all") {
+        say.client = "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=1111;spi-s=2222;port-c=5000;port-s=5001";
+    }
+    SUBCASE("only null") {
+        say.client = "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null;spi-c=1111;spi-s=2222;port-c=5000;port-s=5001";
+    }
     CHECK(Bench::status_of(*bench.send(say)) == 494);
     CHECK(bench.core_saw.empty());
 }
 
-TEST_CASE("G-15: a REGISTER without Security-Client gets 421 where only ipsec-3gpp is wanted, and is forwarded where configured") {
+TEST_CASE(
+    "G-15: a REGISTER without Security-Client gets 421 where only ipsec-3gpp is wanted, and is forwarded where configured") {
     SUBCASE("reject by default") {
         Bench bench;
         const auto answer = bench.send({.client = "", .sec_agree = false});
@@ -144,7 +161,9 @@ TEST_CASE("G-15: a REGISTER without Security-Client gets 421 where only ipsec-3g
         CHECK(!Bench::header(answer->responses.back(), "Security-Server").empty());
     }
     SUBCASE("forward: no Security-Server, no integrity-protected, ck and ik stripped") {
-        Bench bench([](daemon::Config& config) { config.sip_interfaces.front().no_security_client = daemon::NoSecurityClient::forward; });
+        Bench bench([](daemon::Config& config) {
+            config.sip_interfaces.front().no_security_client = daemon::NoSecurityClient::forward;
+        });
         const auto answer = bench.send({.client = "", .sec_agree = false});
         CHECK(Bench::status_of(*answer) == 401);
         CHECK(Bench::header(answer->responses.back(), "Security-Server").empty());
@@ -162,7 +181,9 @@ TEST_CASE("C-35: a 401 without ck and ik is not forwarded: 504, or tls where it 
         CHECK(bench.parts().counters.get(daemon::Counter::ck_ik_missing) == 1);
     }
     SUBCASE("tls") {
-        Bench bench([](daemon::Config& config) { config.sip_interfaces.front().sec_agree_pref = daemon::SecAgreePref::ipsec3gpp_tls; });
+        Bench bench([](daemon::Config& config) {
+            config.sip_interfaces.front().sec_agree_pref = daemon::SecAgreePref::ipsec3gpp_tls;
+        });
         bench.core_sends_keys = false;
         const auto answer = bench.send({});
         CHECK(Bench::status_of(*answer) == 401);
@@ -261,8 +282,11 @@ TEST_CASE("C-27: a protected refresh without a challenge extends the set and is 
     bench.core_status = 200;
     SUBCASE("with the same Security-Client") {}
     SUBCASE("with new SPIs and port_uc") {
-        for (const auto& [from, to] : {std::pair{"spi-c=8765423", "spi-c=9765423"}, std::pair{"spi-s=1234563", "spi-s=2234563"}, std::pair{"port-c=7524", "port-c=7530"}})
-            for (auto at = say.client.find(from); at != std::string::npos; at = say.client.find(from, at + 1)) say.client.replace(at, std::string(from).size(), to);
+        for (const auto& [from, to] :
+             {std::pair{"spi-c=8765423", "spi-c=9765423"}, std::pair{"spi-s=1234563", "spi-s=2234563"},
+              std::pair{"port-c=7524", "port-c=7530"}})
+            for (auto at = say.client.find(from); at != std::string::npos; at = say.client.find(from, at + 1))
+                say.client.replace(at, std::string(from).size(), to);
     }
     SUBCASE("without Security-Client") { say.client.clear(); }
     CHECK(Bench::status_of(*bench.send(say, bench.over(*registration.sets.front()))) == 200);
@@ -276,9 +300,14 @@ TEST_CASE("G-6, G-27: a refresh with a changed Security-Verify or offer gets 494
     auto& registration = bench.registered();
     const auto generation = registration.generation;
     auto say = bench.answer_to(*registration.sets.front());
-    SUBCASE("verify changed") { say.verify = "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null;spi-c=1;spi-s=2;port-c=3;port-s=4"; }
+    SUBCASE("verify changed") {
+        say.verify = "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null;spi-c=1;spi-s=2;port-c=3;port-s=4";
+    }
     SUBCASE("verify missing") { say.verify.clear(); }
-    SUBCASE("offer shortened") { say.client = "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=1765423;port-c=7524;spi-s=7234563;port-s=1358"; }
+    SUBCASE("offer shortened") {
+        say.client =
+            "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=1765423;port-c=7524;spi-s=7234563;port-s=1358";
+    }
     SUBCASE("port_us changed") { say.client = say.client.replace(say.client.find("port-s=1358"), 11, "port-s=1359"); }
     const auto forwarded = bench.core_saw.size();
     CHECK(Bench::status_of(*bench.send(say, bench.over(*registration.sets.front()))) == 494);
@@ -293,8 +322,9 @@ TEST_CASE("B-54, C-44: re-authentication: new port_pc, same port_ps, old set in 
     const auto old_parameters = registration.sets.front()->parameters;
     const auto old_number = registration.sets.front()->number;
     auto say = bench.answer_to(*registration.sets.front());
-    const std::string client = "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, "
-                               "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, tls";
+    const std::string client =
+        "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, "
+        "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, tls";
     say.client = client;
     bench.core_status = 401;
     const auto sm6 = bench.send(say, bench.over(*registration.sets.front()));

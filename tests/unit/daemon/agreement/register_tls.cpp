@@ -7,7 +7,9 @@ using Bench = RegisterBench;
 
 namespace {
 
-void prefer_tls(daemon::Config& config) { config.sip_interfaces.front().sec_agree_pref = daemon::SecAgreePref::tls_ipsec3gpp; }
+void prefer_tls(daemon::Config& config) {
+    config.sip_interfaces.front().sec_agree_pref = daemon::SecAgreePref::tls_ipsec3gpp;
+}
 
 /// Registers over TLS after an agreement in clear; returns the bound connection.
 sip::Flow registered_over_tls(Bench& bench) {
@@ -26,7 +28,8 @@ sip::Flow registered_over_tls(Bench& bench) {
 
 }  // namespace
 
-TEST_CASE("SEED-TLS-1, B-94, G-3: TLS during registration: 401 with 'tls', no indicator, then tls-pending, then bound") {
+TEST_CASE(
+    "SEED-TLS-1, B-94, G-3: TLS during registration: 401 with 'tls', no indicator, then tls-pending, then bound") {
     Bench bench(prefer_tls);
     const auto sm6 = bench.send({});
     REQUIRE(Bench::status_of(*sm6) == 401);
@@ -79,7 +82,9 @@ TEST_CASE("B-95: TLS prior to registration: no sec-agree anywhere, no Security-S
 }
 
 TEST_CASE("G-16: a REGISTER over TLS with Security-Client gets tls, whatever else it offers, and must then mirror it") {
-    Bench bench([](daemon::Config& config) { config.sip_interfaces.front().sec_agree_pref = daemon::SecAgreePref::ipsec3gpp_tls; });
+    Bench bench([](daemon::Config& config) {
+        config.sip_interfaces.front().sec_agree_pref = daemon::SecAgreePref::ipsec3gpp_tls;
+    });
     const auto flow = bench.tls_connection();
     const auto sm6 = bench.send({}, flow);
     CHECK(Bench::status_of(*sm6) == 401);
@@ -94,7 +99,8 @@ TEST_CASE("G-16: a REGISTER over TLS with Security-Client gets tls, whatever els
     CHECK(Bench::status_of(*bench.send(sm7, flow)) == 200);
 }
 
-TEST_CASE("G-6, C-48: over the bound connection presence or change of Security-Client and Security-Verify gets 494, the binding stays") {
+TEST_CASE(
+    "G-6, C-48: over the bound connection presence or change of Security-Client and Security-Verify gets 494, the binding stays") {
     Bench bench(prefer_tls);
     const auto flow = registered_over_tls(bench);
     Say say{.verify = "tls", .response = "3779ff40a057f999a2f8288bbfafc10d", .nonce = bench.nonce};
@@ -108,7 +114,8 @@ TEST_CASE("G-6, C-48: over the bound connection presence or change of Security-C
     CHECK(bench.registration()->tls->flow.connection == flow.connection);
 }
 
-TEST_CASE("G-8, C-49: another private identity over the bound connection gets 403; none is forwarded without an indicator (B-97)") {
+TEST_CASE(
+    "G-8, C-49: another private identity over the bound connection gets 403; none is forwarded without an indicator (B-97)") {
     Bench bench(prefer_tls);
     const auto flow = registered_over_tls(bench);
     Say say{.verify = "tls", .response = "3779ff40a057f999a2f8288bbfafc10d", .nonce = bench.nonce};
@@ -161,8 +168,10 @@ TEST_CASE("G-2: AKAv1 over TLS is let through by default and refused by aka-over
 }
 
 TEST_CASE("G-13: the preference decides, not the order of the phone") {
-    for (const auto& [pref, expected] : {std::pair{daemon::SecAgreePref::ipsec3gpp, "ipsec-3gpp"}, std::pair{daemon::SecAgreePref::ipsec3gpp_tls, "ipsec-3gpp"},
-                                         std::pair{daemon::SecAgreePref::tls, "tls"}, std::pair{daemon::SecAgreePref::tls_ipsec3gpp, "tls"}}) {
+    for (const auto& [pref, expected] :
+         {std::pair{daemon::SecAgreePref::ipsec3gpp, "ipsec-3gpp"},
+          std::pair{daemon::SecAgreePref::ipsec3gpp_tls, "ipsec-3gpp"}, std::pair{daemon::SecAgreePref::tls, "tls"},
+          std::pair{daemon::SecAgreePref::tls_ipsec3gpp, "tls"}}) {
         Bench bench([p = pref](daemon::Config& config) { config.sip_interfaces.front().sec_agree_pref = p; });
         const auto sm6 = bench.send({});
         CHECK(Bench::header(sm6->responses.back(), "Security-Server").starts_with(expected));

@@ -64,7 +64,8 @@ TEST_CASE("SEED: sec-agree-feature is disabled by default") {
     CHECK_FALSE(config->sip_interfaces.front().sec_agree_feature);
 }
 
-TEST_CASE("The commented sample in packaging/ is a configuration that parses, and so it does with every comment taken away") {
+TEST_CASE(
+    "The commented sample in packaging/ is a configuration that parses, and so it does with every comment taken away") {
     std::ifstream file(std::string(GMGATE_TEST_DATA) + "/../../../packaging/gmgate.toml");
     REQUIRE(file);
     std::stringstream text;
@@ -84,12 +85,16 @@ TEST_CASE("The commented sample in packaging/ is a configuration that parses, an
         if (is_setting(line)) line = line.substr(line.starts_with("# ") ? 2 : 1);
         bare += line + "\n";
     }
-    const auto all = parse_config(with(bare, "sec-agree-pref = \"ipsec3gpp\"", "sec-agree-pref = \"ipsec3gpp-tls\""), "bare.toml");
+    const auto all =
+        parse_config(with(bare, "sec-agree-pref = \"ipsec3gpp\"", "sec-agree-pref = \"ipsec3gpp-tls\""), "bare.toml");
     REQUIRE_MESSAGE(all.has_value(), all.error().text);
     CHECK(all->xfrm.reqid == 21321);
     CHECK(all->tls_profiles.size() == 1);
     CHECK(all->tls_profiles.front().expiry_warning == std::chrono::days{30});
-    const auto over_tls = parse_config(with(with(bare, "sec-agree-pref = \"ipsec3gpp\"", "sec-agree-pref = \"ipsec3gpp-tls\""), "transport = \"udp\"", "transport = \"tls\""), "bare.toml");
+    const auto over_tls =
+        parse_config(with(with(bare, "sec-agree-pref = \"ipsec3gpp\"", "sec-agree-pref = \"ipsec3gpp-tls\""),
+                          "transport = \"udp\"", "transport = \"tls\""),
+                     "bare.toml");
     REQUIRE_MESSAGE(over_tls.has_value(), over_tls.error().text);
     CHECK(over_tls->core.transport == CoreTransport::tls);
     CHECK(over_tls->core.tls_name == "icscf.ims.example");
@@ -101,27 +106,37 @@ TEST_CASE("The commented sample in packaging/ is a configuration that parses, an
 }
 
 TEST_CASE("Mistakes are told with line, column and the fix") {
-    CHECK(mistake(with(kGood, "realm-id", "realm-name")).find("test.toml:11:1: [[sip-interface]]: unknown key \"realm-name\"; known here:") != std::string::npos);
-    CHECK(mistake(with(kGood, "name = \"volte\"\n", "name = \"volte\"\nname = \"x\"\n")).starts_with("test.toml:7:"));  // duplicate
+    CHECK(mistake(with(kGood, "realm-id", "realm-name"))
+              .find("test.toml:11:1: [[sip-interface]]: unknown key \"realm-name\"; known here:") != std::string::npos);
+    CHECK(mistake(with(kGood, "name = \"volte\"\n", "name = \"volte\"\nname = \"x\"\n"))
+              .starts_with("test.toml:7:"));  // duplicate
     CHECK(mistake(with(kGood, "6203", "6201")).find("at least three are needed") != std::string::npos);
     CHECK(mistake(with(kGood, "[6100, 6101]", "[6100]")).find("give two ports") != std::string::npos);
     CHECK(mistake(with(kGood, "[6100, 6101]", "[5060, 6101]")).find("never a protected one") != std::string::npos);
     CHECK(mistake(with(kGood, "[6100, 6101]", "[6200, 6101]")).find("used twice") != std::string::npos);
-    CHECK(mistake(with(kGood, "ims-aka-profile = \"volte\"\n", "ims-aka-profile = \"vol\"\n")).find("is not defined") != std::string::npos);
+    CHECK(mistake(with(kGood, "ims-aka-profile = \"volte\"\n", "ims-aka-profile = \"vol\"\n")).find("is not defined") !=
+          std::string::npos);
     CHECK(mistake(with(kGood, "\"10.1.0.1\"", "\"10.1.0\"")).find("is no IPv4 or IPv6 address") != std::string::npos);
-    CHECK(mistake(with(kGood, "\"10.2.0.1:5060\"", "\"core.example:5060\"")).find("names are not looked up") != std::string::npos);
-    CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"ipsec\"")).find("is not one of \"ipsec3gpp\", \"tls\"") != std::string::npos);
-    CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"tls-ipsec3gpp\"")).find("has no sip-port with transport-protocol = \"TLS\"") != std::string::npos);
-    CHECK(mistake(with(kGood, "address = \"10.1.0.1\"", "address = \"10.1.0.1\"\nport = 6100")).find("give one of them another port") != std::string::npos);
+    CHECK(mistake(with(kGood, "\"10.2.0.1:5060\"", "\"core.example:5060\"")).find("names are not looked up") !=
+          std::string::npos);
+    CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"ipsec\"")).find("is not one of \"ipsec3gpp\", \"tls\"") !=
+          std::string::npos);
+    CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"tls-ipsec3gpp\""))
+              .find("has no sip-port with transport-protocol = \"TLS\"") != std::string::npos);
+    CHECK(mistake(with(kGood, "address = \"10.1.0.1\"", "address = \"10.1.0.1\"\nport = 6100"))
+              .find("give one of them another port") != std::string::npos);
     const auto tls_core = with(kGood, "[core]\n", "[core]\ntransport = \"tls\"\n");
-    CHECK(mistake(tls_core).find("needs the SIP domain or host that the core's certificate must be for") != std::string::npos);
+    CHECK(mistake(tls_core).find("needs the SIP domain or host that the core's certificate must be for") !=
+          std::string::npos);
     CHECK(mistake(tls_core).find("needs the [[tls-profile]] with our own certificate") != std::string::npos);
-    CHECK(mistake(with(tls_core, "[core]\n", "[core]\ntls-name = \"c.example\"\ntls-profile = \"none\"\n")).find("[core] names tls-profile \"none\", which is not defined") !=
-          std::string::npos);
-    CHECK(mistake(with(kGood, "[[ims-aka-profile]]", "[[core.next-hops]]\nhost = \"10.2.0.3\"\ntls-name = \"other.example\"\n[[ims-aka-profile]]")).find("tls-name of a next hop needs [core] transport = \"tls\"") !=
-          std::string::npos);
+    CHECK(mistake(with(tls_core, "[core]\n", "[core]\ntls-name = \"c.example\"\ntls-profile = \"none\"\n"))
+              .find("[core] names tls-profile \"none\", which is not defined") != std::string::npos);
+    CHECK(mistake(with(kGood, "[[ims-aka-profile]]",
+                       "[[core.next-hops]]\nhost = \"10.2.0.3\"\ntls-name = \"other.example\"\n[[ims-aka-profile]]"))
+              .find("tls-name of a next hop needs [core] transport = \"tls\"") != std::string::npos);
     CHECK(mistake(with(kGood, "[core]", "[coar]")).find("the section [core] is missing") != std::string::npos);
-    CHECK(mistake(with(kGood, "[[ims-aka-profile]]", "[[ims-aka-profile]]\npreference = [\"null/null\"]")).find("is no valid") != std::string::npos);
+    CHECK(mistake(with(kGood, "[[ims-aka-profile]]", "[[ims-aka-profile]]\npreference = [\"null/null\"]"))
+              .find("is no valid") != std::string::npos);
     CHECK(mistake("[core\n").starts_with("test.toml:1:"));
 }
 
@@ -131,7 +146,8 @@ TEST_CASE("All mistakes are told at once") {
 }
 
 TEST_CASE("G-20: refuse-deprecated takes md5 and 3DES out of the preference") {
-    const auto config = parse_config(with(kGood, "name = \"volte\"\n", "name = \"volte\"\nrefuse-deprecated = true\n"), "test.toml");
+    const auto config =
+        parse_config(with(kGood, "name = \"volte\"\n", "name = \"volte\"\nrefuse-deprecated = true\n"), "test.toml");
     REQUIRE(config.has_value());
     for (const auto pair : config->ims_aka_profiles.front().preference) CHECK_FALSE(is_deprecated(pair));
 }

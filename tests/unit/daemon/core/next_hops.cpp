@@ -12,7 +12,8 @@ using namespace gmgate::daemon;
 
 namespace {
 
-Target target(std::string_view endpoint, std::uint32_t priority = 0, std::uint32_t weight = 1, CoreTransport transport = CoreTransport::udp) {
+Target target(std::string_view endpoint, std::uint32_t priority = 0, std::uint32_t weight = 1,
+              CoreTransport transport = CoreTransport::udp) {
     Target t;
     t.endpoint = *Endpoint::parse(endpoint);
     t.priority = priority;
@@ -48,16 +49,23 @@ std::string mistake(std::string_view core) {
 }  // namespace
 
 TEST_CASE("next hops: lower priority first, whatever the weight") {
-    const auto ordered = order_targets({target("10.0.0.2:5060", 2, 100), target("10.0.0.1:5060", 1, 1), target("10.0.0.3:5060", 3, 9)}, kAllUp, kLeast);
+    const auto ordered =
+        order_targets({target("10.0.0.2:5060", 2, 100), target("10.0.0.1:5060", 1, 1), target("10.0.0.3:5060", 3, 9)},
+                      kAllUp, kLeast);
     CHECK(order(ordered) == "10.0.0.1:5060 10.0.0.2:5060 10.0.0.3:5060");
 }
 
 TEST_CASE("RFC 2782: within a priority the weights decide how often one comes first; weight 0 almost never") {
     std::map<std::string, int> first;
     std::uint64_t state = 1;
-    const Draw draw = [&](std::uint64_t most) { return (state = state * 6364136223846793005u + 1442695040888963407u) / 65536 % (most + 1); };
+    const Draw draw = [&](std::uint64_t most) {
+        return (state = state * 6364136223846793005u + 1442695040888963407u) / 65536 % (most + 1);
+    };
     for (int i = 0; i < 4000; ++i)
-        ++first[order_targets({target("10.0.0.1:5060", 0, 30), target("10.0.0.2:5060", 0, 10), target("10.0.0.3:5060", 0, 0)}, kAllUp, draw)[0].endpoint.to_string()];
+        ++first[order_targets(
+                    {target("10.0.0.1:5060", 0, 30), target("10.0.0.2:5060", 0, 10), target("10.0.0.3:5060", 0, 0)},
+                    kAllUp, draw)[0]
+                    .endpoint.to_string()];
     CHECK(first["10.0.0.1:5060"] > 2800);
     CHECK(first["10.0.0.1:5060"] < 3200);
     CHECK(first["10.0.0.2:5060"] > 750);
@@ -66,15 +74,20 @@ TEST_CASE("RFC 2782: within a priority the weights decide how often one comes fi
 
 TEST_CASE("next hops: one that is down comes last, also when all are, and none is named twice") {
     const IsDown down = [](const Target& t) { return t.endpoint.to_string() == "10.0.0.1:5060"; };
-    CHECK(order(order_targets({target("10.0.0.1:5060", 0), target("10.0.0.2:5060", 1)}, down, kLeast)) == "10.0.0.2:5060 10.0.0.1:5060");
+    CHECK(order(order_targets({target("10.0.0.1:5060", 0), target("10.0.0.2:5060", 1)}, down, kLeast)) ==
+          "10.0.0.2:5060 10.0.0.1:5060");
     CHECK(order(order_targets({target("10.0.0.1:5060")}, down, kLeast)) == "10.0.0.1:5060");
-    CHECK(order_targets({target("10.0.0.1:5060"), target("10.0.0.1:5060"), target("10.0.0.1:5060", 0, 1, CoreTransport::tcp)}, kAllUp, kLeast).size() == 2);
+    CHECK(order_targets(
+              {target("10.0.0.1:5060"), target("10.0.0.1:5060"), target("10.0.0.1:5060", 0, 1, CoreTransport::tcp)},
+              kAllUp, kLeast)
+              .size() == 2);
 }
 
 TEST_CASE("health: silence takes an element out only when it has answered nothing since the request was sent") {
     StillClock clock;
     Health health(clock, seconds{60}, 2);
-    const Endpoint a = *Endpoint::parse("10.0.0.1:5060"), b = *Endpoint::parse("10.0.0.2:5060"), c = *Endpoint::parse("10.0.0.3:5060");
+    const Endpoint a = *Endpoint::parse("10.0.0.1:5060"), b = *Endpoint::parse("10.0.0.2:5060"),
+                   c = *Endpoint::parse("10.0.0.3:5060");
     const TimePoint sent = clock.at;
     clock.at += seconds{1};
     CHECK_FALSE(health.answered(a));  // to another request
@@ -93,7 +106,8 @@ TEST_CASE("health: silence takes an element out only when it has answered nothin
 TEST_CASE("health: a failure takes an element out until it answers or the rest time is over; the table has a limit") {
     StillClock clock;
     Health health(clock, seconds{60}, 2);
-    const Endpoint a = *Endpoint::parse("10.0.0.1:5060"), b = *Endpoint::parse("10.0.0.2:5060"), c = *Endpoint::parse("10.0.0.3:5060");
+    const Endpoint a = *Endpoint::parse("10.0.0.1:5060"), b = *Endpoint::parse("10.0.0.2:5060"),
+                   c = *Endpoint::parse("10.0.0.3:5060");
     CHECK(health.failed(a));
     CHECK_FALSE(health.failed(a));  // told once
     CHECK(health.is_down(a));
@@ -124,10 +138,13 @@ TEST_CASE("[core] next-hop: a text for one, tables for several") {
     REQUIRE_MESSAGE(config.has_value(), config.error().text);
     CHECK(config->core.next_hops.at(0).to_string() == "icscf.home.example");
     CHECK(config->core.next_hops.at(0).endpoint.port.value == 0);
-    config = parse_config(config_text("name-servers = [\"10.2.0.53\", \"10.2.0.54:5353\"]\n"
-                                      "[[core.next-hops]]\nhost = \"10.2.0.2:5062\"\npriority = 1\n"
-                                      "[[core.next-hops]]\nhost = \"backup.example:5070\"\npriority = 2\nweight = 7\ntransport = \"tcp\"\n"
-                                      "[[core.emergency-next-hops]]\nhost = \"10.2.0.9\"\n"), "t.toml");
+    config = parse_config(
+        config_text(
+            "name-servers = [\"10.2.0.53\", \"10.2.0.54:5353\"]\n"
+            "[[core.next-hops]]\nhost = \"10.2.0.2:5062\"\npriority = 1\n"
+            "[[core.next-hops]]\nhost = \"backup.example:5070\"\npriority = 2\nweight = 7\ntransport = \"tcp\"\n"
+            "[[core.emergency-next-hops]]\nhost = \"10.2.0.9\"\n"),
+        "t.toml");
     REQUIRE_MESSAGE(config.has_value(), config.error().text);
     REQUIRE(config->core.next_hops.size() == 2);
     CHECK(config->core.next_hops[1].host == "backup.example");
@@ -140,12 +157,17 @@ TEST_CASE("[core] next-hop: a text for one, tables for several") {
 
 TEST_CASE("[core] next-hop: every mistake is told with its place") {
     CHECK(mistake("").find("next-hop: the \"ADDRESS:PORT\" or name") != std::string::npos);
-    CHECK(mistake("next-hop = \"10.2.0.2:x\"").find("t.toml:4:12: [core]: next-hop: \"10.2.0.2:x\" is neither") != std::string::npos);
+    CHECK(mistake("next-hop = \"10.2.0.2:x\"").find("t.toml:4:12: [core]: next-hop: \"10.2.0.2:x\" is neither") !=
+          std::string::npos);
     CHECK(mistake("next-hop = \"user@host\"").find("is neither") != std::string::npos);
     CHECK(mistake("next-hop = \"[fd02::2]:5060\"").find("one address family") != std::string::npos);
     CHECK(mistake("next-hops = 5").find("must be written [[core.next-hops]]") != std::string::npos);
-    CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nweight = 0").find("weight: must be a whole number from 1 to 65535") != std::string::npos);
-    CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nwieght = 1").find("unknown key \"wieght\"") != std::string::npos);
-    CHECK(mistake("next-hop = \"10.2.0.2\"\nname-servers = \"dns.example\"").find("name-servers: \"dns.example\" is no") != std::string::npos);
-    CHECK(mistake("next-hop = \"10.2.0.2\"\ntransport = \"sctp\"").find("is not one of \"udp\", \"tcp\", \"tls\"") != std::string::npos);
+    CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nweight = 0")
+              .find("weight: must be a whole number from 1 to 65535") != std::string::npos);
+    CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nwieght = 1").find("unknown key \"wieght\"") !=
+          std::string::npos);
+    CHECK(mistake("next-hop = \"10.2.0.2\"\nname-servers = \"dns.example\"")
+              .find("name-servers: \"dns.example\" is no") != std::string::npos);
+    CHECK(mistake("next-hop = \"10.2.0.2\"\ntransport = \"sctp\"").find("is not one of \"udp\", \"tcp\", \"tls\"") !=
+          std::string::npos);
 }

@@ -71,7 +71,8 @@ struct NameServer {
             std::string bytes(512, '\0');
             sockaddr_storage from{};
             socklen_t length = sizeof from;
-            const ssize_t count = ::recvfrom(socket.fd(), bytes.data(), bytes.size(), MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&from), &length);
+            const ssize_t count = ::recvfrom(socket.fd(), bytes.data(), bytes.size(), MSG_DONTWAIT,
+                                             reinterpret_cast<sockaddr*>(&from), &length);
             if (count < 12) return;
             bytes.resize(static_cast<std::size_t>(count));
             ++questions;
@@ -120,20 +121,25 @@ struct World {
     std::unique_ptr<Resolver> resolver;
 
     explicit World(ResolverLimits limits = {}, Family family = Family::v4) {
-        resolver = std::make_unique<Resolver>(loop.io.get_executor(), clock, std::vector<Endpoint>{server.socket.endpoint()}, family, limits);
+        resolver = std::make_unique<Resolver>(loop.io.get_executor(), clock,
+                                              std::vector<Endpoint>{server.socket.endpoint()}, family, limits);
     }
-    Result<std::vector<Target>> resolve(std::string host, std::uint16_t port = 0, std::optional<CoreTransport> transport = {}) {
+    Result<std::vector<Target>> resolve(std::string host, std::uint16_t port = 0,
+                                        std::optional<CoreTransport> transport = {}) {
         std::optional<Result<std::vector<Target>>> result;
         NextHop hop;
         hop.host = std::move(host);
         hop.endpoint.port = Port{port};
         hop.transport = transport;
         hop.priority = 1;
-        loop.start(resolver->resolve(hop, CoreTransport::udp), [&](Result<std::vector<Target>> found) { result.emplace(std::move(found)); });
-        REQUIRE(loop.until([&] {
-            server.serve();
-            return result.has_value();
-        }, std::chrono::seconds{30}));
+        loop.start(resolver->resolve(hop, CoreTransport::udp),
+                   [&](Result<std::vector<Target>> found) { result.emplace(std::move(found)); });
+        REQUIRE(loop.until(
+            [&] {
+                server.serve();
+                return result.has_value();
+            },
+            std::chrono::seconds{30}));
         return *result;
     }
 };
@@ -142,7 +148,9 @@ std::string shown(const Result<std::vector<Target>>& targets) {
     if (!targets) return "error: " + targets.error().text;
     std::string all;
     for (const Target& t : *targets)
-        all += fmt::format("{}{}/{} {}.{} w{}", all.empty() ? "" : ", ", t.endpoint.to_string(), t.transport == CoreTransport::tcp ? "tcp" : "udp", t.priority >> 16, t.priority & 0xffff, t.weight);
+        all += fmt::format("{}{}/{} {}.{} w{}", all.empty() ? "" : ", ", t.endpoint.to_string(),
+                           t.transport == CoreTransport::tcp ? "tcp" : "udp", t.priority >> 16, t.priority & 0xffff,
+                           t.weight);
     return all;
 }
 
@@ -154,7 +162,8 @@ TEST_CASE("RFC 3263 §4.1: NAPTR chooses the transport, SRV the ports and the or
     records[{"home.example", kNaptr}] = {{300, naptr_record(20, 10, "SIP+D2U", "_sip._udp.home.example")},
                                          {300, naptr_record(10, 10, "SIP+D2T", "_sip._tcp.home.example")},
                                          {300, naptr_record(5, 10, "SIPS+D2X", "_x.home.example")}};
-    records[{"_sip._tcp.home.example", kSrv}] = {{300, srv_record(1, 60, 5070, "one.home.example")}, {300, srv_record(2, 0, 5071, "two.home.example")}};
+    records[{"_sip._tcp.home.example", kSrv}] = {{300, srv_record(1, 60, 5070, "one.home.example")},
+                                                 {300, srv_record(2, 0, 5071, "two.home.example")}};
     records[{"one.home.example", kA}] = {{300, a_record("10.9.0.1")}};
     records[{"two.home.example", kA}] = {{300, a_record("10.9.0.2")}};
     CHECK(shown(world.resolve("home.example")) == "10.9.0.1:5070/tcp 1.1 w60, 10.9.0.2:5071/tcp 1.2 w0");

@@ -11,11 +11,11 @@
 #include <fstream>
 #include <map>
 
+#include "daemon/observe/message_trace.h"
+#include "daemon/operate/hep.h"
 #include "gmctl/ladder.h"
 #include "gmctl/pcap.h"
 #include "gmctl/table.h"
-#include "daemon/operate/hep.h"
-#include "daemon/observe/message_trace.h"
 
 using namespace gmgate;
 using namespace gmgate::daemon;
@@ -25,10 +25,14 @@ namespace {
 const Impi kAlice{"001010000000001@ims.example"}, kBob{"001010000000002@ims.example"};
 
 std::string request(const std::string& method, const std::string& call_id, const std::string& extra = {}) {
-    return method + " sip:ims.example SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.0.2:5062;branch=z9hG4bK1\r\nFrom: <sip:x@y>;tag=1\r\nTo: <sip:x@y>\r\nCall-ID: " + call_id + "\r\nCSeq: 1 " + method +
-           "\r\nMax-Forwards: 70\r\n" + extra + "Content-Length: 0\r\n\r\n";
+    return method +
+           " sip:ims.example SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.0.2:5062;branch=z9hG4bK1\r\nFrom: <sip:x@y>;tag=1\r\nTo: <sip:x@y>\r\nCall-ID: " +
+           call_id + "\r\nCSeq: 1 " + method + "\r\nMax-Forwards: 70\r\n" + extra + "Content-Length: 0\r\n\r\n";
 }
-std::string authorization(const Impi& impi) { return "Authorization: Digest username=\"" + impi.value + "\",realm=\"ims\",nonce=\"n\",uri=\"sip:x\",response=\"6629fae49393a05397450978507c4ef1\"\r\n"; }
+std::string authorization(const Impi& impi) {
+    return "Authorization: Digest username=\"" + impi.value +
+           "\",realm=\"ims\",nonce=\"n\",uri=\"sip:x\",response=\"6629fae49393a05397450978507c4ef1\"\r\n";
+}
 
 sip::Flow flow() {
     sip::Flow f;
@@ -64,10 +68,15 @@ gmctl::LadderMessage drawn(const std::string& bytes, bool outward, bool core_sid
 }  // namespace
 
 TEST_CASE("trace: ck, ik and digest responses are blotted out, with lengths kept, however they are written") {
-    for (const auto& header : std::vector<std::string>{"WWW-Authenticate: Digest realm=\"x\",nonce=\"abc\",ck=\"SECRET01\",ik=\"SECRET02\",qop=\"auth\"", "www-authenticate:Digest ik=SECRET01 , CK = \"SECRET02\"",
-                                     "Authorization: Digest username=\"u\",response=\"SECRET01\"", "Proxy-Authorization: Digest\r\n response=\r\n \"SECRET01\",\r\n auts=\"SECRET02\"",
-                                     "Authorization : Digest response=\"SEC\\\"RET\",nc=1", "Authentication-Info: rspauth=\"SECRET01\",nextnonce=\"n\""}) {
-        const auto text = "SIP/2.0 401 Unauthorized\r\nCall-ID: SECRETcall\r\n" + header + "\r\nContent-Length: 9\r\n\r\nck=SECRET";
+    for (const auto& header : std::vector<std::string>{
+             "WWW-Authenticate: Digest realm=\"x\",nonce=\"abc\",ck=\"SECRET01\",ik=\"SECRET02\",qop=\"auth\"",
+             "www-authenticate:Digest ik=SECRET01 , CK = \"SECRET02\"",
+             "Authorization: Digest username=\"u\",response=\"SECRET01\"",
+             "Proxy-Authorization: Digest\r\n response=\r\n \"SECRET01\",\r\n auts=\"SECRET02\"",
+             "Authorization : Digest response=\"SEC\\\"RET\",nc=1",
+             "Authentication-Info: rspauth=\"SECRET01\",nextnonce=\"n\""}) {
+        const auto text =
+            "SIP/2.0 401 Unauthorized\r\nCall-ID: SECRETcall\r\n" + header + "\r\nContent-Length: 9\r\n\r\nck=SECRET";
         const auto out = blotted(text);
         CAPTURE(header);
         CAPTURE(out);
@@ -77,7 +86,8 @@ TEST_CASE("trace: ck, ik and digest responses are blotted out, with lengths kept
         CHECK(out.find("SECRETcall") != std::string::npos);
         CHECK(out.ends_with("\r\n\r\nck=SECRET"));
     }
-    CHECK(blotted("Authorization: Digest username=\"u\",nonce=\"abc\",uri=\"sip:x\"\r\n\r\n").find("xxx") == std::string::npos);
+    CHECK(blotted("Authorization: Digest username=\"u\",nonce=\"abc\",uri=\"sip:x\"\r\n\r\n").find("xxx") ==
+          std::string::npos);
     CHECK(blotted("").empty());
     CHECK(blotted("Authorization: response=\"unterminated").find("untermin") == std::string::npos);
 }
@@ -101,8 +111,10 @@ TEST_CASE("trace: messages are a user's by identity, by flow and by Call-ID; fol
     std::vector<std::uint64_t> heard;
     const auto subscription = trace.on_message([&](const TracedMessage& message) { heard.push_back(message.number); });
     trace.see(false, flow(), request("REGISTER", "c1", authorization(kAlice)), {});
-    trace.see(true, flow(), request("REGISTER", "c1"), {.owner = {}, .core_side = true, .protection = "clear"});  // on to the core: same call
-    trace.see(false, flow(), request("MESSAGE", "c2"), {.owner = kAlice, .core_side = false, .protection = "ESP set 7"});
+    trace.see(true, flow(), request("REGISTER", "c1"),
+              {.owner = {}, .core_side = true, .protection = "clear"});  // on to the core: same call
+    trace.see(false, flow(), request("MESSAGE", "c2"),
+              {.owner = kAlice, .core_side = false, .protection = "ESP set 7"});
     trace.see(true, flow(), request("MESSAGE", "c2"), {.owner = {}, .core_side = true, .protection = "clear"});
     const auto kept = trace.of(kAlice);
     REQUIRE(kept.size() == 4);
@@ -124,20 +136,26 @@ TEST_CASE("trace: limits of users, messages, octets and calls are reached and ho
     REQUIRE(trace.start(kAlice));
     CHECK(trace.start(kAlice));
     CHECK_FALSE(trace.start(kBob));
-    for (int i = 0; i < 100; ++i) trace.see(false, flow(), request("MESSAGE", "c" + std::to_string(i)), {.owner = kAlice, .core_side = false, .protection = ""});
+    for (int i = 0; i < 100; ++i)
+        trace.see(false, flow(), request("MESSAGE", "c" + std::to_string(i)),
+                  {.owner = kAlice, .core_side = false, .protection = ""});
     CHECK(trace.of(kAlice).size() == 10);
     CHECK(trace.counters().forgotten == 90);
     trace.see(true, flow(), request("MESSAGE", "c1"), {});  // its call has been forgotten
     CHECK(trace.counters().kept == 100);
     trace.see(true, flow(), request("MESSAGE", "c99"), {});
     CHECK(trace.counters().kept == 101);
-    for (int i = 0; i < 9; ++i) trace.see(false, flow(), request("MESSAGE", "big", "X: " + std::string(30'000, 'a') + "\r\n"), {.owner = kAlice, .core_side = false, .protection = ""});
+    for (int i = 0; i < 9; ++i)
+        trace.see(false, flow(), request("MESSAGE", "big", "X: " + std::string(30'000, 'a') + "\r\n"),
+                  {.owner = kAlice, .core_side = false, .protection = ""});
     CHECK(trace.of(kAlice).size() <= 3);
 }
 
 TEST_CASE("ladder: arrows point the right way between the right columns, and fit the width") {
-    const std::vector<gmctl::LadderMessage> messages{drawn(request("REGISTER", "c"), false, false), drawn(request("REGISTER", "c"), true, true), drawn("SIP/2.0 401 Unauthorized\r\n\r\n", false, true),
-                                                     drawn("SIP/2.0 401 Unauthorized\r\n\r\n", true, false), drawn("\x1b[31mevil\r\n", false, false)};
+    const std::vector<gmctl::LadderMessage> messages{
+        drawn(request("REGISTER", "c"), false, false), drawn(request("REGISTER", "c"), true, true),
+        drawn("SIP/2.0 401 Unauthorized\r\n\r\n", false, true), drawn("SIP/2.0 401 Unauthorized\r\n\r\n", true, false),
+        drawn("\x1b[31mevil\r\n", false, false)};
     for (const std::size_t width : {0, 60, 80, 120, 300}) {
         std::vector<std::string> lines;
         for (const auto& message : messages) lines.push_back(gmctl::ladder_line(message, width));
@@ -146,9 +164,9 @@ TEST_CASE("ladder: arrows point the right way between the right columns, and fit
             if (width != 0) CHECK(line.size() <= width + 1);
         }
         CHECK(lines[0].find("> ") == std::string::npos);
-        CHECK(lines[0].find(">|") != std::string::npos);       // phone → gateway
-        CHECK(lines[0].find(">|") < lines[1].find(">|"));      // gateway → core lies right of it
-        CHECK(lines[2].find("|<") > lines[3].find("|<"));      // core → gateway, gateway → phone
+        CHECK(lines[0].find(">|") != std::string::npos);   // phone → gateway
+        CHECK(lines[0].find(">|") < lines[1].find(">|"));  // gateway → core lies right of it
+        CHECK(lines[2].find("|<") > lines[3].find("|<"));  // core → gateway, gateway → phone
         CHECK(lines[3].find("401") != std::string::npos);
         CHECK(lines[4].find("SIP?") != std::string::npos);
     }
@@ -156,7 +174,10 @@ TEST_CASE("ladder: arrows point the right way between the right columns, and fit
 }
 
 TEST_CASE("ladder: the HTML page is whole by itself and what peers send cannot become markup") {
-    const auto page = gmctl::ladder_html("SIP of <x>", {drawn("MESSAGE sip:a SIP/2.0\r\nSubject: <script>alert(1)</script>\"&\r\n\r\n\x1b", false, false), drawn("SIP/2.0 200 <b>OK\r\n\r\n", true, false)});
+    const auto page = gmctl::ladder_html(
+        "SIP of <x>",
+        {drawn("MESSAGE sip:a SIP/2.0\r\nSubject: <script>alert(1)</script>\"&\r\n\r\n\x1b", false, false),
+         drawn("SIP/2.0 200 <b>OK\r\n\r\n", true, false)});
     CHECK(page.find("<script") == std::string::npos);
     CHECK(page.find("<b>") == std::string::npos);
     CHECK(page.find("&lt;script&gt;") != std::string::npos);
@@ -167,12 +188,17 @@ TEST_CASE("ladder: the HTML page is whole by itself and what peers send cannot b
 }
 
 TEST_CASE("pcap: tshark reads SIP, addresses, ports and good checksums, IPv4 and IPv6") {
-    auto four = drawn(request("REGISTER", "call-four"), false, false), six = drawn(request("MESSAGE", "call-six"), false, false);
+    auto four = drawn(request("REGISTER", "call-four"), false, false),
+         six = drawn(request("MESSAGE", "call-six"), false, false);
     six.source = "[fd01::2]:5062";
     six.destination = "[fd01::1]:6100";
-    const auto path = (std::filesystem::temp_directory_path() / ("gmgate-" + std::to_string(getpid()) + ".pcap")).string();
-    std::ofstream(path, std::ios::binary) << gmctl::pcap_header() << gmctl::pcap_record(four) << gmctl::pcap_record(six);
-    const auto command = "tshark -n -r " + path + " -o ip.check_checksum:TRUE -o udp.check_checksum:TRUE -T fields -E separator='|' -e frame.time_epoch -e ip.src -e ipv6.src -e udp.dstport -e sip.Method -e sip.Call-ID -e ip.checksum.status -e udp.checksum.status 2>/dev/null";
+    const auto path =
+        (std::filesystem::temp_directory_path() / ("gmgate-" + std::to_string(getpid()) + ".pcap")).string();
+    std::ofstream(path, std::ios::binary)
+        << gmctl::pcap_header() << gmctl::pcap_record(four) << gmctl::pcap_record(six);
+    const auto command =
+        "tshark -n -r " + path +
+        " -o ip.check_checksum:TRUE -o udp.check_checksum:TRUE -T fields -E separator='|' -e frame.time_epoch -e ip.src -e ipv6.src -e udp.dstport -e sip.Method -e sip.Call-ID -e ip.checksum.status -e udp.checksum.status 2>/dev/null";
     std::FILE* tshark = popen(command.c_str(), "r");
     REQUIRE(tshark != nullptr);
     std::string out;
@@ -238,8 +264,11 @@ TEST_CASE("HEP: a receiver decodes what was sent") {
         }
         CHECK(be(chunks[1]) == (is_v6 ? 10 : 2));
         CHECK(be(chunks[2]) == 17);
-        CHECK(chunks[is_v6 ? 5 : 3] == std::string(reinterpret_cast<const char*>(message.source.address.bytes().data()), message.source.address.size()));
-        CHECK(chunks[is_v6 ? 6 : 4] == std::string(reinterpret_cast<const char*>(message.destination.address.bytes().data()), message.destination.address.size()));
+        CHECK(chunks[is_v6 ? 5 : 3] == std::string(reinterpret_cast<const char*>(message.source.address.bytes().data()),
+                                                   message.source.address.size()));
+        CHECK(chunks[is_v6 ? 6 : 4] ==
+              std::string(reinterpret_cast<const char*>(message.destination.address.bytes().data()),
+                          message.destination.address.size()));
         CHECK(be(chunks[7]) == 5062);
         CHECK(be(chunks[8]) == 6100);
         CHECK(be(chunks[9]) == 1'700'000'000);

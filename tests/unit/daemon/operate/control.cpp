@@ -19,10 +19,10 @@
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
 
-#include "daemon/operate/control_server.h"
-#include "gmctl/client.h"
 #include "daemon/observe/kernel_statistics.h"
+#include "daemon/operate/control_server.h"
 #include "daemon/operate/reload.h"
+#include "gmctl/client.h"
 
 using namespace gmgate;
 using namespace gmgate::daemon;
@@ -39,24 +39,32 @@ struct Served {
         settings.path = folder + "/made/control.sock";
         if (change) change(settings);
         server = std::make_unique<ControlServer>(loop.get_executor(), settings);
-        server->add("echo", {Rights::read, "", [](const Json& arguments, ControlClient&) -> Task<Result<Json>> { co_return arguments; }});
-        server->add("order", {Rights::admin, "", [](const Json&, ControlClient& client) -> Task<Result<Json>> { co_return Json(client.who()); }});
-        server->add("refuse", {Rights::read, "", [](const Json&, ControlClient&) -> Task<Result<Json>> { co_return failure(Reaction::reject, "because"); }});
-        server->add("throw", {Rights::read, "", [](const Json&, ControlClient&) -> Task<Result<Json>> { throw std::runtime_error("boom"); co_return Json(); }});
+        server->add("echo", {Rights::read, "",
+                             [](const Json& arguments, ControlClient&) -> Task<Result<Json>> { co_return arguments; }});
+        server->add("order", {Rights::admin, "", [](const Json&, ControlClient& client) -> Task<Result<Json>> {
+                                  co_return Json(client.who());
+                              }});
+        server->add("refuse", {Rights::read, "", [](const Json&, ControlClient&) -> Task<Result<Json>> {
+                                   co_return failure(Reaction::reject, "because");
+                               }});
+        server->add("throw", {Rights::read, "", [](const Json&, ControlClient&) -> Task<Result<Json>> {
+                                  throw std::runtime_error("boom");
+                                  co_return Json();
+                              }});
         server->add("count", {Rights::read, "", [](const Json&, ControlClient& client) -> Task<Result<Json>> {
-                        for (int i = 0; i < 3; ++i) client.send_event(i);
-                        co_return Json("done");
-                    }});
+                                  for (int i = 0; i < 3; ++i) client.send_event(i);
+                                  co_return Json("done");
+                              }});
         server->add("flood", {Rights::read, "", [this](const Json&, ControlClient& client) -> Task<Result<Json>> {
-                        const std::string much(100'000, 'x');
-                        asio::steady_timer turn(loop);
-                        while (client.send_event(much)) {
-                            turn.expires_after(std::chrono::milliseconds{0});
-                            co_await turn.async_wait(asio::use_awaitable);
-                        }
-                        flooded = true;
-                        co_return Json();
-                    }});
+                                  const std::string much(100'000, 'x');
+                                  asio::steady_timer turn(loop);
+                                  while (client.send_event(much)) {
+                                      turn.expires_after(std::chrono::milliseconds{0});
+                                      co_await turn.async_wait(asio::use_awaitable);
+                                  }
+                                  flooded = true;
+                                  co_return Json();
+                              }});
         opened = server->open();
         if (opened) thread = std::thread([this] { loop.run(); });
     }
@@ -105,7 +113,10 @@ TEST_CASE("control: an answer, events before it, a refusal and an exception reac
     auto client = served.client();
     CHECK(client.ask("echo", {{"a", 1}}) == Json{{"a", 1}});
     std::vector<int> events;
-    CHECK(client.ask("count", Json::object(), [&](const Json& event) { events.push_back(event.get<int>()); return true; }) == Json("done"));
+    CHECK(client.ask("count", Json::object(), [&](const Json& event) {
+        events.push_back(event.get<int>());
+        return true;
+    }) == Json("done"));
     CHECK(events == std::vector<int>{0, 1, 2});
     CHECK(client.ask("refuse").error().text == "because");
     CHECK(client.ask("throw").error().text.find("boom") != std::string::npos);
@@ -182,9 +193,11 @@ TEST_CASE("control: another user is turned away, a member of the group may read 
 TEST_CASE("control: hostile bytes get an error line and end nothing but their own request") {
     Served served;
     const std::string deep = std::string(2000, '[') + std::string(2000, ']');
-    for (const std::string& bytes : {std::string("\n"), std::string("{\n"), std::string("[]\n"), std::string("null\n"), std::string("{\"command\":7}\n"), std::string("{\"command\":\"echo\",\"arguments\":[]}\n"),
-                                    std::string("\xff\xfe\x00{\n", 5), "{\"command\":\"echo\",\"arguments\":{\"a\":" + deep + "}}\n", "{\"command\":\"" + std::string(5000, 'c') + "\"}\n",
-                                    std::string("{\"command\":\"\xc3\x28\"}\n")}) {
+    for (const std::string& bytes :
+         {std::string("\n"), std::string("{\n"), std::string("[]\n"), std::string("null\n"),
+          std::string("{\"command\":7}\n"), std::string("{\"command\":\"echo\",\"arguments\":[]}\n"),
+          std::string("\xff\xfe\x00{\n", 5), "{\"command\":\"echo\",\"arguments\":{\"a\":" + deep + "}}\n",
+          "{\"command\":\"" + std::string(5000, 'c') + "\"}\n", std::string("{\"command\":\"\xc3\x28\"}\n")}) {
         const auto answer = Json::parse(served.raw(bytes), nullptr, false);
         CAPTURE(bytes.substr(0, 60));
         REQUIRE(answer.is_object());
@@ -281,7 +294,8 @@ TEST_CASE("control: a group that does not exist is an error with the fix") {
 }
 
 TEST_CASE("control: arguments of the wrong type or size are refused by name") {
-    const Json arguments{{"text", 7}, {"number", "x"}, {"big", 18446744073709551615ULL}, {"flag", 1}, {"long", std::string(5000, 'a')}};
+    const Json arguments{
+        {"text", 7}, {"number", "x"}, {"big", 18446744073709551615ULL}, {"flag", 1}, {"long", std::string(5000, 'a')}};
     CHECK(text_argument(arguments, "text").error().text.find("\"text\"") != std::string::npos);
     CHECK_FALSE(text_argument(arguments, "long").has_value());
     CHECK(text_argument(arguments, "absent", "x") == "x");
@@ -291,7 +305,8 @@ TEST_CASE("control: arguments of the wrong type or size are refused by name") {
 }
 
 TEST_CASE("kernel statistics: every line that the kernel writes has a meaning, and what is none is skipped") {
-    const auto found = parse_statistics("XfrmInNoStates          \t3\nXfrmFuture 9\nnonsense\n\nXfrmInError x\nTlsCurrTxSw                     \t4");
+    const auto found = parse_statistics(
+        "XfrmInNoStates          \t3\nXfrmFuture 9\nnonsense\n\nXfrmInError x\nTlsCurrTxSw                     \t4");
     REQUIRE(found.size() == 3);
     CHECK(found[0].value == 3);
     CHECK_FALSE(found[0].means.empty());
@@ -319,7 +334,8 @@ sec-agree-feature = "enabled"
 [[sip-interface.sip-ports]]
 address = "10.1.0.1"
 ims-aka-profile = "volte"
-)", "test");
+)",
+                                     "test");
     REQUIRE_MESSAGE(config.has_value(), (config ? "" : config.error().text));
     return *config;
 }
@@ -339,7 +355,7 @@ TEST_CASE("reload: what the next REGISTER reads is applied, the rest refused wit
     for (const auto& change : report.refused) CHECK(change.why.find("restart") != std::string::npos);
     CHECK(live.ktls == Ktls::preferred);
     CHECK(live.sip_interfaces[0].host.empty());
-    CHECK(apply_reload(live, fresh).applied.empty());   // applied once
+    CHECK(apply_reload(live, fresh).applied.empty());      // applied once
     CHECK(apply_reload(live, fresh).refused.size() == 3);  // told again each time
 }
 

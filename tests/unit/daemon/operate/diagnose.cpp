@@ -17,8 +17,17 @@ const WallTime kNow{std::chrono::seconds{1'800'000'000}};
 const Impi kPhone{"001010000000001@ims.example"};
 
 xfrm::SetParameters parameters() {
-    return {.ue = *Address::parse("10.1.0.2"), .gateway = *Address::parse("10.1.0.1"), .port_uc = Port{5062}, .port_us = Port{5063}, .port_pc = Port{6200}, .port_ps = Port{6100},
-            .spi_uc = Spi{1111}, .spi_us = Spi{1112}, .spi_pc = Spi{0x20000001}, .spi_ps = Spi{0x20000002}, .algorithms = kDefaultPreference[1]};
+    return {.ue = *Address::parse("10.1.0.2"),
+            .gateway = *Address::parse("10.1.0.1"),
+            .port_uc = Port{5062},
+            .port_us = Port{5063},
+            .port_pc = Port{6200},
+            .port_ps = Port{6100},
+            .spi_uc = Spi{1111},
+            .spi_us = Spi{1112},
+            .spi_pc = Spi{0x20000001},
+            .spi_ps = Spi{0x20000002},
+            .algorithms = kDefaultPreference[1]};
 }
 
 /// A phone that has been challenged a minute ago and has not answered.
@@ -53,7 +62,8 @@ Evidence challenged() {
 }
 
 /// A phone whose last REGISTER failed a check.
-Evidence refused(const std::string& check, int answer, const std::string& detail, const std::string& offer = "ipsec-3gpp;alg=hmac-sha-1-96") {
+Evidence refused(const std::string& check, int answer, const std::string& detail,
+                 const std::string& offer = "ipsec-3gpp;alg=hmac-sha-1-96") {
     Evidence e;
     e.impi = kPhone;
     e.now = kNow;
@@ -97,7 +107,8 @@ void put_be(std::vector<std::uint8_t>& out, std::uint32_t value, int octets) {
 /// An IP packet with that protocol and payload.
 std::vector<std::uint8_t> packet(bool is_v6, std::uint8_t protocol, const std::vector<std::uint8_t>& payload) {
     std::vector<std::uint8_t> p;
-    const auto from = *Address::parse(is_v6 ? "fd01::2" : "10.1.0.2"), to = *Address::parse(is_v6 ? "fd01::1" : "10.1.0.1");
+    const auto from = *Address::parse(is_v6 ? "fd01::2" : "10.1.0.2"),
+               to = *Address::parse(is_v6 ? "fd01::1" : "10.1.0.1");
     if (is_v6) {
         p = {0x60, 0, 0, 0};
         put_be(p, static_cast<std::uint32_t>(payload.size()), 2);
@@ -108,7 +119,9 @@ std::vector<std::uint8_t> packet(bool is_v6, std::uint8_t protocol, const std::v
         put_be(p, static_cast<std::uint32_t>(20 + payload.size()), 2);
         p.insert(p.end(), {0, 0, 0, 0, 64, protocol, 0, 0});
     }
-    for (const auto& address : {from, to}) p.insert(p.end(), address.bytes().begin(), address.bytes().begin() + static_cast<std::ptrdiff_t>(address.size()));
+    for (const auto& address : {from, to})
+        p.insert(p.end(), address.bytes().begin(),
+                 address.bytes().begin() + static_cast<std::ptrdiff_t>(address.size()));
     p.insert(p.end(), payload.begin(), payload.end());
     return p;
 }
@@ -183,7 +196,8 @@ TEST_CASE("why: the core has still to answer") {
 }
 
 TEST_CASE("why: what does not parse is a bad request, whatever it is") {
-    for (const auto* check : {"security-client", "security-verify", "via", "to"}) CHECK(cause_of(refused(check, 400, "does not parse", "")) == Cause::bad_request);
+    for (const auto* check : {"security-client", "security-verify", "via", "to"})
+        CHECK(cause_of(refused(check, 400, "does not parse", "")) == Cause::bad_request);
 }
 
 TEST_CASE("why: replays; a few among many packets are the network's") {
@@ -228,14 +242,22 @@ TEST_CASE("why: clear packets to the protected port, by name or by address") {
     e.sightings.push_back(s);
     CHECK(cause_of(e) == Cause::clear_to_protected);
     CHECK(says(e, "3 UDP packets without ESP from 10.1.0.2:5062 to 10.1.0.1:6100"));
-    e.sets[0].sas[0].integrity_failures = 3;  // what is counted on its own SA weighs more than what came from its address
+    e.sets[0].sas[0].integrity_failures =
+        3;  // what is counted on its own SA weighs more than what came from its address
     CHECK(cause_of(e) == Cause::integrity);
 }
 
 TEST_CASE("why: what the decision record knows is told, each with its own cause") {
-    const std::vector<std::tuple<std::string, int, Cause>> cases{
-        {"via", 403, Cause::nat}, {"security-verify", 494, Cause::verify_mismatch}, {"authorization", 403, Cause::identity_mismatch}, {"core", 504, Cause::core_unreachable},
-        {"ck-ik", 504, Cause::no_keys}, {"limit", 503, Cause::limit}, {"draining", 503, Cause::limit}, {"kernel", 480, Cause::kernel}, {"sec-agree", 420, Cause::option_refused}, {"to", 400, Cause::bad_request}};
+    const std::vector<std::tuple<std::string, int, Cause>> cases{{"via", 403, Cause::nat},
+                                                                 {"security-verify", 494, Cause::verify_mismatch},
+                                                                 {"authorization", 403, Cause::identity_mismatch},
+                                                                 {"core", 504, Cause::core_unreachable},
+                                                                 {"ck-ik", 504, Cause::no_keys},
+                                                                 {"limit", 503, Cause::limit},
+                                                                 {"draining", 503, Cause::limit},
+                                                                 {"kernel", 480, Cause::kernel},
+                                                                 {"sec-agree", 420, Cause::option_refused},
+                                                                 {"to", 400, Cause::bad_request}};
     for (const auto& [check, answer, cause] : cases) {
         CAPTURE(check);
         const auto e = refused(check, answer, "the detail of it");
@@ -308,7 +330,8 @@ TEST_CASE("packet tap: reads ESP, UDP and TCP of both families; anything cut sho
         REQUIRE(two.has_value());
         CHECK(two->destination.port == Port{6100});
         CHECK(two->text == "REGISTER sip:x SIP/2.0\r\n");
-        for (std::size_t n = 0; n < u.size(); ++n) static_cast<void>(read_packet(std::span(u).first(n)));  // ASan watches
+        for (std::size_t n = 0; n < u.size(); ++n)
+            static_cast<void>(read_packet(std::span(u).first(n)));  // ASan watches
         CHECK_FALSE(read_packet(std::span(u).first(is_v6 ? 47 : 27)).has_value());
     }
     auto bad = packet(false, 17, udp(1, 2, "x"));
@@ -326,7 +349,8 @@ TEST_CASE("packet tap: the IMPI of a REGISTER in clear") {
     CHECK(impi_in_text("REGISTER sip:x SIP/2.0\r\nusername=\"" + std::string(300, 'a') + "\"").empty());
 }
 
-TEST_CASE("packet tap: known SPIs and other ports are nothing; repeats are counted; the table and the rate have limits") {
+TEST_CASE(
+    "packet tap: known SPIs and other ports are nothing; repeats are counted; the table and the rate have limits") {
     asio::io_context loop;
     Clock clock;
     TapSettings settings;
@@ -338,7 +362,9 @@ TEST_CASE("packet tap: known SPIs and other ports are nothing; repeats are count
     tap.take(packet(false, 50, esp(42)));
     tap.take(packet(false, 17, udp(5062, 5060, "x")));
     CHECK(tap.find(all).empty());
-    for (int i = 0; i < 3; ++i) tap.take(packet(false, 17, udp(5062, 6100, "REGISTER sip:x SIP/2.0\r\nAuthorization: Digest username=\"a@b\"\r\n")));
+    for (int i = 0; i < 3; ++i)
+        tap.take(
+            packet(false, 17, udp(5062, 6100, "REGISTER sip:x SIP/2.0\r\nAuthorization: Digest username=\"a@b\"\r\n")));
     REQUIRE(tap.find(all).size() == 1);
     CHECK(tap.find(all)[0].count == 3);
     CHECK(tap.find(all)[0].impi == "a@b");

@@ -95,17 +95,21 @@ TEST_CASE("metrics: each metric is declared once with help and type, and every c
     counters.add(Counter::challenge_tx, 5);
     test::FakeKernel kernel;
     sip::Transports transports(loop.get_executor(), {});
-    sip::Transactions transactions(loop.get_executor(), transports, {}, [](const sip::Flow&) { return sip::kUeTimers; });
+    sip::Transactions transactions(loop.get_executor(), transports, {},
+                                   [](const sip::Flow&) { return sip::kUeTimers; });
     Clock clock;
     PacketTap tap(loop.get_executor(), clock, {}, [](Spi) { return false; });
     ktls::Counters tls;
     tls.handshakes_ok = 3;
-    const auto text = metrics_text({config, table, counters, kernel, transports, transactions, tap, [&] { return &tls; }, [] { return true; }, [] { return false; }});
+    const auto text = metrics_text({config, table, counters, kernel, transports, transactions, tap,
+                                    [&] { return &tls; }, [] { return true; }, [] { return false; }});
     INFO(text);
     CHECK(text.find("\ngmgate_challenge_tx_total 5\n") != std::string::npos);
     CHECK(text.find("gmgate_guards_stand 1") != std::string::npos);
     CHECK(text.find("gmgate_tls_handshakes_total{outcome=\"ok\"} 3") != std::string::npos);
-    for (const auto& info : kCounterInfo) CHECK(text.find("# HELP gmgate_" + std::string(info.name) + "_total " + std::string(info.help)) != std::string::npos);
+    for (const auto& info : kCounterInfo)
+        CHECK(text.find("# HELP gmgate_" + std::string(info.name) + "_total " + std::string(info.help)) !=
+              std::string::npos);
     std::set<std::string> declared, typed;
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {

@@ -1,4 +1,5 @@
-// Bad days: retransmission storms, a core that dies in the middle, a phone that vanishes. The right final answers, and nothing left behind.
+// Bad days: retransmission storms, a core that dies in the middle, a phone that vanishes. The right final answers, and
+// nothing left behind.
 #include <map>
 
 #include "tests/unit/daemon/proxy/network.h"
@@ -9,11 +10,13 @@ using namespace gmgate::daemon::test;
 
 namespace {
 
-constexpr sip::Timers kFast{milliseconds{10}, milliseconds{40}, milliseconds{50}};     // Timer B, F, H, J: 640 ms
-constexpr sip::Timers kFastUe{milliseconds{40}, milliseconds{160}, milliseconds{200}};  // longer, as towards real phones
+constexpr sip::Timers kFast{milliseconds{10}, milliseconds{40}, milliseconds{50}};  // Timer B, F, H, J: 640 ms
+constexpr sip::Timers kFastUe{milliseconds{40}, milliseconds{160},
+                              milliseconds{200}};  // longer, as towards real phones
 
 bool nothing_left(Network& net) {
-    return net.loop.until([&] { return net.transactions.server_count() == 0 && net.transactions.client_count() == 0; }, seconds{60});
+    return net.loop.until([&] { return net.transactions.server_count() == 0 && net.transactions.client_count() == 0; },
+                          seconds{60});
 }
 
 /// All that has come to a peer until nothing more is left to come, counted by start line.
@@ -26,27 +29,32 @@ std::map<std::string, int> gather(Network& net, Peer& peer) {
 
 }  // namespace
 
-TEST_CASE("a storm of retransmissions reaches the core as one request; a core that is silent gives each phone one 504, and no transaction stays") {
+TEST_CASE(
+    "a storm of retransmissions reaches the core as one request; a core that is silent gives each phone one 504, and no transaction stays") {
     Network net;
     net.timers = kFast;
     net.ue_timers = kFastUe;
     constexpr int kRequests = 100, kCopies = 20;
     std::map<std::string, int> seen, answers;
     const auto look = [&] {
-        for (auto text = net.core_peer.try_receive(); text; text = net.core_peer.try_receive()) ++seen[header(*text, "Via")];
+        for (auto text = net.core_peer.try_receive(); text; text = net.core_peer.try_receive())
+            ++seen[header(*text, "Via")];
         for (auto text = net.ue_server.try_receive(); text; text = net.ue_server.try_receive())
             if (!contains(first_line(*text), " 100 ")) ++answers[header(*text, "Via") + first_line(*text)];
         return false;
     };
     for (int copy = 0; copy < kCopies; ++copy)
         for (int i = 0; i < kRequests; ++i) {
-            net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKstorm" + std::to_string(i)), net.ps);
+            net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKstorm" + std::to_string(i)),
+                               net.ps);
             if (i % 20 == 0) net.loop.until(look, milliseconds{1});
         }
-    CHECK(net.loop.until([&] {
-        look();
-        return net.transactions.server_count() == 0 && net.transactions.client_count() == 0;
-    }, seconds{60}));
+    CHECK(net.loop.until(
+        [&] {
+            look();
+            return net.transactions.server_count() == 0 && net.transactions.client_count() == 0;
+        },
+        seconds{60}));
     CHECK(seen.size() == kRequests);  // a branch each: no copy became a request of its own
     REQUIRE(answers.size() == kRequests);
     CHECK(answers.begin()->first.ends_with("SIP/2.0 504 Server Time-out"));
@@ -54,7 +62,8 @@ TEST_CASE("a storm of retransmissions reaches the core as one request; a core th
     CHECK(net.link.health().size() == 1);
 }
 
-TEST_CASE("RFC 3261 §16.9: a core over TCP that dies while it rings, or before it answers: 504 at once, and no transaction stays") {
+TEST_CASE(
+    "RFC 3261 §16.9: a core over TCP that dies while it rings, or before it answers: 504 at once, and no transaction stays") {
     Network net;
     net.timers = kFast;
     net.ue_timers = kFastUe;
@@ -74,17 +83,20 @@ TEST_CASE("RFC 3261 §16.9: a core over TCP that dies while it rings, or before 
     net.ue_client.send(net.from_ue("ACK", "sip:bob@home.example", "X-In-Dialog: 1\n"), net.ps);
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKother"), net.ps);
     std::string answer;
-    CHECK(net.loop.until([&] {
-        for (auto text = net.ue_server.try_receive(); text; text = net.ue_server.try_receive())
-            if (header(*text, "CSeq") == "7 MESSAGE") answer = *text;
-        return !answer.empty();
-    }, seconds{60}));
+    CHECK(net.loop.until(
+        [&] {
+            for (auto text = net.ue_server.try_receive(); text; text = net.ue_server.try_receive())
+                if (header(*text, "CSeq") == "7 MESSAGE") answer = *text;
+            return !answer.empty();
+        },
+        seconds{60}));
     CHECK(contains(answer, "504 Server Time-out"));
     CHECK(net.counters.get(Counter::core_unreachable) == 2);
     CHECK(nothing_left(net));
 }
 
-TEST_CASE("RFC 3261 §18.2.2: a core that closes its connection while it rings and takes a new one may answer there, and is cancelled there") {
+TEST_CASE(
+    "RFC 3261 §18.2.2: a core that closes its connection while it rings and takes a new one may answer there, and is cancelled there") {
     Network net;
     net.config.core.transport = CoreTransport::tcp;
     auto listener = sip::open_listening_socket(net.core_peer.endpoint());
@@ -103,14 +115,17 @@ TEST_CASE("RFC 3261 §18.2.2: a core that closes its connection while it rings a
     CHECK(first_line(core.receive()) == "CANCEL sip:bob@home.example SIP/2.0");
     core.send(response_text(invite, 487));
     std::map<std::string, int> lines;
-    CHECK(net.loop.until([&] {
-        lines.merge(gather(net, net.ue_server));
-        return lines.contains("SIP/2.0 487 Text");
-    }, seconds{60}));
+    CHECK(net.loop.until(
+        [&] {
+            lines.merge(gather(net, net.ue_server));
+            return lines.contains("SIP/2.0 487 Text");
+        },
+        seconds{60}));
     CHECK(first_line(core.receive()) == "ACK sip:bob@home.example SIP/2.0");
 }
 
-TEST_CASE("RFC 3261 §16.8, Timer C: a phone that rings for ever is cancelled, and its 487 is a 408 for the caller; a 200 that crosses is a 200") {
+TEST_CASE(
+    "RFC 3261 §16.8, Timer C: a phone that rings for ever is cancelled, and its 487 is a 408 for the caller; a 200 that crosses is a 200") {
     for (const bool answers : {false, true}) {
         Network net;
         net.config.timers.ringing = seconds{1};
@@ -128,7 +143,8 @@ TEST_CASE("RFC 3261 §16.8, Timer C: a phone that rings for ever is cancelled, a
     }
 }
 
-TEST_CASE("RFC 3261 §16.9: a phone whose registration ends while it rings: 480 for the caller at once; when it can be told yet, it is") {
+TEST_CASE(
+    "RFC 3261 §16.9: a phone whose registration ends while it rings: 480 for the caller at once; when it can be told yet, it is") {
     for (const bool tells : {false, true}) {
         Network net;
         net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
@@ -167,7 +183,8 @@ TEST_CASE("a caller whose registration ends while it waits: the callee is cancel
     CHECK_FALSE(net.ue_server.try_receive().has_value());
 }
 
-TEST_CASE("RFC 3261 §16.9: a phone that loses its TCP connection while it rings: refused at port_us it has gone, 480; else it may answer on a new one") {
+TEST_CASE(
+    "RFC 3261 §16.9: a phone that loses its TCP connection while it rings: refused at port_us it has gone, 480; else it may answer on a new one") {
     for (const bool lives : {false, true}) {
         Network net;
         net.timers = kFast;
@@ -198,24 +215,28 @@ TEST_CASE("RFC 3261 §16.9: a phone that loses its TCP connection while it rings
     }
 }
 
-TEST_CASE("a phone that vanishes: the core gets 408 to its INVITE, nothing late to other requests (RFC 4320), and no transaction stays") {
+TEST_CASE(
+    "a phone that vanishes: the core gets 408 to its INVITE, nothing late to other requests (RFC 4320), and no transaction stays") {
     Network net;
     net.timers = kFast;
     net.ue_timers = kFastUe;
     net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
     net.core_peer.send(net.from_core("MESSAGE", net.our_route(), "z9hG4bKmessage"), net.core_side);
     std::map<std::string, int> lines;
-    CHECK(net.loop.until([&] {
-        lines.merge(gather(net, net.core_peer));
-        return lines.contains("SIP/2.0 408 Request Timeout");
-    }, seconds{60}));
+    CHECK(net.loop.until(
+        [&] {
+            lines.merge(gather(net, net.core_peer));
+            return lines.contains("SIP/2.0 408 Request Timeout");
+        },
+        seconds{60}));
     net.core_peer.send(net.from_core("ACK", "X-In-Dialog: 1\n"), net.core_side);
     CHECK(nothing_left(net));
     lines.merge(gather(net, net.core_peer));
     for (const auto& [line, count] : lines) CHECK_MESSAGE((contains(line, " 100 ") || contains(line, " 408 ")), line);
 }
 
-TEST_CASE("RFC 3261 §16.7: provisional answers of several branches and their 2xx all reach the caller; RFC 6026 absorbs the INVITE again") {
+TEST_CASE(
+    "RFC 3261 §16.7: provisional answers of several branches and their 2xx all reach the caller; RFC 6026 absorbs the INVITE again") {
     Network net;
     net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
     const std::string invite = net.core_peer.receive();
@@ -225,7 +246,8 @@ TEST_CASE("RFC 3261 §16.7: provisional answers of several branches and their 2x
     for (const char* tag : {"fork1", "fork2"}) net.core_peer.send(response_text(invite, 200, tag), net.core_side);
     CHECK(contains(header(net.ue_server.receive(), "To"), "tag=fork1"));
     CHECK(contains(header(net.ue_server.receive(), "To"), "tag=fork2"));
-    net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);  // a late copy: neither answered nor forwarded
+    net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"),
+                       net.ps);  // a late copy: neither answered nor forwarded
     net.loop.drain(milliseconds{50});
     CHECK_FALSE(net.ue_server.try_receive().has_value());
     CHECK_FALSE(net.core_peer.try_receive().has_value());
@@ -243,9 +265,11 @@ TEST_CASE("a CANCEL that crosses the 200 changes nothing: the phone gets both, a
     CHECK_FALSE(net.core_peer.try_receive().has_value());
 }
 
-TEST_CASE("PRACK and UPDATE in an early dialog pass in both directions by the dialog's route, and 100rel stays as it is") {
+TEST_CASE(
+    "PRACK and UPDATE in an early dialog pass in both directions by the dialog's route, and 100rel stays as it is") {
     Network net;
-    net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example", "Require: 100rel, sec-agree\nSupported: 100rel\n"), net.ps);
+    net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example", "Require: 100rel, sec-agree\nSupported: 100rel\n"),
+                       net.ps);
     const std::string invite = net.core_peer.receive();
     CHECK(header(invite, "Require") == "100rel");
     std::string progress = response_text(invite, 183);
@@ -254,7 +278,8 @@ TEST_CASE("PRACK and UPDATE in an early dialog pass in both directions by the di
     const std::string got = Network::final_of(net.ue_server);
     CHECK(header(got, "RSeq") == "1");
     CHECK(header(got, "Require") == "100rel");
-    const std::string route = "X-In-Dialog: 1\nRAck: 1 7 INVITE\nRoute: <sip:tok1@" + net.ps.to_string() + ";lr>, <sip:tok1@" + net.core_side.to_string() + ";lr>, <sip:scscf.home.example;lr>\n";
+    const std::string route = "X-In-Dialog: 1\nRAck: 1 7 INVITE\nRoute: <sip:tok1@" + net.ps.to_string() +
+                              ";lr>, <sip:tok1@" + net.core_side.to_string() + ";lr>, <sip:scscf.home.example;lr>\n";
     for (const char* method : {"PRACK", "UPDATE"}) {
         net.ue_client.send(net.from_ue(method, "sip:bob@10.0.0.9", route, std::string("z9hG4bK") + method), net.ps);
         const std::string forwarded = net.core_peer.receive();

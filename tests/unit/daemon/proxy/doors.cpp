@@ -127,7 +127,8 @@ TEST_CASE("issue 13: a late 2xx at the core's port passes only from an address o
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 200 Text");
 }
 
-TEST_CASE("B-54: the phone at a door's other end is the same over every set and contact of one device, and nobody else's") {
+TEST_CASE(
+    "B-54: the phone at a door's other end is the same over every set and contact of one device, and nobody else's") {
     Network net;
     Table& table = net.table;
     const Address ue = sip::test::loopback(Family::v4);

@@ -1,5 +1,5 @@
-// The router between a phone with one set of SAs (the mark that the kernel would report is put on by the test) and a core, on real sockets of
-// the loopback. No kernel SAs: who owns a flow is all that the router knows of them.
+// The router between a phone with one set of SAs (the mark that the kernel would report is put on by the test) and a
+// core, on real sockets of the loopback. No kernel SAs: who owns a flow is all that the router knows of them.
 #pragma once
 
 #include <memory>
@@ -9,9 +9,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "daemon/rules/header_rules.h"
-#include "daemon/proxy/router.h"
 #include "base/spawn.h"
+#include "daemon/proxy/router.h"
+#include "daemon/rules/header_rules.h"
 #include "tests/unit/daemon/proxy/support.h"
 #include "tests/unit/sip/transport/net_support.h"
 
@@ -24,7 +24,9 @@ using gmgate::sip::test::response_text;
 /// A server transaction whose flow has the mark of an inbound SA.
 class Marked : public sip::ServerTransaction {
 public:
-    Marked(std::shared_ptr<sip::ServerTransaction> inner, Mark mark) : inner_(std::move(inner)), flow_(inner_->flow()) { flow_.mark = mark; }
+    Marked(std::shared_ptr<sip::ServerTransaction> inner, Mark mark) : inner_(std::move(inner)), flow_(inner_->flow()) {
+        flow_.mark = mark;
+    }
     const sip::Message& request() const override { return inner_->request(); }
     const sip::Flow& flow() const override { return flow_; }
     void set_reply_flow(const sip::Flow& flow) override { inner_->set_reply_flow(flow); }
@@ -43,7 +45,8 @@ private:
 
 inline constexpr std::uint32_t kSet = 77;
 
-// On a port that some test may want to listen at over TCP as well: others on this machine have connections from ports of the same range.
+// On a port that some test may want to listen at over TCP as well: others on this machine have connections from ports
+// of the same range.
 inline Peer udp_peer_with_tcp_port(sip::test::Loop& loop) {
     for (;;) {
         Peer peer = Peer::udp(loop, Family::v4);
@@ -53,12 +56,16 @@ inline Peer udp_peer_with_tcp_port(sip::test::Loop& loop) {
 
 struct Network {
     Loop loop;
-    Peer ue_client = Peer::udp(loop, Family::v4), ue_server = Peer::udp(loop, Family::v4), core_peer = udp_peer_with_tcp_port(loop);
-    Endpoint ps = sip::test::free_endpoint(Family::v4), pc = sip::test::free_endpoint(Family::v4), core_side = sip::test::free_endpoint(Family::v4);
+    Peer ue_client = Peer::udp(loop, Family::v4), ue_server = Peer::udp(loop, Family::v4),
+         core_peer = udp_peer_with_tcp_port(loop);
+    Endpoint ps = sip::test::free_endpoint(Family::v4), pc = sip::test::free_endpoint(Family::v4),
+             core_side = sip::test::free_endpoint(Family::v4);
     Config config = make_config();
     sip::Transports transports{loop.io.get_executor(), {}};
     sip::Timers timers = sip::kCoreTimers, ue_timers = sip::kCoreTimers;
-    sip::Transactions transactions{loop.io.get_executor(), transports, {}, [this](const sip::Flow& flow) { return flow.local == core_side ? timers : ue_timers; }};
+    sip::Transactions transactions{loop.io.get_executor(), transports, {}, [this](const sip::Flow& flow) {
+                                       return flow.local == core_side ? timers : ue_timers;
+                                   }};
     Table table;
     Counters counters;
     CoreLink link{config.core, transports, transactions};
@@ -121,21 +128,26 @@ struct Network {
         return c;
     }
 
-    std::string from_ue(std::string_view method, std::string_view uri, std::string_view lines = "", std::string_view branch = "z9hG4bKue1") const {
+    std::string from_ue(std::string_view method, std::string_view uri, std::string_view lines = "",
+                        std::string_view branch = "z9hG4bKue1") const {
         return request(method, uri, lines, branch, ue_server.endpoint());
     }
-    std::string from_core(std::string_view method, std::string_view lines, std::string_view branch = "z9hG4bKcore1") const {
+    std::string from_core(std::string_view method, std::string_view lines,
+                          std::string_view branch = "z9hG4bKcore1") const {
         return request(method, "sip:alice@192.0.2.7:1357", lines, branch, core_peer.endpoint());
     }
-    static std::string request(std::string_view method, std::string_view uri, std::string_view lines, std::string_view branch, const Endpoint& sent_by) {
+    static std::string request(std::string_view method, std::string_view uri, std::string_view lines,
+                               std::string_view branch, const Endpoint& sent_by) {
         const bool in_dialog = lines.find("X-In-Dialog") != std::string_view::npos;
-        return crlf(fmt::format("{0} {1} SIP/2.0\nVia: SIP/2.0/UDP {2};branch={3}\nMax-Forwards: 70\nFrom: <sip:a@home.example>;tag=a1\n"
-                                "To: <sip:b@home.example>{4}\nCall-ID: c1\nCSeq: 7 {0}\n{5}Content-Length: 0\n\n",
-                                method, uri, sent_by.to_string(), branch, in_dialog ? ";tag=b1" : "", lines));
+        return crlf(fmt::format(
+            "{0} {1} SIP/2.0\nVia: SIP/2.0/UDP {2};branch={3}\nMax-Forwards: 70\nFrom: <sip:a@home.example>;tag=a1\n"
+            "To: <sip:b@home.example>{4}\nCall-ID: c1\nCSeq: 7 {0}\n{5}Content-Length: 0\n\n",
+            method, uri, sent_by.to_string(), branch, in_dialog ? ";tag=b1" : "", lines));
     }
     std::string our_route() const { return "Route: <sip:tok1@" + core_side.to_string() + ";lr>\n"; }
     enum class End { caller, callee };
-    /// The Route line that this end of a dialog writes after a message with that Record-Route (RFC 3261 §12.1), behind X-In-Dialog.
+    /// The Route line that this end of a dialog writes after a message with that Record-Route (RFC 3261 §12.1), behind
+    /// X-In-Dialog.
     static std::string dialog_route(const std::string& text, End end) {
         const auto message = parse(text);
         auto values = values_of(*message, sip::HeaderId::record_route);

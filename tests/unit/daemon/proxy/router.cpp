@@ -9,16 +9,20 @@ namespace {
 
 /// "<sip:tok1.o0123…@…": the marks differ from run to run, and what is in them has tests of its own.
 std::string without_marks(std::string text) {
-    for (std::size_t dot = text.find("tok1."); dot != std::string::npos; dot = text.find("tok1.", dot)) text.erase(dot + 4, text.find('@', dot) - dot - 4);
+    for (std::size_t dot = text.find("tok1."); dot != std::string::npos; dot = text.find("tok1.", dot))
+        text.erase(dot + 4, text.find('@', dot) - dot - 4);
     return text;
 }
 
 }  // namespace
 
-TEST_CASE("B-15, C-60…C-63, C-65: a MESSAGE over the SAs reaches the core, its Request-URI as it was, and the answer goes from port_pc to port_us") {
+TEST_CASE(
+    "B-15, C-60…C-63, C-65: a MESSAGE over the SAs reaches the core, its Request-URI as it was, and the answer goes from port_pc to port_us") {
     Network net;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example",
-                                   "Route: <sip:" + net.ps.to_string() + ";lr>, <sip:orig@scscf.home.example;lr>\nProxy-Require: sec-agree\n"), net.ps);
+                                   "Route: <sip:" + net.ps.to_string() +
+                                       ";lr>, <sip:orig@scscf.home.example;lr>\nProxy-Require: sec-agree\n"),
+                       net.ps);
     const std::string got = net.core_peer.receive();
     CHECK(first_line(got) == "MESSAGE sip:bob@home.example SIP/2.0");
     CHECK(header(got, "Via").starts_with("SIP/2.0/UDP " + net.core_side.to_string() + ";branch=z9hG4bK"));
@@ -56,7 +60,8 @@ TEST_CASE("an INVITE call from the phone: 100 at once, ringing, 200 and its copy
     net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 100 Trying");
     const std::string invite = net.core_peer.receive();
-    const std::string pair = "<sip:tok1@" + net.core_side.to_string() + ";lr>, <sip:tok1@" + net.ps.to_string() + ";lr>";
+    const std::string pair =
+        "<sip:tok1@" + net.core_side.to_string() + ";lr>, <sip:tok1@" + net.ps.to_string() + ";lr>";
     CHECK(without_marks(header(invite, "Record-Route")) == pair);
 
     net.core_peer.send(response_text(invite, 180), net.core_side);
@@ -73,7 +78,9 @@ TEST_CASE("an INVITE call from the phone: 100 at once, ringing, 200 and its copy
     CHECK(first_line(ack) == "ACK sip:bob@10.0.0.9 SIP/2.0");
     CHECK(header(ack, "Route") == "<sip:scscf.home.example;lr>");
 
-    net.core_peer.send(net.from_core("BYE", "X-In-Dialog: 1\n" + net.our_route() + "Route: <sip:tok1@" + net.ps.to_string() + ";lr>\n"), net.core_side);
+    net.core_peer.send(net.from_core("BYE", "X-In-Dialog: 1\n" + net.our_route() + "Route: <sip:tok1@" +
+                                                net.ps.to_string() + ";lr>\n"),
+                       net.core_side);
     const std::string bye = net.ue_server.receive();
     CHECK(first_line(bye) == "BYE sip:alice@192.0.2.7:1357 SIP/2.0");
     CHECK(header(bye, "Route").empty());
@@ -88,7 +95,8 @@ TEST_CASE("C-70: an INVITE call to the phone, answered, and the core's ACK finds
     const std::string invite = net.ue_server.receive();
     CHECK(first_line(invite) == "INVITE sip:alice@192.0.2.7:1357 SIP/2.0");
     CHECK(header(invite, "Via").starts_with("SIP/2.0/UDP " + net.ps.to_string() + ";branch="));  // port_ps, not port_pc
-    CHECK(without_marks(header(invite, "Record-Route")) == "<sip:tok1@" + net.ps.to_string() + ";lr>, <sip:tok1@" + net.core_side.to_string() + ";lr>");
+    CHECK(without_marks(header(invite, "Record-Route")) ==
+          "<sip:tok1@" + net.ps.to_string() + ";lr>, <sip:tok1@" + net.core_side.to_string() + ";lr>");
     net.ue_client.send(response_text(invite, 180), net.ps);
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 180 Text");
     net.ue_client.send(response_text(invite, 200), net.ps);
@@ -117,8 +125,10 @@ TEST_CASE("a CANCEL from the phone goes on to the core, and the 487 comes back")
     CHECK(first_line(net.core_peer.receive()).starts_with("ACK "));
 }
 
-TEST_CASE("C-66: a core that is gone: 504, with the body that asks for restoration where the phone's Accept allows it, outside dialogs") {
-    for (const char* lines : {"Accept: application/sdp, application/3gpp-ims+xml;q=0.5\n", "Accept: application/sdp\n", "X-In-Dialog: 1\nAccept: application/3gpp-ims+xml\n"}) {
+TEST_CASE(
+    "C-66: a core that is gone: 504, with the body that asks for restoration where the phone's Accept allows it, outside dialogs") {
+    for (const char* lines : {"Accept: application/sdp, application/3gpp-ims+xml;q=0.5\n", "Accept: application/sdp\n",
+                              "X-In-Dialog: 1\nAccept: application/3gpp-ims+xml\n"}) {
         INFO(lines);
         Network net;
         net.config.core.transport = CoreTransport::tcp;  // nobody listens there
@@ -139,7 +149,8 @@ TEST_CASE("C-66: a core that is gone: 504, with the body that asks for restorati
     }
 }
 
-TEST_CASE("RFC 3261 §16.7: a phone's 503 is a 500 for the core, which would take the gateway for dead; its Retry-After stays") {
+TEST_CASE(
+    "RFC 3261 §16.7: a phone's 503 is a 500 for the core, which would take the gateway for dead; its Retry-After stays") {
     Network net;
     net.core_peer.send(net.from_core("MESSAGE", net.our_route()), net.core_side);
     std::string busy = response_text(net.ue_server.receive(), 503);
@@ -150,9 +161,11 @@ TEST_CASE("RFC 3261 §16.7: a phone's 503 is a 500 for the core, which would tak
     CHECK(header(answer, "Retry-After") == "30");
 }
 
-TEST_CASE("C-71, H-8: an unknown token and a phone without a set get 480, who names nobody of ours 404; nothing is sent") {
+TEST_CASE(
+    "C-71, H-8: an unknown token and a phone without a set get 480, who names nobody of ours 404; nothing is sent") {
     Network net;
-    net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:other@" + net.core_side.to_string() + ";lr>\n"), net.core_side);
+    net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:other@" + net.core_side.to_string() + ";lr>\n"),
+                       net.core_side);
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 480 Temporarily Unavailable");
     CHECK(net.counters.get(Counter::not_registered) == 1);
     net.core_peer.send(net.from_core("MESSAGE", "", "z9hG4bKcore0"), net.core_side);
@@ -180,11 +193,14 @@ TEST_CASE("H-8: the answer to a request whose set has gone meanwhile is not sent
 
 TEST_CASE("OPTIONS of the core to the gateway itself is answered") {
     Network net;
-    net.core_peer.send(Network::request("OPTIONS", "sip:" + net.core_side.to_string(), "", "z9hG4bKping", net.core_peer.endpoint()), net.core_side);
+    net.core_peer.send(
+        Network::request("OPTIONS", "sip:" + net.core_side.to_string(), "", "z9hG4bKping", net.core_peer.endpoint()),
+        net.core_side);
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 200 OK");
 }
 
-TEST_CASE("B-15: to a phone that registered over TCP a request goes from port_pc to port_us over one connection, UDP when it does not answer") {
+TEST_CASE(
+    "B-15: to a phone that registered over TCP a request goes from port_pc to port_us over one connection, UDP when it does not answer") {
     Network net;
     net.table.find(net.key)->transport = sip::Transport::tcp;
     SUBCASE("it listens") {
@@ -194,7 +210,8 @@ TEST_CASE("B-15: to a phone that registered over TCP a request goes from port_pc
         Peer phone = Peer::accept(net.loop, *listener);
         net.core_peer.send(net.from_core("MESSAGE", net.our_route(), "z9hG4bKcore2"), net.core_side);
         std::string both = phone.receive();
-        while (both.find("MESSAGE sip:", 1) == std::string::npos) both += phone.receive();  // the second on the same connection
+        while (both.find("MESSAGE sip:", 1) == std::string::npos)
+            both += phone.receive();  // the second on the same connection
         CHECK(header(both, "Via").starts_with("SIP/2.0/TCP " + net.ps.to_string()));
         CHECK(peer_of(phone.fd()) == net.pc);
     }
@@ -204,7 +221,8 @@ TEST_CASE("B-15: to a phone that registered over TCP a request goes from port_pc
     }
 }
 
-TEST_CASE("B-15: a phone that registered over TCP and sends by UDP is answered by UDP at port_us; a long request reaches a UDP phone over TCP") {
+TEST_CASE(
+    "B-15: a phone that registered over TCP and sends by UDP is answered by UDP at port_us; a long request reaches a UDP phone over TCP") {
     Network net;
     net.table.find(net.key)->transport = sip::Transport::tcp;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
@@ -214,12 +232,15 @@ TEST_CASE("B-15: a phone that registered over TCP and sends by UDP is answered b
     net.table.find(net.key)->transport = sip::Transport::udp;
     auto listener = sip::open_listening_socket(net.ue_server.endpoint());
     REQUIRE(listener.has_value());
-    net.core_peer.send(net.from_core("MESSAGE", net.our_route() + "X-Long: " + std::string(1400, 'x') + "\n", "z9hG4bKlong"), net.core_side);
+    net.core_peer.send(
+        net.from_core("MESSAGE", net.our_route() + "X-Long: " + std::string(1400, 'x') + "\n", "z9hG4bKlong"),
+        net.core_side);
     Peer phone = Peer::accept(net.loop, *listener);
     std::string got = phone.receive();
     CHECK(header(got, "Via").starts_with("SIP/2.0/TCP " + net.ps.to_string()));
     net.core_peer.send(net.from_core("MESSAGE", net.our_route(), "z9hG4bKshort"), net.core_side);
-    CHECK(header(net.ue_server.receive(), "Via").starts_with("SIP/2.0/UDP "));  // what fits a datagram still goes by UDP
+    CHECK(
+        header(net.ue_server.receive(), "Via").starts_with("SIP/2.0/UDP "));  // what fits a datagram still goes by UDP
 }
 
 TEST_CASE("B-15: a request on the phone's own connection is answered there") {
@@ -261,7 +282,8 @@ TEST_CASE("core over TCP: requests that come together share one connection, and 
     CHECK(first_line(core.receive()) == "MESSAGE sip:bob@home.example SIP/2.0");
 }
 
-TEST_CASE("RFC 3261 §18.1.1: a request too long for a datagram goes to the core over TCP, and over UDP when TCP is refused") {
+TEST_CASE(
+    "RFC 3261 §18.1.1: a request too long for a datagram goes to the core over TCP, and over UDP when TCP is refused") {
     Network net;
     const std::string long_line = "X-Long: " + std::string(1400, 'x') + "\n";
     SUBCASE("the core listens") {
@@ -285,7 +307,8 @@ TEST_CASE("C-66: a core that cannot be reached gives 504 to the phone") {
     CHECK(net.counters.get(Counter::core_unreachable) == 1);
 }
 
-TEST_CASE("B-15: a phone's connection that breaks before any answer is replaced by one of ours, that one and a refused one by UDP, within the transaction") {
+TEST_CASE(
+    "B-15: a phone's connection that breaks before any answer is replaced by one of ours, that one and a refused one by UDP, within the transaction") {
     Network net;
     Result<sip::FileDescriptor> listener = failure(Reaction::refused, "it does not listen");
     SUBCASE("it listens") {
@@ -318,7 +341,8 @@ TEST_CASE("RFC 3261 §16.3: a request that comes round unchanged gets 482, a spi
     Network net;
     net.core_peer.send(net.from_core("MESSAGE", net.our_route()), net.core_side);
     const std::string first = net.ue_server.receive();
-    const std::string looped = first.substr(first.find("\r\nVia: ") + 2, first.find("\r\n", first.find("Via: ")) - first.find("Via: ")) + "\n";
+    const std::string looped =
+        first.substr(first.find("\r\nVia: ") + 2, first.find("\r\n", first.find("Via: ")) - first.find("Via: ")) + "\n";
     // The core sends it again with our Via below its own: the same way, the same Route.
     net.core_peer.send(net.from_core("MESSAGE", looped + net.our_route(), "z9hG4bKround"), net.core_side);
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 482 Loop Detected");
@@ -332,11 +356,15 @@ TEST_CASE("C-71: a token that was tampered with gets 403") {
     Network net;
     std::string token = net.link.marks().new_token();
     CHECK(net.link.marks().judge(token) == TokenVerdict::genuine);
-    net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:" + token + "@" + net.core_side.to_string() + ";lr>\n"), net.core_side);
-    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 480 Temporarily Unavailable");  // genuine, but not registered any more
+    net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:" + token + "@" + net.core_side.to_string() + ";lr>\n"),
+                       net.core_side);
+    CHECK(first_line(net.core_peer.receive()) ==
+          "SIP/2.0 480 Temporarily Unavailable");  // genuine, but not registered any more
     token[20] = token[20] == '0' ? '1' : '0';
     CHECK(net.link.marks().judge(token) == TokenVerdict::tampered);
-    net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:" + token + "@" + net.core_side.to_string() + ";lr>\n", "z9hG4bKcore2"), net.core_side);
+    net.core_peer.send(
+        net.from_core("MESSAGE", "Route: <sip:" + token + "@" + net.core_side.to_string() + ";lr>\n", "z9hG4bKcore2"),
+        net.core_side);
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 403 Forbidden");
     CHECK(net.link.marks().judge(OwnMarks().new_token()) == TokenVerdict::foreign);  // another process, an earlier run
 }
@@ -359,7 +387,8 @@ TEST_CASE("C-53: a phone's own SUBSCRIBE for reg is proxied to the core like any
     CHECK(header(got, "P-Asserted-Identity") == "<sip:alice@home.example>");
 }
 
-TEST_CASE("RFC 3263 §4.3: 503 of the first next hop, and a refused connection, send the request to the next one within the transaction") {
+TEST_CASE(
+    "RFC 3263 §4.3: 503 of the first next hop, and a refused connection, send the request to the next one within the transaction") {
     Network net;
     Peer second = Peer::udp(net.loop, Family::v4);
     NextHop other;
@@ -450,7 +479,8 @@ TEST_CASE("a dialog stays with the next hop that its Route names") {
     other.endpoint = second.endpoint();
     other.priority = 1;
     net.config.core.next_hops.push_back(other);
-    const std::string lines = Network::dialog_route(net.established(second.endpoint().to_string()), Network::End::caller);
+    const std::string lines =
+        Network::dialog_route(net.established(second.endpoint().to_string()), Network::End::caller);
     net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9", lines), net.ps);
     CHECK(first_line(second.receive()) == "BYE sip:bob@10.0.0.9 SIP/2.0");
     net.ue_client.send(net.from_ue("ACK", "sip:bob@10.0.0.9", lines, "z9hG4bKack"), net.ps);
@@ -468,22 +498,29 @@ TEST_CASE("follow-route: requests go where Service-Route says; a Route that name
     std::string evil = stranger.endpoint().to_string();
     evil.replace(0, evil.find(':'), "127.0.0.9");
     // In no dialog of ours: it goes where a request outside a dialog goes, to the Service-Route.
-    net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9", "X-In-Dialog: 1\nRoute: <sip:" + evil + ";lr>\n", "z9hG4bKevil"), net.ps);
+    net.ue_client.send(
+        net.from_ue("BYE", "sip:bob@10.0.0.9", "X-In-Dialog: 1\nRoute: <sip:" + evil + ";lr>\n", "z9hG4bKevil"),
+        net.ps);
     CHECK(first_line(scscf.receive()) == "BYE sip:bob@10.0.0.9 SIP/2.0");
-    // The far end named it in Record-Route: the dialog is known, but an element that nobody has configured is not asked.
+    // The far end named it in Record-Route: the dialog is known, but an element that nobody has configured is not
+    // asked.
     net.table.find(net.key)->service_route = {"<sip:orig@scscf.home.example;lr>"};
     const std::string answer = net.established(evil);
-    net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9", Network::dialog_route(answer, Network::End::caller), "z9hG4bKlater"), net.ps);
+    net.ue_client.send(
+        net.from_ue("BYE", "sip:bob@10.0.0.9", Network::dialog_route(answer, Network::End::caller), "z9hG4bKlater"),
+        net.ps);
     CHECK(first_line(net.core_peer.receive()) == "BYE sip:bob@10.0.0.9 SIP/2.0");
 }
 
-TEST_CASE("C-83: an emergency request over the SAs goes to the E-CSCF without Service-Route, and asserts the user; C-81, C-82: nothing else over an emergency registration") {
+TEST_CASE(
+    "C-83: an emergency request over the SAs goes to the E-CSCF without Service-Route, and asserts the user; C-81, C-82: nothing else over an emergency registration") {
     Network net;
     Peer ecscf = Peer::udp(net.loop, Family::v4);
     NextHop hop;
     hop.endpoint = ecscf.endpoint();
     net.config.core.emergency_next_hops.push_back(hop);
-    net.ue_client.send(net.from_ue("INVITE", "urn:service:sos.fire", "Route: <sip:orig@scscf.home.example;lr>\n"), net.ps);
+    net.ue_client.send(net.from_ue("INVITE", "urn:service:sos.fire", "Route: <sip:orig@scscf.home.example;lr>\n"),
+                       net.ps);
     const std::string invite = ecscf.receive();
     CHECK(first_line(invite) == "INVITE urn:service:sos.fire SIP/2.0");
     CHECK(header(invite, "Route").empty());
@@ -502,19 +539,24 @@ TEST_CASE("C-83: an emergency request over the SAs goes to the E-CSCF without Se
     }
 }
 
-TEST_CASE("C-80, C-84: an emergency call from an unprotected port reaches the core, asserts nobody, and its dialog passes both ways") {
+TEST_CASE(
+    "C-80, C-84: an emergency call from an unprotected port reaches the core, asserts nobody, and its dialog passes both ways") {
     Network net;
     const Endpoint open_port = sip::test::free_endpoint(Family::v4);
     REQUIRE(net.transports.listen(open_port, {}).has_value());
     SipInterface interface;
     interface.sec_agree_feature = true;
     net.transactions.on_request([&](std::shared_ptr<sip::ServerTransaction> transaction) {
-        if (transaction->flow().local == net.core_side) spawn(net.loop.io.get_executor(), net.router.from_core(transaction), "test");
-        else spawn(net.loop.io.get_executor(), net.router.unprotected(transaction, interface, "ipsec-3gpp;alg=hmac-sha-1-96"), "test");
+        if (transaction->flow().local == net.core_side)
+            spawn(net.loop.io.get_executor(), net.router.from_core(transaction), "test");
+        else
+            spawn(net.loop.io.get_executor(),
+                  net.router.unprotected(transaction, interface, "ipsec-3gpp;alg=hmac-sha-1-96"), "test");
     });
     net.mark = 0;
     Peer& phone = net.ue_client;
-    const auto text = [&](std::string_view method, std::string_view uri, std::string_view lines, std::string_view branch) {
+    const auto text = [&](std::string_view method, std::string_view uri, std::string_view lines,
+                          std::string_view branch) {
         return Network::request(method, uri, lines, branch, phone.endpoint());
     };
     phone.send(text("INVITE", "sip:bob@home.example", "Require: sec-agree\n", "z9hG4bKe0"), open_port);
@@ -523,7 +565,9 @@ TEST_CASE("C-80, C-84: an emergency call from an unprotected port reaches the co
     CHECK(header(refused, "Security-Server") == "ipsec-3gpp;alg=hmac-sha-1-96");
     phone.send(text("ACK", "sip:bob@home.example", "X-In-Dialog: 1\n", "z9hG4bKe0"), open_port);
 
-    phone.send(text("INVITE", "urn:service:sos", "P-Asserted-Identity: <sip:x@y>\nRoute: <sip:evil.example;lr>\n", "z9hG4bKe1"), open_port);
+    phone.send(text("INVITE", "urn:service:sos", "P-Asserted-Identity: <sip:x@y>\nRoute: <sip:evil.example;lr>\n",
+                    "z9hG4bKe1"),
+               open_port);
     CHECK(first_line(phone.receive()) == "SIP/2.0 100 Trying");
     const std::string invite = net.core_peer.receive();
     CHECK(first_line(invite) == "INVITE urn:service:sos SIP/2.0");
@@ -538,7 +582,8 @@ TEST_CASE("C-80, C-84: an emergency call from an unprotected port reaches the co
     CHECK(header(ack, "Route") == "<sip:ecscf.home.example;lr>");  // of the dialog, whatever the phone says
 
     // Issue of the open door: other methods, other tags, another target, and another address by this Call-ID.
-    const auto refused_in_dialog = [&](std::string_view method, std::string_view uri, std::string_view branch, std::string_view tag = "b1") {
+    const auto refused_in_dialog = [&](std::string_view method, std::string_view uri, std::string_view branch,
+                                       std::string_view tag = "b1") {
         std::string request = text(method, uri, "X-In-Dialog: 1\n", branch);
         request.replace(request.find("tag=b1"), 6, fmt::format("tag={}", tag));
         phone.send(request, open_port);

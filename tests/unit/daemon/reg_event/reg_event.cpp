@@ -1,10 +1,10 @@
-// The reg event package: documents read and limited, what they mean for a contact, and the subscription on real sockets with an S-CSCF
-// played by the test.
+// The reg event package: documents read and limited, what they mean for a contact, and the subscription on real sockets
+// with an S-CSCF played by the test.
 #include <fmt/format.h>
 
+#include "base/spawn.h"
 #include "daemon/reg_event/reg_event.h"
 #include "sip/message/edit.h"
-#include "base/spawn.h"
 #include "tests/support/fake_kernel.h"
 #include "tests/unit/daemon/proxy/support.h"
 #include "tests/unit/sip/transport/net_support.h"
@@ -18,12 +18,16 @@ using gmgate::sip::test::Peer;
 namespace {
 
 std::string document(std::string_view inside, int version = 0, std::string_view state = "full") {
-    return fmt::format("<?xml version=\"1.0\"?>\n<reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"{}\" state=\"{}\">{}</reginfo>\n", version, state, inside);
+    return fmt::format(
+        "<?xml version=\"1.0\"?>\n<reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"{}\" state=\"{}\">{}</reginfo>\n",
+        version, state, inside);
 }
-std::string registration(std::string_view contact_state, std::string_view event, std::string_view more = "", std::string_view state = "active") {
-    return fmt::format("<registration aor=\"sip:alice@home.example\" id=\"a\" state=\"{}\"><contact id=\"1\" state=\"{}\" event=\"{}\"{}>"
-                       "<uri>sip:alice@192.0.2.7:1357</uri><unknown-param name=\"+sip.instance\">\"&lt;urn:uuid:1&gt;\"</unknown-param></contact></registration>",
-                       state, contact_state, event, more);
+std::string registration(std::string_view contact_state, std::string_view event, std::string_view more = "",
+                         std::string_view state = "active") {
+    return fmt::format(
+        "<registration aor=\"sip:alice@home.example\" id=\"a\" state=\"{}\"><contact id=\"1\" state=\"{}\" event=\"{}\"{}>"
+        "<uri>sip:alice@192.0.2.7:1357</uri><unknown-param name=\"+sip.instance\">\"&lt;urn:uuid:1&gt;\"</unknown-param></contact></registration>",
+        state, contact_state, event, more);
 }
 RegInfo parsed(const std::string& text) {
     const auto info = parse_reginfo(text);
@@ -38,7 +42,9 @@ std::string why(std::string_view text, const RegInfoLimits& limits = {}) {
 }  // namespace
 
 TEST_CASE("reginfo: a document of RFC 3680 with the GRUU extension and things of other namespaces") {
-    const RegInfo info = parsed(document(registration("active", "shortened", " expires=\"60\"") + "<other xmlns=\"urn:x\"><contact state=\"?\"/></other>", 7, "partial"));
+    const RegInfo info = parsed(document(registration("active", "shortened", " expires=\"60\"") +
+                                             "<other xmlns=\"urn:x\"><contact state=\"?\"/></other>",
+                                         7, "partial"));
     CHECK(info.version == 7);
     CHECK_FALSE(info.is_full);
     REQUIRE(info.registrations.size() == 1);
@@ -54,7 +60,8 @@ TEST_CASE("reginfo: a document of RFC 3680 with the GRUU extension and things of
 TEST_CASE("reginfo: hostile documents end with a reason") {
     CHECK(contains(why("<reginfo"), "line 1"));
     CHECK(contains(why("<presence xmlns=\"urn:ietf:params:xml:ns:pidf\"/>"), "not reginfo"));
-    CHECK(contains(why("<!DOCTYPE reginfo [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]>" + document("&b;")), "DTD"));
+    CHECK(contains(why("<!DOCTYPE reginfo [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]>" + document("&b;")),
+                   "DTD"));
     CHECK(contains(why("<!DOCTYPE reginfo SYSTEM \"file:///etc/passwd\">" + document("")), "DTD"));
     std::string deep;
     for (int i = 0; i < 40; ++i) deep += "<a>";
@@ -71,14 +78,17 @@ TEST_CASE("reginfo: hostile documents end with a reason") {
 
 TEST_CASE("C-52: a contact has ended when nothing holds it active; it is known by its instance, else by its URI") {
     constexpr auto kUri = "sip:alice@192.0.2.7:1357";
-    const auto news = [&](const std::string& inside, std::string_view uri, std::string_view instance) { return news_of(parsed(document(inside)), uri, instance); };
+    const auto news = [&](const std::string& inside, std::string_view uri, std::string_view instance) {
+        return news_of(parsed(document(inside)), uri, instance);
+    };
     CHECK(news(registration("terminated", "deactivated"), kUri, "")->is_terminated);
     CHECK(news(registration("terminated", "deactivated"), "sip:x@192.0.2.9", "<urn:uuid:1>")->is_terminated);
     CHECK_FALSE(news(registration("terminated", "deactivated"), kUri, "<urn:uuid:2>").has_value());
     CHECK_FALSE(news(registration("terminated", "deactivated"), "sip:alice@192.0.2.7:1358", "").has_value());
     CHECK(news("<registration aor=\"sip:a@b\" id=\"a\" state=\"terminated\"/>", kUri, "")->is_terminated);
     CHECK_FALSE(news("<registration aor=\"sip:a@b\" id=\"a\" state=\"init\"/>", kUri, "").has_value());
-    CHECK_FALSE(news(registration("terminated", "deactivated") + registration("active", "registered"), kUri, "")->is_terminated);  // another identity holds it
+    CHECK_FALSE(news(registration("terminated", "deactivated") + registration("active", "registered"), kUri, "")
+                    ->is_terminated);  // another identity holds it
     CHECK(news(registration("active", "shortened", " expires=\"60\""), kUri, "")->expires == seconds{60});
 }
 
@@ -103,7 +113,8 @@ struct Core2 {
     MovedClock clock;
     Config config = make_config();
     sip::Transports transports{loop.io.get_executor(), {}};
-    sip::Transactions transactions{loop.io.get_executor(), transports, {}, [](const sip::Flow&) { return sip::kCoreTimers; }};
+    sip::Transactions transactions{
+        loop.io.get_executor(), transports, {}, [](const sip::Flow&) { return sip::kCoreTimers; }};
     gmgate::test::FakeKernel kernel;
     Table table;
     Counters counters;
@@ -117,7 +128,8 @@ struct Core2 {
     Core2() {
         REQUIRE(transports.listen(core_side, {}).has_value());
         transactions.on_request([this](std::shared_ptr<sip::ServerTransaction> transaction) {
-            if (events.is_ours(transaction->request())) spawn(loop.io.get_executor(), events.notify(std::move(transaction)), "test");
+            if (events.is_ours(transaction->request()))
+                spawn(loop.io.get_executor(), events.notify(std::move(transaction)), "test");
             else (void)transaction->respond(sip::make_response(transaction->request(), 404, "Not Found", "t"));
         });
         auto made = std::make_unique<Registration>();
@@ -153,19 +165,25 @@ struct Core2 {
     std::string accept(int expires, int status = 200) {
         const std::string subscribe = scscf.receive();
         std::string answer = sip::test::response_text(subscribe, status, "notifier");
-        answer.insert(answer.find("Content-Length"), fmt::format("Expires: {}\r\nContact: <sip:scscf@{}>\r\n", expires, scscf.endpoint().to_string()));
+        answer.insert(answer.find("Content-Length"),
+                      fmt::format("Expires: {}\r\nContact: <sip:scscf@{}>\r\n", expires, scscf.endpoint().to_string()));
         scscf.send(answer, core_side);
         return subscribe;
     }
     /// Sends a NOTIFY in the dialog of that SUBSCRIBE and returns the answer's first line.
-    std::string notify(const std::string& subscribe, const std::string& body, std::string_view state = "active", std::string_view event = "reg", std::string_view tag = {}) {
+    std::string notify(const std::string& subscribe, const std::string& body, std::string_view state = "active",
+                       std::string_view event = "reg", std::string_view tag = {}) {
         const auto message = parse(subscribe);
         const std::string ours(sip::tag_of(*message, sip::HeaderId::from));
         static int cseq = 0;
-        scscf.send(crlf(fmt::format("NOTIFY sip:reg-event@{} SIP/2.0\nVia: SIP/2.0/UDP {};branch=z9hG4bKn{}\nMax-Forwards: 70\nFrom: <sip:alice@home.example>;tag=notifier\n"
-                                    "To: <sip:x>;tag={}\nCall-ID: {}\nCSeq: {} NOTIFY\nEvent: {}\nSubscription-State: {}\nContent-Type: application/reginfo+xml\nContent-Length: {}\n\n",
-                                    core_side.to_string(), scscf.endpoint().to_string(), ++cseq, tag.empty() ? ours : std::string(tag), message->value(sip::HeaderId::call_id), cseq, event, state, body.size())) +
-                       body, core_side);
+        scscf.send(
+            crlf(fmt::format(
+                "NOTIFY sip:reg-event@{} SIP/2.0\nVia: SIP/2.0/UDP {};branch=z9hG4bKn{}\nMax-Forwards: 70\nFrom: <sip:alice@home.example>;tag=notifier\n"
+                "To: <sip:x>;tag={}\nCall-ID: {}\nCSeq: {} NOTIFY\nEvent: {}\nSubscription-State: {}\nContent-Type: application/reginfo+xml\nContent-Length: {}\n\n",
+                core_side.to_string(), scscf.endpoint().to_string(), ++cseq, tag.empty() ? ours : std::string(tag),
+                message->value(sip::HeaderId::call_id), cseq, event, state, body.size())) +
+                body,
+            core_side);
         std::string answer = scscf.receive();
         while (!answer.starts_with("SIP/2.0")) answer = scscf.receive();  // past SUBSCRIBEs that come meanwhile
         return answer.substr(0, answer.find("\r\n"));
@@ -174,7 +192,8 @@ struct Core2 {
 
 }  // namespace
 
-TEST_CASE("C-51: the first registration of a user subscribes at the S-CSCF, a second contact does not; the subscription is refreshed in its dialog and ends with the user") {
+TEST_CASE(
+    "C-51: the first registration of a user subscribes at the S-CSCF, a second contact does not; the subscription is refreshed in its dialog and ends with the user") {
     Core2 core;
     core.events.registered(core.alice());
     core.events.registered(core.alice());
@@ -206,18 +225,25 @@ TEST_CASE("C-52: the network ends a registration: 64·T1 are left to it and its 
     Core2 core;
     core.events.registered(core.alice());
     const std::string subscribe = core.accept(600000);
-    CHECK(core.notify(subscribe, document(registration("active", "registered", " expires=\"3600\""), 0)) == "SIP/2.0 200 OK");
+    CHECK(core.notify(subscribe, document(registration("active", "registered", " expires=\"3600\""), 0)) ==
+          "SIP/2.0 200 OK");
     CHECK(core.left() == seconds{3600});
-    CHECK(core.notify(subscribe, document(registration("active", "shortened", " expires=\"600\""), 1, "partial")) == "SIP/2.0 200 OK");
+    CHECK(core.notify(subscribe, document(registration("active", "shortened", " expires=\"600\""), 1, "partial")) ==
+          "SIP/2.0 200 OK");
     CHECK(core.left() == seconds{600});
-    CHECK(core.notify(subscribe, document(registration("active", "refreshed", " expires=\"60\""), 1, "partial")) == "SIP/2.0 200 OK");  // an old version
+    CHECK(core.notify(subscribe, document(registration("active", "refreshed", " expires=\"60\""), 1, "partial")) ==
+          "SIP/2.0 200 OK");  // an old version
     CHECK(core.left() == seconds{600});
-    CHECK(core.notify(subscribe, document(registration("terminated", "deactivated", "", "terminated"), 2, "partial")) == "SIP/2.0 200 OK");
+    CHECK(core.notify(subscribe, document(registration("terminated", "deactivated", "", "terminated"), 2, "partial")) ==
+          "SIP/2.0 200 OK");
     CHECK(core.left() == core.config.timers.old_set);
     CHECK(core.alice().sets.front()->expires == core.alice().expires);
     CHECK(core.counters.get(Counter::network_deregistered) == 1);
     core.clock.at += core.config.timers.old_set;
-    (void)core.loop.get([](Expiry& expiry) -> Task<int> { co_await expiry.sweep(); co_return 0; }(core.expiry));
+    (void)core.loop.get([](Expiry& expiry) -> Task<int> {
+        co_await expiry.sweep();
+        co_return 0;
+    }(core.expiry));
     CHECK(core.table.find(core.key) == nullptr);
 }
 
@@ -232,7 +258,8 @@ TEST_CASE("a NOTIFY that is not of the dialog, of another package or no reginfo 
     CHECK(core.left() == seconds{3600});
 }
 
-TEST_CASE("a subscription that fails is tried again later; one that the S-CSCF has forgotten begins anew; a terminated one as long as the user is there") {
+TEST_CASE(
+    "a subscription that fails is tried again later; one that the S-CSCF has forgotten begins anew; a terminated one as long as the user is there") {
     Core2 core;
     core.events.registered(core.alice());
     (void)core.accept(0, 500);

@@ -42,10 +42,16 @@ struct AdoptBench {
     }
     /// The four SAs of a set as the process before left them.
     void in_kernel(const StoredSet& set, std::chrono::seconds limit = std::chrono::hours{2}) {
-        for (const auto& sa : xfrm::four_sas(set.parameters)) kernel.add_sa(sa, Mark{set.number.value}, set.parameters.algorithms, limit);
+        for (const auto& sa : xfrm::four_sas(set.parameters))
+            kernel.add_sa(sa, Mark{set.number.value}, set.parameters.algorithms, limit);
     }
-    void adopt(std::vector<StoredRegistration> rows, const std::function<std::optional<sip::Flow>(sip::ConnectionId)>& flow_of = [](sip::ConnectionId) { return std::nullopt; }) {
-        adoption = std::make_unique<Adoption>(AdoptParts{config, *accesses, table, sets, expiry, spis, kernel, counters, clock});
+    void adopt(
+        std::vector<StoredRegistration> rows,
+        const std::function<std::optional<sip::Flow>(sip::ConnectionId)>& flow_of = [](sip::ConnectionId) {
+            return std::nullopt;
+        }) {
+        adoption = std::make_unique<Adoption>(
+            AdoptParts{config, *accesses, table, sets, expiry, spis, kernel, counters, clock});
         for (auto& row : rows) adoption->add(std::move(row));
         auto matched = asio::co_spawn(loop, adoption->match_kernel(), asio::use_future);
         loop.restart();
@@ -94,7 +100,8 @@ TEST_SUITE("adopt") {
         CHECK(bench.spis.in_use() == 2);
         CHECK_FALSE(bench.spis.adopt({row.sets[0].parameters.spi_pc, Spi{0x20000000}}));
         CHECK(bench.table.next_number(0xffffff).value == 6);
-        CHECK(bench.table.uses_client_port(row.sets[0].parameters.ue, Port{5062}, {*Address::parse("127.0.0.1"), Port{6100}}));
+        CHECK(bench.table.uses_client_port(row.sets[0].parameters.ue, Port{5062},
+                                           {*Address::parse("127.0.0.1"), Port{6100}}));
         CHECK(bench.kernel.sas().size() == 4);
         CHECK(bench.kernel.messages() == 1);  // the dump and nothing else
     }
@@ -214,8 +221,13 @@ TEST_SUITE("adopt") {
         row.sets.clear();
         row.tls = StoredTls{sip::ConnectionId{42}, "tls", "tls"};
         SUBCASE("handed over") {
-            const sip::Flow flow{sip::Transport::tls, *Endpoint::parse("127.0.0.1:5061"), *Endpoint::parse("10.0.0.1:40000"), sip::ConnectionId{42}, {}};
-            bench.adopt({row}, [&](sip::ConnectionId id) { return id.value == 42 ? std::optional(flow) : std::nullopt; });
+            const sip::Flow flow{sip::Transport::tls,
+                                 *Endpoint::parse("127.0.0.1:5061"),
+                                 *Endpoint::parse("10.0.0.1:40000"),
+                                 sip::ConnectionId{42},
+                                 {}};
+            bench.adopt({row},
+                        [&](sip::ConnectionId id) { return id.value == 42 ? std::optional(flow) : std::nullopt; });
             REQUIRE(bench.table.registration_count() == 1);
             CHECK(bench.table.owner_of(flow).registration == bench.table.find(row.key));
         }
@@ -231,7 +243,8 @@ TEST_SUITE("adopt") {
         const auto row = stored_registration(1, false);
         bench.in_kernel(row.sets[0]);
         bench.kernel.fail_next(EPERM);
-        Adoption adoption({bench.config, *bench.accesses, bench.table, bench.sets, bench.expiry, bench.spis, bench.kernel, bench.counters, bench.clock});
+        Adoption adoption({bench.config, *bench.accesses, bench.table, bench.sets, bench.expiry, bench.spis,
+                           bench.kernel, bench.counters, bench.clock});
         auto matched = asio::co_spawn(bench.loop, adoption.match_kernel(), asio::use_future);
         bench.loop.run();
         CHECK_FALSE(matched.get().has_value());
@@ -260,7 +273,9 @@ TEST_SUITE("adopt") {
         const auto begun = std::chrono::steady_clock::now();
         Store store(bench.loop.get_executor(), config, bench.counters);
         REQUIRE(store.open("boot").has_value());
-        bench.adoption = std::make_unique<Adoption>(AdoptParts{bench.config, *bench.accesses, bench.table, bench.sets, bench.expiry, bench.spis, bench.kernel, bench.counters, bench.clock});
+        bench.adoption =
+            std::make_unique<Adoption>(AdoptParts{bench.config, *bench.accesses, bench.table, bench.sets, bench.expiry,
+                                                  bench.spis, bench.kernel, bench.counters, bench.clock});
         REQUIRE(store.load([&](StoredRegistration row) { bench.adoption->add(std::move(row)); }).has_value());
         auto matched = asio::co_spawn(bench.loop, bench.adoption->match_kernel(), asio::use_future);
         bench.loop.restart();
@@ -273,6 +288,7 @@ TEST_SUITE("adopt") {
         CHECK(bench.kernel.sas().size() == (phones - missing) * 4);
         CHECK(bench.spis.in_use() == (phones - missing) * 2);
         MESSAGE(phones << " rows, " << std::chrono::duration_cast<std::chrono::milliseconds>(took).count() << " ms, "
-                       << std::chrono::duration_cast<std::chrono::nanoseconds>(took).count() / phones << " ns per phone");
+                       << std::chrono::duration_cast<std::chrono::nanoseconds>(took).count() / phones
+                       << " ns per phone");
     }
 }

@@ -28,7 +28,8 @@ TEST_CASE("The decision trace keeps the newest records of a UE, and the UEs hear
     CHECK(trace.of(Impi{"a"}).size() == 2);
 }
 
-TEST_CASE("A REGISTER that names another phone than its sender is kept for both; one that waits for the core is told until it has its answer") {
+TEST_CASE(
+    "A REGISTER that names another phone than its sender is kept for both; one that waits for the core is told until it has its answer") {
     daemon::Trace trace(2, 3);
     int heard = 0;
     const auto subscription = trace.on_record([&](const daemon::DecisionRecord&) { ++heard; });
@@ -55,7 +56,8 @@ TEST_CASE("A REGISTER that names another phone than its sender is kept for both;
     CHECK(trace.pending(Impi{"b"}).size() == 1);
 }
 
-TEST_CASE("Every REGISTER yields one record: offer, policy, choice, each check with its verdict, SPIs and ports, answer and why") {
+TEST_CASE(
+    "Every REGISTER yields one record: offer, policy, choice, each check with its verdict, SPIs and ports, answer and why") {
     Bench bench;
     auto& set = bench.challenge();
     const auto flow = bench.over(set);
@@ -100,7 +102,8 @@ TEST_CASE("Agreements on tls that nobody takes up are bounded and run out") {
     CHECK(agreements.size() == 1);
 }
 
-TEST_CASE("Limits of challenges, registrations and sets per address: 503, a counter or a reason, and the kernel is not asked") {
+TEST_CASE(
+    "Limits of challenges, registrations and sets per address: 503, a counter or a reason, and the kernel is not asked") {
     Bench bench([](daemon::Config& config) {
         config.limits.challenges = 1;
         config.limits.sets_per_address = 3;
@@ -134,7 +137,8 @@ TEST_CASE("Protected client ports used up for one phone: 503 with the reason") {
     CHECK(bench.kernel.sas().size() == 4);
 }
 
-TEST_CASE("A set that the kernel does not delete keeps its SPIs and is tried again: no SA without an owner, no SPI given out twice") {
+TEST_CASE(
+    "A set that the kernel does not delete keeps its SPIs and is tried again: no SA without an owner, no SPI given out twice") {
     Bench bench;
     bench.challenge();
     bench.clock.advance(bench.config.timers.reg_await_auth + std::chrono::seconds{1});

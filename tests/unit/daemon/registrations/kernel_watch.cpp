@@ -10,7 +10,8 @@ using Kind = xfrm::KernelEvent::Kind;
 namespace {
 
 struct Watched : RegisterBench {
-    daemon::KernelWatch watch{loop.get_executor(), parts().accesses, parts().table, parts().sets, kernel, parts().counters};
+    daemon::KernelWatch watch{loop.get_executor(), parts().accesses, parts().table,
+                              parts().sets,        kernel,           parts().counters};
 
     xfrm::KernelEvent about(const daemon::SaSet& set, Kind kind, std::size_t which = 0) const {
         xfrm::KernelEvent event;
@@ -33,8 +34,12 @@ struct Watched : RegisterBench {
     /// A second client of the same bench, known to the table.
     std::string second_client() const {
         std::string client = kClient;
-        for (const auto& [from, to] : {std::pair{"spi-c=8765423", "spi-c=18765423"}, std::pair{"spi-s=1234563", "spi-s=11234563"}, std::pair{"port-c=7524", "port-c=7624"}})
-            for (auto at = client.find(from); at != std::string::npos; at = client.find(from, at + std::string(to).size())) client.replace(at, std::string(from).size(), to);
+        for (const auto& [from, to] :
+             {std::pair{"spi-c=8765423", "spi-c=18765423"}, std::pair{"spi-s=1234563", "spi-s=11234563"},
+              std::pair{"port-c=7524", "port-c=7624"}})
+            for (auto at = client.find(from); at != std::string::npos;
+                 at = client.find(from, at + std::string(to).size()))
+                client.replace(at, std::string(from).size(), to);
         return client;
     }
 };
@@ -80,7 +85,8 @@ TEST_CASE("An event with the number of a live set but another SA's id is not abo
     CHECK(bench.counted(Counter::sa_lost) == 0);
 }
 
-TEST_CASE("The set in use is lost during a re-authentication: the new one carries on; a lost temporary set leaves the registration alone") {
+TEST_CASE(
+    "The set in use is lost during a re-authentication: the new one carries on; a lost temporary set leaves the registration alone") {
     Watched bench;
     auto& registration = bench.registered();
     const auto old = registration.sets.front()->number;
@@ -98,7 +104,8 @@ TEST_CASE("The set in use is lost during a re-authentication: the new one carrie
     SUBCASE("old") {
         const auto number = fresh->number;
         bench.core_status = 200;
-        REQUIRE(Watched::status_of(*bench.send(bench.answer_to(*fresh, bench.second_client()), bench.over(*fresh))) == 200);
+        REQUIRE(Watched::status_of(*bench.send(bench.answer_to(*fresh, bench.second_client()), bench.over(*fresh))) ==
+                200);
         bench.tell(bench.about(*bench.registration()->find(old), Kind::hard_expired));
         REQUIRE(bench.registration());
         CHECK(bench.registration()->outbound()->number == number);
@@ -107,7 +114,8 @@ TEST_CASE("The set in use is lost during a re-authentication: the new one carrie
     }
 }
 
-TEST_CASE("After a flush or lost events a dump tells which sets are gone; a set that is made meanwhile is not missed in it") {
+TEST_CASE(
+    "After a flush or lost events a dump tells which sets are gone; a set that is made meanwhile is not missed in it") {
     Watched bench;
     bench.registered();
     const auto& set = *bench.registration()->sets.front();

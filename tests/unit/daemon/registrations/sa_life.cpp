@@ -1,4 +1,5 @@
-// The life of an SA set in the register flow: table C-44, failures, collisions, moves. Real time is replaced by a still clock.
+// The life of an SA set in the register flow: table C-44, failures, collisions, moves. Real time is replaced by a still
+// clock.
 #include "tests/unit/daemon/agreement/register_bench.h"
 
 using namespace gmgate;
@@ -12,7 +13,8 @@ constexpr std::string_view kSpiC = "spi-c=8765423", kSpiS = "spi-s=1234563", kPo
 std::string client_number(int n) {
     std::string text = kClient;
     const auto replace = [&](std::string_view what, const std::string& with) {
-        for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + with.size())) text.replace(at, what.size(), with);
+        for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + with.size()))
+            text.replace(at, what.size(), with);
     };
     replace(kSpiC, fmt::format("spi-c={}", 20000000 + n));
     replace(kSpiS, fmt::format("spi-s={}", 30000000 + n));
@@ -55,7 +57,8 @@ struct Life : RegisterBench {
 
 }  // namespace
 
-TEST_CASE("C-44, B-51: with the 200 the lifetime is the longer of the old one and the registration's plus 30 s, in the kernel too") {
+TEST_CASE(
+    "C-44, B-51: with the 200 the lifetime is the longer of the old one and the registration's plus 30 s, in the kernel too") {
     Life bench;
     bench.registered();
     const auto long_life = bench.set_at(0).expires;
@@ -76,14 +79,16 @@ TEST_CASE("B-52: a refresh without a challenge extends the SAs in the kernel fro
     bench.core_status = 200;
     auto say = bench.answer_to(bench.set_at(0));
     REQUIRE(Life::status_of(*bench.send(say, bench.over(bench.set_at(0)))) == 200);
-    const auto expected = std::chrono::seconds{300000 + 600000} + bench.config.timers.lifetime_margin + bench.config.timers.kernel_margin;
+    const auto expected =
+        std::chrono::seconds{300000 + 600000} + bench.config.timers.lifetime_margin + bench.config.timers.kernel_margin;
     for (const auto& [id, sa] : bench.kernel.sas()) CHECK(sa.hard_limit == expected);
     say.expires = "60";
     REQUIRE(Life::status_of(*bench.send(say, bench.over(bench.set_at(0)))) == 200);
     for (const auto& [id, sa] : bench.kernel.sas()) CHECK(sa.hard_limit == expected);
 }
 
-TEST_CASE("C-44, B-54: the set that the first REGISTER came over is kept, also when it is the older one; the other goes") {
+TEST_CASE(
+    "C-44, B-54: the set that the first REGISTER came over is kept, also when it is the older one; the other goes") {
     Life bench;
     bench.registered();
     const auto first = bench.set_at(0).number;
@@ -123,7 +128,9 @@ TEST_CASE("C-44: an old set in use with no more than 64*T1 left hands over to th
     const auto end = bench.set_at(0).expires;
     bench.advance(std::chrono::seconds{1000});
     const auto second = bench.reauthenticated(bench.set_at(0), 1);
-    bench.advance(std::chrono::duration_cast<std::chrono::seconds>(end - bench.config.timers.old_set - bench.clock.now()) - std::chrono::seconds{1});
+    bench.advance(
+        std::chrono::duration_cast<std::chrono::seconds>(end - bench.config.timers.old_set - bench.clock.now()) -
+        std::chrono::seconds{1});
     CHECK(bench.registration()->outbound()->number == first);
     bench.advance(std::chrono::seconds{1});
     CHECK(bench.registration()->outbound()->number == second);
@@ -167,7 +174,9 @@ TEST_CASE("B-22: never more than three sets per contact, through re-authenticati
         bench.core_status = 401;
         const bool moves = n % 2 == 0;
         const auto carrier = moves ? bench.unprotected() : bench.over(*bench.registration()->sets.back());
-        if (!moves) sm1 = bench.answer_to(*bench.registration()->sets.back(), client_number(n)), sm1.host = bench.ue.to_string();
+        if (!moves)
+            sm1 = bench.answer_to(*bench.registration()->sets.back(), client_number(n)),
+            sm1.host = bench.ue.to_string();
         REQUIRE(Life::status_of(*bench.send(sm1, carrier)) == 401);
         CHECK(bench.registration()->sets.size() <= 2);
         CHECK(bench.kernel.sas().size() <= 12);
@@ -182,7 +191,8 @@ TEST_CASE("B-22: never more than three sets per contact, through re-authenticati
     }
 }
 
-TEST_CASE("A phone that changes its address registers anew as the same contact; the old set ends 64*T1 after the new 200") {
+TEST_CASE(
+    "A phone that changes its address registers anew as the same contact; the old set ends 64*T1 after the new 200") {
     Life bench;
     bench.registered();
     const auto first = bench.set_at(0).number;
@@ -225,7 +235,8 @@ TEST_CASE("B-41: after a re-authentication the core's refusal is told over the o
     CHECK(bench.kernel.sas().size() == 4);
 }
 
-TEST_CASE("B-42: the phone's report that it refuses AUTN or SQN ends the temporary set at once; only the challenge's own nonce does") {
+TEST_CASE(
+    "B-42: the phone's report that it refuses AUTN or SQN ends the temporary set at once; only the challenge's own nonce does") {
     Life bench;
     bench.challenge();
     bench.core_status = 403;
@@ -268,13 +279,16 @@ TEST_CASE("G-25: a newcomer with the address and client port of a live registrat
     const auto first_token = bench.registration()->token;
     Say sm1;
     bool same_user = false;
-    SUBCASE("another private identity: the address went to another phone") { sm1.impi = "other@ims.mnc001.mcc001.3gppnetwork.org"; }
+    SUBCASE("another private identity: the address went to another phone") {
+        sm1.impi = "other@ims.mnc001.mcc001.3gppnetwork.org";
+    }
     SUBCASE("the same one under another contact: crashed and back") {
         sm1.instance = "<urn:gsma:imei:1>";
         same_user = true;
     }
     sm1.client = client_number(1);
-    for (auto at = sm1.client.find("port-c=7601"); at != std::string::npos; at = sm1.client.find("port-c=7601")) sm1.client.replace(at, 11, kPortC);
+    for (auto at = sm1.client.find("port-c=7601"); at != std::string::npos; at = sm1.client.find("port-c=7601"))
+        sm1.client.replace(at, 11, kPortC);
     bench.core_status = 401;
     REQUIRE(Life::status_of(*bench.send(sm1)) == 401);
     CHECK(bench.counted(daemon::Counter::port_collision) == 1);
@@ -311,7 +325,8 @@ TEST_CASE("G-25, B-3: an emergency contact on the same client port stands beside
     bench.registered();
     Say sm1;
     sm1.client = client_number(1);
-    for (auto at = sm1.client.find("port-c=7601"); at != std::string::npos; at = sm1.client.find("port-c=7601")) sm1.client.replace(at, 11, kPortC);
+    for (auto at = sm1.client.find("port-c=7601"); at != std::string::npos; at = sm1.client.find("port-c=7601"))
+        sm1.client.replace(at, 11, kPortC);
     sm1.contact_port = "1358;sos";
     bench.core_status = 401;
     REQUIRE(Life::status_of(*bench.send(sm1)) == 401);

@@ -1,17 +1,18 @@
-// The store of registrations: what is written comes back, a failing or unreadable file harms nobody, limits are reached.
+// The store of registrations: what is written comes back, a failing or unreadable file harms nobody, limits are
+// reached.
 #include <doctest/doctest.h>
 
 #include <filesystem>
 #include <fstream>
 
-#include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
-#include <asio/io_context.hpp>
 #include <sqlite3.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/io_context.hpp>
 
 #include <csignal>
 
@@ -26,7 +27,8 @@ using namespace gmgate::test;
 
 namespace {
 
-/// Size limit for files of this process: a full disk, as write() sees it (EFBIG instead of ENOSPC), without needing root.
+/// Size limit for files of this process: a full disk, as write() sees it (EFBIG instead of ENOSPC), without needing
+/// root.
 class FileSizeLimit {
 public:
     explicit FileSizeLimit(rlim_t octets) {
@@ -56,7 +58,10 @@ struct StoreBench {
     Result<void> save(Store& store, StoredRegistration row) {
         std::optional<Result<void>> result;
         asio::co_spawn(
-            loop, [](Store& s, StoredRegistration saved, std::optional<Result<void>>& out) -> Task<void> { out = co_await s.save(std::move(saved)); }(store, std::move(row), result),
+            loop,
+            [](Store& s, StoredRegistration saved, std::optional<Result<void>>& out) -> Task<void> {
+                out = co_await s.save(std::move(saved));
+            }(store, std::move(row), result),
             asio::detached);
         run_until([&] { return result.has_value(); });
         return *result;
@@ -89,7 +94,8 @@ TEST_SUITE("store") {
         v4.sets.back().in_use = false;
         tls.sets.clear();
         tls.transport = sip::Transport::tls;
-        tls.tls = StoredTls{sip::ConnectionId{42}, "tls;q=0.5, ipsec-3gpp;alg=hmac-sha-1-96;spi-c=1;spi-s=2;port-c=3;port-s=4", "tls"};
+        tls.tls = StoredTls{sip::ConnectionId{42},
+                            "tls;q=0.5, ipsec-3gpp;alg=hmac-sha-1-96;spi-c=1;spi-s=2;port-c=3;port-s=4", "tls"};
         {
             const auto store = bench.open();
             for (const auto& row : {v4, v6, tls}) REQUIRE(bench.save(*store, row).has_value());
@@ -131,7 +137,8 @@ TEST_SUITE("store") {
             Store store(loop.get_executor(), bench.config, counters);
             if (!store.open("boot-1") || !store.load([](StoredRegistration) {})) _exit(1);
             asio::co_spawn(
-                loop, [](Store& s) -> Task<void> {
+                loop,
+                [](Store& s) -> Task<void> {
                     auto row = stored_registration(1, false);
                     const auto saved = co_await s.save(std::move(row));
                     if (!saved) _exit(2);
@@ -194,8 +201,9 @@ TEST_SUITE("store") {
         const auto store = bench.open();
         CHECK(bench.count(Counter::store_set_aside) == 1);
         CHECK(bench.save(*store, stored_registration(7, false)).has_value());
-        const auto aside = std::ranges::count_if(std::filesystem::directory_iterator(bench.folder.path),
-                                                 [](const auto& entry) { return entry.path().string().find(".unreadable-") != std::string::npos; });
+        const auto aside = std::ranges::count_if(
+            std::filesystem::directory_iterator(bench.folder.path),
+            [](const auto& entry) { return entry.path().string().find(".unreadable-") != std::string::npos; });
         CHECK(aside >= 1);
     }
 
@@ -220,7 +228,8 @@ TEST_SUITE("store") {
         CHECK(bench.save(*store, stored_registration(5000, false)).has_value());
     }
 
-    TEST_CASE("the queue has a limit: beyond it changes are refused and counted, and the gap is reported once there is room") {
+    TEST_CASE(
+        "the queue has a limit: beyond it changes are refused and counted, and the gap is reported once there is room") {
         StoreBench bench;
         bench.config.queue = 8;
         const auto store = bench.open();
@@ -247,10 +256,12 @@ TEST_SUITE("store") {
         sqlite3* db = nullptr;
         REQUIRE(sqlite3_open(bench.config.file.c_str(), &db) == SQLITE_OK);
         sqlite3_stmt* statement = nullptr;
-        REQUIRE(sqlite3_prepare_v2(db, "SELECT group_concat(name) FROM pragma_table_info('sa_set')", -1, &statement, nullptr) == SQLITE_OK);
+        REQUIRE(sqlite3_prepare_v2(db, "SELECT group_concat(name) FROM pragma_table_info('sa_set')", -1, &statement,
+                                   nullptr) == SQLITE_OK);
         REQUIRE(sqlite3_step(statement) == SQLITE_ROW);
-        CHECK(std::string(reinterpret_cast<const char*>(sqlite3_column_text(statement, 0))) ==
-              "contact,place,mark,state,ue,gateway,port_uc,port_us,port_pc,port_ps,spi_uc,spi_us,spi_pc,spi_ps,alg,ealg,security_server,security_client,expires,in_use");
+        CHECK(
+            std::string(reinterpret_cast<const char*>(sqlite3_column_text(statement, 0))) ==
+            "contact,place,mark,state,ue,gateway,port_uc,port_us,port_pc,port_ps,spi_uc,spi_us,spi_pc,spi_ps,alg,ealg,security_server,security_client,expires,in_use");
         sqlite3_finalize(statement);
         sqlite3_close(db);
     }

@@ -28,12 +28,26 @@ inline daemon::StoredSet stored_set(std::uint32_t number, unsigned phone, bool i
     set.number = daemon::SetNumber{number};
     set.in_use = true;
     set.expires = std::chrono::steady_clock::now() + std::chrono::hours{1};
-    const auto address = is_v6 ? Address::parse(fmt::format("fd01::{:x}:{:x}", 1 + (phone >> 16), phone & 0xffff)) : Address::parse(fmt::format("10.{}.{}.{}", 16 + (phone >> 16), (phone >> 8) & 255, phone & 255));
-    set.parameters = {.ue = *address, .gateway = *Address::parse(is_v6 ? "fd01::1" : "127.0.0.1"), .port_uc = Port{5062}, .port_us = Port{5063}, .port_pc = Port{6200}, .port_ps = Port{6100},
-                      .spi_uc = Spi{1000000 + number * 4}, .spi_us = Spi{1000001 + number * 4}, .spi_pc = Spi{0x10000000 + number * 4}, .spi_ps = Spi{0x10000001 + number * 4},
+    const auto address =
+        is_v6 ? Address::parse(fmt::format("fd01::{:x}:{:x}", 1 + (phone >> 16), phone & 0xffff))
+              : Address::parse(fmt::format("10.{}.{}.{}", 16 + (phone >> 16), (phone >> 8) & 255, phone & 255));
+    set.parameters = {.ue = *address,
+                      .gateway = *Address::parse(is_v6 ? "fd01::1" : "127.0.0.1"),
+                      .port_uc = Port{5062},
+                      .port_us = Port{5063},
+                      .port_pc = Port{6200},
+                      .port_ps = Port{6100},
+                      .spi_uc = Spi{1000000 + number * 4},
+                      .spi_us = Spi{1000001 + number * 4},
+                      .spi_pc = Spi{0x10000000 + number * 4},
+                      .spi_ps = Spi{0x10000001 + number * 4},
                       .algorithms = {Alg::hmac_sha_1_96, Ealg::aes_cbc}};
-    set.security_server = fmt::format("ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c={};spi-s={};port-c=6200;port-s=6100", set.parameters.spi_pc.value, set.parameters.spi_ps.value);
-    set.security_client = fmt::format("ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c={};spi-s={};port-c=5062;port-s=5063", set.parameters.spi_uc.value, set.parameters.spi_us.value);
+    set.security_server =
+        fmt::format("ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c={};spi-s={};port-c=6200;port-s=6100",
+                    set.parameters.spi_pc.value, set.parameters.spi_ps.value);
+    set.security_client =
+        fmt::format("ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c={};spi-s={};port-c=5062;port-s=5063",
+                    set.parameters.spi_uc.value, set.parameters.spi_us.value);
     return set;
 }
 
@@ -51,7 +65,8 @@ inline daemon::StoredRegistration stored_registration(unsigned phone, bool is_v6
 }
 
 inline bool same(const daemon::StoredSet& a, const daemon::StoredSet& b) {
-    return a.number == b.number && a.state == b.state && a.parameters == b.parameters && a.security_server == b.security_server && a.security_client == b.security_client &&
+    return a.number == b.number && a.state == b.state && a.parameters == b.parameters &&
+           a.security_server == b.security_server && a.security_client == b.security_client &&
            a.expires - b.expires < std::chrono::seconds{30} && a.in_use == b.in_use;
 }
 
@@ -60,8 +75,11 @@ inline bool same(const daemon::StoredRegistration& a, const daemon::StoredRegist
     if (a.sets.size() != b.sets.size() || a.tls.has_value() != b.tls.has_value()) return false;
     for (std::size_t i = 0; i < a.sets.size(); ++i)
         if (!same(a.sets[i], b.sets[i])) return false;
-    if (a.tls && (a.tls->connection != b.tls->connection || a.tls->security_client != b.tls->security_client || a.tls->security_verify != b.tls->security_verify)) return false;
-    return a.key == b.key && a.token == b.token && a.contact_uri == b.contact_uri && a.realm_id == b.realm_id && a.transport == b.transport && a.impus == b.impus && a.service_route == b.service_route;
+    if (a.tls && (a.tls->connection != b.tls->connection || a.tls->security_client != b.tls->security_client ||
+                  a.tls->security_verify != b.tls->security_verify))
+        return false;
+    return a.key == b.key && a.token == b.token && a.contact_uri == b.contact_uri && a.realm_id == b.realm_id &&
+           a.transport == b.transport && a.impus == b.impus && a.service_route == b.service_route;
 }
 
 }  // namespace gmgate::test

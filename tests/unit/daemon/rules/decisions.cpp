@@ -1,13 +1,14 @@
-// The proxy's pure decisions: Route, identities, Security-Verify, the unprotected port, emergency dialogs, requests and responses edited.
+// The proxy's pure decisions: Route, identities, Security-Verify, the unprotected port, emergency dialogs, requests and
+// responses edited.
 #include <fmt/format.h>
 
-#include "daemon/rules/call_rules.h"
 #include "daemon/proxy/emergency.h"
+#include "daemon/proxy/unprotected_port.h"
+#include "daemon/rules/call_rules.h"
 #include "daemon/rules/from_ue_checks.h"
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/identity.h"
 #include "daemon/rules/own_names.h"
-#include "daemon/proxy/unprotected_port.h"
 #include "tests/unit/daemon/proxy/support.h"
 
 using namespace gmgate;
@@ -18,7 +19,8 @@ namespace {
 
 const std::vector<std::string> kOwn{"192.0.2.1:7531", "[2001:db8::1]:7531", "10.0.0.1:5060", "pcscf.visited.example"};
 
-std::string request_with(std::string_view method, std::string_view uri, std::string_view lines = "", std::string_view to_tag = "") {
+std::string request_with(std::string_view method, std::string_view uri, std::string_view lines = "",
+                         std::string_view to_tag = "") {
     return crlf(fmt::format(R"(
 {0} {1} SIP/2.0
 Via: SIP/2.0/UDP 198.51.100.7:1357;branch=z9hG4bKue
@@ -29,7 +31,8 @@ Call-ID: c1@ue
 CSeq: 7 {0}
 {2}Content-Length: 0
 
-)", method, uri, lines, to_tag.empty() ? std::string() : fmt::format(";tag={}", to_tag)));
+)",
+                            method, uri, lines, to_tag.empty() ? std::string() : fmt::format(";tag={}", to_tag)));
 }
 
 ToCore rules() {
@@ -61,14 +64,14 @@ public:
 
 TEST_CASE("C-60…C-64: an INVITE over the SAs as the core gets it") {
     const auto message = parse(request_with("INVITE", "sip:bob@home.example;user=phone",
-        "Route: <sip:192.0.2.1:7531;lr>, <sip:orig@scscf.home.example;lr>\n"
-        "P-Preferred-Identity: \"Alice\" <tel:+49-170-1234567>\n"
-        "P-Asserted-Identity: <sip:boss@home.example>\n"
-        "Proxy-Require: sec-agree\n"
-        "Require: sec-agree, 100rel\n"
-        "Security-Verify: ipsec-3gpp;alg=hmac-sha-1-96\n"
-        "Authorization: Digest username=\"a\", integrity-protected=\"yes\"\n"
-        "X-Own: kept   as it is\n"));
+                                            "Route: <sip:192.0.2.1:7531;lr>, <sip:orig@scscf.home.example;lr>\n"
+                                            "P-Preferred-Identity: \"Alice\" <tel:+49-170-1234567>\n"
+                                            "P-Asserted-Identity: <sip:boss@home.example>\n"
+                                            "Proxy-Require: sec-agree\n"
+                                            "Require: sec-agree, 100rel\n"
+                                            "Security-Verify: ipsec-3gpp;alg=hmac-sha-1-96\n"
+                                            "Authorization: Digest username=\"a\", integrity-protected=\"yes\"\n"
+                                            "X-Own: kept   as it is\n"));
     auto checked = rules();
     checked.credentials = sip::RequestCredentials::read(*message);
     CHECK(without_branch(request_to_core(*message, checked, sip::Transport::udp)) == crlf(R"(
@@ -93,8 +96,10 @@ P-Charging-Vector: icid-value="ICID";orig-ioi=visited.example
 }
 
 TEST_CASE("an in-dialog request keeps the dialog's route set, asserts nobody and charges nothing") {
-    const auto message = parse(request_with("BYE", "sip:bob@198.51.100.9",
-        "Route: <sip:TOKEN@192.0.2.1:7531;lr>,<sip:TOKEN@10.0.0.1:5060;lr>\nRoute: <sip:scscf.home.example;lr>\n", "b1"));
+    const auto message = parse(request_with(
+        "BYE", "sip:bob@198.51.100.9",
+        "Route: <sip:TOKEN@192.0.2.1:7531;lr>,<sip:TOKEN@10.0.0.1:5060;lr>\nRoute: <sip:scscf.home.example;lr>\n",
+        "b1"));
     auto in_dialog = rules();
     in_dialog.is_initial = false;
     const std::string text = request_to_core(*message, in_dialog, sip::Transport::tcp);
@@ -105,8 +110,10 @@ TEST_CASE("an in-dialog request keeps the dialog's route set, asserts nobody and
 }
 
 TEST_CASE("between two phones of ours only the sender's pair is popped, the other one's stays for the way back in") {
-    const auto message = parse(request_with("BYE", "sip:bob@198.51.100.9",
-        "Route: <sip:A@192.0.2.1:7531;lr>, <sip:A@10.0.0.1:5060;lr>, <sip:B@10.0.0.1:5060;lr>\nRoute: <sip:B@192.0.2.1:7531;lr>\n", "b1"));
+    const auto message = parse(request_with(
+        "BYE", "sip:bob@198.51.100.9",
+        "Route: <sip:A@192.0.2.1:7531;lr>, <sip:A@10.0.0.1:5060;lr>, <sip:B@10.0.0.1:5060;lr>\nRoute: <sip:B@192.0.2.1:7531;lr>\n",
+        "b1"));
     const std::string text = request_to_core(*message, rules(), sip::Transport::udp);
     CHECK(contains(text, "\r\nRoute: <sip:B@10.0.0.1:5060;lr>\r\nRoute: <sip:B@192.0.2.1:7531;lr>\r\n"));
     CHECK_FALSE(contains(text, "sip:A@"));
@@ -120,14 +127,16 @@ TEST_CASE("C-60: a Route that is not the Service-Route is seen, and replaced as 
     };
     CHECK(compare("Route: <sip:192.0.2.1:7531;lr>, <sip:orig@scscf.home.example;lr>\n") == RouteVerdict::same);
     CHECK(compare("Route: <sip:orig@scscf.home.example;lr>\n") == RouteVerdict::same);
-    CHECK(compare("Route: <sip:pcscf.visited.example:7531;lr>\nRoute: <sip:orig@scscf.home.example;lr>\n") == RouteVerdict::same);
+    CHECK(compare("Route: <sip:pcscf.visited.example:7531;lr>\nRoute: <sip:orig@scscf.home.example;lr>\n") ==
+          RouteVerdict::same);
     CHECK(compare("") == RouteVerdict::differs);
     CHECK(compare("Route: <sip:evil.example;lr>, <sip:orig@scscf.home.example;lr>\n") == RouteVerdict::differs);
     CHECK(compare("Route: <sip:orig@scscf.home.example;lr>, <sip:192.0.2.1:7531;lr>\n") == RouteVerdict::differs);
 
     auto replaced = rules();  // outside a dialog, as rules() are
     replaced.route = service_route;
-    const auto message = parse(request_with("MESSAGE", "sip:bob@home.example", "Route: <sip:192.0.2.1:7531;lr>\nRoute: <sip:evil.example;lr>\n"));
+    const auto message = parse(request_with("MESSAGE", "sip:bob@home.example",
+                                            "Route: <sip:192.0.2.1:7531;lr>\nRoute: <sip:evil.example;lr>\n"));
     const std::string text = request_to_core(*message, replaced, sip::Transport::udp);
     CHECK_FALSE(contains(text, "evil"));
     CHECK(contains(text, "\r\nRoute: <sip:orig@scscf.home.example;lr>\r\n"));
@@ -147,17 +156,19 @@ TEST_CASE("C-61: the preferred identity counts only when it is registered; else 
     CHECK(asserted("", registered) == "<sip:alice@home.example>");
     CHECK(asserted("P-Preferred-Identity: <sip:alias@HOME.example>\n", registered) == "<sip:alias@home.example>");
     CHECK(asserted("P-Preferred-Identity: <sip:boss@home.example>\n", registered) == "<sip:alice@home.example>");
-    CHECK(asserted("P-Preferred-Identity: <sip:boss@home.example>, <sip:alias@home.example>\n", registered) == "<sip:alias@home.example>");
+    CHECK(asserted("P-Preferred-Identity: <sip:boss@home.example>, <sip:alias@home.example>\n", registered) ==
+          "<sip:alias@home.example>");
     CHECK(asserted("P-Preferred-Identity: <sip:boss@home.example>\n", {}) == "");
 }
 
-TEST_CASE("C-72: a request for the phone keeps its Request-URI, and the phone's answer asserts the identity that was called") {
+TEST_CASE(
+    "C-72: a request for the phone keeps its Request-URI, and the phone's answer asserts the identity that was called") {
     const auto message = parse(request_with("INVITE", "sip:alice@198.51.100.7:1357;transport=tcp",
-        "Route: <sip:TOKEN@10.0.0.1:5060;lr>\n"
-        "Record-Route: <sip:scscf.home.example;lr>\n"
-        "P-Called-Party-ID: <sip:alias@home.example>\n"
-        "P-Charging-Vector: icid-value=x\n"
-        "P-Asserted-Identity: <sip:bob@home.example>\nPrivacy: id\n"));
+                                            "Route: <sip:TOKEN@10.0.0.1:5060;lr>\n"
+                                            "Record-Route: <sip:scscf.home.example;lr>\n"
+                                            "P-Called-Party-ID: <sip:alias@home.example>\n"
+                                            "P-Charging-Vector: icid-value=x\n"
+                                            "P-Asserted-Identity: <sip:bob@home.example>\nPrivacy: id\n"));
     ToUe r;
     r.received = udp_flow("10.0.0.1:5060", "10.0.0.9:5060");
     r.via_host = "192.0.2.1:7531";
@@ -204,7 +215,9 @@ Content-Length: 0
 }
 
 TEST_CASE("C-70: the token stands in the topmost Route of ours, else in the Request-URI") {
-    const auto token = [](std::string_view uri, std::string_view lines) { return token_of(*parse(request_with("MESSAGE", uri, lines)), kOwn); };
+    const auto token = [](std::string_view uri, std::string_view lines) {
+        return token_of(*parse(request_with("MESSAGE", uri, lines)), kOwn);
+    };
     CHECK(token("sip:bob@198.51.100.7", "Route: <sip:abc@10.0.0.1:5060;lr>\n") == "abc");
     CHECK(token("sip:bob@198.51.100.7", "Route: <sip:10.0.0.1;lr>, <sip:abc@192.0.2.1:7531;lr>\n") == "abc");
     CHECK(token("sip:abc@10.0.0.1", "") == "abc");
@@ -223,7 +236,8 @@ TEST_CASE("RFC 3261 §16.3: 483 at Max-Forwards 0, 420 for an option that a prox
     std::string used_up = request_with("INVITE", "sip:b@x");
     CHECK(status(used_up.replace(used_up.find("Forwards: 70"), 12, "Forwards: 0")) == 483);
     CHECK(status(request_with("INVITE", "sip:b@x", "Proxy-Require: sec-agree, mediasec\n")) == 0);
-    const auto objection = check_proxyable(*parse(request_with("INVITE", "sip:b@x", "Proxy-Require: sec-agree, foo\n")), false);
+    const auto objection =
+        check_proxyable(*parse(request_with("INVITE", "sip:b@x", "Proxy-Require: sec-agree, foo\n")), false);
     REQUIRE(objection.has_value());
     CHECK(objection->status == 420);
     CHECK(objection->extra == std::vector<std::string>{"Unsupported: foo"});
@@ -235,9 +249,11 @@ TEST_CASE("C-64, A-17: a Security-Verify that is not what was sent gets 494 with
     registration.sets.push_back(std::make_unique<SaSet>());
     registration.sets.push_back(std::make_unique<SaSet>());
     registration.sets[0]->security_server = sent;
-    registration.sets[1]->security_server = "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=33333;spi-s=44444;port-c=8643;port-s=7531";
+    registration.sets[1]->security_server =
+        "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=33333;spi-s=44444;port-c=8643;port-s=7531";
     const auto check = [&](std::string_view method, const std::string& verify) {
-        const auto message = parse(request_with(method, "sip:b@x", verify.empty() ? "" : "Security-Verify: " + verify + "\n"));
+        const auto message =
+            parse(request_with(method, "sip:b@x", verify.empty() ? "" : "Security-Verify: " + verify + "\n"));
         return check_security_verify(*message, registration.sets[0].get(), registration, false);
     };
     CHECK_FALSE(check("MESSAGE", "").has_value());
@@ -257,7 +273,8 @@ TEST_CASE("B-19, G-9, G-11: what an unprotected port lets through") {
     SipInterface interface;
     interface.sec_agree_feature = true;
     interface.emergency_numbers = {"112", "911"};
-    const auto judge = [&](std::string_view method, std::string_view uri, std::string_view lines = "", std::string_view to_tag = "") {
+    const auto judge = [&](std::string_view method, std::string_view uri, std::string_view lines = "",
+                           std::string_view to_tag = "") {
         return judge_unprotected(*parse(request_with(method, uri, lines, to_tag)), interface, dialogs);
     };
     CHECK(judge("INVITE", "sip:bob@home.example") == UnprotectedVerdict::reject_403);
@@ -289,17 +306,21 @@ TEST_CASE("C-84: the rest of an emergency dialog passes in both directions, and 
     REQUIRE(dialog != nullptr);
     const std::string token = dialog->token;
     const auto judge = [&](std::string_view text) { return judge_unprotected(*parse(text), interface, dialogs); };
-    CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::reject_403);  // nobody has answered yet
+    CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9", "", "b1")) ==
+          UnprotectedVerdict::reject_403);  // nobody has answered yet
     const auto answer = [&](std::string_view tag, std::string_view contact) {
-        return parse(crlf(fmt::format("SIP/2.0 200 OK\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKx\nFrom: <sip:a@b>;tag=a1\nTo: <sip:b@b>;tag={}\nCall-ID: c1@ue\n"
-                                      "CSeq: 7 INVITE\nContact: <{}>\nContent-Length: 0\n\n", tag, contact)));
+        return parse(crlf(fmt::format(
+            "SIP/2.0 200 OK\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKx\nFrom: <sip:a@b>;tag=a1\nTo: <sip:b@b>;tag={}\nCall-ID: c1@ue\n"
+            "CSeq: 7 INVITE\nContact: <{}>\nContent-Length: 0\n\n",
+            tag, contact)));
     };
     dialogs.learn(token, *answer("b1", "sip:psap@10.0.0.9"), {"<sip:ecscf;lr>"});
     dialogs.answered(token);
     CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::emergency);
     CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9;transport=udp", "", "b1")) == UnprotectedVerdict::emergency);
     CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9", "", "b2")) == UnprotectedVerdict::reject_403);
-    CHECK(judge(request_with("INVITE", "sip:bob@home.example", "", "b1")) == UnprotectedVerdict::reject_403);  // another target
+    CHECK(judge(request_with("INVITE", "sip:bob@home.example", "", "b1")) ==
+          UnprotectedVerdict::reject_403);  // another target
     for (const char* method : {"MESSAGE", "REFER", "SUBSCRIBE", "OPTIONS", "NOTIFY", "PUBLISH", "FOO"})
         CHECK(judge(request_with(method, "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::reject_403);
     for (const char* method : {"INVITE", "PRACK", "UPDATE", "INFO", "BYE"})
@@ -308,16 +329,19 @@ TEST_CASE("C-84: the rest of an emergency dialog passes in both directions, and 
     CHECK(judge(request_with("BYE", "sip:psap@10.0.0.10", "", "b1")) == UnprotectedVerdict::emergency);
     CHECK(judge(request_with("BYE", "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::emergency);
     CHECK(judge(request_with("ACK", "sip:psap@10.0.0.9", "", "b1")) == UnprotectedVerdict::emergency);
-    CHECK(judge(request_with("MESSAGE", "sip:bob@home.example")) == UnprotectedVerdict::reject_403);  // a new request with the old Call-ID
+    CHECK(judge(request_with("MESSAGE", "sip:bob@home.example")) ==
+          UnprotectedVerdict::reject_403);  // a new request with the old Call-ID
     std::string other = request_with("BYE", "sip:psap@10.0.0.9", "", "b1");
     CHECK(judge(other.replace(other.find("tag=a1"), 6, "tag=zz")) == UnprotectedVerdict::reject_403);
 
-    CHECK(dialogs.open(*parse(request_with("INVITE", "urn:service:sos")), flow)->token == token);  // a retransmission opens nothing
+    CHECK(dialogs.open(*parse(request_with("INVITE", "urn:service:sos")), flow)->token ==
+          token);  // a retransmission opens nothing
     std::string second = request_with("INVITE", "urn:service:sos"), third = second;
     CHECK(dialogs.open(*parse(second.replace(second.find("c1@ue"), 5, "c2@ue")), flow) != nullptr);
     bool ended = false;
     dialogs.on_evicted(dialogs.open(*parse(second), flow)->token, [&] { ended = true; });
-    CHECK(dialogs.open(*parse(third.replace(third.find("c1@ue"), 5, "c3@ue")), flow) != nullptr);  // bounded: the unanswered one gives way
+    CHECK(dialogs.open(*parse(third.replace(third.find("c1@ue"), 5, "c3@ue")), flow) !=
+          nullptr);  // bounded: the unanswered one gives way
     CHECK(ended);
     CHECK(dialogs.evicted() == 1);
     CHECK(dialogs.size() == 2);
@@ -330,14 +354,16 @@ TEST_CASE("C-84: the rest of an emergency dialog passes in both directions, and 
     CHECK(dialogs.size() == 1);
 }
 
-TEST_CASE("unanswered emergency calls: bounded for an IPv4 address and an IPv6 /64, the oldest gives way; strangers do not lock others out") {
+TEST_CASE(
+    "unanswered emergency calls: bounded for an IPv4 address and an IPv6 /64, the oldest gives way; strangers do not lock others out") {
     StillClock clock;
     EmergencyDialogs dialogs(clock, {.calls = 8, .unanswered_per_source = 3});
     int number = 0;
     const auto call = [&](std::string_view from) {
         std::string text = request_with("INVITE", "urn:service:sos");
         text.replace(text.find("c1@ue"), 5, fmt::format("n{}@ue", ++number));
-        const EmergencyDialog* dialog = dialogs.open(*parse(text), udp_flow(from.starts_with('[') ? "[2001:db8::1]:5060" : "192.0.2.1:5060", from));
+        const EmergencyDialog* dialog =
+            dialogs.open(*parse(text), udp_flow(from.starts_with('[') ? "[2001:db8::1]:5060" : "192.0.2.1:5060", from));
         REQUIRE(dialog != nullptr);
         return dialog->token;
     };
@@ -349,13 +375,15 @@ TEST_CASE("unanswered emergency calls: bounded for an IPv4 address and an IPv6 /
     CHECK(dialogs.size() == 7);
     CHECK(dialogs.find_by_token(victim) != nullptr);
     dialogs.answered(victim);
-    for (int i = 0; i < 1100; ++i) call(fmt::format("198.51.{}.{}:5060", i / 250, i % 250 + 1));  // each from another address
+    for (int i = 0; i < 1100; ++i)
+        call(fmt::format("198.51.{}.{}:5060", i / 250, i % 250 + 1));  // each from another address
     CHECK(dialogs.size() == 8);
     CHECK(dialogs.find_by_token(victim) != nullptr);
     CHECK(dialogs.evicted() == 1118);
 }
 
-TEST_CASE("A-22, A-23: with server-initiated agreement a request without sec-agree gets 421, with Supported 494, with two Via 502") {
+TEST_CASE(
+    "A-22, A-23: with server-initiated agreement a request without sec-agree gets 421, with Supported 494, with two Via 502") {
     SipInterface interface;
     interface.sec_agree_feature = true;
     interface.server_initiated = true;

@@ -1,4 +1,5 @@
-// REGISTER through the header rules: the flow of TS 24.228 §6.2 (vectors.md §5), both flows of the feature text, and hostile copies.
+// REGISTER through the header rules: the flow of TS 24.228 §6.2 (vectors.md §5), both flows of the feature text, and
+// hostile copies.
 #include <vector>
 
 #include <fmt/format.h>
@@ -46,7 +47,8 @@ Call-ID: apb03a0s09dkjdfglkj49111
 CSeq: 1 REGISTER
 {}Content-Length: 0
 
-)", lines));
+)",
+                            lines));
 }
 
 std::string challenge_with(std::string_view lines) {
@@ -59,7 +61,8 @@ Call-ID: apb03a0s09dkjdfglkj49111
 CSeq: 1 REGISTER
 {}Content-Length: 0
 
-)", lines));
+)",
+                            lines));
 }
 
 std::string to_ue(std::string_view text, std::optional<std::string> security_server = {}) {
@@ -113,12 +116,14 @@ P-Charging-Vector: icid-value="ICID";orig-ioi=visited1.net
 TEST_CASE("feature text, flow 1 (2): with tls chosen there is no integrity-protected, and nothing of sec-agree") {
     auto rules = rules_24228();
     rules.integrity_protected.reset();
-    const std::string text = to_core(register_with(
-        "Proxy-Require:sec-agree\n"
-        "Security-Client: ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, "
-        "ipsec-3gpp;alg= hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, tls\n"
-        "Authorization: Digest uri=\"sip:ims.mnc007.mcc262.3gppnetwork.org\",username=\"262073900320132@ims.mnc007.mcc262.3gppnetwork.org\","
-        "response=\"\",realm=\"ims.mnc007.mcc262.3gppnetwork.org\",nonce=\"\"\n"), rules);
+    const std::string text = to_core(
+        register_with(
+            "Proxy-Require:sec-agree\n"
+            "Security-Client: ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, "
+            "ipsec-3gpp;alg= hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, tls\n"
+            "Authorization: Digest uri=\"sip:ims.mnc007.mcc262.3gppnetwork.org\",username=\"262073900320132@ims.mnc007.mcc262.3gppnetwork.org\","
+            "response=\"\",realm=\"ims.mnc007.mcc262.3gppnetwork.org\",nonce=\"\"\n"),
+        rules);
     CHECK(contains(text, "realm=\"ims.mnc007.mcc262.3gppnetwork.org\", nonce=\"\"\r\n"));
     CHECK_FALSE(contains(lower(text), "integrity-protected"));
     CHECK_FALSE(contains(lower(text), "sec-agree"));
@@ -130,7 +135,8 @@ TEST_CASE("C-21: the bare form of the feature text is a switch") {
     auto rules = rules_24228();
     rules.integrity_protected = "tls-pending";
     rules.bare_integrity_protected = true;
-    const std::string text = to_core(register_with("Authorization: Digest username=\"a\",algorithm=AKAv1-MD5,response=\"3779ff40\"\n"), rules);
+    const std::string text = to_core(
+        register_with("Authorization: Digest username=\"a\",algorithm=AKAv1-MD5,response=\"3779ff40\"\n"), rules);
     CHECK(contains(text, "response=\"3779ff40\", integrity-protected=tls-pending\r\n"));
 }
 
@@ -152,15 +158,19 @@ TEST_CASE("H-2, C-17: no spelling of integrity-protected survives, whoever wrote
     for (const std::string& value : hostile) {
         CAPTURE(value);
         const std::string ours = "integrity-protected=\"yes\"";
-        std::string text = lower(to_core(register_with("Authorization: PLACE\n").replace(register_with("Authorization: PLACE\n").find("PLACE"), 5, value), rules));
-        if (const auto at = text.find(ours); at != std::string::npos) text.erase(at, ours.size());  // the one that we set
+        std::string text = lower(to_core(register_with("Authorization: PLACE\n")
+                                             .replace(register_with("Authorization: PLACE\n").find("PLACE"), 5, value),
+                                         rules));
+        if (const auto at = text.find(ours); at != std::string::npos)
+            text.erase(at, ours.size());  // the one that we set
         CHECK_FALSE(contains(text, "integrity-protected"));
     }
     SUBCASE("of several Authorization fields none passes") {
-        const std::string text = to_core(register_with(
-            "Authorization: Bearer abc, integrity-protected=yes\n"
-            "Authorization: Digest username=\"a\", response=\"r\"\n"
-            "Authorization: Digest username=\"b\", integrity-protected=\"yes\"\n"), rules);
+        const std::string text =
+            to_core(register_with("Authorization: Bearer abc, integrity-protected=yes\n"
+                                  "Authorization: Digest username=\"a\", response=\"r\"\n"
+                                  "Authorization: Digest username=\"b\", integrity-protected=\"yes\"\n"),
+                    rules);
         CHECK_FALSE(contains(text, "Authorization"));
         CHECK_FALSE(contains(text, "integrity-protected"));
     }
@@ -170,16 +180,16 @@ TEST_CASE("H-2, C-17: no spelling of integrity-protected survives, whoever wrote
 }
 
 TEST_CASE("H-2: what only the network may say does not pass") {
-    const std::string text = to_core(register_with(
-        "Path: <sip:evil@192.0.2.66;lr>\n"
-        "P-Visited-Network-ID: \"free roaming\"\n"
-        "P-Charging-Vector: icid-value=mine\n"
-        "P-Charging-Function-Addresses: ccf=192.0.2.66\n"
-        "P-Asserted-Identity: <sip:boss@home1.net>\n"
-        "P-Asserted-Service: urn:x\n"
-        "P-Served-User: <sip:boss@home1.net>\n"
-        "p-user-database: <aaa://192.0.2.66>\n"
-        "P-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1, IEEE-802.11;Network-Provided\n"));
+    const std::string text = to_core(
+        register_with("Path: <sip:evil@192.0.2.66;lr>\n"
+                      "P-Visited-Network-ID: \"free roaming\"\n"
+                      "P-Charging-Vector: icid-value=mine\n"
+                      "P-Charging-Function-Addresses: ccf=192.0.2.66\n"
+                      "P-Asserted-Identity: <sip:boss@home1.net>\n"
+                      "P-Asserted-Service: urn:x\n"
+                      "P-Served-User: <sip:boss@home1.net>\n"
+                      "p-user-database: <aaa://192.0.2.66>\n"
+                      "P-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1, IEEE-802.11;Network-Provided\n"));
     CHECK_FALSE(contains(text, "evil"));
     CHECK_FALSE(contains(text, "free roaming"));
     CHECK_FALSE(contains(text, "192.0.2.66"));
@@ -211,10 +221,13 @@ TEST_CASE("C-19, RFC 3581: received and rport tell where the REGISTER came from,
         return out.substr(second, out.find("\r\n", second) - second);
     };
     CHECK(via("SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK1") == "Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK1");
-    CHECK(via("SIP/2.0/UDP 10.0.0.1:5061;branch=z9hG4bK1") == "Via: SIP/2.0/UDP 10.0.0.1:5061;branch=z9hG4bK1;received=198.51.100.7");
+    CHECK(via("SIP/2.0/UDP 10.0.0.1:5061;branch=z9hG4bK1") ==
+          "Via: SIP/2.0/UDP 10.0.0.1:5061;branch=z9hG4bK1;received=198.51.100.7");
     CHECK(via("SIP/2.0/UDP ue.example.com") == "Via: SIP/2.0/UDP ue.example.com;received=198.51.100.7");
-    CHECK(via("SIP/2.0/UDP 10.0.0.1 ;rport; branch=z9hG4bK1") == "Via: SIP/2.0/UDP 10.0.0.1 ;rport=40000;branch=z9hG4bK1;received=198.51.100.7");
-    CHECK(via("SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK1;received=203.0.113.9") == "Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK1");
+    CHECK(via("SIP/2.0/UDP 10.0.0.1 ;rport; branch=z9hG4bK1") ==
+          "Via: SIP/2.0/UDP 10.0.0.1 ;rport=40000;branch=z9hG4bK1;received=198.51.100.7");
+    CHECK(via("SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK1;received=203.0.113.9") ==
+          "Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK1");
 }
 
 TEST_CASE("our own Route values are popped, others stay") {
@@ -232,10 +245,11 @@ TEST_CASE("RFC 3261 §16.3: Max-Forwards 0 is not forwarded") {
 }
 
 TEST_CASE("C-31: the 401 of TS 24.228 loses ck and ik and gets Security-Server; the rest is byte for byte") {
-    const std::string out = to_ue(challenge_with(
-        "WWW-Authenticate: Digest realm=\"registrar.home1.net\", nonce=\"Ms8l2xeF3l4lb0VO8fK3KFMSKLv1sQAATdN2NpFUCgU=\", algorithm=AKAv1-MD5, "
-        "ik=\"00112233445566778899aabbccddeeff\", ck=\"ffeeddccbbaa11223344556677889900\"\n"
-        "P-Charging-Vector: icid-value=\"x\"\n"),
+    const std::string out = to_ue(
+        challenge_with(
+            "WWW-Authenticate: Digest realm=\"registrar.home1.net\", nonce=\"Ms8l2xeF3l4lb0VO8fK3KFMSKLv1sQAATdN2NpFUCgU=\", algorithm=AKAv1-MD5, "
+            "ik=\"00112233445566778899aabbccddeeff\", ck=\"ffeeddccbbaa11223344556677889900\"\n"
+            "P-Charging-Vector: icid-value=\"x\"\n"),
         "ipsec-3gpp; q=0.1; alg=hmac-sha-1-96; spi-c=98765432; spi-s=87654321; port-c=8642; port-s=7531");
     CHECK(out == crlf(R"(
 SIP/2.0 401 Unauthorized
@@ -281,7 +295,8 @@ TEST_CASE("vectors §7 item 11, H-1: no octet sequence of the keys reaches the U
                 for (const std::string& key : {ck, ik})
                     for (std::size_t at = 0; (at = message.find(key, at)) != std::string::npos; ++at)
                         for (std::size_t i = at; i < at + key.size(); ++i)
-                            if (message[i] >= 'a' && message[i] <= 'f') message[i] = static_cast<char>(message[i] & ~0x20);
+                            if (message[i] >= 'a' && message[i] <= 'f')
+                                message[i] = static_cast<char>(message[i] & ~0x20);
             REQUIRE(contains(lower(message), lower(ck)));
             const std::string out = lower(to_ue(message));
             for (const std::string& key : {lower(ck), lower(ik)})
@@ -291,7 +306,8 @@ TEST_CASE("vectors §7 item 11, H-1: no octet sequence of the keys reaches the U
 }
 
 TEST_CASE("C-31: a nonce that looks like a key parameter in base64 is left alone") {
-    const std::string line = "WWW-Authenticate: Digest realm=\"r\", nonce=\"Ms8l2xeF/ck=ab/ik=\", algorithm=AKAv1-MD5\n";
+    const std::string line =
+        "WWW-Authenticate: Digest realm=\"r\", nonce=\"Ms8l2xeF/ck=ab/ik=\", algorithm=AKAv1-MD5\n";
     CHECK(contains(to_ue(challenge_with(line)), crlf(line)));
 }
 

@@ -2,10 +2,10 @@
 #include <filesystem>
 #include <fstream>
 
+#include <doctest/doctest.h>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/io_context.hpp>
-#include <doctest/doctest.h>
 
 #include "daemon/tls/certificates.h"
 #include "tests/support/lab.h"
@@ -24,8 +24,10 @@ struct Files {
     }
     ktls::CertificateFiles make(const std::string& name, int days) const {
         ktls::CertificateFiles files{folder + "/" + name + ".pem", folder + "/" + name + ".key"};
-        gmgate::test::run_program({.command = {"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", std::to_string(days), "-subj",
-                                               "/CN=" + name, "-addext", "subjectAltName=DNS:" + name, "-keyout", files.key, "-out", files.chain}});
+        gmgate::test::run_program(
+            {.command = {"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                         "-days", std::to_string(days), "-subj", "/CN=" + name, "-addext", "subjectAltName=DNS:" + name,
+                         "-keyout", files.key, "-out", files.chain}});
         return files;
     }
 };

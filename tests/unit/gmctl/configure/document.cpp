@@ -49,7 +49,8 @@ TEST_CASE("A new key goes below its commented default and that comment's further
 TEST_CASE("A new key without a commented default goes behind the last key of its table, not into the table below") {
     auto doc = document();
     REQUIRE(doc.set(kInterface, "host", "\"pcscf.example\""));
-    CHECK(doc.text() == replaced(kRealm01, "realm-id = \"realm01\"\n", "realm-id = \"realm01\"\nhost = \"pcscf.example\"\n"));
+    CHECK(doc.text() ==
+          replaced(kRealm01, "realm-id = \"realm01\"\n", "realm-id = \"realm01\"\nhost = \"pcscf.example\"\n"));
     REQUIRE(doc.set({{"ims-aka-profile", 0}}, "refuse-deprecated", "true"));
     CHECK(doc.text().find("end-protected-client-port = 6203\nrefuse-deprecated = true\n") != std::string::npos);
     REQUIRE(doc.set({}, "ktls", "\"off\""));
@@ -70,7 +71,8 @@ TEST_CASE("A key is taken out; with a comment behind it the line becomes a comme
     CHECK(doc.text() == replaced(replaced(kRealm01, "log-level", "# log-level"), "port = 5061\n", ""));
     REQUIRE(doc.unset({}, "never-set"));
     REQUIRE(doc.unset({{"ims-aka-profile", 0}}, "protected-server-port"));
-    CHECK(doc.text().find("# protected-server-port = [6100,       # first\n#                          6101]") != std::string::npos);
+    CHECK(doc.text().find("# protected-server-port = [6100,       # first\n#                          6101]") !=
+          std::string::npos);
 }
 
 TEST_CASE("A section that stands there as a comment becomes a real one, with its commented defaults") {
@@ -78,15 +80,18 @@ TEST_CASE("A section that stands there as a comment becomes a real one, with its
     const auto step = doc.add({}, "limits", false);
     REQUIRE(step.has_value());
     REQUIRE(doc.set({*step}, "registrations", "5"));
-    CHECK(doc.text() == "[core]\nx = 1\n\n[limits]\n# registrations = 100000\nregistrations = 5\n\n# [timers]\n# old-set = 128\n");
+    CHECK(doc.text() ==
+          "[core]\nx = 1\n\n[limits]\n# registrations = 100000\nregistrations = 5\n\n# [timers]\n# old-set = 128\n");
 }
 
-TEST_CASE("A new list element goes behind its sisters, one below another at that one's end, the first of its kind at the end of the file") {
+TEST_CASE(
+    "A new list element goes behind its sisters, one below another at that one's end, the first of its kind at the end of the file") {
     auto doc = document();
     const auto profile = doc.add({}, "ims-aka-profile", true);
     REQUIRE(profile.has_value());
     CHECK(*profile == Step{"ims-aka-profile", 1});
-    CHECK(doc.text() == replaced(kRealm01, "end-protected-client-port = 6203\n", "end-protected-client-port = 6203\n\n[[ims-aka-profile]]\n"));
+    CHECK(doc.text() == replaced(kRealm01, "end-protected-client-port = 6203\n",
+                                 "end-protected-client-port = 6203\n\n[[ims-aka-profile]]\n"));
     const auto port = doc.add(kInterface, "sip-ports", true);
     REQUIRE(port.has_value());
     CHECK(port->index == 2);
@@ -101,13 +106,19 @@ TEST_CASE("A new list element goes behind its sisters, one below another at that
 TEST_CASE("An element goes with everything below it, and the others stay byte for byte") {
     auto doc = document();
     REQUIRE(doc.remove({{"sip-interface", 0}, {"sip-ports", 0}}));
-    CHECK(doc.text() == replaced(kRealm01, "[[sip-interface.sip-ports]]\naddress = \"172.172.30.31\"\nims-aka-profile = \"volte\"            # protected ports\n\n", ""));
+    CHECK(
+        doc.text() ==
+        replaced(
+            kRealm01,
+            "[[sip-interface.sip-ports]]\naddress = \"172.172.30.31\"\nims-aka-profile = \"volte\"            # protected ports\n\n",
+            ""));
     REQUIRE(doc.remove(kInterface));
     CHECK(doc.text() == kRealm01.substr(0, kRealm01.find("[[sip-interface]]")));
     CHECK_FALSE(doc.has(kInterface));
 }
 
-TEST_CASE("Inline tables: values are replaced and added; what would need more than that is refused and changes nothing") {
+TEST_CASE(
+    "Inline tables: values are replaced and added; what would need more than that is refused and changes nothing") {
     const std::string text = "ports = [{ a = 1 }, {}]\n";
     auto doc = document(text);
     REQUIRE(doc.set({{"ports", 0}}, "a", "2"));

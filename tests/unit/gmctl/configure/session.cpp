@@ -30,7 +30,8 @@ TEST_CASE("The schema is what the daemon's parser knows: keys, words and ranges"
     const auto schema = ask_parser(sample_text());
     const auto* interface = find(schema.elements, "sip-interface");
     REQUIRE(interface);
-    CHECK(interface->parameter("sec-agree-pref")->words == std::vector<std::string>{"ipsec3gpp", "tls", "ipsec3gpp-tls", "tls-ipsec3gpp"});
+    CHECK(interface->parameter("sec-agree-pref")->words ==
+          std::vector<std::string>{"ipsec3gpp", "tls", "ipsec3gpp-tls", "tls-ipsec3gpp"});
     CHECK(interface->parameter("sec-agree-feature")->kind == Kind::boolean);
     CHECK(interface->parameter("aka-over-tls")->words == std::vector<std::string>{"allow", "reject-akav1"});
     CHECK(interface->parameter("no-security-client")->kind == Kind::word);
@@ -44,7 +45,8 @@ TEST_CASE("The schema is what the daemon's parser knows: keys, words and ranges"
     const auto* profile = find(schema.elements, "ims-aka-profile");
     REQUIRE(profile);
     CHECK(profile->parameter("protected-server-port")->kind == Kind::numbers);
-    CHECK(profile->parameter("auth-alg-list")->words == std::vector<std::string>{"hmac-sha-1-96", "aes-gmac", "hmac-md5-96", "null"});
+    CHECK(profile->parameter("auth-alg-list")->words ==
+          std::vector<std::string>{"hmac-sha-1-96", "aes-gmac", "hmac-md5-96", "null"});
     CHECK(find(schema.elements, "limits")->parameter("registrations")->fallback == "100000");
     CHECK_FALSE(find(schema.elements, "limits")->is_list);
     CHECK(find(schema.elements, kTopLevel)->parameter("log-level")->kind == Kind::word);
@@ -58,13 +60,15 @@ TEST_CASE("Every parameter of the parser has its explanation in packaging/gmgate
         for (const auto& parameter : element.parameters) {
             ++count;
             const bool is_shown = sample_text().find(parameter.name + " =") != std::string_view::npos;
-            CHECK_MESSAGE(is_shown, element.title, " ", parameter.name, " is read by config.cpp but stands nowhere in packaging/gmgate.toml");
+            CHECK_MESSAGE(is_shown, element.title, " ", parameter.name,
+                          " is read by config.cpp but stands nowhere in packaging/gmgate.toml");
         }
     });
     CHECK(count >= 60);
 }
 
-TEST_CASE("SEED-31 SEED-32 SEED-37: sec-agree-feature and sec-agree-pref of a selected sip-interface, saved by done; the rest of the file is untouched") {
+TEST_CASE(
+    "SEED-31 SEED-32 SEED-37: sec-agree-feature and sec-agree-pref of a selected sip-interface, saved by done; the rest of the file is untouched") {
     Shell shell;
     auto printed = shell.type({"configure terminal", "session-router", "sip-interface", "select"});
     CHECK(printed == "<RealmID>:\n1: realm01 172.172.30.31:5060 172.172.30.31:5061\n\n");
@@ -75,7 +79,9 @@ TEST_CASE("SEED-31 SEED-32 SEED-37: sec-agree-feature and sec-agree-pref of a se
     printed = shell.type({"done"});
     CHECK(printed.find("sec-agree-pref                  ipsec3gpp-tls") != std::string::npos);
     CHECK(printed.find("saved to gmgate.toml") != std::string::npos);
-    CHECK(shell.file == replaced(kRealm01, "# the default\n", "# the default\nsec-agree-feature = \"enabled\"\nsec-agree-pref = \"ipsec3gpp-tls\"\n"));
+    CHECK(shell.file ==
+          replaced(kRealm01, "# the default\n",
+                   "# the default\nsec-agree-feature = \"enabled\"\nsec-agree-pref = \"ipsec3gpp-tls\"\n"));
     const auto config = daemon::parse_config(shell.file, "gmgate.toml");
     REQUIRE(config.has_value());
     CHECK(config->sip_interfaces.front().sec_agree_feature);
@@ -87,7 +93,8 @@ TEST_CASE("SEED-33 SEED-34 SEED-35 SEED-36: each of the four preferences can be 
         // A TLS port and a preference without tls contradict each other, so that port goes with it.
         const bool keeps_tls = std::string_view(pref).contains("tls");
         Shell shell;
-        shell.type({"configure terminal", "session-router", "sip-interface", "select realm01", "sec-agree-feature enabled", fmt::format("sec-agree-pref {}", pref)});
+        shell.type({"configure terminal", "session-router", "sip-interface", "select realm01",
+                    "sec-agree-feature enabled", fmt::format("sec-agree-pref {}", pref)});
         if (!keeps_tls) shell.type({"sip-ports", "no", "2", "exit"});
         const auto printed = shell.type({"done"});
         const auto config = daemon::parse_config(shell.file, "gmgate.toml");
@@ -100,7 +107,8 @@ TEST_CASE("SEED-33 SEED-34 SEED-35 SEED-36: each of the four preferences can be 
 TEST_CASE("A word that a parameter does not know is refused at once, with the words it knows") {
     Shell shell;
     shell.type({"conf t", "session-router", "sip-interface", "select 1"});
-    CHECK(shell.type({"sec-agree-pref ipsec"}) == "% sec-agree-pref: \"ipsec\" is not one of \"ipsec3gpp\", \"tls\", \"ipsec3gpp-tls\", \"tls-ipsec3gpp\"\n");
+    CHECK(shell.type({"sec-agree-pref ipsec"}) ==
+          "% sec-agree-pref: \"ipsec\" is not one of \"ipsec3gpp\", \"tls\", \"ipsec3gpp-tls\", \"tls-ipsec3gpp\"\n");
     CHECK(shell.type({"sec-agree-feature on"}) == "% sec-agree-feature takes enabled or disabled (or true, false)\n");
     CHECK(shell.type({"nonsense 1"}) == "% \"nonsense\" is not known here; ? tells what is\n");
     CHECK(shell.type({"sec-agree"}) == "% \"sec-agree\" can be sec-agree-feature, sec-agree-pref\n");
@@ -111,7 +119,8 @@ TEST_CASE("A word that a parameter does not know is refused at once, with the wo
 
 TEST_CASE("done refuses what would make the file invalid, says why, and lets it be mended") {
     Shell shell;
-    shell.type({"configure terminal", "session-router", "sip-interface", "select 1", "sec-agree-feature enabled", "sec-agree-pref ipsec3gpp"});
+    shell.type({"configure terminal", "session-router", "sip-interface", "select 1", "sec-agree-feature enabled",
+                "sec-agree-pref ipsec3gpp"});
     const auto printed = shell.type({"done"});
     CHECK(printed.find("has a TLS port but its sec-agree-pref allows no tls") != std::string::npos);
     CHECK(printed.ends_with("% not saved\n"));
@@ -139,13 +148,18 @@ TEST_CASE("exit asks when there are changes: n gives them up, y saves them") {
 
 TEST_CASE("A new element is made by its first parameter and saved with its parts by one done") {
     Shell shell;
-    shell.type({"configure terminal", "session-router", "sip-interface", "realm-id realm02", "sip-ports", "address fd01::31", "ims-aka-profile volte", "done", "exit"});
+    shell.type({"configure terminal", "session-router", "sip-interface", "realm-id realm02", "sip-ports",
+                "address fd01::31", "ims-aka-profile volte", "done", "exit"});
     CHECK(shell.file == kRealm01);
     const auto printed = shell.type({"done"});
     CHECK_MESSAGE(printed.find("saved") != std::string::npos, printed);
-    CHECK(shell.file == kRealm01 + "\n[[sip-interface]]\nrealm-id = \"realm02\"\n\n[[sip-interface.sip-ports]]\naddress = \"fd01::31\"\nims-aka-profile = \"volte\"\n");
+    CHECK(
+        shell.file ==
+        kRealm01 +
+            "\n[[sip-interface]]\nrealm-id = \"realm02\"\n\n[[sip-interface.sip-ports]]\naddress = \"fd01::31\"\nims-aka-profile = \"volte\"\n");
     shell.type({"exit", "sip-interface"});
-    CHECK(shell.type({"select"}) == "<RealmID>:\n1: realm01 172.172.30.31:5060 172.172.30.31:5061\n2: realm02 [fd01::31]:5060\n\n");
+    CHECK(shell.type({"select"}) ==
+          "<RealmID>:\n1: realm01 172.172.30.31:5060 172.172.30.31:5061\n2: realm02 [fd01::31]:5060\n\n");
     shell.type({"7"});
     CHECK(shell.session->prompt() == "gmgate(sip-interface)# ");
 }
@@ -157,8 +171,10 @@ TEST_CASE("no removes an element unless another needs it, and takes a parameter 
     const auto refused = shell.type({"1"});
     CHECK(refused.find("names ims-aka-profile \"volte\", which is not defined") != std::string::npos);
     CHECK(shell.file == kRealm01);
-    shell.type({"name spare", "protected-server-port 7100 7101", "start-protected-client-port 7200", "end-protected-client-port 7203", "done"});
-    CHECK(shell.file.find("[[ims-aka-profile]]\nname = \"spare\"\nprotected-server-port = [7100, 7101]\n") != std::string::npos);
+    shell.type({"name spare", "protected-server-port 7100 7101", "start-protected-client-port 7200",
+                "end-protected-client-port 7203", "done"});
+    CHECK(shell.file.find("[[ims-aka-profile]]\nname = \"spare\"\nprotected-server-port = [7100, 7101]\n") !=
+          std::string::npos);
     shell.type({"no", "spare"});
     CHECK(shell.file.find("spare") == std::string::npos);
     CHECK(shell.file == kRealm01);
@@ -168,21 +184,46 @@ TEST_CASE("no removes an element unless another needs it, and takes a parameter 
 
 TEST_CASE("A range is moved in any order; only done looks at both ends") {
     Shell shell;
-    CHECK(shell.type({"configure terminal", "security", "ims-aka-profile", "select volte", "end-protected-client-port 7203", "start-protected-client-port 7200"}).empty());
+    CHECK(shell
+              .type({"configure terminal", "security", "ims-aka-profile", "select volte",
+                     "end-protected-client-port 7203", "start-protected-client-port 7200"})
+              .empty());
     CHECK(shell.type({"done"}).find("saved") != std::string::npos);
-    CHECK(shell.type({"end-protected-client-port 70000"}) == "% end-protected-client-port: must be a whole number from 1 to 65535\n");
+    CHECK(shell.type({"end-protected-client-port 70000"}) ==
+          "% end-protected-client-port: must be a whole number from 1 to 65535\n");
     shell.type({"end-protected-client-port 7201"});
     CHECK(shell.type({"done"}).find("at least three are needed") != std::string::npos);
 }
 
 TEST_CASE("A configuration is made from nothing, element by element") {
     Shell shell("");
-    shell.type({"configure terminal", "session-router", "core", "listen 10.2.0.1:5060", "next-hop 10.2.0.2:5060", "visited-network-id visited.example"});
-    CHECK(shell.type({"done"}).find("not in the file yet, which also needs:\n% no [[sip-interface]]") != std::string::npos);
+    shell.type({"configure terminal", "session-router", "core", "listen 10.2.0.1:5060", "next-hop 10.2.0.2:5060",
+                "visited-network-id visited.example"});
+    CHECK(shell.type({"done"}).find("not in the file yet, which also needs:\n% no [[sip-interface]]") !=
+          std::string::npos);
     CHECK(shell.file.empty());
-    shell.type({"exit", "exit", "security", "ims-aka-profile", "name volte", "protected-server-port 6100,6101", "start-protected-client-port 6200", "end-protected-client-port 6203", "done",
-                "exit", "exit", "session-router", "sip-interface", "realm-id access", "sec-agree-feature enabled", "sec-agree-pref ipsec3gpp", "sip-ports", "address 10.1.0.1",
-                "transport-protocol udp tcp", "ims-aka-profile volte", "done", "exit"});
+    shell.type({"exit",
+                "exit",
+                "security",
+                "ims-aka-profile",
+                "name volte",
+                "protected-server-port 6100,6101",
+                "start-protected-client-port 6200",
+                "end-protected-client-port 6203",
+                "done",
+                "exit",
+                "exit",
+                "session-router",
+                "sip-interface",
+                "realm-id access",
+                "sec-agree-feature enabled",
+                "sec-agree-pref ipsec3gpp",
+                "sip-ports",
+                "address 10.1.0.1",
+                "transport-protocol udp tcp",
+                "ims-aka-profile volte",
+                "done",
+                "exit"});
     const auto printed = shell.type({"done"});
     CHECK_MESSAGE(printed.find("saved") != std::string::npos, printed);
     CHECK_MESSAGE(daemon::parse_config(shell.file, "gmgate.toml").has_value(), shell.file);
@@ -221,8 +262,34 @@ TEST_CASE("Completion knows commands, words and the names of other elements; hel
 TEST_CASE("Whatever is typed, the file is valid and only done, no and y write it") {
     std::mt19937 random(7);
     // What makes sense where: the words that completion offers, each with a value out of these.
-    const std::vector<std::string> values = {"", "enabled", "disabled", "true", "tls", "ipsec3gpp-tls", "x", "\"a ] # b\"", "\"[x]\\\"", "volte", "y", "10.1.1.1", "fd01::1", "5060", "5071", "TLS",
-        "UDP,TCP", "access-tls", "7100 7101", "7200", "7203", "5", "200", "debug", "[fd02::1]:5060", "[fd02::2]:5060", "terminal", "1"};
+    const std::vector<std::string> values = {"",
+                                             "enabled",
+                                             "disabled",
+                                             "true",
+                                             "tls",
+                                             "ipsec3gpp-tls",
+                                             "x",
+                                             "\"a ] # b\"",
+                                             "\"[x]\\\"",
+                                             "volte",
+                                             "y",
+                                             "10.1.1.1",
+                                             "fd01::1",
+                                             "5060",
+                                             "5071",
+                                             "TLS",
+                                             "UDP,TCP",
+                                             "access-tls",
+                                             "7100 7101",
+                                             "7200",
+                                             "7203",
+                                             "5",
+                                             "200",
+                                             "debug",
+                                             "[fd02::1]:5060",
+                                             "[fd02::2]:5060",
+                                             "terminal",
+                                             "1"};
     std::size_t written = 0;
     for (int round = 0; round < 40; ++round) {
         Shell shell;
@@ -234,7 +301,8 @@ TEST_CASE("Whatever is typed, the file is valid and only done, no and y write it
             if (!offered.empty()) {
                 line = random() % 4 == 0 ? "done" : offered[random() % offered.size()];
                 const auto words = shell.session->complete(line + " ");
-                line += " " + (!words.empty() && random() % 2 ? words[random() % words.size()] : values[random() % values.size()]);
+                line += " " + (!words.empty() && random() % 2 ? words[random() % words.size()]
+                                                              : values[random() % values.size()]);
                 if (line.starts_with("exit") && random() % 2) line = "done";
             }
             shell.type({line});

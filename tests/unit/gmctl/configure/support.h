@@ -12,7 +12,8 @@
 
 namespace gmgate::daemon::configure {
 
-/// A small valid file with the realm of the feature text, comments in every place, and a TLS port, so that all four preferences are possible.
+/// A small valid file with the realm of the feature text, comments in every place, and a TLS port, so that all four
+/// preferences are possible.
 inline const std::string kRealm01 = R"(# the edge in rack 7
 log-level = "info"      # as told by operations
 
@@ -63,11 +64,12 @@ struct Shell {
     explicit Shell(std::string text = kRealm01) : file(std::move(text)) {
         auto document = Document::parse(file, "gmgate.toml");
         REQUIRE_MESSAGE(document.has_value(), document.error().text);
-        session = std::make_unique<Session>(ask_parser(sample_text()), std::move(*document), "gmgate.toml", "gmgate", [this](const std::string& now) -> Result<void> {
-            if (is_disk_full) return failure(Reaction::broken, "the disk is full");
-            file = now;
-            return {};
-        });
+        session = std::make_unique<Session>(ask_parser(sample_text()), std::move(*document), "gmgate.toml", "gmgate",
+                                            [this](const std::string& now) -> Result<void> {
+                                                if (is_disk_full) return failure(Reaction::broken, "the disk is full");
+                                                file = now;
+                                                return {};
+                                            });
     }
     /// Types each line and gives all that was printed.
     std::string type(std::initializer_list<std::string_view> lines) {

@@ -1,4 +1,5 @@
-// gmctl configure on a real terminal: the very session of the feature text, typed into a pseudo-terminal; and the file on disk.
+// gmctl configure on a real terminal: the very session of the feature text, typed into a pseudo-terminal; and the file
+// on disk.
 #include <doctest/doctest.h>
 
 #include <fcntl.h>
@@ -92,7 +93,8 @@ public:
             if (poll(&ready, 1, 1000) <= 0) continue;
             char buffer[4096];
             const auto got = read(fd_, buffer, sizeof buffer);
-            REQUIRE_MESSAGE(got > 0, "the shell ended while \"", text, "\" was awaited; got \"", printed_.substr(seen_), "\"");
+            REQUIRE_MESSAGE(got > 0, "the shell ended while \"", text, "\" was awaited; got \"", printed_.substr(seen_),
+                            "\"");
             for (const char c : std::string_view(buffer, static_cast<std::size_t>(got)))
                 if (c != '\r') printed_ += c;
         }
@@ -102,7 +104,8 @@ public:
         char buffer[4096];
         pollfd ready{fd_, POLLIN, 0};
         const auto milliseconds = static_cast<int>(std::chrono::milliseconds(kPatience).count());
-        while (poll(&ready, 1, milliseconds) > 0 && read(fd_, buffer, sizeof buffer) > 0) {}  // its end is an error on this side
+        while (poll(&ready, 1, milliseconds) > 0 && read(fd_, buffer, sizeof buffer) > 0) {
+        }  // its end is an error on this side
         REQUIRE_MESSAGE((ready.revents & (POLLHUP | POLLERR)) != 0, "the shell does not end");
         REQUIRE(waitpid(pid_, &status, 0) == pid_);
         pid_ = -1;
@@ -118,7 +121,8 @@ private:
 
 }  // namespace
 
-// The steps of the feature text, prompts and list included; only the second clear port of our realm01, its TLS port, is more than the text has.
+// The steps of the feature text, prompts and list included; only the second clear port of our realm01, its TLS port, is
+// more than the text has.
 TEST_CASE("SEED-37: the session of the feature text, typed on a terminal, changes the file") {
     Folder folder;
     const auto path = folder.path + "/gmgate.toml";
@@ -132,7 +136,8 @@ TEST_CASE("SEED-37: the session of the feature text, typed on a terminal, change
     terminal.type("sip-interface\n");
     CHECK(terminal.await("ORACLE(sip-interface)# ") == "sip-interface\nORACLE(sip-interface)# ");
     terminal.type("select\n");
-    CHECK(terminal.await("selection: ") == "select\n<RealmID>:\n1: realm01 172.172.30.31:5060 172.172.30.31:5061\n\nselection: ");
+    CHECK(terminal.await("selection: ") ==
+          "select\n<RealmID>:\n1: realm01 172.172.30.31:5060 172.172.30.31:5061\n\nselection: ");
     terminal.type("1\n");
     CHECK(terminal.await("ORACLE(sip-interface)# ") == "1\nORACLE(sip-interface)# ");
     terminal.type("sec-agree-feature enabled\n");
@@ -143,7 +148,9 @@ TEST_CASE("SEED-37: the session of the feature text, typed on a terminal, change
     terminal.type("done\n");
     terminal.await("saved to ");
     terminal.await("ORACLE(sip-interface)# ");
-    CHECK(contents(path) == replaced(kRealm01, "# the default\n", "# the default\nsec-agree-feature = \"enabled\"\nsec-agree-pref = \"ipsec3gpp-tls\"\n"));
+    CHECK(contents(path) ==
+          replaced(kRealm01, "# the default\n",
+                   "# the default\nsec-agree-feature = \"enabled\"\nsec-agree-pref = \"ipsec3gpp-tls\"\n"));
     terminal.type("exit\nexit\nexit\nexit\n");
     CHECK(terminal.status() == 0);
 }

@@ -55,8 +55,10 @@ TEST_CASE("G-17: an empty response counts as none") {
 }
 
 TEST_CASE("C-17: every spelling and every copy of integrity-protected has its place") {
-    CHECK(places("Digest username=\"u\", integrity-protected=tls-yes") == "username=\"u\"|integrity-protected=tls-yes|");
-    CHECK(places("Digest Integrity-Protected = \"yes\" , username=\"u\"") == "Integrity-Protected = \"yes\"|username=\"u\"|");
+    CHECK(places("Digest username=\"u\", integrity-protected=tls-yes") ==
+          "username=\"u\"|integrity-protected=tls-yes|");
+    CHECK(places("Digest Integrity-Protected = \"yes\" , username=\"u\"") ==
+          "Integrity-Protected = \"yes\"|username=\"u\"|");
     CHECK(places("Digest integrity-protected=\"yes\",INTEGRITY-PROTECTED=no, x=y") ==
           "integrity-protected=\"yes\"|INTEGRITY-PROTECTED=no|x=y|");
     CHECK(DigestParams::parse("Digest Integrity-Protected = \"yes\"")->get("integrity-protected") == "yes");
@@ -91,8 +93,8 @@ TEST_CASE("quoted strings may hold commas, equal signs and escaped quotes") {
 
 TEST_CASE("unquoted values may be odd: base64 with its padding, brackets, blanks") {
     CHECK(DigestParams::parse("Digest nonce=Ms8l2xeF3l4/+b0VO==, x=1")->get("nonce") == "Ms8l2xeF3l4/+b0VO==");
-    CHECK(DigestParams::parse("Digest nonce=base64(RAND + AUTN + server specific data), algorithm=AKAv1-MD5")->get("nonce") ==
-          "base64(RAND + AUTN + server specific data)");
+    CHECK(DigestParams::parse("Digest nonce=base64(RAND + AUTN + server specific data), algorithm=AKAv1-MD5")
+              ->get("nonce") == "base64(RAND + AUTN + server specific data)");
 }
 
 TEST_CASE("empty elements are skipped and a bare scheme has no parameters") {
@@ -109,7 +111,8 @@ TEST_CASE("E-7: another scheme is no Digest (RFC 4475 3.3.7)") {
 }
 
 TEST_CASE("what two readers could take apart differently is unreadable") {
-    for (const std::string_view value : {R"(Digest realm="open, ck=1)", R"(Digest realm="a"b, ck=1)", R"(Digest realm=a"b,c"d)", "Digest =1", "Digest a b=1",
-                                         R"(Digest realm="a", Digest ck="1")", "Digest realm=\"a\\"})
+    for (const std::string_view value :
+         {R"(Digest realm="open, ck=1)", R"(Digest realm="a"b, ck=1)", R"(Digest realm=a"b,c"d)", "Digest =1",
+          "Digest a b=1", R"(Digest realm="a", Digest ck="1")", "Digest realm=\"a\\"})
         CHECK_MESSAGE(places(value) == "unreadable", value);
 }

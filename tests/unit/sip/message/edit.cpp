@@ -29,7 +29,8 @@ std::string edited(std::string_view extra, Change&& change) {
 }  // namespace
 
 TEST_CASE("without edits the message stays as it is, octet for octet") {
-    const std::string bytes = message_with("sUbJeCt  :\t odd \n  folded  \nX:\n", "MESSAGE sip:b@example.com SIP/2.0", "body\r\n");
+    const std::string bytes =
+        message_with("sUbJeCt  :\t odd \n  folded  \nX:\n", "MESSAGE sip:b@example.com SIP/2.0", "body\r\n");
     const auto message = Message::parse(bytes);
     REQUIRE(message);
     const Edit edit(*message);
@@ -162,7 +163,9 @@ TEST_CASE("a new body corrects Content-Length, in compact form too, or adds it")
         edit.set_body("brand new");
         return edit.to_string();
     };
-    const auto expected = [](std::string_view lines) { return message_with(lines, "MESSAGE sip:b@example.com SIP/2.0", "brand new"); };
+    const auto expected = [](std::string_view lines) {
+        return message_with(lines, "MESSAGE sip:b@example.com SIP/2.0", "brand new");
+    };
     CHECK(body_of("Content-Length: 3\n") == expected("Content-Length: 9\n"));
     CHECK(body_of("l:3\nX: 1\n") == expected("l:9\nX: 1\n"));
     CHECK(body_of("X: 1\n") == expected("X: 1\nContent-Length: 9\n"));
@@ -212,10 +215,13 @@ TEST_CASE("RFC 3261 8.2.6: a response copies Vias, From, To, Call-ID and CSeq as
         "Subject: x\nVia: SIP/2.0/TCP c\nt: <sip:b@example.com>\ni: 5\nCSEQ: 7 OPTIONS\nContent-Length: 2\n\nab");
     const auto request = Message::parse(bytes);
     REQUIRE(request);
-    CHECK(make_response(*request, 494, "Security Agreement Required", "t1", {"Security-Server: tls", "Require: sec-agree"}) ==
-          crlf("SIP/2.0 494 Security Agreement Required\nv: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1,\n SIP/2.0/UDP b\n"
-               "f: \"A\" <sip:a@example.com>;tag=1\nVia: SIP/2.0/TCP c\nt: <sip:b@example.com>;tag=t1\ni: 5\nCSEQ: 7 OPTIONS\n"
-               "Security-Server: tls\nRequire: sec-agree\nContent-Length: 0\n\n"));
+    CHECK(
+        make_response(*request, 494, "Security Agreement Required", "t1",
+                      {"Security-Server: tls", "Require: sec-agree"}) ==
+        crlf(
+            "SIP/2.0 494 Security Agreement Required\nv: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1,\n SIP/2.0/UDP b\n"
+            "f: \"A\" <sip:a@example.com>;tag=1\nVia: SIP/2.0/TCP c\nt: <sip:b@example.com>;tag=t1\ni: 5\nCSEQ: 7 OPTIONS\n"
+            "Security-Server: tls\nRequire: sec-agree\nContent-Length: 0\n\n"));
 }
 
 TEST_CASE("RFC 3261 8.2.6.2: a To tag stays as it is, and 100 gets none") {

@@ -12,7 +12,8 @@ using namespace gmgate::sip::test;
 namespace {
 
 std::string message_of(std::string_view body, std::string_view length_name = "Content-Length") {
-    return message_with(std::string(length_name) + ": " + std::to_string(body.size()) + "\n", "MESSAGE sip:b@example.com SIP/2.0", body);
+    return message_with(std::string(length_name) + ": " + std::to_string(body.size()) + "\n",
+                        "MESSAGE sip:b@example.com SIP/2.0", body);
 }
 
 /// The reason of the first error; "" when there is none.
@@ -30,7 +31,8 @@ std::string error_of(std::string_view bytes) {
 }  // namespace
 
 TEST_CASE("RFC 3261 18.3: messages are cut by Content-Length, in compact form and folded too") {
-    const std::string one = message_of("hello", "l"), two = message_of("", "Content-Length"), three = message_of("abc", "content-length \t");
+    const std::string one = message_of("hello", "l"), two = message_of("", "Content-Length"),
+                      three = message_of("abc", "content-length \t");
     std::string four = message_of("x");
     four.replace(four.find("Content-Length: 1"), 17, "Content-Length:\r\n 1");
     Framer framer;
@@ -59,7 +61,8 @@ TEST_CASE("a message comes out when its last octet is there and not before") {
 }
 
 TEST_CASE("octet by octet or at once, the same comes out") {
-    const std::string text = "\r\n" + message_of("\r\n\r\n") + "\r\n\r\n\r\n" + message_of("", "L") + "\r\n\r\n" + message_of("abc");
+    const std::string text =
+        "\r\n" + message_of("\r\n\r\n") + "\r\n\r\n\r\n" + message_of("", "L") + "\r\n\r\n" + message_of("abc");
     invariants::check_framing(text);
     std::string lf_only = text;
     std::erase(lf_only, '\r');
@@ -173,7 +176,8 @@ TEST_CASE("a message for a stream: one Content-Length, which is that of its body
 TEST_CASE("limits: one message, and one read as large again, are held") {
     const std::string text = message_of("");
     CHECK(error_of(message_with("Content-Length: 65535\n")) == "message too large");
-    CHECK(error_of("OPTIONS sip:b@example.com SIP/2.0\r\nX: " + std::string(kMaxMessage, 'x')) == "header section too large");
+    CHECK(error_of("OPTIONS sip:b@example.com SIP/2.0\r\nX: " + std::string(kMaxMessage, 'x')) ==
+          "header section too large");
     const std::size_t room = kMaxMessage - message_with("Content-Length: 60000\n").size();
     CHECK(room > 60000);
     CHECK(error_of(message_of(std::string(60000, 'b')) + text).empty());
@@ -185,16 +189,19 @@ TEST_CASE("limits: one message, and one read as large again, are held") {
 
 TEST_CASE("H-1: what was handed out is overwritten at the next call") {
     Framer framer;
-    REQUIRE(framer.feed(message_with("WWW-Authenticate: Digest ck=\"0123\"\nl: 0\n", "SIP/2.0 401 Unauthorized") + "SIP"));
+    REQUIRE(
+        framer.feed(message_with("WWW-Authenticate: Digest ck=\"0123\"\nl: 0\n", "SIP/2.0 401 Unauthorized") + "SIP"));
     const FrameResult result = framer.next();
     REQUIRE(result.frame == Frame::message);
     CHECK(result.bytes.find("0123") != std::string_view::npos);
     CHECK(framer.next().frame == Frame::need_more);
-    CHECK(result.bytes.find_first_not_of('\0') == std::string_view::npos);  // still inside the buffer, for "SIP" is held behind it
+    CHECK(result.bytes.find_first_not_of('\0') ==
+          std::string_view::npos);  // still inside the buffer, for "SIP" is held behind it
 }
 
 TEST_CASE("many small feeds cost no more than their octets") {
-    // 60,000 octets of header section, one by one: a framer that searched from the front each time would look at 1.8 thousand million.
+    // 60,000 octets of header section, one by one: a framer that searched from the front each time would look at 1.8
+    // thousand million.
     const std::string text = "OPTIONS sip:b@example.com SIP/2.0\r\nX: " + std::string(60000, 'x');
     Framer framer;
     const auto start = std::chrono::steady_clock::now();

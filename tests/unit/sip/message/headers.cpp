@@ -41,7 +41,8 @@ TEST_CASE("Split leaves quoted strings, their escapes and <…> alone") {
 }
 
 TEST_CASE("a SIP URI gives user, host, port, parameters and headers") {
-    const auto uri = Uri::parse("sips:alice;day=tuesday:secret@[2001:db8::9]:5061;transport=tcp;lr?subject=x%20y&priority=urgent");
+    const auto uri =
+        Uri::parse("sips:alice;day=tuesday:secret@[2001:db8::9]:5061;transport=tcp;lr?subject=x%20y&priority=urgent");
     REQUIRE(uri);
     CHECK(uri->scheme == "sips");
     CHECK(uri->is_sip());
@@ -77,14 +78,32 @@ TEST_CASE("tel and other URIs have their number or content as user") {
 }
 
 TEST_CASE("what two parsers could read differently is no URI") {
-    for (const std::string_view text :
-         {"", "sip:", ":a", "example.com", "sip:a@b@c", "sip:@b", "sip:a@", "sip:a@b:", "sip:a@b:0", "sip:a@b:65536", "sip:a@b:5x", "sip:a b@c",
-          "sip:a@[2001:db8::1", "sip:a@[zz]", "sip:a@b\r\n", "sip:<a>@b", "sip:a@b c", "1x:a", "tel:", "sip:a@b]"})
+    for (const std::string_view text : {"",
+                                        "sip:",
+                                        ":a",
+                                        "example.com",
+                                        "sip:a@b@c",
+                                        "sip:@b",
+                                        "sip:a@",
+                                        "sip:a@b:",
+                                        "sip:a@b:0",
+                                        "sip:a@b:65536",
+                                        "sip:a@b:5x",
+                                        "sip:a b@c",
+                                        "sip:a@[2001:db8::1",
+                                        "sip:a@[zz]",
+                                        "sip:a@b\r\n",
+                                        "sip:<a>@b",
+                                        "sip:a@b c",
+                                        "1x:a",
+                                        "tel:",
+                                        "sip:a@b]"})
         CHECK_MESSAGE(!Uri::parse(text), text);
 }
 
 TEST_CASE("a name-addr gives display name, URI and header parameters") {
-    const auto address = NameAddr::parse(R"( "J. \"R\" <x>" <sip:j@example.com;transport=tcp> ; tag = "a;b" ;expires=60)");
+    const auto address =
+        NameAddr::parse(R"( "J. \"R\" <x>" <sip:j@example.com;transport=tcp> ; tag = "a;b" ;expires=60)");
     REQUIRE(address);
     CHECK(address->display_name == R"("J. \"R\" <x>")");
     CHECK(address->uri == "sip:j@example.com;transport=tcp");
@@ -107,8 +126,8 @@ TEST_CASE("Contact: * is an address with the URI *") {
 }
 
 TEST_CASE("E-7: broken addresses are none (RFC 4475 3.1.2.5, 3.1.2.14)") {
-    for (const std::string_view text : {"", "<>", "<sip:a@b", R"("Mr. J. User <sip:j@example.com>)", "<sip:a@b> x", "<sip:a@b>,", "a \"b\" c", "<sip:a b>",
-                                        "< <sip:a@b>"})
+    for (const std::string_view text : {"", "<>", "<sip:a@b", R"("Mr. J. User <sip:j@example.com>)", "<sip:a@b> x",
+                                        "<sip:a@b>,", "a \"b\" c", "<sip:a b>", "< <sip:a@b>"})
         CHECK_MESSAGE(!NameAddr::parse(text), text);
 }
 
@@ -133,8 +152,9 @@ TEST_CASE("E-7: white space may stand around every separator of a Via (RFC 4475 
 }
 
 TEST_CASE("broken Vias are none") {
-    for (const std::string_view text : {"", "SIP/2.0/UDP", "SIP/2.0/UDP ", "SIP/2.0 192.0.2.1", "/2.0/UDP a", "SIP/2.0/UDP a:0", "SIP/2.0/UDP a b", "SIP/2.0/ a",
-                                        "SIP/2.0/UDP 2001:db8::1", "SIP/2.0/UDP ;branch=1"})
+    for (const std::string_view text :
+         {"", "SIP/2.0/UDP", "SIP/2.0/UDP ", "SIP/2.0 192.0.2.1", "/2.0/UDP a", "SIP/2.0/UDP a:0", "SIP/2.0/UDP a b",
+          "SIP/2.0/ a", "SIP/2.0/UDP 2001:db8::1", "SIP/2.0/UDP ;branch=1"})
         CHECK_MESSAGE(!Via::parse(text), text);
 }
 
@@ -203,5 +223,6 @@ TEST_CASE("a tag is found in From and To, and absent otherwise") {
 TEST_CASE("numbers are digits only and do not overflow") {
     CHECK(parse_u32("0") == 0);
     CHECK(parse_u32("0004294967295") == 4294967295U);
-    for (const std::string_view text : {"", "4294967296", "-1", "+1", " 1", "1 ", "1a", "0x1"}) CHECK_MESSAGE(!parse_u32(text), text);
+    for (const std::string_view text : {"", "4294967296", "-1", "+1", " 1", "1 ", "1a", "0x1"})
+        CHECK_MESSAGE(!parse_u32(text), text);
 }

@@ -13,7 +13,9 @@ std::string replaced(std::string text, std::string_view what, std::string_view w
     return text.replace(text.find(what), what.size(), with);
 }
 
-std::string with_start(std::string_view start) { return replaced(message_with(""), "OPTIONS sip:b@example.com SIP/2.0", start); }
+std::string with_start(std::string_view start) {
+    return replaced(message_with(""), "OPTIONS sip:b@example.com SIP/2.0", start);
+}
 
 }  // namespace
 
@@ -51,8 +53,9 @@ TEST_CASE("E-7: another SIP version is named as such, so that it can be answered
 }
 
 TEST_CASE("E-7: a status is three digits within 100 to 699 (RFC 4475 3.1.2.19)") {
-    for (const std::string_view line : {"SIP/2.0 4294967301 better not break the receiver", "SIP/2.0 099 low", "SIP/2.0 700 high", "SIP/2.0 20 OK",
-                                        "SIP/2.0 20x OK", "SIP/2.0  200 OK", "SIP/2.0 ", "SIP/2.0"})
+    for (const std::string_view line :
+         {"SIP/2.0 4294967301 better not break the receiver", "SIP/2.0 099 low", "SIP/2.0 700 high", "SIP/2.0 20 OK",
+          "SIP/2.0 20x OK", "SIP/2.0  200 OK", "SIP/2.0 ", "SIP/2.0"})
         CHECK_FALSE(reason_of(with_start(line)).empty());
 }
 
@@ -105,7 +108,8 @@ TEST_CASE("E-7: what must be single may not occur twice (RFC 4475 3.3.8, 3.3.9)"
     for (const std::string_view line : {"From: <sip:x@y>;tag=2\n", "t: <sip:x@y>\n", "i: 2\n", "CSeq: 8 OPTIONS\n"})
         CHECK(reason_of(message_with(line)) == "a header field that must be single occurs twice");
     CHECK(reason_of(message_with("Content-Length: 0\nl: 0\n")) == "a header field that must be single occurs twice");
-    CHECK(reason_of(message_with("Max-Forwards: 70\nMax-Forwards: 5\n")) == "a header field that must be single occurs twice");
+    CHECK(reason_of(message_with("Max-Forwards: 70\nMax-Forwards: 5\n")) ==
+          "a header field that must be single occurs twice");
 }
 
 TEST_CASE("E-7: Content-Length is one number within the bytes (RFC 4475 3.1.2.2, 3.1.2.3)") {
@@ -156,7 +160,8 @@ TEST_CASE("a malformed request with all of Via, From, To, Call-ID and CSeq is an
 
 TEST_CASE("an answer steps over the broken line and copies the fields after it") {
     using namespace std::string_view_literals;
-    for (const std::string_view broken : {"no colon here\n"sv, "Subject: \0\n"sv, "Subject: a\rb\n"sv, " fold: x\n"sv, ": x\n"sv}) {
+    for (const std::string_view broken :
+         {"no colon here\n"sv, "Subject: \0\n"sv, "Subject: a\rb\n"sv, " fold: x\n"sv, ": x\n"sv}) {
         std::string bytes = message_with("");
         bytes.insert(bytes.find("Via:"), crlf(broken));
         const auto message = Message::parse(std::string_view(bytes));

@@ -13,7 +13,9 @@ using namespace gmgate::sip::test;
 namespace {
 
 template <class T>
-concept ParsesFrom = requires(T text) { Message::parse(std::forward<T>(text)); };
+concept ParsesFrom = requires(T text) {
+    Message::parse(std::forward<T>(text));
+};
 
 }  // namespace
 
@@ -88,7 +90,8 @@ TEST_CASE("A-4: for_each visits the fields of one name in their order") {
     const auto message = Message::parse(bytes);
     REQUIRE(message);
     std::string values;
-    message->for_each(HeaderId::security_client, [&](const HeaderField& field) { values.append(field.value).append(" "); });
+    message->for_each(HeaderId::security_client,
+                      [&](const HeaderField& field) { values.append(field.value).append(" "); });
     CHECK(values == "tls digest ");
     CHECK(message->find(HeaderId::security_client, 6) == 7);
     CHECK_FALSE(message->find(HeaderId::security_client, 8));
@@ -157,7 +160,8 @@ TEST_CASE("an unknown header may be empty") {
 }
 
 TEST_CASE("an LF without its CR is no line end, wherever it stands, and gets 400") {
-    const std::string good = message_with("Subject: one\n two\nContent-Length: 5\n", "MESSAGE sip:b@example.com SIP/2.0", "hel\nlo");
+    const std::string good =
+        message_with("Subject: one\n two\nContent-Length: 5\n", "MESSAGE sip:b@example.com SIP/2.0", "hel\nlo");
     REQUIRE(Message::parse(std::string_view(good)));  // in the body it is an octet like any other
     const std::size_t head = good.find("\r\n\r\n") + 4;
     for (std::size_t at = good.find('\r'); at < head; at = good.find('\r', at + 1)) {
@@ -170,7 +174,8 @@ TEST_CASE("an LF without its CR is no line end, wherever it stands, and gets 400
         const auto answer = make_bad_request(bytes, message.error());
         REQUIRE(answer);
         CHECK(answer->starts_with("SIP/2.0 400 LF without CR\r\n"));
-        for (std::size_t lf = answer->find('\n'); lf != std::string::npos; lf = answer->find('\n', lf + 1)) CHECK((*answer)[lf - 1] == '\r');
+        for (std::size_t lf = answer->find('\n'); lf != std::string::npos; lf = answer->find('\n', lf + 1))
+            CHECK((*answer)[lf - 1] == '\r');
     }
     std::string all = good;
     std::erase(all, '\r');
@@ -218,7 +223,8 @@ TEST_CASE("a Via without branch is no matter of the parser") {
 }
 
 TEST_CASE("a body may hold anything, NUL included") {
-    const std::string bytes = message_with("Content-Length: 3\n", "MESSAGE sip:b@example.com SIP/2.0", std::string_view("\0\r\xff", 3));
+    const std::string bytes =
+        message_with("Content-Length: 3\n", "MESSAGE sip:b@example.com SIP/2.0", std::string_view("\0\r\xff", 3));
     const auto message = Message::parse(bytes);
     REQUIRE(message);
     CHECK(message->body() == std::string_view("\0\r\xff", 3));
@@ -236,7 +242,8 @@ TEST_CASE("an owned message survives its source and a move") {
 }
 
 TEST_CASE("H-1: a wiped message holds nothing any more") {
-    auto owned = OwnedMessage::parse(message_with("WWW-Authenticate: Digest ck=\"0123\"\n", "SIP/2.0 401 Unauthorized"));
+    auto owned =
+        OwnedMessage::parse(message_with("WWW-Authenticate: Digest ck=\"0123\"\n", "SIP/2.0 401 Unauthorized"));
     REQUIRE(owned);
     const std::string_view bytes = (*owned)->bytes();
     owned->wipe();

@@ -31,7 +31,8 @@ TEST_CASE("H: every prefix of a message is handled within its octets") {
 
 TEST_CASE("H: a prefix of a datagram never parses, unless only the body is cut and its length unknown") {
     const std::string text = handset_register();
-    for (std::size_t length = 0; length < text.size(); ++length) REQUIRE_FALSE(reason_of(text.substr(0, length)).empty());
+    for (std::size_t length = 0; length < text.size(); ++length)
+        REQUIRE_FALSE(reason_of(text.substr(0, length)).empty());
 }
 
 TEST_CASE("H: every octet changed, removed or doubled is handled within the octets") {

@@ -19,7 +19,8 @@ constexpr std::string_view kSeed =
 /// The text of the error; "" when the list is in order.
 std::string error_of(std::string_view value, bool is_server_list = false) {
     const auto list = SecurityList::parse(value, is_server_list);
-    CHECK(count_mechanisms(value).has_value() == (list.has_value() || list.error().text.find("same q") != std::string::npos));
+    CHECK(count_mechanisms(value).has_value() ==
+          (list.has_value() || list.error().text.find("same q") != std::string::npos));
     if (!list) CHECK(list.error().reaction == Reaction::reject);
     return list ? std::string() : list.error().text;
 }
@@ -61,14 +62,16 @@ TEST_CASE("A-4: one field, three fields, or two and one are the same ordered lis
         return *list;
     };
     const SecurityList one = list_of("Security-Client: ipsec-3gpp;alg=null, tls, digest\n");
-    CHECK_FALSE(difference(one, list_of("Security-Client: ipsec-3gpp;alg=null\nX: 1\nSecurity-Client: tls\nsecurity-client:digest\n")));
+    CHECK_FALSE(difference(
+        one, list_of("Security-Client: ipsec-3gpp;alg=null\nX: 1\nSecurity-Client: tls\nsecurity-client:digest\n")));
     CHECK_FALSE(difference(one, list_of("Security-Client: ipsec-3gpp;alg=null, tls\nSecurity-Client: digest\n")));
     CHECK(difference(one, list_of("Security-Client: digest, tls, ipsec-3gpp;alg=null\n")));
     CHECK(list_of("Subject: none\n").empty());
 }
 
 TEST_CASE("A-4: the lists of RFC 3329 section 4 are read from several fields") {
-    const std::string bytes = message_with("Security-Server: ipsec-ike;q=0.1\nSecurity-Server: tls;q=0.2\n", "SIP/2.0 494 Security Agreement Required");
+    const std::string bytes = message_with("Security-Server: ipsec-ike;q=0.1\nSecurity-Server: tls;q=0.2\n",
+                                           "SIP/2.0 494 Security Agreement Required");
     const auto message = Message::parse(bytes);
     REQUIRE(message);
     const auto list = SecurityList::from(*message, HeaderId::security_server);
@@ -80,7 +83,9 @@ TEST_CASE("A-4: the lists of RFC 3329 section 4 are read from several fields") {
 }
 
 TEST_CASE("A-2: q has at most three decimals and is at most 1") {
-    const auto q_of = [](std::string_view q) { return SecurityList::parse("tls;q=" + std::string(q)).value().mechanisms()[0].q; };
+    const auto q_of = [](std::string_view q) {
+        return SecurityList::parse("tls;q=" + std::string(q)).value().mechanisms()[0].q;
+    };
     CHECK(q_of("0") == 0);
     CHECK(q_of("0.") == 0);
     CHECK(q_of("0.1") == 100);
@@ -120,7 +125,8 @@ TEST_CASE("A-6: unknown mechanisms and unknown parameters are kept") {
 }
 
 TEST_CASE("A-7: the older syntax of RFC 3329 Appendix A is read but lacks SPIs and ports") {
-    const Ipsec3gpp old = typed("ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=des-ede3-cbc;spi=0000012345;port1=5062;port2=5063");
+    const Ipsec3gpp old =
+        typed("ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=des-ede3-cbc;spi=0000012345;port1=5062;port2=5063");
     CHECK(old.alg == Alg::hmac_sha_1_96);
     CHECK_FALSE(old.spi_c);
     CHECK_FALSE(old.spi_s);
@@ -136,8 +142,10 @@ TEST_CASE("A-8: d-ver of mechanism digest is kept as it came") {
 }
 
 TEST_CASE("B-61: an SPI is 1 to 10 digits and 1 to 4294967295") {
-    for (const std::string_view spi : {"1", "12345", "0000001111", "4294967295"}) CHECK(error_of("ipsec-3gpp;spi-c=" + std::string(spi)).empty());
-    for (const std::string_view spi : {"0", "0000000000", "4294967296", "9999999999", "00000001111", "0x11", "-1", "", "\"11\"", "1 1"})
+    for (const std::string_view spi : {"1", "12345", "0000001111", "4294967295"})
+        CHECK(error_of("ipsec-3gpp;spi-c=" + std::string(spi)).empty());
+    for (const std::string_view spi :
+         {"0", "0000000000", "4294967296", "9999999999", "00000001111", "0x11", "-1", "", "\"11\"", "1 1"})
         CHECK_MESSAGE(!error_of("ipsec-3gpp;spi-s=" + std::string(spi)).empty(), spi);
     CHECK(error_of("tls, ipsec-3gpp;spi-c=0") ==
           "security list entry 2 parameter spi-c: SPI is not 1 to 10 digits within 1..4294967295");
@@ -146,8 +154,10 @@ TEST_CASE("B-61: an SPI is 1 to 10 digits and 1 to 4294967295") {
 }
 
 TEST_CASE("B-60: a port is 1 to 65535; 5060 is a port like any other here") {
-    for (const std::string_view port : {"1", "5060", "65535", "0001358"}) CHECK(error_of("ipsec-3gpp;port-c=" + std::string(port)).empty());
-    for (const std::string_view port : {"0", "65536", "-1", "http", ""}) CHECK_MESSAGE(!error_of("ipsec-3gpp;port-s=" + std::string(port)).empty(), port);
+    for (const std::string_view port : {"1", "5060", "65535", "0001358"})
+        CHECK(error_of("ipsec-3gpp;port-c=" + std::string(port)).empty());
+    for (const std::string_view port : {"0", "65536", "-1", "http", ""})
+        CHECK_MESSAGE(!error_of("ipsec-3gpp;port-s=" + std::string(port)).empty(), port);
 }
 
 TEST_CASE("B-62: prot, mod and ealg have defaults, alg has none") {
@@ -183,7 +193,8 @@ TEST_CASE("A-1: what the grammar does not allow is malformed, with its place") {
     CHECK(error_of("tls;") == "security list entry 1: parameter name is no token");
     CHECK(error_of("tls;=1") == "security list entry 1: parameter name is no token");
     CHECK(error_of("tls;a=") == "security list entry 1 parameter a: bad parameter value");
-    for (const std::string_view value : {"tls;a=b c", "tls;a=\"b", "tls;a=\"b\"c", "tls;a=b=c", "<tls>", "tls;a=<b,c>", "t\x01ls", "tls;a=\"b\\\""})
+    for (const std::string_view value :
+         {"tls;a=b c", "tls;a=\"b", "tls;a=\"b\"c", "tls;a=b=c", "<tls>", "tls;a=<b,c>", "t\x01ls", "tls;a=\"b\\\""})
         CHECK_MESSAGE(!error_of(value).empty(), value);
 }
 
@@ -202,7 +213,8 @@ TEST_CASE("limits: 32 mechanisms, 32 parameters, 8192 octets over all fields") {
     const std::string bytes = message_with(lines);
     const auto message = Message::parse(bytes);
     REQUIRE(message);
-    CHECK(SecurityList::from(*message, HeaderId::security_client).error().text == "Security-Client entry 2: list too long");
+    CHECK(SecurityList::from(*message, HeaderId::security_client).error().text ==
+          "Security-Client entry 2: list too long");
 }
 
 TEST_CASE("a list that is written and read again is the same") {

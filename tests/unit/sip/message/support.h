@@ -25,7 +25,8 @@ inline std::string message_with(std::string_view extra, std::string_view start =
                                 std::string_view body = {}) {
     std::string text(start);
     const std::string_view method = start.starts_with("SIP/") ? "OPTIONS" : start.substr(0, start.find(' '));
-    text.append("\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1\nFrom: <sip:a@example.com>;tag=1\nTo: <sip:b@example.com>\n");
+    text.append(
+        "\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1\nFrom: <sip:a@example.com>;tag=1\nTo: <sip:b@example.com>\n");
     text.append("Call-ID: x@192.0.2.1\nCSeq: 7 ").append(method).append("\n").append(extra).append("\n");
     return crlf(text).append(body);
 }

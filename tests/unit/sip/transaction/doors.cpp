@@ -82,7 +82,8 @@ Flow flow_of(House& house, const Endpoint& local, const Peer& stream) {
 }  // namespace
 
 TEST_SUITE("doors") {
-    TEST_CASE("issue 13: a response answers only through the door its request left by, for every pair of doors; elsewhere it is dropped and counted") {
+    TEST_CASE(
+        "issue 13: a response answers only through the door its request left by, for every pair of doors; elsewhere it is dropped and counted") {
         for (const Family family : {Family::v4, Family::v6}) {
             House house(family);
             Peer peer = Peer::udp(house.loop, family), same_host = Peer::udp(house.loop, family);
@@ -130,7 +131,8 @@ TEST_SUITE("doors") {
         CHECK(!stranger.try_receive());  // no ACK went astray
     }
 
-    TEST_CASE("over TCP in clear a response comes on the connection of the request, and on another of that host only when it has ended") {
+    TEST_CASE(
+        "over TCP in clear a response comes on the connection of the request, and on another of that host only when it has ended") {
         for (const Family family : {Family::v4, Family::v6}) {
             House house(family);
             Peer first = Peer::tcp(house.loop, house.clear), second = Peer::tcp(house.loop, house.clear),
@@ -153,7 +155,8 @@ TEST_SUITE("doors") {
         }
     }
 
-    TEST_CASE("over TCP a known owner answers on any connection of its own, also after the transaction has moved, and nobody else does") {
+    TEST_CASE(
+        "over TCP a known owner answers on any connection of its own, also after the transaction has moved, and nobody else does") {
         House house(Family::v4);
         Peer first = Peer::tcp(house.loop, house.alice_server), second = Peer::tcp(house.loop, house.alice_client),
              bob = Peer::tcp(house.loop, house.bob_server);
@@ -169,7 +172,8 @@ TEST_SUITE("doors") {
         CHECK(house.next_status() == 200);
     }
 
-    TEST_CASE("issue 13: a CANCEL ends only the INVITE that came through its door, and an ACK confirms only there, for every pair of doors") {
+    TEST_CASE(
+        "issue 13: a CANCEL ends only the INVITE that came through its door, and an ACK confirms only there, for every pair of doors") {
         for (const Family family : {Family::v4, Family::v6}) {
             House house(family);
             Peer peer = Peer::udp(house.loop, family), same_host = Peer::udp(house.loop, family);
@@ -211,7 +215,8 @@ TEST_SUITE("doors") {
         }
     }
 
-    TEST_CASE("a request again on a new connection of its owner is a retransmission; on somebody else's it is a new one") {
+    TEST_CASE(
+        "a request again on a new connection of its owner is a retransmission; on somebody else's it is a new one") {
         House house(Family::v4);
         const std::string text = request_text({.method = "MESSAGE", .transport = "TCP"});
         Peer first = Peer::tcp(house.loop, house.alice_server);
@@ -229,7 +234,8 @@ TEST_SUITE("doors") {
         CHECK(house.requests[0]->tag() != house.requests[1]->tag());
     }
 
-    TEST_CASE("in clear over TCP a CANCEL comes on the INVITE's connection, from that host on another one only when it has ended") {
+    TEST_CASE(
+        "in clear over TCP a CANCEL comes on the INVITE's connection, from that host on another one only when it has ended") {
         House house(Family::v4);
         Peer first = Peer::tcp(house.loop, house.clear), second = Peer::tcp(house.loop, house.clear);
         first.send(request_text({.method = "INVITE", .transport = "TCP"}));

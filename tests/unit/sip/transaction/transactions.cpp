@@ -10,7 +10,7 @@ using namespace gmgate::sip::test;
 
 namespace {
 
-constexpr Timers kFast{5ms, 20ms, 10ms};     // 64·T1 = 320 ms
+constexpr Timers kFast{5ms, 20ms, 10ms};        // 64·T1 = 320 ms
 constexpr Timers kPatient{200ms, 800ms, 10ms};  // nothing is retransmitted while a test looks
 
 struct Layer {
@@ -39,10 +39,15 @@ struct Layer {
     Flow to_peer() const { return {Transport::udp, local, peer.endpoint(), {}, {}}; }
     /// Sends a request of ours and returns what the peer got.
     std::string send(const std::string& method, const Flow& flow) {
-        client = transactions.send(request_text({.method = method, .branch = Transactions::new_branch(), .transport = std::string(to_string(flow.transport))}), flow);
+        client = transactions.send(request_text({.method = method,
+                                                 .branch = Transactions::new_branch(),
+                                                 .transport = std::string(to_string(flow.transport))}),
+                                   flow);
         return flow.transport == Transport::udp ? peer.receive() : "";
     }
-    void respond(const std::string& request, int status, std::string_view tag = "b1") { peer.send(response_text(request, status, tag), local); }
+    void respond(const std::string& request, int status, std::string_view tag = "b1") {
+        peer.send(response_text(request, status, tag), local);
+    }
     Result<OwnedMessage> next() { return loop.get(client->next()); }
     int next_status() {
         auto response = next();
@@ -151,7 +156,8 @@ TEST_SUITE("server transactions") {
         CHECK(l.transactions.counters().retransmissions_out == 1);
     }
 
-    TEST_CASE("RFC 3261 8.2.7: a forgotten refusal leaves nothing; a copy comes up again and has the same tag, and the ACK is absorbed") {
+    TEST_CASE(
+        "RFC 3261 8.2.7: a forgotten refusal leaves nothing; a copy comes up again and has the same tag, and the ACK is absorbed") {
         Layer l;
         std::string tag;
         for (int copy = 0; copy < 2; ++copy) {
@@ -184,7 +190,8 @@ TEST_SUITE("server transactions") {
         CHECK(l.transactions.counters().refused_limit == 0);
     }
 
-    TEST_CASE("branch, sent-by, method and source address tell transactions apart; a second final response is ignored") {
+    TEST_CASE(
+        "branch, sent-by, method and source address tell transactions apart; a second final response is ignored") {
         Layer l;
         const auto one = l.receive({});
         CHECK(l.receive({.branch = "z9hG4bKother"}) != one);
@@ -231,7 +238,8 @@ TEST_SUITE("server transactions") {
         CHECK(!l.peer.try_receive());
     }
 
-    TEST_CASE("INVITE: 100 by itself, provisional responses repeated, 486 retransmitted until the ACK, which is absorbed") {
+    TEST_CASE(
+        "INVITE: 100 by itself, provisional responses repeated, 486 retransmitted until the ACK, which is absorbed") {
         Layer l;
         const auto t = l.receive({.method = "INVITE"});
         CHECK(l.peer.receive().starts_with("SIP/2.0 100"));
@@ -275,7 +283,8 @@ TEST_SUITE("server transactions") {
         CHECK(l.peer.receive().starts_with("SIP/2.0 200"));
     }
 
-    TEST_CASE("CANCEL: answered by the layer each time, told once; without its INVITE, or from another address, it gets 481") {
+    TEST_CASE(
+        "CANCEL: answered by the layer each time, told once; without its INVITE, or from another address, it gets 481") {
         Layer l(kPatient);
         const auto t = l.receive({.method = "INVITE"});
         int told = 0;
@@ -338,12 +347,14 @@ TEST_SUITE("server transactions") {
 
     TEST_CASE("a handler that throws leads to 500") {
         Layer l;
-        l.transactions.on_request([](const std::shared_ptr<ServerTransaction>&) { throw std::runtime_error("our own fault"); });
+        l.transactions.on_request(
+            [](const std::shared_ptr<ServerTransaction>&) { throw std::runtime_error("our own fault"); });
         l.peer.send(request_text({}), l.local);
         CHECK(l.peer.receive().starts_with("SIP/2.0 500"));
     }
 
-    TEST_CASE("at the limit new requests get 503 with Retry-After, retransmissions are still absorbed, and the 503's ACK too") {
+    TEST_CASE(
+        "at the limit new requests get 503 with Retry-After, retransmissions are still absorbed, and the 503's ACK too") {
         Layer l(kPatient, {.server_transactions = 1});
         const auto t = l.receive({});
         l.peer.send(request_text({.method = "INVITE", .branch = "z9hG4bKmore"}), l.local);
@@ -419,7 +430,9 @@ TEST_SUITE("client transactions") {
         l.respond(request, 200);
         CHECK(l.next_status() == 200);
         l.respond(request, 200);
-        REQUIRE(l.loop.until([&] { return l.transactions.counters().retransmissions_in == 1 || l.transactions.counters().stray_responses == 1; }));
+        REQUIRE(l.loop.until([&] {
+            return l.transactions.counters().retransmissions_in == 1 || l.transactions.counters().stray_responses == 1;
+        }));
         CHECK(l.loop.until([&] { return l.transactions.client_count() == 0; }));
         CHECK(l.transactions.counters().timeouts == 0);
     }
@@ -469,7 +482,8 @@ TEST_SUITE("client transactions") {
         while (const auto bytes = l.peer.try_receive()) CHECK(bytes->starts_with("INVITE "));
     }
 
-    TEST_CASE("INVITE: a non-2xx final response is acknowledged by the layer, again for each retransmission, even without its handle") {
+    TEST_CASE(
+        "INVITE: a non-2xx final response is acknowledged by the layer, again for each retransmission, even without its handle") {
         Layer l;
         const std::string request = l.send("INVITE", l.to_peer());
         l.respond(request, 486);
@@ -611,12 +625,19 @@ TEST_CASE("destroying the layer while next() waits ends the wait, and handles th
 
 TEST_CASE("many transactions at once leave nothing behind") {
     Layer l;
-    l.transactions.on_request([](const std::shared_ptr<ServerTransaction>& t) { (void)t->respond(answer(*t, t->request().method() == Method::invite ? 486 : 200)); });
-    for (int i = 0; i < 300; ++i) l.peer.send(request_text({.method = i % 3 == 0 ? "INVITE" : "MESSAGE", .branch = "z9hG4bK" + std::to_string(i)}), l.local);
+    l.transactions.on_request([](const std::shared_ptr<ServerTransaction>& t) {
+        (void)t->respond(answer(*t, t->request().method() == Method::invite ? 486 : 200));
+    });
+    for (int i = 0; i < 300; ++i)
+        l.peer.send(
+            request_text({.method = i % 3 == 0 ? "INVITE" : "MESSAGE", .branch = "z9hG4bK" + std::to_string(i)}),
+            l.local);
     std::vector<std::unique_ptr<ClientTransaction>> clients;
     int ended = 0;
     for (int i = 0; i < 300; ++i) {
-        clients.push_back(l.transactions.send(request_text({.method = i % 2 == 0 ? "INVITE" : "OPTIONS", .branch = Transactions::new_branch()}), l.to_peer()));
+        clients.push_back(l.transactions.send(
+            request_text({.method = i % 2 == 0 ? "INVITE" : "OPTIONS", .branch = Transactions::new_branch()}),
+            l.to_peer()));
         l.loop.start(clients.back()->next(), [&](const Result<OwnedMessage>&) { ++ended; });
     }
     CHECK(l.transactions.client_count() == 300);

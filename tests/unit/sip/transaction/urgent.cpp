@@ -17,7 +17,8 @@ struct Table {
 
     Table() {
         REQUIRE(transports.listen(local, {}).has_value());
-        transactions.on_request([this](std::shared_ptr<ServerTransaction> transaction) { held.push_back(std::move(transaction)); });
+        transactions.on_request(
+            [this](std::shared_ptr<ServerTransaction> transaction) { held.push_back(std::move(transaction)); });
         transactions.set_urgent([](const Message& request, const Flow&) { return request.method() == Method::invite; });
     }
     ~Table() { transports.shutdown(); }

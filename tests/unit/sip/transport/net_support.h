@@ -8,14 +8,14 @@
 #include <string_view>
 #include <vector>
 
-#include <asio/co_spawn.hpp>
-#include <asio/io_context.hpp>
 #include <doctest/doctest.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <asio/co_spawn.hpp>
+#include <asio/io_context.hpp>
 
-#include "sip/transport/socket.h"
 #include "sip/transaction/transactions.h"
+#include "sip/transport/socket.h"
 #include "sip/transport/transport.h"
 
 namespace gmgate::sip::test {
@@ -124,7 +124,8 @@ public:
     std::optional<std::string> try_receive() {
         std::string bytes(65536, '\0');
         const ssize_t count = ::recv(fd_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
-        if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOTCONN)) return std::nullopt;
+        if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOTCONN))
+            return std::nullopt;
         bytes.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
         return bytes;
     }
@@ -158,9 +159,11 @@ struct RequestText {
 
 inline std::string request_text(const RequestText& r) {
     return r.method + " sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/" + r.transport + " " + r.sent_by +
-           (r.branch.empty() ? "" : ";branch=" + r.branch) + "\r\nMax-Forwards: 70\r\nRoute: <sip:orig@scscf.example.com;lr>\r\n" +
-           "From: <sip:alice@example.com>;tag=a1\r\nTo: <sip:bob@example.com>" + (r.to_tag.empty() ? "" : ";tag=" + r.to_tag) +
-           "\r\nCall-ID: c1@ue\r\nCSeq: 7 " + r.method + "\r\nContent-Length: " + std::to_string(r.body.size()) + "\r\n\r\n" + r.body;
+           (r.branch.empty() ? "" : ";branch=" + r.branch) +
+           "\r\nMax-Forwards: 70\r\nRoute: <sip:orig@scscf.example.com;lr>\r\n" +
+           "From: <sip:alice@example.com>;tag=a1\r\nTo: <sip:bob@example.com>" +
+           (r.to_tag.empty() ? "" : ";tag=" + r.to_tag) + "\r\nCall-ID: c1@ue\r\nCSeq: 7 " + r.method +
+           "\r\nContent-Length: " + std::to_string(r.body.size()) + "\r\n\r\n" + r.body;
 }
 
 /// A response to the request with these bytes, as a peer makes it by hand.
@@ -172,10 +175,12 @@ inline std::string response_text(std::string_view request, int status, std::stri
     m.for_each(HeaderId::via, [&](const HeaderField& f) { out += "Via: " + std::string(f.value) + "\r\n"; });
     std::string route;  // RFC 3261 §12.1.1
     out += "From: " + std::string(m.value(HeaderId::from)) + "\r\nTo: " + std::string(m.value(HeaderId::to));
-    m.for_each(HeaderId::record_route, [&](const HeaderField& f) { route += "Record-Route: " + std::string(f.value) + "\r\n"; });
-    if (!to_tag.empty() && m.value(HeaderId::to).find("tag=") == std::string_view::npos) out += ";tag=" + std::string(to_tag);
-    out += "\r\n" + route + "Call-ID: " + std::string(m.value(HeaderId::call_id)) + "\r\nCSeq: " + std::string(m.value(HeaderId::cseq)) +
-           "\r\nContent-Length: 0\r\n\r\n";
+    m.for_each(HeaderId::record_route,
+               [&](const HeaderField& f) { route += "Record-Route: " + std::string(f.value) + "\r\n"; });
+    if (!to_tag.empty() && m.value(HeaderId::to).find("tag=") == std::string_view::npos)
+        out += ";tag=" + std::string(to_tag);
+    out += "\r\n" + route + "Call-ID: " + std::string(m.value(HeaderId::call_id)) +
+           "\r\nCSeq: " + std::string(m.value(HeaderId::cseq)) + "\r\nContent-Length: 0\r\n\r\n";
     return out;
 }
 

@@ -1,10 +1,10 @@
 // Transports on real loopback sockets.
 #include <stdexcept>
 
-#include <asio/steady_timer.hpp>
-#include <asio/use_awaitable.hpp>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <asio/steady_timer.hpp>
+#include <asio/use_awaitable.hpp>
 
 #include "base/clock.h"
 
@@ -22,8 +22,11 @@ struct Received {
 };
 
 struct Gateway {
-    explicit Gateway(Family family = Family::v4, TransportLimits limits = {}) : transports(loop.io.get_executor(), limits), local(free_endpoint(family)) {
-        transports.on_message([this](OwnedMessage m, const Flow& flow) { received.push_back({std::string(m->bytes()), flow}); });
+    explicit Gateway(Family family = Family::v4, TransportLimits limits = {})
+        : transports(loop.io.get_executor(), limits), local(free_endpoint(family)) {
+        transports.on_message([this](OwnedMessage m, const Flow& flow) {
+            received.push_back({std::string(m->bytes()), flow});
+        });
         transports.on_closed([this](const Flow& flow) { closed.push_back(flow); });
         const auto listening = transports.listen(local, {});
         REQUIRE_MESSAGE(listening.has_value(), (listening ? "" : listening.error().text));
@@ -59,8 +62,7 @@ private:
         if (!*closed_) {
             try {
                 co_await event_.async_wait(asio::use_awaitable);
-            } catch (const std::exception&) {
-            }
+            } catch (const std::exception&) {}
         }
         co_return failure(Reaction::broken, "closed");
     }
@@ -152,7 +154,8 @@ TEST_CASE("TCP: messages are cut out of the stream however it is segmented, and 
     for (const Family family : kFamilies) {
         Gateway g(family);
         Peer peer = Peer::tcp(g.loop, g.local);
-        const std::string one = request_text({.transport = "TCP", .body = "hello"}), two = request_text({.branch = "z9hG4bKtwo", .transport = "TCP"});
+        const std::string one = request_text({.transport = "TCP", .body = "hello"}),
+                          two = request_text({.branch = "z9hG4bKtwo", .transport = "TCP"});
         for (const char c : one.substr(0, 40)) peer.send({&c, 1});
         peer.send(one.substr(40) + two + "\r\n\r\n" + one.substr(0, 3));
         peer.send(one.substr(3));
@@ -220,7 +223,8 @@ TEST_CASE("TCP: what was queued before an orderly close still arrives, and nothi
 TEST_CASE("TCP: a peer that does not read is cut off when its queue is full, and counted") {
     Gateway g(Family::v4, {.write_queue_octets = 100000});
     bool ended = false;
-    const Flow flow = g.transports.adopt(std::make_unique<StuckStream>(g.loop.io, &ended), {Transport::tls, g.local, g.local, {}, {}});
+    const Flow flow = g.transports.adopt(std::make_unique<StuckStream>(g.loop.io, &ended),
+                                         {Transport::tls, g.local, g.local, {}, {}});
     CHECK(flow.connection != ConnectionId());
     Result<void> sent;
     int count = 0;
@@ -279,7 +283,8 @@ TEST_CASE("TCP: a connection that nobody keeps is closed for being idle, keep-al
 TEST_CASE("B-15: several connections are opened from one fixed port, which may even have a listener") {
     for (const Family family : kFamilies) {
         Gateway g(family);
-        const auto one = open_listening_socket({loopback(family), Port(0)}), two = open_listening_socket({loopback(family), Port(0)});
+        const auto one = open_listening_socket({loopback(family), Port(0)}),
+                   two = open_listening_socket({loopback(family), Port(0)});
         const Endpoint remote_one = local_endpoint_of(one->get()), remote_two = local_endpoint_of(two->get());
         const auto first = g.loop.get(g.transports.connect_tcp(g.local, remote_one, 1s));
         const auto second = g.loop.get(g.transports.connect_tcp(g.local, remote_two, 1s));
@@ -376,7 +381,8 @@ TEST_CASE("closing a listener ends its sockets and its connections, and it can b
     CHECK(g.transports.listen(g.local, {}).has_value());
 }
 
-TEST_CASE("E-7: malformed requests get 400 where they can be answered, by the route that the gateway names, and not without limit") {
+TEST_CASE(
+    "E-7: malformed requests get 400 where they can be answered, by the route that the gateway names, and not without limit") {
     Gateway g(Family::v4, {.bad_requests_per_second = 5});
     Peer peer = Peer::udp(g.loop, Family::v4), other = Peer::udp(g.loop, Family::v4);
     std::string bad = request_text({});
@@ -469,25 +475,34 @@ TEST_CASE("E-5: STUN binding requests are answered with the address they came fr
     for (const Family family : kFamilies) {
         Gateway g(family);
         Peer peer = Peer::udp(g.loop, family);
-        const std::string id("\x21\x12\xA4\x42" "abcdefghijkl", 16);
+        const std::string id(
+            "\x21\x12\xA4\x42"
+            "abcdefghijkl",
+            16);
         peer.send(std::string("\x00\x01\x00\x00", 4) + id, g.local);
         const std::string answer = peer.receive();
         const std::size_t size = family == Family::v4 ? 8 : 20;
         REQUIRE(answer.size() == 24 + size);
         CHECK(answer.substr(0, 2) == std::string("\x01\x01", 2));
         CHECK(answer.substr(4, 16) == id);
-        CHECK(answer.substr(20, 6) == std::string("\x00\x20\x00", 3) + static_cast<char>(size) + '\0' + (family == Family::v4 ? '\x01' : '\x02'));
+        CHECK(answer.substr(20, 6) == std::string("\x00\x20\x00", 3) + static_cast<char>(size) + '\0' +
+                                          (family == Family::v4 ? '\x01' : '\x02'));
         const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(answer[at]); };
         CHECK(((byte(26) << 8 | byte(27)) ^ 0x2112) == peer.endpoint().port.value);
         for (std::size_t i = 0; i < size - 4; ++i)
             CHECK((byte(28 + i) ^ static_cast<unsigned char>(id[i])) == peer.endpoint().address.bytes()[i]);
 
-        peer.send(std::string("\x00\x01\x00\x04\x21\x12\xA4\x42" "abcdefghijkl" "\x12\x34\x00\x00", 24), g.local);
+        peer.send(std::string("\x00\x01\x00\x04\x21\x12\xA4\x42"
+                              "abcdefghijkl"
+                              "\x12\x34\x00\x00",
+                              24),
+                  g.local);
         const std::string unknown = peer.receive();
         CHECK(unknown.substr(0, 2) == std::string("\x01\x11", 2));
         CHECK(unknown.find(std::string("\x00\x0A\x00\x02\x12\x34", 6)) != std::string::npos);
-        peer.send(std::string("\x01\x01\x00\x00", 4) + id, g.local);                        // a response
-        peer.send(std::string("\x00\x01\x00\x04", 4) + id + std::string("\x80\x22\x00\x08", 4), g.local);  // a broken attribute
+        peer.send(std::string("\x01\x01\x00\x00", 4) + id, g.local);  // a response
+        peer.send(std::string("\x00\x01\x00\x04", 4) + id + std::string("\x80\x22\x00\x08", 4),
+                  g.local);  // a broken attribute
         REQUIRE(g.loop.until([&] { return g.transports.counters().stun_requests == 4; }));
         g.loop.drain(5ms);
         CHECK(!peer.try_receive());
@@ -497,7 +512,9 @@ TEST_CASE("E-5: STUN binding requests are answered with the address they came fr
 TEST_CASE("RFC 5626: CRLF keep-alives over UDP are no messages; a ping is answered") {
     Gateway g;
     Peer peer = Peer::udp(g.loop, Family::v4);
-    for (const std::string_view other : {std::string_view(""), std::string_view("\r\n"), std::string_view("\0\0\0\0", 4)}) peer.send(other, g.local);
+    for (const std::string_view other :
+         {std::string_view(""), std::string_view("\r\n"), std::string_view("\0\0\0\0", 4)})
+        peer.send(other, g.local);
     peer.send("\r\n\r\n", g.local);
     CHECK(peer.receive() == "\r\n");
     CHECK(g.transports.counters().keep_alives == 4);
@@ -514,7 +531,8 @@ TEST_CASE("a stream that throws ends like one that fails") {
         void close(bool) override {}
     };
     Gateway g;
-    const Flow flow = g.transports.adopt(std::make_unique<ThrowingStream>(), {Transport::tls, g.local, g.local, {}, {}});
+    const Flow flow =
+        g.transports.adopt(std::make_unique<ThrowingStream>(), {Transport::tls, g.local, g.local, {}, {}});
     CHECK(g.loop.until([&] { return g.closed.size() == 1; }));
     CHECK(g.closed[0] == flow);
 }

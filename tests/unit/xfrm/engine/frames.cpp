@@ -1,4 +1,5 @@
-// The engine's protocol as bytes: values come back as they went, and whatever is cut, longer or touched is refused and never half read.
+// The engine's protocol as bytes: values come back as they went, and whatever is cut, longer or touched is refused and
+// never half read.
 #include <cerrno>
 
 #include <doctest/doctest.h>
@@ -43,7 +44,8 @@ TEST_CASE("every value survives its frame") {
     CHECK(told->sa.direction == Direction::out);
     CHECK(told->sa.source == report.sa.source);
     CHECK(told->sa.destination == report.sa.destination);
-    CHECK((told->packets == 1 && told->bytes == 2 && told->replay_window_drops == 3 && told->replay_drops == 4 && told->integrity_failures == 5));
+    CHECK((told->packets == 1 && told->bytes == 2 && told->replay_window_drops == 3 && told->replay_drops == 4 &&
+           told->integrity_failures == 5));
     CHECK((told->added == report.added && told->hard_lifetime == report.hard_lifetime && told->mark == report.mark));
 
     KernelEvent event;
@@ -98,7 +100,8 @@ TEST_CASE("an install frame with a wrong word, port, SPI or key length is no val
 
 TEST_CASE("a configuration of many ports comes in parts, and no part may differ or be cut") {
     auto configuration = a_configuration();
-    for (int i = 0; i < 2000; ++i) configuration.ports.push_back({*Address::parse("2001:db8::" + std::to_string(i + 1)), Port{6100}, Port{6105}});
+    for (int i = 0; i < 2000; ++i)
+        configuration.ports.push_back({*Address::parse("2001:db8::" + std::to_string(i + 1)), Port{6100}, Port{6105}});
     const auto frames = configuration_frames(configuration);
     CHECK(frames.size() > 2);
     EngineConfiguration told;

@@ -1,5 +1,5 @@
-// gmgated's client and the engine's server over a real socket pair: what a request does, what a forged one does not, and a worker's death at
-// every moment of a request.
+// gmgated's client and the engine's server over a real socket pair: what a request does, what a forged one does not,
+// and a worker's death at every moment of a request.
 #include <algorithm>
 #include <cerrno>
 #include <random>
@@ -23,9 +23,13 @@ struct Forger {
         std::array<int, 2> ends{};
         REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) == 0);
         fd = ends[0];
-        world.server = std::make_unique<EngineServer>(world.io.get_executor(), ends[1], EngineRules(a_configuration()), world.kernel,
-                                                      EngineServer::Handlers{.on_refused = [this](const char* request, const std::string& why) { world.refusals.push_back(std::string(request) + ": " + why); },
-                                                                             .on_closed = [](std::string) {}});
+        world.server = std::make_unique<EngineServer>(
+            world.io.get_executor(), ends[1], EngineRules(a_configuration()), world.kernel,
+            EngineServer::Handlers{.on_refused =
+                                       [this](const char* request, const std::string& why) {
+                                           world.refusals.push_back(std::string(request) + ": " + why);
+                                       },
+                                   .on_closed = [](std::string) {}});
         world.server->start("test");
         CHECK(answer().header.kind == GM_READY);
     }
@@ -49,15 +53,21 @@ struct Forger {
         }
         return out;
     }
-    void send_bytes(std::span<const std::uint8_t> bytes) { REQUIRE(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size())); }
+    void send_bytes(std::span<const std::uint8_t> bytes) {
+        REQUIRE(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size()));
+    }
     Answer ask(const Frame& frame) {
         send_bytes(frame);
         return answer();
     }
-    Frame install(const SetRequest& request, std::uint32_t sequence = 1) { return FrameWriter(GM_INSTALL_SET, sequence).add(to_frame(request, ReqId{21321})).finish(); }
+    Frame install(const SetRequest& request, std::uint32_t sequence = 1) {
+        return FrameWriter(GM_INSTALL_SET, sequence).add(to_frame(request, ReqId{21321})).finish();
+    }
 };
 
-bool is_words(const Forger::Answer& answer, int code) { return answer.header.kind == GM_DONE && answer.done.outcome == GM_REFUSED && answer.done.code == code; }
+bool is_words(const Forger::Answer& answer, int code) {
+    return answer.header.kind == GM_DONE && answer.done.outcome == GM_REFUSED && answer.done.code == code;
+}
 
 }  // namespace
 
@@ -104,7 +114,8 @@ TEST_CASE("a list of more SAs than a frame, and many requests at once, come whol
     world.worker_up();
     std::vector<std::shared_ptr<std::optional<Result<void>>>> all;
     for (unsigned ue = 1; ue <= 200; ++ue) all.push_back(world.begin(world.client->install_set(a_request(ue))));
-    CHECK(world.until([&] { return std::ranges::all_of(all, [](const auto& one) { return one->has_value() && **one; }); }));
+    CHECK(world.until(
+        [&] { return std::ranges::all_of(all, [](const auto& one) { return one->has_value() && **one; }); }));
     const auto list = world.finish(world.client->dump());
     REQUIRE(list);
     CHECK(list->size() == 800);
@@ -172,12 +183,15 @@ TEST_CASE("frames cut at every length, too long, or with any octet changed never
         if (i % 3 == 0) {
             frame.resize(sizeof(gm_header) + random() % 200);
             reinterpret_cast<gm_header*>(frame.data())->kind = static_cast<std::uint16_t>(1 + random() % 12);
-            reinterpret_cast<gm_header*>(frame.data())->count = static_cast<std::uint32_t>(random() % 8 == 0 ? random() : random() % 9);
+            reinterpret_cast<gm_header*>(frame.data())->count =
+                static_cast<std::uint32_t>(random() % 8 == 0 ? random() : random() % 9);
         }
-        for (int n = 0; n < 1 + i % 4; ++n) frame[sizeof(gm_header) + random() % (frame.size() - sizeof(gm_header) + (frame.size() == sizeof(gm_header)))] = static_cast<std::uint8_t>(random());
+        for (int n = 0; n < 1 + i % 4; ++n)
+            frame[sizeof(gm_header) +
+                  random() % (frame.size() - sizeof(gm_header) + (frame.size() == sizeof(gm_header)))] =
+                static_cast<std::uint8_t>(random());
         forger.send_bytes(frame);
-        while (forger.answer().header.kind != GM_DONE) {
-        }
+        while (forger.answer().header.kind != GM_DONE) {}
         ++answers;
     }
     CHECK(answers == 20000);
@@ -190,7 +204,8 @@ TEST_CASE("more requests than may be under way are a flood: refused and counted,
     const auto request = FrameWriter(GM_REPORT_SET, 1).add(to_frame(a_request().parameters)).finish();
     for (int i = 0; i < GM_IN_FLIGHT_LIMIT; ++i) {
         forger.send_bytes(request);
-        if (i % 16 == 0) forger.world.until([&] { return forger.world.kernel.held() + 32 > static_cast<std::size_t>(i); });
+        if (i % 16 == 0)
+            forger.world.until([&] { return forger.world.kernel.held() + 32 > static_cast<std::size_t>(i); });
     }
     REQUIRE(forger.world.until([&] { return forger.world.kernel.held() == GM_IN_FLIGHT_LIMIT; }));
     const auto one_more = forger.ask(request);
@@ -233,12 +248,10 @@ TEST_CASE("a second death under the same install is an error, and nothing of the
         world.worker_dies();
         world.worker_up();
         REQUIRE(world.until([&] { return world.kernel.count("remove_set") == round; }));
-        while (world.kernel.release_one()) {
-        }
+        while (world.kernel.release_one()) {}
     }
     REQUIRE(world.until([&] {
-        while (world.kernel.release_one()) {
-        }
+        while (world.kernel.release_one()) {}
         return installed->has_value();
     }));
     REQUIRE(!installed->value());

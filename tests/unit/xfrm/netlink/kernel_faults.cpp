@@ -14,8 +14,10 @@ namespace {
 
 constexpr AlgorithmPair kUsual{Alg::hmac_sha_1_96, Ealg::aes_cbc};
 constexpr Mark kMark{0x1001};
-constexpr std::array<std::uint8_t, 16> kCk{0xb4, 0x0b, 0xa9, 0xa3, 0xc5, 0x8b, 0x2a, 0x05, 0xbb, 0xf0, 0xd9, 0x87, 0xb2, 0x1b, 0xf8, 0xcb};
-constexpr std::array<std::uint8_t, 16> kIk{0xf7, 0x69, 0xbc, 0xd7, 0x51, 0x04, 0x46, 0x04, 0x12, 0x76, 0x72, 0x71, 0x1c, 0x6d, 0x34, 0x41};
+constexpr std::array<std::uint8_t, 16> kCk{0xb4, 0x0b, 0xa9, 0xa3, 0xc5, 0x8b, 0x2a, 0x05,
+                                           0xbb, 0xf0, 0xd9, 0x87, 0xb2, 0x1b, 0xf8, 0xcb};
+constexpr std::array<std::uint8_t, 16> kIk{0xf7, 0x69, 0xbc, 0xd7, 0x51, 0x04, 0x46, 0x04,
+                                           0x12, 0x76, 0x72, 0x71, 0x1c, 0x6d, 0x34, 0x41};
 
 SetParameters set_number(std::uint32_t n) {
     SetParameters p{};
@@ -98,13 +100,15 @@ TEST_CASE("A set is one send and one receive, four SAs, no key left in any buffe
     CHECK(bench.state.sends == 1);
     CHECK(bench.state.receives == 1);
     CHECK(bench.memory.freed >= 2);
-    CHECK(Watcher::has_key(bench.state.sent[0].data(), bench.state.sent[0].size()));  // the watcher knows a key when it sees one
+    CHECK(Watcher::has_key(bench.state.sent[0].data(),
+                           bench.state.sent[0].size()));  // the watcher knows a key when it sees one
     CHECK(bench.kernel.counters().sets_installed == 1);
     CHECK(bench.kernel.counters().requests == 4);
     CHECK(bench.kernel.counters().system_calls == 2);
 }
 
-TEST_CASE("install_set: message n refused, for every n: an error, zero SAs, and the same set can be installed afterwards") {
+TEST_CASE(
+    "install_set: message n refused, for every n: an error, zero SAs, and the same set can be installed afterwards") {
     for (std::uint64_t n = 1; n <= 4; ++n) {
         CAPTURE(n);
         Bench bench;
@@ -138,7 +142,8 @@ TEST_CASE("install_set: two messages refused, the second during set-up, roll-bac
     }
 }
 
-TEST_CASE("install_set: an answer that never comes, or is lost, leaves no half set, whether or not the kernel saw the request") {
+TEST_CASE(
+    "install_set: an answer that never comes, or is lost, leaves no half set, whether or not the kernel saw the request") {
     for (const int silence : {1, 2}) {
         CAPTURE(silence);
         Bench bench;
@@ -159,7 +164,8 @@ TEST_CASE("install_set: an answer that never comes, or is lost, leaves no half s
     CHECK(bench.state.sas.empty());
 }
 
-TEST_CASE("Each send of a refused or unanswered set goes silent in turn: after the next operation nothing of it is left") {
+TEST_CASE(
+    "Each send of a refused or unanswered set goes silent in turn: after the next operation nothing of it is left") {
     for (std::uint64_t silent = 1; silent <= 4; ++silent) {
         for (const int silence : {1, 2}) {
             CAPTURE(silent);
@@ -211,7 +217,8 @@ TEST_CASE("No socket: an error for each call, and the next call tries again") {
     CHECK(bench.install());
 }
 
-TEST_CASE("remove_set: gone SAs are no error, a refusal is one and the others are deleted, a lost answer is asked again") {
+TEST_CASE(
+    "remove_set: gone SAs are no error, a refusal is one and the others are deleted, a lost answer is asked again") {
     for (std::uint64_t n = 0; n <= 4; ++n) {
         CAPTURE(n);
         Bench bench;
@@ -277,7 +284,8 @@ TEST_CASE("An existing policy without XFRM_POLICY_ICMP does not pass for a guard
     CHECK(refused.error().code == EEXIST);
 }
 
-TEST_CASE("Sets that wait together share a send of at most 64 messages; a refused one takes none of its neighbours along") {
+TEST_CASE(
+    "Sets that wait together share a send of at most 64 messages; a refused one takes none of its neighbours along") {
     Bench bench;
     bench.state.failures[6] = EPERM;  // in the second set
     std::vector<int> results(40, -1);

@@ -9,12 +9,12 @@
 #include <vector>
 
 #include <arpa/inet.h>
+#include <linux/netlink.h>
+#include <linux/xfrm.h>
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
 #include <asio/use_awaitable.hpp>
-#include <linux/netlink.h>
-#include <linux/xfrm.h>
 
 #include "xfrm/netlink/kernel.h"
 
@@ -29,8 +29,8 @@ T finish(asio::io_context& io, Task<T> task) {
     return std::move(*out);
 }
 
-/// SAs by (address, SPI) with the whole usersa_info, policies by (direction, selector). Written from linux/xfrm.h and the
-/// kernel's behaviour (a failing message does not stop those behind it), not from the codec.
+/// SAs by (address, SPI) with the whole usersa_info, policies by (direction, selector). Written from linux/xfrm.h and
+/// the kernel's behaviour (a failing message does not stop those behind it), not from the codec.
 class MiniKernel final : public xfrm::NetlinkSocket {
 public:
     struct State {
@@ -41,10 +41,10 @@ public:
         std::map<std::string, StoredSa> sas;
         std::map<std::string, xfrm_userpolicy_info> policies;
         std::map<std::string, xfrm_user_tmpl> templates;
-        std::uint64_t messages = 0;                 ///< handled so far
-        std::map<std::uint64_t, int> failures;      ///< by message number from 1
-        std::map<std::uint64_t, int> silent_sends;  ///< sendmsg number: 1 = executed but no answer, 2 = lost unseen
-        std::map<std::uint64_t, int> receive_errors;///< receive number → errno instead of an answer
+        std::uint64_t messages = 0;                   ///< handled so far
+        std::map<std::uint64_t, int> failures;        ///< by message number from 1
+        std::map<std::uint64_t, int> silent_sends;    ///< sendmsg number: 1 = executed but no answer, 2 = lost unseen
+        std::map<std::uint64_t, int> receive_errors;  ///< receive number → errno instead of an answer
         int send_error = 0;
         std::uint64_t sends = 0, receives = 0, opens = 0;
         std::size_t largest_batch = 0;
@@ -82,7 +82,8 @@ public:
         ++s_.receives;
         if (const auto found = s_.receive_errors.find(s_.receives); found != s_.receive_errors.end())
             co_return system_failure(Reaction::broken, "answers lost", found->second);
-        if (answers_.empty()) co_return system_failure(Reaction::broken, "the kernel did not answer in time", ETIMEDOUT);
+        if (answers_.empty())
+            co_return system_failure(Reaction::broken, "the kernel did not answer in time", ETIMEDOUT);
         const auto answer = std::move(answers_.front());
         answers_.pop_front();
         std::memcpy(buffer.data(), answer.data(), answer.size());
@@ -131,18 +132,22 @@ private:
 
     int apply(const nlmsghdr* message) {
         switch (message->nlmsg_type) {
-            case XFRM_MSG_NEWSA: return add(message);
-            case XFRM_MSG_UPDSA: return update(message);
+            case XFRM_MSG_NEWSA:
+                return add(message);
+            case XFRM_MSG_UPDSA:
+                return update(message);
             case XFRM_MSG_DELSA: {
                 const auto id = body<xfrm_usersa_id>(message);
                 return s_.sas.erase(key_of(id.daddr, id.spi)) ? 0 : ESRCH;
             }
-            case XFRM_MSG_GETSA: return get(message);
+            case XFRM_MSG_GETSA:
+                return get(message);
             case XFRM_MSG_NEWPOLICY: {
                 const auto info = body<xfrm_userpolicy_info>(message);
                 const auto key = key_of(info.sel, info.dir);
                 if (!s_.policies.emplace(key, info).second) return EEXIST;
-                std::memcpy(&s_.templates[key], reinterpret_cast<const char*>(attribute(message, sizeof info, XFRMA_TMPL)) + NLA_HDRLEN,
+                std::memcpy(&s_.templates[key],
+                            reinterpret_cast<const char*>(attribute(message, sizeof info, XFRMA_TMPL)) + NLA_HDRLEN,
                             sizeof(xfrm_user_tmpl));
                 return 0;
             }
@@ -157,7 +162,8 @@ private:
                 answer_policy(message->nlmsg_seq, found->second, s_.templates[found->first]);
                 return 0;
             }
-            default: return EOPNOTSUPP;
+            default:
+                return EOPNOTSUPP;
         }
     }
     int add(const nlmsghdr* message) {
@@ -189,14 +195,17 @@ private:
         return 0;
     }
 
-    std::vector<std::uint8_t>& put(int type, std::uint32_t sequence, int flags, const void* fixed, std::size_t size, std::size_t extra) {
+    std::vector<std::uint8_t>& put(int type, std::uint32_t sequence, int flags, const void* fixed, std::size_t size,
+                                   std::size_t extra) {
         auto& out = answers_.emplace_back(NLMSG_ALIGN(NLMSG_HDRLEN + size) + extra);
-        nlmsghdr header{static_cast<__u32>(out.size()), static_cast<__u16>(type), static_cast<__u16>(flags), sequence, 0};
+        nlmsghdr header{static_cast<__u32>(out.size()), static_cast<__u16>(type), static_cast<__u16>(flags), sequence,
+                        0};
         std::memcpy(out.data(), &header, sizeof header);
         std::memcpy(out.data() + NLMSG_HDRLEN, fixed, size);
         return out;
     }
-    static std::size_t put_attribute(std::vector<std::uint8_t>& out, std::size_t at, int type, const void* data, std::size_t size) {
+    static std::size_t put_attribute(std::vector<std::uint8_t>& out, std::size_t at, int type, const void* data,
+                                     std::size_t size) {
         const nlattr header{static_cast<__u16>(NLA_HDRLEN + size), static_cast<__u16>(type)};
         std::memcpy(out.data() + at, &header, sizeof header);
         std::memcpy(out.data() + at + NLA_HDRLEN, data, size);
@@ -206,8 +215,8 @@ private:
         nlmsgerr status{};
         status.error = -code;
         static constexpr char text[] = "made to fail by the test";
-        auto& out = put(NLMSG_ERROR, sequence, code ? NLM_F_CAPPED | NLM_F_ACK_TLVS : NLM_F_CAPPED, &status, sizeof status,
-                        code ? NLMSG_ALIGN(NLA_HDRLEN + sizeof text) : 0);
+        auto& out = put(NLMSG_ERROR, sequence, code ? NLM_F_CAPPED | NLM_F_ACK_TLVS : NLM_F_CAPPED, &status,
+                        sizeof status, code ? NLMSG_ALIGN(NLA_HDRLEN + sizeof text) : 0);
         if (code) put_attribute(out, NLMSG_HDRLEN + sizeof status, NLMSGERR_ATTR_MSG, text, sizeof text);
     }
     // With a key in it, as the kernel does.
@@ -217,9 +226,11 @@ private:
         std::memset(auth.data() + sizeof(xfrm_algo_auth), 0xA5, 20);
         xfrm_algo crypt{};
         std::strcpy(crypt.alg_name, "cbc(aes)");
-        const std::size_t extra = NLMSG_ALIGN(NLA_HDRLEN + sizeof auth) + NLMSG_ALIGN(NLA_HDRLEN + sizeof crypt) + (stored.mark != 0 ? 8 : 0);
+        const std::size_t extra =
+            NLMSG_ALIGN(NLA_HDRLEN + sizeof auth) + NLMSG_ALIGN(NLA_HDRLEN + sizeof crypt) + (stored.mark != 0 ? 8 : 0);
         auto& out = put(XFRM_MSG_NEWSA, sequence, 0, &stored.info, sizeof stored.info, extra);
-        auto at = put_attribute(out, NLMSG_HDRLEN + NLMSG_ALIGN(sizeof stored.info), XFRMA_ALG_AUTH_TRUNC, auth.data(), sizeof auth);
+        auto at = put_attribute(out, NLMSG_HDRLEN + NLMSG_ALIGN(sizeof stored.info), XFRMA_ALG_AUTH_TRUNC, auth.data(),
+                                sizeof auth);
         at = put_attribute(out, at, XFRMA_ALG_CRYPT, &crypt, sizeof crypt);
         if (stored.mark != 0) put_attribute(out, at, XFRMA_SET_MARK, &stored.mark, sizeof stored.mark);
     }
