@@ -141,7 +141,7 @@ bool EmergencyDialogs::permits(const sip::Message& request) const {
 }
 
 bool EmergencyDialogs::covers(const sip::Message& message) const {
-    for (const auto [phones, others] :
+    for (const auto& [phones, others] :
          {std::pair(HeaderId::from, HeaderId::to), std::pair(HeaderId::to, HeaderId::from)})
         if (const EmergencyDialog* dialog = at(message, phones);
             dialog != nullptr && dialog->leg(sip::tag_of(message, others)) != nullptr)
