@@ -134,7 +134,7 @@ std::vector<daemon::FlowOwner> RegisterWorld::owners() {
     std::vector<daemon::FlowOwner> owners;
     auto& table = parts_->table;
     for (std::uint32_t number = 1; owners.size() < table.set_count() && number < 100000; ++number)
-        if (const auto owner = table.find_set(daemon::SetNumber{number}); owner.set) owners.push_back(owner);
+        if (const auto owner = table.find_set(SetNumber{number}); owner.set) owners.push_back(owner);
     return owners;
 }
 

@@ -35,7 +35,7 @@ struct Life : RegisterBench {
         return *temporary_set();
     }
     /// A whole re-authentication over a set; the new set's number.
-    daemon::SetNumber reauthenticated(const daemon::SaSet& set, int n) {
+    SetNumber reauthenticated(const daemon::SaSet& set, int n) {
         auto& fresh = challenged_over(set, n);
         const auto number = fresh.number;
         core_status = 200;

@@ -25,7 +25,7 @@ struct TemporaryFolder {
 /// Set `number` of phone `phone`, whose address, ports and SPIs follow from its number.
 inline daemon::StoredSet stored_set(std::uint32_t number, unsigned phone, bool is_v6) {
     daemon::StoredSet set;
-    set.number = daemon::SetNumber{number};
+    set.number = SetNumber{number};
     set.in_use = true;
     set.expires = std::chrono::steady_clock::now() + std::chrono::hours{1};
     const auto address =
