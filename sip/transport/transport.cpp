@@ -202,17 +202,17 @@ Result<void> Transports::Impl::send(const Flow& flow, std::string bytes) {
         ++counters->messages_not_sent;
         return failure(Reaction::broken, "no SA covers " + flow.local.to_string() + " to " + flow.remote.to_string());
     }
-    if (is_reliable(flow.transport) &&
-        !is_one_frame(bytes)) {  // whoever made it: the last place where that can be seen
-        ++counters->messages_not_sent;
-        return failure(Reaction::internal, "a message for a stream has no Content-Length, or another than its body's");
-    }
     if (traffic_watcher) guarded("traffic watcher", [&] { traffic_watcher(true, flow, bytes); });
     if (flow.transport != Transport::udp) {
         const auto connection = find_to_send(flow.connection);
         if (!connection)
             return failure(Reaction::broken, "there is no connection between " + flow.local.to_string() + " and " +
                                                  flow.remote.to_string());
+        if (!is_one_frame(bytes)) {  // whoever made it: the last place where that can be seen
+            ++counters->messages_not_sent;
+            return failure(Reaction::internal,
+                           "a message for a stream has no Content-Length, or another than its body's");
+        }
         connection->last_message = std::chrono::steady_clock::now();
         return queue_octets(connection, bytes);
     }

@@ -139,7 +139,7 @@ TEST_SUITE("server transactions") {
         CHECK(l.loop.until([&] {
             return l.transports.connection_count() == 0;
         }));  // 64*T1: the transaction has ended without an answer
-        CHECK(silent.receive_all().empty());
+        CHECK(silent.receive_all().find("SIP/2.0 2") == std::string::npos);  // a 100 at most
     }
 
     TEST_CASE("a retransmitted request is absorbed, then answered with the same bytes") {
@@ -411,7 +411,7 @@ TEST_SUITE("server transactions") {
         stream.send(request_text({.transport = "TCP"}));
         REQUIRE(l.loop.until([&] { return l.requests.size() == 1; }));
         const auto t = l.requests[0];
-        stream.close();
+        stream.reset();  // an orderly end says only that the peer sends nothing more
         REQUIRE(l.loop.until([&] { return l.transports.connection_count() == 0; }));
         CHECK(t->respond(answer(*t, 200)).error().reaction == Reaction::broken);
         CHECK(!t->is_completed());
