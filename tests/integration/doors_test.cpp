@@ -8,6 +8,8 @@
 
 #include "tests/integration/operator.h"
 #include "tests/integration/tls_lab.h"
+#include "tests/support/raw_peer.h"
+#include "tests/support/tls_client.h"
 
 using namespace gmgate::test;
 
