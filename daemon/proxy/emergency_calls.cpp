@@ -27,14 +27,15 @@ sip::Flow way_back(const sip::ServerTransaction& transaction) {
     return sip::is_reliable(flow.transport) ? flow : unprotected_reply_flow(transaction.request(), flow);
 }
 
-/// The route set of a dialog as the caller writes it, without our pair at its head (RFC 3261 §12.1.2).
-std::vector<std::string> route_behind_us(const sip::Message& response, std::string_view token,
-                                         const std::vector<std::string>& own_hosts) {
+/// The route set of a dialog as the caller writes it, without our pair at its head (RFC 3261 §12.1.2); the token is
+/// this call's alone.
+std::vector<std::string> route_behind_us(const sip::Message& response, std::string_view token) {
     const std::vector<std::string_view> values = values_of(response, HeaderId::record_route);
     std::vector<std::string> route;
     for (auto value = values.rbegin(); value != values.rend(); ++value) {
-        const auto uri = own_uri(*value, own_hosts);
-        if (route.empty() && uri && token_in(uri->user) == token) continue;
+        const auto address = sip::NameAddr::parse(*value);
+        const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
+        if (route.empty() && uri && uri->user == token) continue;
         route.emplace_back(*value);
     }
     return route;
@@ -127,8 +128,7 @@ Task<Result<std::vector<Target>>> Router::emergency_targets(std::string token, s
 void Router::learn_of_emergency(const std::string& token, const sip::Message& response,
                                 const std::optional<Target>& from, bool initial) {
     if (response.status() <= 100 || response.status() >= 300) return;
-    emergency_.learn(token, response,
-                     initial ? route_behind_us(response, token, own_hosts_) : std::vector<std::string>{});
+    emergency_.learn(token, response, initial ? route_behind_us(response, token) : std::vector<std::string>{});
     if (!initial) return;
     if (from) emergency_.stays_at(token, *from);
     if (response.status() >= 200) emergency_.answered(token);

@@ -272,14 +272,13 @@ TEST_CASE(
                        net.ps);
     const std::string invite = net.core_peer.receive();
     CHECK(header(invite, "Require") == "100rel");
-    std::string progress = response_text(invite, 183);
+    std::string progress = Network::answer_by_way_of("scscf.home.example", invite, 183);
     progress.insert(progress.find("Content-Length"), "Require: 100rel\r\nRSeq: 1\r\n");
     net.core_peer.send(progress, net.core_side);
     const std::string got = Network::final_of(net.ue_server);
     CHECK(header(got, "RSeq") == "1");
     CHECK(header(got, "Require") == "100rel");
-    const std::string route = "X-In-Dialog: 1\nRAck: 1 7 INVITE\nRoute: <sip:tok1@" + net.ps.to_string() +
-                              ";lr>, <sip:tok1@" + net.core_side.to_string() + ";lr>, <sip:scscf.home.example;lr>\n";
+    const std::string route = "RAck: 1 7 INVITE\n" + Network::dialog_route(got, Network::End::caller);
     for (const char* method : {"PRACK", "UPDATE"}) {
         net.ue_client.send(net.from_ue(method, "sip:bob@10.0.0.9", route, std::string("z9hG4bK") + method), net.ps);
         const std::string forwarded = net.core_peer.receive();
