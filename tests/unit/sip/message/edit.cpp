@@ -32,8 +32,8 @@ std::string edited(std::string_view extra, Change&& change) {
 }  // namespace
 
 TEST_CASE("without edits the message stays as it is, octet for octet") {
-    const std::string bytes =
-        message_with("sUbJeCt  :\t odd \n  folded  \nX:\n", "MESSAGE sip:b@example.com SIP/2.0", "body\r\n");
+    const std::string bytes = message_with("sUbJeCt  :\t odd \n  folded  \nX:\nContent-Length: 6\n",
+                                           "MESSAGE sip:b@example.com SIP/2.0", "body\r\n");
     const auto message = Message::parse(bytes);
     REQUIRE(message);
     const Edit edit(*message);
