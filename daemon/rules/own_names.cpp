@@ -100,7 +100,7 @@ std::optional<std::string> token_in_record_route(const sip::Message& response,
 bool record_route_has(const sip::Message& response, std::string_view token, const std::vector<std::string>& own_hosts) {
     return std::ranges::any_of(values_of(response, sip::HeaderId::record_route), [&](const std::string_view element) {
         const auto uri = own_uri(element, own_hosts);
-        return uri && uri->user == token;
+        return uri && token_in(uri->user) == token;
     });
 }
 

@@ -302,6 +302,7 @@ TEST_CASE("issue 14: the identity that is asserted is the phone's, whatever else
     ToCore rules;
     rules.received = udp_flow("192.0.2.1:6100", "198.51.100.7:5062");
     rules.via_host = "10.0.0.1:5060";
+    rules.is_initial = true;
     rules.registered = {Impu(kMyUri)};
     rules.credentials = sip::RequestCredentials::read(*message);
     REQUIRE_FALSE(check_unambiguous(*message, rules.credentials));

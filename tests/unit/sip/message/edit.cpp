@@ -91,7 +91,7 @@ TEST_CASE("an insertion before a field stays when the field goes") {
 }
 
 TEST_CASE("the start line is replaced") {
-    const std::string bytes = message_with("");
+    const std::string bytes = message_with("l: 0\n");
     const auto message = Message::parse(bytes);
     REQUIRE(message);
     Edit edit(*message);
