@@ -54,6 +54,8 @@ std::string late_2xx(const std::string& invite, const std::string& record_route)
     std::string text = response_text(invite, 200);
     const auto at = text.find("branch=z9hG4bK") + 14;
     text.replace(at, 6, "forgot");
+    for (std::size_t line = text.find("Record-Route:"); line != std::string::npos; line = text.find("Record-Route:"))
+        text.erase(line, text.find('\n', line) + 1 - line);
     return with_lines(std::move(text), "Record-Route: " + record_route + "\r\n");
 }
 
