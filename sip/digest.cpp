@@ -88,12 +88,4 @@ bool DigestParams::has_response() const {
     return response && !response->empty();
 }
 
-std::optional<DigestParams> credentials_of(const Message& message) {
-    std::optional<DigestParams> found;
-    message.for_each(HeaderId::authorization, [&found](const HeaderField& field) {
-        if (!found) found = DigestParams::parse(field.value);
-    });
-    return found;
-}
-
 }  // namespace gmgate::sip

@@ -1,4 +1,5 @@
-// Digest challenges and credentials (RFC 2617/7616, RFC 3310): read only; the gateway never computes a response.
+// Digest challenges (RFC 2617/7616, RFC 3310), read leniently; the gateway never computes a response. Credentials are read strictly, and
+// by another reader: credentials.h.
 #pragma once
 
 #include <optional>
@@ -18,11 +19,10 @@ struct AuthParam {
     std::size_t end = 0;        ///< offset after the value
 };
 
-/// Digest credentials or a challenge: one Authorization / WWW-Authenticate field value. Views into the value.
+/// One WWW-Authenticate or Proxy-Authenticate field value. Views into the value.
 class DigestParams {
 public:
-    /// nullopt when the scheme is not Digest or the parameter list is not parseable at all. Tolerant of what phones send (peers.md:
-    /// `qop=auth,auth-int` unquoted); an unquoted comma list belongs to the parameter before it when what follows has no '='.
+    /// nullopt when the scheme is not Digest or the parameter list is not parseable at all. An unquoted comma list belongs to the parameter before it when what follows has no '='.
     static std::optional<DigestParams> parse(std::string_view value);
 
     /// Value of the first parameter of that name (case-insensitive), unquoted; nullopt when absent.
@@ -34,8 +34,5 @@ public:
 private:
     std::vector<AuthParam> params_;
 };
-
-/// The Digest credentials of a request that has them: the first Authorization field with scheme Digest.
-std::optional<DigestParams> credentials_of(const Message& message);
 
 }  // namespace gmgate::sip

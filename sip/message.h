@@ -58,7 +58,7 @@ public:
     /// Parses start line and header fields and finds the body. Validated here: start line (SIP/2.0), header field syntax,
     /// CSeq (number, method equal to the request's), Content-Length (numeric, one value, not beyond the bytes), presence of Via,
     /// From, To, Call-ID, CSeq; limits of limits.h. Bytes after Content-Length in a datagram are cut off; a missing Content-Length
-    /// means "to the end" (UDP, RFC 3261 §18.3). Bare LF line ends are accepted, as peers in the field send them.
+    /// means "to the end" (UDP, RFC 3261 §18.3). A bare LF or CR is an error: readers differ.
     static std::expected<Message, ParseError> parse(std::string_view bytes);
     static std::expected<Message, ParseError> parse(std::string&&) = delete;
 

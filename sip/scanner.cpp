@@ -23,12 +23,12 @@ const char* read_name(const char* line_end, FieldSpan& field) {
 
 }  // namespace
 
-const char* read_field(const char* at, const char* end, FieldSpan& field) {
+const char* read_field(const char* at, const char* end, FieldSpan& field, LineEnds ends) {
     field.begin = at;
-    Line line = read_line(at, end);
+    Line line = read_line(at, end, ends);
     if (line.next != nullptr) {
         if (const char* reason = read_name(line.text_end, field)) return reason;
-        while (line.next != nullptr && line.next != end && is_blank(*line.next)) line = read_line(line.next, end);  // folded
+        while (line.next != nullptr && line.next != end && is_blank(*line.next)) line = read_line(line.next, end, ends);  // folded
     }
     if (line.next == nullptr) {
         field.end = line.text_end;
@@ -47,6 +47,13 @@ constexpr std::uint64_t bit(HeaderId id) { return std::uint64_t{1} << static_cas
 constexpr std::uint64_t kAnswerFields =
     bit(HeaderId::via) | bit(HeaderId::from) | bit(HeaderId::to) | bit(HeaderId::call_id) | bit(HeaderId::cseq);
 
+/// An LF without its CR in a folded value: it must not get into an answer.
+bool has_bare_lf(std::string_view text) {
+    for (std::size_t at = text.find('\n'); at != std::string_view::npos; at = text.find('\n', at + 1))
+        if (at == 0 || text[at - 1] != '\r') return true;
+    return false;
+}
+
 /// Calls keep(field) for what a response copies: every Via, the first of the others. Broken lines are stepped over. Returns the
 /// method of a request that may be answered, "" when there is none.
 template <class Keep>
@@ -57,12 +64,13 @@ std::string_view walk_answer_fields(std::string_view bytes, Keep&& keep) {
     const std::string_view method = bytes.substr(0, space == std::string_view::npos ? 0 : space);
     if (!is_token(method) || method == "ACK") return {};  // a response's "SIP/2.0" is no token
     std::uint64_t seen = 0;
-    for (Line line = read_line(at, end); at != end; line = read_line(at, end)) {
+    constexpr LineEnds kEnds = LineEnds::tolerant;
+    for (Line line = read_line(at, end, kEnds); at != end; line = read_line(at, end, kEnds)) {
         FieldSpan field;
         const bool is_first = at == bytes.data();
-        if (!is_first && empty_line(at, end) != 0) break;
-        if (!is_first && read_field(at, end, field) == nullptr) {
-            const std::uint64_t mine = bit(field.id) & kAnswerFields;
+        if (!is_first && empty_line(at, end, kEnds) != 0) break;
+        if (!is_first && read_field(at, end, field, kEnds) == nullptr) {
+            const std::uint64_t mine = has_bare_lf({field.begin, field.value_end}) ? 0 : bit(field.id) & kAnswerFields;
             if (mine != 0 && !field.text().empty() && (field.id == HeaderId::via || (seen & mine) == 0)) keep(field);
             if (!field.text().empty()) seen |= mine;
             at = field.end;

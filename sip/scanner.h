@@ -118,14 +118,21 @@ inline const char* skip_quoted(const char* at, const char* end) {
 /// One line: where its text ends and where the next one begins.
 struct Line {
     const char* text_end = nullptr;
-    const char* next = nullptr;      ///< after CRLF or LF; nullptr when the line is broken or unfinished
+    const char* next = nullptr;      ///< after the line end; nullptr when the line is broken or unfinished
     const char* reason = nullptr;    ///< why; nullptr when there simply is no line end yet
 };
-/// NUL and a CR that no LF follows break a line: other parsers disagree about them, which is how fields get smuggled.
-inline Line read_line(const char* at, const char* end) {
+/// What ends a line.
+enum class LineEnds {
+    crlf,      ///< CRLF alone (RFC 3261 §7)
+    tolerant,  ///< a bare LF, too: only to answer 400 to who sends them
+};
+/// NUL, a CR that no LF follows and an LF that no CR precedes break a line: other parsers disagree about them, which is how fields get
+/// smuggled.
+inline Line read_line(const char* at, const char* end, LineEnds ends = LineEnds::crlf) {
     const char* stop = find_line_stop(at, end);
     if (stop == end) return {end, nullptr, nullptr};
-    if (*stop == '\n') return {stop, stop + 1, nullptr};
+    if (*stop == '\n' && ends == LineEnds::tolerant) return {stop, stop + 1, nullptr};
+    if (*stop == '\n') return {stop, nullptr, "LF without CR"};
     if (*stop == '\0') return {stop, nullptr, "NUL in the header section"};
     if (stop + 1 == end) return {stop, nullptr, nullptr};
     if (stop[1] == '\n') return {stop, stop + 2, nullptr};
@@ -145,12 +152,12 @@ struct FieldSpan {
     std::string_view text() const { return {value, value_end}; }
 };
 /// Reads the field that begins at `at`, folded lines included. Returns nullptr, or why there is none; `field.end` is then the place.
-const char* read_field(const char* at, const char* end, FieldSpan& field);
+const char* read_field(const char* at, const char* end, FieldSpan& field, LineEnds ends = LineEnds::crlf);
 
-/// The length of the empty line at `at`: 2, 1 for a bare LF, 0 when the line is not empty.
-inline std::size_t empty_line(const char* at, const char* end) {
+/// The length of the empty line at `at`: 2, 1 for a bare LF where that is tolerated, 0 when the line is not empty.
+inline std::size_t empty_line(const char* at, const char* end, LineEnds ends = LineEnds::crlf) {
     if (at == end) return 0;
-    if (*at == '\n') return 1;
+    if (*at == '\n' && ends == LineEnds::tolerant) return 1;
     return end - at >= 2 && at[0] == '\r' && at[1] == '\n' ? 2 : 0;
 }
 

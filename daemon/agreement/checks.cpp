@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "sip/digest.h"
 #include "sip/headers.h"
 
 namespace gmgate::daemon {
@@ -57,14 +58,8 @@ std::optional<Objection> check_verify(const sip::SecurityList& verify, const SaS
 
 }  // namespace
 
-bool names_impi(const sip::Message& request) {
-    const auto credentials = sip::credentials_of(request);
-    return credentials && !credentials->get("username").value_or("").empty();
-}
-
-Impi impi_of(const sip::Message& request) {
-    if (const auto credentials = sip::credentials_of(request))
-        if (const auto username = credentials->get("username"); username && !username->empty()) return Impi{std::string(*username)};
+Impi impi_of(const sip::Message& request, const sip::Credentials& credentials) {
+    if (const auto username = credentials.username(); !username.empty()) return Impi{std::string(username)};
     const auto to = sip::NameAddr::parse(request.value(sip::HeaderId::to));
     const auto uri = to ? sip::Uri::parse(to->uri) : std::nullopt;
     if (!uri) return {};
@@ -97,9 +92,9 @@ std::optional<Objection> check_refresh(const sip::SecurityList& verify, const si
     return std::nullopt;
 }
 
-std::optional<Objection> check_identity(const sip::Message& request, const Impi& expected) {
-    if (!names_impi(request)) return Objection{403, "authorization", "Authorization with the private identity is missing"};
-    if (impi_of(request) != expected) return Objection{403, "authorization", "Authorization names another private identity than the one of these SAs"};
+std::optional<Objection> check_identity(const sip::Credentials& credentials, const Impi& expected) {
+    if (credentials.username().empty()) return Objection{403, "authorization", "Authorization with the private identity is missing"};
+    if (credentials.username() != expected.value) return Objection{403, "authorization", "Authorization names another private identity than the one of these SAs"};
     return std::nullopt;
 }
 

@@ -7,7 +7,7 @@
 
 #include "daemon/agreement/mechanism.h"
 #include "daemon/registrations/registration.h"
-#include "sip/digest.h"
+#include "sip/credentials.h"
 #include "sip/message.h"
 
 namespace gmgate::daemon {
@@ -19,10 +19,9 @@ struct Objection {
     std::string why;           ///< sentence for people
 };
 
-/// IMPI of a REGISTER: username of the Digest credentials, else derived from the To URI (TS 23.003 §13.4B: no ISIM).
-Impi impi_of(const sip::Message& request);
-/// True when the request carries Digest credentials with a username.
-bool names_impi(const sip::Message& request);
+/// IMPI of a REGISTER: username of its Digest credentials (those of Authorization, as they were read), else derived from the To URI (TS 23.003
+/// §13.4B: no ISIM).
+Impi impi_of(const sip::Message& request, const sip::Credentials& credentials);
 
 /// B-21: on a protected port the topmost Via's address must be the packet's source address. A host name is not looked up.
 std::optional<Objection> check_via(const sip::Message& request, const sip::Flow& flow);
@@ -36,7 +35,7 @@ std::optional<Objection> check_answer(const sip::SecurityList& verify, const sip
 std::optional<Objection> check_refresh(const sip::SecurityList& verify, const sip::SecurityList& client, const SaSet& set, bool client_needed, sip::CompareOptions options);
 
 /// C-28, G-8: the private identity in Authorization is the one of the set. Absent: 403.
-std::optional<Objection> check_identity(const sip::Message& request, const Impi& expected);
+std::optional<Objection> check_identity(const sip::Credentials& credentials, const Impi& expected);
 
 /// ck and ik of a 401 (C-31). `present`: both were there and well formed (32 hexadecimal digits).
 struct ChallengeKeys {

@@ -74,7 +74,7 @@ std::optional<Objection> RegisterFlow::check_protected(Exchange& x) {
     x.integrity_protected = integrity_protected(x.over == Over::temporary, x.over == Over::established, x.has_response);
     const auto& expected = owner.challenge ? owner.challenge->impi : owner.registration->key.impi;
     const sip::CompareOptions options{.ignore_q = interface.ignore_q};
-    if (auto objection = check_identity(x.request(), expected)) {
+    if (auto objection = check_identity(x.credentials.authorization, expected)) {
         p_.counters.add(Counter::impi_mismatch);
         x.sender = expected;
         return objection;
@@ -125,7 +125,7 @@ std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
     const auto owner = p_.table.owner_of(x.flow());
     const auto& binding = *owner.registration->tls;
     const sip::CompareOptions options{.ignore_q = x.access->interface->ignore_q};
-    if (names_impi(x.request()) && x.impi != owner.registration->key.impi) {  // C-49: one TLS connection, one IMPI
+    if (x.names_impi() && x.impi != owner.registration->key.impi) {  // C-49: one TLS connection, one IMPI
         p_.counters.add(Counter::impi_mismatch);
         x.sender = owner.registration->key.impi;
         return Objection{403, "authorization", "Authorization names another private identity than the one of this TLS connection"};
@@ -133,7 +133,7 @@ std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
     x.choice = {MechanismKind::tls, {}, {}, "the connection is bound to this user"};
     x.record.choice = "tls";
     // Without Authorization the phone does not claim to be the bound user: forwarded without an indicator (B-97).
-    if (names_impi(x.request())) x.integrity_protected = "tls-yes";
+    if (x.names_impi()) x.integrity_protected = "tls-yes";
     if (const auto what = sip::difference(binding.security_verify, x.verify, options)) {
         p_.counters.add(Counter::verify_mismatch);
         return Objection{494, "security-verify", "Security-Verify differs from the one of this association: " + *what};
@@ -178,8 +178,7 @@ std::optional<Objection> RegisterFlow::check_unbound_tls(Exchange& x) {
 // Table C.3 over a TLS connection that is not bound yet.
 std::optional<std::string_view> RegisterFlow::integrity_over_tls(const Exchange& x) const {
     if (x.access->interface->tls_connected && x.client.empty()) {
-        const auto credentials = sip::credentials_of(x.request());
-        if (credentials && sip::same_token(credentials->get("algorithm").value_or(""), "AKAv2-SHA-256")) return "tls-connected";
+        if (sip::same_token(x.credentials.authorization.get("algorithm").value_or(""), "AKAv2-SHA-256")) return "tls-connected";
     }
     if (x.has_response) return "tls-pending";
     return std::nullopt;

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "daemon/agreement/contact.h"
 #include "daemon/proxy/header_rules.h"
+#include "daemon/proxy/request_syntax.h"
 #include "sip/edit.h"
 #include "sip/headers.h"
 
@@ -17,6 +18,7 @@ std::string_view reason_phrase(int status) {
     switch (status) {
         case 400: return "Bad Request";
         case 403: return "Forbidden";
+        case 416: return "Unsupported URI Scheme";
         case 420: return "Bad Extension";
         case 421: return "Extension Required";
         case 480: return "Temporarily Unavailable";
@@ -116,14 +118,26 @@ bool RegisterFlow::arrive(Exchange& x) {
     return true;
 }
 
+// Nothing in it may be read in two ways. A request that is refused for that belongs to nobody but the user whose protection carried it.
+std::optional<Objection> RegisterFlow::read_credentials(Exchange& x) {
+    x.credentials = sip::RequestCredentials::read(x.request());
+    auto ambiguity = check_syntax(x.request());
+    if (!ambiguity) ambiguity = check_unambiguous(x.request(), x.credentials);
+    if (!ambiguity) return std::nullopt;
+    const auto owner = p_.table.owner_of(x.flow());
+    if (owner.challenge) x.record.impi = owner.challenge->impi;
+    else if (owner.registration) x.record.impi = owner.registration->key.impi;
+    return Objection{ambiguity->status, "syntax", std::move(ambiguity->why)};
+}
+
 std::optional<Objection> RegisterFlow::read(Exchange& x) {
     const auto& request = x.request();
-    x.impi = impi_of(request);
+    if (auto objection = read_credentials(x)) return objection;
+    x.impi = impi_of(request, x.credentials.authorization);
     x.record.impi = x.impi;
     if (x.impi.empty()) return Objection{400, "to", "To holds no usable URI"};
     x.contact = contact_key(request, x.impi);
-    const auto credentials = sip::credentials_of(request);
-    x.has_response = credentials && credentials->has_response();
+    x.has_response = x.credentials.authorization.has_response();
     auto client = sip::SecurityList::from(request, sip::HeaderId::security_client);
     if (!client) return Objection{400, "security-client", client.error().text};
     auto verify = sip::SecurityList::from(request, sip::HeaderId::security_verify);
@@ -147,13 +161,13 @@ Task<void> RegisterFlow::drop_failed_challenge(const Exchange& x) {
     if (x.over != Over::unprotected && x.over != Over::established) co_return;
     const auto ue = x.flow().remote.address;
     const auto* waiting = p_.table.find_challenge(x.impi, ue);
-    const auto credentials = sip::credentials_of(x.request());
-    if (!waiting || waiting->finished || !credentials) co_return;
-    const auto nonce = credentials->get("nonce").value_or("");
+    const auto& credentials = x.credentials.authorization;
+    if (!waiting || waiting->finished || !credentials.is_digest()) co_return;
+    const auto nonce = credentials.get("nonce").value_or("");
     if (nonce.empty() || nonce != waiting->nonce) co_return;
-    if (x.has_response && !credentials->get("auts")) co_return;
+    if (x.has_response && !credentials.get("auts")) co_return;
     log::info("challenge-refused-by-phone", {{"impi", x.impi.value}, {"ue", ue.to_string()}, {"set", waiting->set->number.value},
-                                             {"why", credentials->get("auts") ? "sequence number out of step: it asks for resynchronisation" : "it does not believe the network's AUTN"}});
+                                             {"why", credentials.get("auts") ? "sequence number out of step: it asks for resynchronisation" : "it does not believe the network's AUTN"}});
     auto challenge = p_.table.take_challenge(x.impi, ue);
     co_await p_.sets.remove(std::move(challenge->set));
 }
@@ -171,6 +185,7 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     rules.orig_ioi = p_.config.core.orig_ioi;
     rules.own_hosts = own_hosts_;
     rules.bare_integrity_protected = x.access->interface->bare_integrity_protected;
+    rules.credentials = x.credentials;
     rules.integrity_protected = x.integrity_protected;
     x.record.integrity_protected = rules.integrity_protected.value_or("absent");
 
@@ -249,7 +264,7 @@ Task<void> RegisterFlow::accept(Exchange& x, sip::OwnedMessage response) {
         co_return;
     }
     // Over TLS only a REGISTER that proved who sent it changes anything: with a response, or with the bound user's identity (B-97, G-27).
-    if (x.over == Over::tls && !x.has_response && !(x.is_bound && names_impi(x.request()))) {
+    if (x.over == Over::tls && !x.has_response && !(x.is_bound && x.names_impi())) {
         pass(x, response, "accepted by the core without a proof of identity: nothing is bound");
         co_return;
     }
@@ -355,6 +370,7 @@ void RegisterFlow::object(Exchange& x, const Objection& objection) {
         if (!server.empty()) extra.push_back("Security-Server: " + server);
         if (objection.status == 421 || x.access->interface->server_initiated) extra.emplace_back("Require: sec-agree");
     }
+    if (objection.status == 400) extra.push_back(warning(objection.why));
     if (objection.status == 420) extra.push_back("Unsupported: " + objection.check);
     if (objection.status == 480 || objection.status == 503) extra.emplace_back("Retry-After: 5");
     p_.counters.add(counter_of(objection.status));

@@ -70,6 +70,7 @@ private:
         SetNumber set;                        ///< that carried it, 0: none
         std::optional<xfrm::SetParameters> carried_by;
         std::string sent_security_server;     ///< of that set
+        sip::RequestCredentials credentials;  ///< the one reading of them: what is checked, and what the core gets
         Impi impi;
         Impi sender;                          ///< whose SAs or connection carried it, when `impi` is another
         ContactKey contact;
@@ -83,12 +84,14 @@ private:
         DecisionRecord record;
 
         const sip::Message& request() const { return transaction->request(); }
+        bool names_impi() const { return !credentials.authorization.username().empty(); }
         const sip::Flow& flow() const { return transaction->flow(); }
     };
 
     // ---- register_flow.cpp, in the order of the flow
     bool arrive(Exchange& x);
     std::optional<Objection> read(Exchange& x);
+    std::optional<Objection> read_credentials(Exchange& x);
     Task<void> drop_failed_challenge(const Exchange& x);
     Task<Result<sip::OwnedMessage>> ask_core(Exchange& x);
     Task<void> challenge(Exchange& x, sip::OwnedMessage response);

@@ -4,7 +4,7 @@
 #include <array>
 #include <cctype>
 
-#include "sip/digest.h"
+#include "sip/credentials.h"
 #include "sip/headers.h"
 #include "sip/message.h"
 
@@ -109,8 +109,8 @@ std::optional<Impi> MessageTrace::whose(std::string_view bytes, const Context& c
         return context.owner;
     }
     if (const auto known = calls_.find(call_id); known != calls_.end()) return known->second;
-    std::string named;
-    if (const auto credentials = sip::credentials_of(message)) named = credentials->get("username").value_or("");
+    const auto credentials = sip::Credentials::read(message, sip::HeaderId::authorization);
+    const std::string named(credentials.username());
     for (const auto& user : users_) {
         const bool is_it = !named.empty() ? named == user.value : message.is_request() && bytes.find("sip:" + user.value) != std::string_view::npos;
         if (!is_it) continue;

@@ -78,10 +78,6 @@ bool shows_name(std::string_view text, std::string_view name) {
     return false;
 }
 
-bool is_digest(std::string_view value) {
-    return value.size() > 6 && sip::same_token(value.substr(0, 6), "Digest") && kLws.find(value[6]) != std::string_view::npos;
-}
-
 struct Cut {
     std::size_t begin, end;
 };
@@ -105,8 +101,8 @@ std::vector<Cut> cuts_for(const std::vector<Element>& elements, std::initializer
     return cuts;
 }
 
-/// Cleans one field; false when it had to go as a whole.
-bool clean_field(sip::Edit& edit, const sip::Message& message, std::size_t index, std::initializer_list<std::string_view> names,
+/// Cleans one field, or takes it away as a whole.
+void clean_field(sip::Edit& edit, const sip::Message& message, std::size_t index, std::initializer_list<std::string_view> names,
                  std::vector<std::string_view>* taken) {
     const std::string_view value = message.field(index).value;
     const auto offset = static_cast<std::size_t>(value.data() - message.bytes().data());
@@ -124,10 +120,9 @@ bool clean_field(sip::Edit& edit, const sip::Message& message, std::size_t index
     look(value.substr(begin));
     if (ambiguous) {
         edit.remove_field(index);
-        return false;
+        return;
     }
     for (const Cut& cut : cuts) edit.replace(offset + cut.begin, offset + cut.end, {});
-    return true;
 }
 
 }  // namespace
@@ -137,35 +132,16 @@ void remove_auth_params(sip::Edit& edit, const sip::Message& message, sip::Heade
     for (auto index = message.find(id); index; index = message.find(id, *index + 1)) clean_field(edit, message, *index, names, taken);
 }
 
-void replace_auth_param(sip::Edit& edit, const sip::Message& message, sip::HeaderId id, std::string_view name,
-                        std::string_view parameter) {
-    bool placed = parameter.empty();
+void write_credentials(sip::Edit& edit, const sip::Message& message, sip::HeaderId id, const sip::Credentials& credentials,
+                       std::string_view indicator) {
+    std::string value = credentials.to_string(indicator);
     for (auto index = message.find(id); index; index = message.find(id, *index + 1)) {
-        const std::string_view value = message.field(*index).value;
-        const auto offset = static_cast<std::size_t>(value.data() - message.bytes().data());
-        if (placed || !is_digest(value)) {
-            clean_field(edit, message, *index, {name}, nullptr);
-            continue;
-        }
-        // One edit for the whole value: a cut may end where ours begins.
-        const std::vector<Cut> cuts = cuts_for(elements_of(value), {name}, nullptr);
-        std::string rewritten;
-        std::size_t begin = 0;
-        for (const Cut& cut : cuts) {
-            rewritten += value.substr(begin, cut.begin - begin);
-            begin = cut.end;
-        }
-        rewritten += value.substr(begin);
-        if (shows_name(rewritten, name)) {
+        if (value.empty()) {
             edit.remove_field(*index);
             continue;
         }
-        while (!rewritten.empty() && (kLws.find(rewritten.back()) != std::string_view::npos || rewritten.back() == ','))
-            rewritten.pop_back();
-        const bool is_bare_scheme = sip::same_token(rewritten, "Digest");
-        rewritten += fmt::format("{}{}", is_bare_scheme ? " " : ", ", parameter);
-        edit.replace(offset, offset + value.size(), std::move(rewritten));
-        placed = true;
+        edit.replace_value(*index, std::move(value));
+        value.clear();
     }
 }
 

@@ -1,12 +1,13 @@
-// Taking parameters out of credentials and challenges, whatever their spelling: the key material of a 401 (C-31, H-1) and a UE's own
-// claim of integrity protection (C-17, H-2). Works on tokens of the header value and not on a parsed Digest, so that a value that the
-// digest parser refuses is cleaned too.
+// Credentials and challenges on their way through. A challenge of the core loses its key material, whatever the spelling (C-31, H-1): that
+// works on tokens of the header value and not on a parsed Digest, so that a value that the digest parser refuses is cleaned too. A phone's
+// credentials are written anew from what was checked (C-17, H-2).
 #pragma once
 
 #include <initializer_list>
 #include <string_view>
 #include <vector>
 
+#include "sip/credentials.h"
 #include "sip/edit.h"
 #include "sip/message.h"
 
@@ -18,8 +19,9 @@ namespace gmgate::daemon {
 void remove_auth_params(sip::Edit& edit, const sip::Message& message, sip::HeaderId id, std::initializer_list<std::string_view> names,
                         std::vector<std::string_view>* taken = nullptr);
 
-/// The same, and puts `parameter` ("name=value") at the end of the first value with scheme Digest.
-void replace_auth_param(sip::Edit& edit, const sip::Message& message, sip::HeaderId id, std::string_view name,
-                        std::string_view parameter);
+/// Writes the credentials of a request anew: the only field of `id` that is left says what `credentials`, which were read from `message`,
+/// say, and `indicator` ("integrity-protected=…") when they are Digest and it is not empty. Without credentials no such field is left.
+void write_credentials(sip::Edit& edit, const sip::Message& message, sip::HeaderId id, const sip::Credentials& credentials,
+                       std::string_view indicator = {});
 
 }  // namespace gmgate::daemon

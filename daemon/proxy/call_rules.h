@@ -7,6 +7,7 @@
 
 #include "base/types.h"
 #include "daemon/config.h"
+#include "sip/credentials.h"
 #include "sip/message.h"
 #include "sip/transport.h"
 
@@ -19,6 +20,7 @@ struct ToCore {
     std::string loop_mark;                               ///< follows our branch (OwnMarks)
     std::string orig_ioi;
     std::vector<std::string> own_hosts;
+    sip::RequestCredentials credentials;                 ///< as they were checked: these and no others reach the core
     std::vector<Impu> registered;                        ///< to assert one of them (C-61)
     std::optional<std::vector<std::string>> route;       ///< replaces the whole Route (C-60); nullopt: only our own are popped
 };

@@ -7,6 +7,7 @@
 #include "daemon/proxy/call_rules.h"
 #include "daemon/proxy/header_rules.h"
 #include "daemon/proxy/own_names.h"
+#include "daemon/proxy/request_syntax.h"
 #include "daemon/proxy/router.h"
 #include "daemon/proxy/unprotected_port.h"
 
@@ -51,7 +52,10 @@ Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transacti
 Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction) {
     const sip::Message& request = transaction->request();
     const auto watch = watch_cancel(*transaction);
-    if (auto objection = check_proxyable(request, false)) {
+    const auto credentials = sip::RequestCredentials::read(request);
+    auto objection = check_proxyable(request, false);
+    if (!objection) objection = check_unambiguous(request, credentials);
+    if (objection) {
         Answer refusal = std::move(*objection);
         co_return co_await refuse_stranger(transaction, std::move(refusal));
     }
@@ -90,6 +94,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     rules.loop_mark = loop_mark;
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;  // C-83: nobody is asserted
+    rules.credentials = credentials;
     if (initial) rules.route.emplace();  // an unknown phone does not choose its way through the network
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
     Result<std::vector<Target>> targets = co_await core_.emergency_next_hops();
@@ -154,6 +159,8 @@ Task<void> Router::stray_emergency(sip::OwnedMessage message, sip::Flow flow) {
     const EmergencyDialog* dialog = emergency_.find(*message);
     if (dialog == nullptr || dialog->ue.remote.address != flow.remote.address || message->is_response()) co_return;
     ToCore rules;
+    rules.credentials = sip::RequestCredentials::read(*message);
+    if (check_unambiguous(*message, rules.credentials)) co_return;
     rules.received = flow;
     rules.via_host = core_.via_host();
     rules.own_hosts = own_hosts_;

@@ -9,6 +9,7 @@
 #include "daemon/proxy/header_rules.h"
 #include "daemon/proxy/identity.h"
 #include "daemon/proxy/own_names.h"
+#include "daemon/proxy/request_syntax.h"
 #include "daemon/proxy/restoration.h"
 #include "daemon/proxy/router.h"
 #include "daemon/proxy/call_rules.h"
@@ -40,6 +41,8 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     // May it go on?
     const std::string loop_mark = core_.marks().loop_mark(request, "core " + token);
     auto objection = check_proxyable(request, interface != nullptr && interface->refuse_mediasec);
+    const auto credentials = sip::RequestCredentials::read(request);
+    if (!objection) objection = check_unambiguous(request, credentials);
     if (!objection) objection = check_loop(request, loop_mark);
     if (!objection)
         objection = check_security_verify(request, owner.set, registration, interface != nullptr && interface->ignore_q);  // C-64
@@ -57,6 +60,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     rules.loop_mark = loop_mark;
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;
+    rules.credentials = credentials;
     rules.registered = registration.impus;
     const std::vector<std::string> remaining = remaining_route(request, own_hosts_);
     const bool is_urgent = is_initial(request) && interface != nullptr && is_emergency(request.request_uri(), interface->emergency_numbers);

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sip/credentials.h"
 #include "sip/edit.h"
 #include "sip/headers.h"
 #include "sip/message.h"
@@ -64,6 +65,7 @@ struct RegisterToCore {
     std::string visited_network_id;
     std::string orig_ioi;
     std::vector<std::string> own_hosts;                 ///< to recognise our own Route
+    sip::RequestCredentials credentials;                ///< as they were checked: these and no others reach the core
     std::optional<std::string_view> integrity_protected;///< value by table C.3; nullopt: absent
     bool bare_integrity_protected = false;
 };

@@ -24,13 +24,13 @@ std::optional<std::string> register_to_core(const sip::Message& request, const R
     rewrite_option_tags(edit, request, HeaderId::require, true, "path");           // C-12
     rewrite_option_tags(edit, request, HeaderId::proxy_require, true);
 
-    // C-17, C.3: no claim of the UE survives; ours goes into the Digest credentials that there are, none are invented.
+    // C-17, C.3: no claim of the UE survives; ours goes into the credentials that were checked, none are invented.
     std::string indicator;
     if (rules.integrity_protected)
         indicator = rules.bare_integrity_protected ? fmt::format("integrity-protected={}", *rules.integrity_protected)
                                                    : fmt::format("integrity-protected=\"{}\"", *rules.integrity_protected);
-    replace_auth_param(edit, request, HeaderId::authorization, "integrity-protected", indicator);
-    replace_auth_param(edit, request, HeaderId::proxy_authorization, "integrity-protected", {});
+    write_credentials(edit, request, HeaderId::authorization, rules.credentials.authorization, indicator);
+    write_credentials(edit, request, HeaderId::proxy_authorization, rules.credentials.proxy_authorization);
 
     edit.append(fmt::format("Path: <{}>", rules.path_uri));                        // C-11
     if (!rules.visited_network_id.empty())

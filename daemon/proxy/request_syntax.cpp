@@ -4,6 +4,9 @@
 #include <array>
 #include <string_view>
 
+#include <fmt/format.h>
+
+#include "sip/doubt.h"
 #include "sip/headers.h"
 
 namespace gmgate::daemon {
@@ -55,6 +58,28 @@ std::optional<Answer> check_syntax(const sip::Message& request) {
     if (!is_via_list(request)) return make_answer(400, "Bad Via", "a Via value is empty or malformed");
     if (auto objection = check_address(request, HeaderId::from, "From")) return objection;
     return check_address(request, HeaderId::to, "To");
+}
+
+std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::RequestCredentials& credentials) {
+    std::string field, why;
+    if (const auto doubt = sip::find_doubt(request)) {
+        field = doubt->field;
+        why = fmt::format("{}: {}", doubt->field, doubt->why);
+    } else if (const auto objection = credentials.objection()) {
+        field = "Credentials";
+        why = fmt::format("credentials: {}", *objection);
+    } else {
+        return std::nullopt;
+    }
+    Answer answer = make_answer(400, "Bad " + field, why);
+    answer.extra.push_back(warning(answer.why));
+    return answer;
+}
+
+std::string warning(std::string_view why) {
+    std::string text(why);
+    std::ranges::replace_if(text, [](char c) { return c == '"' || c == '\\'; }, '\'');
+    return fmt::format("Warning: 399 gmgate \"{}\"", text);
 }
 
 }  // namespace gmgate::daemon

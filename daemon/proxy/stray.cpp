@@ -3,6 +3,7 @@
 #include "daemon/proxy/call_rules.h"
 #include "daemon/proxy/header_rules.h"
 #include "daemon/proxy/own_names.h"
+#include "daemon/proxy/request_syntax.h"
 #include "daemon/proxy/router.h"
 
 namespace gmgate::daemon {
@@ -50,6 +51,8 @@ Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
 
 Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     ToCore rules;
+    rules.credentials = sip::RequestCredentials::read(*ack);
+    if (check_unambiguous(*ack, rules.credentials)) co_return;  // nobody answers an ACK
     rules.via_host = core_.via_host();
     rules.own_hosts = own_hosts_;
     if (const auto via = sip::top_via(*ack)) {  // leave the phone's Via as it is: an ACK gets no response

@@ -15,6 +15,7 @@
 #include <sofia-sip/sip.h>
 #include <sofia-sip/sip_header.h>
 
+#include "sip/credentials.h"
 #include "sip/digest.h"
 #include "sip/sec_agree.h"
 #include "tests/bench/allocations.h"
@@ -48,7 +49,7 @@ std::size_t gmgate_message_and_values(const std::string& input) {
     understood += sip::has_option_tag(*message, sip::HeaderId::require, "sec-agree");
     understood += sip::has_option_tag(*message, sip::HeaderId::proxy_require, "sec-agree");
     understood += sip::has_option_tag(*message, sip::HeaderId::supported, "path");
-    understood += sip::credentials_of(*message).has_value();
+    understood += sip::Credentials::read(*message, sip::HeaderId::authorization).is_digest();
     const auto offer = sip::SecurityList::from(*message, sip::HeaderId::security_client);
     understood += offer && !offer->empty();
     return understood == 10 ? message->field_count() : 0;

@@ -7,6 +7,7 @@
 
 #include "daemon/config.h"
 #include "daemon/proxy/unprotected_port.h"
+#include "sip/credentials.h"
 #include "sip/digest.h"
 #include "sip/headers.h"
 
@@ -237,7 +238,7 @@ void Runner::remember(const std::string& text) {
     if (!message) return;
     const auto client = sip::SecurityList::from(*message, sip::HeaderId::security_client);
     if (client && !client->empty()) client_ = joined(*message, sip::HeaderId::security_client, "");
-    impi_ = daemon::impi_of(*message);
+    impi_ = daemon::impi_of(*message, sip::Credentials::read(*message, sip::HeaderId::authorization));
 }
 
 void Runner::flush() {

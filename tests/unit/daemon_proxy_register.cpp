@@ -26,8 +26,9 @@ RegisterToCore rules_24228() {
     return rules;
 }
 
-std::string to_core(std::string_view text, const RegisterToCore& rules = rules_24228()) {
+std::string to_core(std::string_view text, RegisterToCore rules = rules_24228()) {
     const auto message = parse(text);
+    rules.credentials = sip::RequestCredentials::read(*message);
     const auto result = register_to_core(*message, rules);
     REQUIRE(result.has_value());
     return without_icid(*result);
@@ -118,7 +119,7 @@ TEST_CASE("feature text, flow 1 (2): with tls chosen there is no integrity-prote
         "ipsec-3gpp;alg= hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, tls\n"
         "Authorization: Digest uri=\"sip:ims.mnc007.mcc262.3gppnetwork.org\",username=\"262073900320132@ims.mnc007.mcc262.3gppnetwork.org\","
         "response=\"\",realm=\"ims.mnc007.mcc262.3gppnetwork.org\",nonce=\"\"\n"), rules);
-    CHECK(contains(text, "realm=\"ims.mnc007.mcc262.3gppnetwork.org\",nonce=\"\"\r\n"));
+    CHECK(contains(text, "realm=\"ims.mnc007.mcc262.3gppnetwork.org\", nonce=\"\"\r\n"));
     CHECK_FALSE(contains(lower(text), "integrity-protected"));
     CHECK_FALSE(contains(lower(text), "sec-agree"));
     CHECK_FALSE(contains(lower(text), "security-client"));
@@ -155,14 +156,13 @@ TEST_CASE("H-2, C-17: no spelling of integrity-protected survives, whoever wrote
         if (const auto at = text.find(ours); at != std::string::npos) text.erase(at, ours.size());  // the one that we set
         CHECK_FALSE(contains(text, "integrity-protected"));
     }
-    SUBCASE("a second Authorization, and other schemes, lose theirs and get none") {
+    SUBCASE("of several Authorization fields none passes") {
         const std::string text = to_core(register_with(
             "Authorization: Bearer abc, integrity-protected=yes\n"
             "Authorization: Digest username=\"a\", response=\"r\"\n"
             "Authorization: Digest username=\"b\", integrity-protected=\"yes\"\n"), rules);
-        CHECK(contains(text, "Authorization: Bearer abc\r\n"));
-        CHECK(contains(text, "Authorization: Digest username=\"a\", response=\"r\", integrity-protected=\"yes\"\r\n"));
-        CHECK(contains(text, "Authorization: Digest username=\"b\"\r\n"));
+        CHECK_FALSE(contains(text, "Authorization"));
+        CHECK_FALSE(contains(text, "integrity-protected"));
     }
     SUBCASE("no Authorization is invented") {
         CHECK_FALSE(contains(to_core(register_with(""), rules), "Authorization"));

@@ -113,14 +113,3 @@ TEST_CASE("what two readers could take apart differently is unreadable") {
                                          R"(Digest realm="a", Digest ck="1")", "Digest realm=\"a\\"})
         CHECK_MESSAGE(places(value) == "unreadable", value);
 }
-
-TEST_CASE("credentials are those of the first Authorization with scheme Digest") {
-    const std::string bytes = message_with("Authorization: Basic x\nAuthorization: Digest username=\"one\"\nAuthorization: Digest username=\"two\"\n");
-    const auto message = Message::parse(bytes);
-    REQUIRE(message);
-    CHECK(credentials_of(*message)->get("username") == "one");
-    const std::string plain = message_with("");
-    const auto without = Message::parse(plain);
-    REQUIRE(without);
-    CHECK_FALSE(credentials_of(*without));
-}

@@ -1,6 +1,8 @@
 // Start line, header fields and body of a message that is in order, and the limits.
 #include "tests/unit/sip_parse_support.h"
 
+#include "sip/edit.h"
+
 #include <type_traits>
 
 #include "sip/headers.h"
@@ -154,13 +156,26 @@ TEST_CASE("an unknown header may be empty") {
     CHECK(message->has(HeaderId::subject));
 }
 
-TEST_CASE("bare LF line ends are accepted") {
-    std::string bytes = message_with("Content-Length: 5\n", "MESSAGE sip:b@example.com SIP/2.0", "hello");
-    std::erase(bytes, '\r');
-    const auto message = Message::parse(bytes);
-    REQUIRE(message);
-    CHECK(message->body() == "hello");
-    CHECK(message->start_line() == "MESSAGE sip:b@example.com SIP/2.0");
+TEST_CASE("an LF without its CR is no line end, wherever it stands, and gets 400") {
+    const std::string good = message_with("Subject: one\n two\nContent-Length: 5\n", "MESSAGE sip:b@example.com SIP/2.0", "hel\nlo");
+    REQUIRE(Message::parse(std::string_view(good)));  // in the body it is an octet like any other
+    const std::size_t head = good.find("\r\n\r\n") + 4;
+    for (std::size_t at = good.find('\r'); at < head; at = good.find('\r', at + 1)) {
+        std::string bytes = good;
+        bytes.erase(at, 1);
+        CAPTURE(at);
+        const auto message = Message::parse(std::string_view(bytes));
+        REQUIRE_FALSE(message);
+        CHECK(message.error().reason == "LF without CR");
+        const auto answer = make_bad_request(bytes, message.error());
+        REQUIRE(answer);
+        CHECK(answer->starts_with("SIP/2.0 400 LF without CR\r\n"));
+        for (std::size_t lf = answer->find('\n'); lf != std::string::npos; lf = answer->find('\n', lf + 1)) CHECK((*answer)[lf - 1] == '\r');
+    }
+    std::string all = good;
+    std::erase(all, '\r');
+    CHECK(reason_of(all) == "LF without CR");
+    CHECK(make_bad_request(all, Message::parse(std::string_view(all)).error()).has_value());
 }
 
 TEST_CASE("line ends before the start line are skipped") {
