@@ -97,6 +97,13 @@ class Session {
       calls_.spawn(run(std::move(inner)));
     } else if (word == "fault") {
       set_fault(command.first);
+    } else if (word == "forge") {  // forge first|last|double IMPI IMPU
+      const Command user = parse_command(command.rest);
+      Faults faults;
+      faults.forge = command.first;
+      faults.forge_impi = user.word;
+      faults.forge_impu = user.first;
+      phone_.set_faults(faults);
     } else if (word == "expires") {
       phone_.set_expires(to_number<std::uint32_t>(command.first).value_or(phone_.config().expires));
     } else if (word == "register") {

@@ -22,6 +22,8 @@ struct Faults {
   bool lose_200 = false;    ///< never see the 200 of a REGISTER (TS 33.203 §7.4.1a: the new SAs are given up, the old ones go on)
   bool clear = false;       ///< send the second REGISTER without ESP to the protected port
   std::string answer_as;    ///< answer the challenge with another private identity
+  std::string forge;        ///< REGISTER for another user: how his credentials stand beside ours ("first", "last", "double")
+  std::string forge_impi, forge_impu;
   int bid_down = 0;         ///< 1…4: the cases of TS 33.226 §4.2.2.3.2
 };
 

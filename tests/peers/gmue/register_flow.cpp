@@ -75,6 +75,18 @@ EchoedHeaders echoed(const SecuritySet& set, const PhoneConfig& config) {
   return out;
 }
 
+/// An account takeover: a REGISTER for another user, with credentials of his that our own ones are to cover.
+void forge(SipMessage& request, const Faults& faults) {
+  const std::string own = request.get("Authorization");
+  const std::string his = fmt::format("Digest username=\"{}\"", faults.forge_impi);
+  request.set("To", fmt::format("<{}>", faults.forge_impu));
+  if (faults.forge == "double") return request.set("Authorization", fmt::format("{},username=\"{}\"", own, faults.forge_impi));
+  request.remove("Authorization");
+  const std::string malformed = own.substr(0, own.find("username=")) + his.substr(7) + own.substr(own.find(',')) + ",@@";
+  request.add("Authorization", faults.forge == "first" ? malformed : own);
+  request.add("Authorization", faults.forge == "first" ? own : malformed);
+}
+
 }  // namespace
 
 Task<Verdict> Phone::register_now(RegisterKind kind, std::vector<Header> headers) {
@@ -180,6 +192,7 @@ SipMessage Phone::make_register(RegisterKind kind, const Attempt& attempt, bool 
   out.add("Allow", "INVITE,ACK,CANCEL,BYE,OPTIONS,MESSAGE,INFO,UPDATE,PRACK,NOTIFY");
   out.add("P-Access-Network-Info", "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=0010100010000101");
   out.add("User-Agent", "gmue/" GMGATE_VERSION);
+  if (!config_.faults.forge.empty()) forge(out, config_.faults);
   if (uses_sec_agree()) add_sec_agree_to_register(out, attempt, answering);
   for (const Header& header : config_.extra_register_headers) out.add(header.name, header.value);
   for (const Header& header : config_.extra_headers) out.add(header.name, header.value);
