@@ -12,7 +12,8 @@ namespace {
 constexpr std::string_view kIndicator = "integrity-protected";
 /// RFC 3261 §25.1: written without quotes. Everything else that Digest knows is written with them.
 constexpr std::array<std::string_view, 4> kBare{"algorithm", "qop", "nc", "stale"};
-constexpr std::array<std::string_view, 9> kQuoted{"username", "realm", "nonce", "uri", "response", "cnonce", "opaque", "auts", "domain"};
+constexpr std::array<std::string_view, 9> kQuoted{"username", "realm",  "nonce", "uri",   "response",
+                                                  "cnonce",   "opaque", "auts",  "domain"};
 /// What must not seem to stand inside a value of another parameter, for the reader that does not know about quotes.
 constexpr std::array<std::string_view, 3> kDecisive{"username", "response", kIndicator};
 
@@ -66,7 +67,8 @@ Credentials Credentials::read(const Message& request, HeaderId id) {
     const std::string_view value = request.field(*index).value;
     const std::size_t end = skip_token(value, 0);
     if (request.find(id, *index + 1)) result.refuse("there is more than one such header field");
-    else if (end == 0 || (end < value.size() && !scan::is(value[end], scan::kSpace))) result.refuse("it does not begin with a scheme");
+    else if (end == 0 || (end < value.size() && !scan::is(value[end], scan::kSpace)))
+        result.refuse("it does not begin with a scheme");
     else if (same_token(value.substr(0, end), kDigest)) result.read_digest(value.substr(end));
     else if (shows_decisive(value)) result.refuse("another scheme than Digest shows parameters of Digest");
     else result.kind_ = Kind::other, result.text_ = value;
@@ -83,7 +85,8 @@ void Credentials::read_digest(std::string_view text) {
         }
         if (!read_param(text, at)) return;
         at = skip_space(text, at);
-        if (at < text.size() && text[at] != ',') return refuse("a parameter does not end where the next one should begin");
+        if (at < text.size() && text[at] != ',')
+            return refuse("a parameter does not end where the next one should begin");
     }
     if (params_.empty()) return refuse("Digest has no parameters");
     if (has_response() && username().empty()) refuse("there is a response without a username");
@@ -101,10 +104,7 @@ bool Credentials::read_param(std::string_view text, std::size_t& at) {
     if (name.empty()) return fail("a parameter has no name");
     const std::size_t equal = skip_space(text, at);
     if (equal == text.size() || text[equal] != '=') {
-        // Pixel phones write `qop=auth,auth-int` without quotes: a lone word there belongs to the value before.
-        if (params_.empty() || params_.back().is_quoted || !same_token(params_.back().name, "qop")) return fail("a parameter has no value");
-        const char* const first = params_.back().value.data();
-        params_.back().value = {first, static_cast<std::size_t>(name.data() + name.size() - first)};
+        if (!continue_list(name)) return fail("a parameter has no value");
         return true;
     }
     at = skip_space(text, equal + 1);
@@ -117,6 +117,16 @@ bool Credentials::read_param(std::string_view text, std::size_t& at) {
     if (text[at] != '"') return fail("a quoted string holds a backslash, a line end or a control character");
     ++at;
     return keep(param);
+}
+
+/// Pixel phones write `qop=auth,auth-int` without quotes: a lone word that follows at once belongs to that value.
+bool Credentials::continue_list(std::string_view word) {
+    if (params_.empty() || params_.back().is_quoted || !same_token(params_.back().name, "qop")) return false;
+    const char* const first = params_.back().value.data();
+    const char* const last = first + params_.back().value.size();
+    if (std::string_view(last, word.data()).find_first_not_of(" \t\r\n,") != std::string_view::npos) return false;
+    params_.back().value = {first, word.data() + word.size()};
+    return true;
 }
 
 bool Credentials::keep(const Param& param) {

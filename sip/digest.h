@@ -1,5 +1,5 @@
-// Digest challenges (RFC 2617/7616, RFC 3310), read leniently; the gateway never computes a response. Credentials are read strictly, and
-// by another reader: credentials.h.
+// Digest challenges (RFC 2617/7616, RFC 3310), read leniently; the gateway never computes a response. Credentials are
+// read strictly, and by another reader: credentials.h.
 #pragma once
 
 #include <optional>
@@ -22,7 +22,8 @@ struct AuthParam {
 /// One WWW-Authenticate or Proxy-Authenticate field value. Views into the value.
 class DigestParams {
 public:
-    /// nullopt when the scheme is not Digest or the parameter list is not parseable at all. An unquoted comma list belongs to the parameter before it when what follows has no '='.
+    /// nullopt when the scheme is not Digest or the parameter list is not parseable at all. An unquoted comma list
+    /// belongs to the parameter before it when what follows has no '='.
     static std::optional<DigestParams> parse(std::string_view value);
 
     /// Value of the first parameter of that name (case-insensitive), unquoted; nullopt when absent.

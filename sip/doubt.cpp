@@ -25,10 +25,16 @@ bool is_quoted_string(std::string_view text) {
 /// RFC 3261 §25.1 gen-value: token / host / quoted-string.
 bool is_gen_value(std::string_view value) {
     if (value.starts_with('"')) return is_quoted_string(value);
-    return !value.empty() && std::ranges::all_of(value, [](char c) { return scan::is(c, scan::kToken | scan::kHost) || c == '[' || c == ']' || c == ':'; });
+    return !value.empty() && std::ranges::all_of(value, [](char c) {
+        return scan::is(c, scan::kToken | scan::kHost) || c == '[' || c == ']' || c == ':';
+    });
 }
 
-int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : scan::lower(c) >= 'a' && scan::lower(c) <= 'f' ? scan::lower(c) - 'a' + 10 : -1; }
+int hex(char c) {
+    return c >= '0' && c <= '9'                             ? c - '0'
+           : scan::lower(c) >= 'a' && scan::lower(c) <= 'f' ? scan::lower(c) - 'a' + 10
+                                                            : -1;
+}
 
 /// RFC 3261 §19.1.4: an escaped octet is the octet, so `l%72` is `lr` for who unescapes before he compares.
 std::string unescaped(std::string_view text) {
@@ -54,11 +60,14 @@ Why doubt_in_parameters(std::string_view text, bool is_strict) {
     if (text.empty()) return std::nullopt;
     ParameterList list(text);
     while (const auto parameter = list.next()) {
-        if (is_strict && (!scan::is_token(parameter->name) || (parameter->has_value && !is_gen_value(parameter->value))))
+        if (is_strict &&
+            (!scan::is_token(parameter->name) || (parameter->has_value && !is_gen_value(parameter->value))))
             return "a parameter is malformed";
-        if (parameter->value.find('"') != kNone && !is_quoted_string(parameter->value)) return "a quoted string is malformed";
+        if (parameter->value.find('"') != kNone && !is_quoted_string(parameter->value))
+            return "a quoted string is malformed";
         if (count == names.size()) return "there are too many parameters";
-        if (std::any_of(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(count), [&](auto& n) { return is_same_name(n, parameter->name); }))
+        if (std::any_of(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(count),
+                        [&](auto& n) { return is_same_name(n, parameter->name); }))
             return kTwice;
         names[count++] = parameter->name;
     }
@@ -91,7 +100,8 @@ Why doubt_in_address(std::string_view value) {
 Why doubt_in_contact(std::string_view element) {
     const auto address = NameAddr::parse(element);
     if (!address) return "it is no address";
-    if (address->display_name.starts_with('"') && !is_quoted_string(address->display_name)) return "the display name is malformed";
+    if (address->display_name.starts_with('"') && !is_quoted_string(address->display_name))
+        return "the display name is malformed";
     if (const Why why = doubt_in_uri(address->uri)) return why;
     return doubt_in_parameters(address->parameters, false);
 }
@@ -132,7 +142,8 @@ Why doubt_in_contacts(const Message& request) {
         return std::nullopt;
     });
     if (found) return found;
-    if (count > 1 && (has_star || request.method() != Method::register_)) return has_star ? "* stands beside other values" : "there is more than one value";
+    if (count > 1 && (has_star || request.method() != Method::register_))
+        return has_star ? "* stands beside other values" : "there is more than one value";
     return std::nullopt;
 }
 
@@ -162,8 +173,8 @@ Why doubt_in_security(const Message& request, HeaderId id) {
 }
 
 /// What has one value for a request, beside what the parser wants single in every message.
-constexpr std::array kOnce{HeaderId::content_type, HeaderId::content_encoding, HeaderId::expires,  HeaderId::event,
-                           HeaderId::refer_to,     HeaderId::session_expires,  HeaderId::min_se,   HeaderId::rack,
+constexpr std::array kOnce{HeaderId::content_type,      HeaderId::content_encoding, HeaderId::expires, HeaderId::event,
+                           HeaderId::refer_to,          HeaderId::session_expires,  HeaderId::min_se,  HeaderId::rack,
                            HeaderId::subscription_state};
 
 Why doubt_in_max_forwards(const Message& request) {
@@ -192,14 +203,17 @@ std::optional<Doubt> find_doubt(const Message& request) {
     look_at(HeaderId::max_forwards, doubt_in_max_forwards(request));
     look_at(HeaderId::contact, doubt_in_contacts(request));
     look_at(HeaderId::route, doubt_in_elements(request, HeaderId::route, doubt_in_route));
-    for (const HeaderId id : {HeaderId::p_asserted_identity, HeaderId::p_preferred_identity}) look_at(id, doubt_in_identities(request, id));
+    for (const HeaderId id : {HeaderId::p_asserted_identity, HeaderId::p_preferred_identity})
+        look_at(id, doubt_in_identities(request, id));
     for (const HeaderId id : kOnce) {
         const auto first = request.find(id);
         if (first && request.find(id, *first + 1)) look_at(id, "the header field occurs twice");
     }
     if (doubt || request.method() == Method::ack || request.method() == Method::cancel) return doubt;
-    for (const HeaderId id : {HeaderId::require, HeaderId::proxy_require, HeaderId::supported}) look_at(id, doubt_in_option_tags(request, id));
-    for (const HeaderId id : {HeaderId::security_client, HeaderId::security_verify}) look_at(id, doubt_in_security(request, id));
+    for (const HeaderId id : {HeaderId::require, HeaderId::proxy_require, HeaderId::supported})
+        look_at(id, doubt_in_option_tags(request, id));
+    for (const HeaderId id : {HeaderId::security_client, HeaderId::security_verify})
+        look_at(id, doubt_in_security(request, id));
     return doubt;
 }
 

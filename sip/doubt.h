@@ -1,5 +1,5 @@
-// What different readers of one request could take differently, in the header fields that decide identity, route or protection.
-// A request in which there is such a doubt is refused: what we check is then what everybody behind us sees.
+// What different readers of one request could take differently, in the header fields that decide identity, route or
+// protection. A request in which there is such a doubt is refused: what we check is then what everybody behind us sees.
 #pragma once
 
 #include <optional>
@@ -14,12 +14,13 @@ struct Doubt {
     std::string_view why;    ///< a sentence without a full stop, static text
 };
 
-/// The first doubt in a request of a phone; nullopt when a strict reader, one that takes the first and one that takes the last of several
-/// values all see the same. Beyond what Message::parse demands of every message (line ends, single fields, Content-Length):
-///   - Contact (but in REGISTER), Content-Type, Expires, Event, Refer-To, Session-Expires and the like stand once, with one value;
-///   - From, To: one address, no comma or `?` outside <…>, no `<` in a quoted display name, well-formed parameters, none twice;
-///   - Request-URI, Contact, Route, P-Asserted-/P-Preferred-Identity: URIs that parse, no parameter twice (also not escaped); Route in <…>;
-///     at most one identity per scheme (RFC 3325 §9); `Contact: *` alone;
+/// The first doubt in a request of a phone; nullopt when a strict reader, one that takes the first and one that takes
+/// the last of several values all see the same. Beyond what Message::parse demands of every message (line ends, single
+/// fields, Content-Length):
+///   - Contact (but in REGISTER), Content-Type, Expires, Event, Refer-To, Session-Expires and the like stand once;
+///   - From, To: one address, no comma or `?` outside <…>, no `<` in a quoted display name, no parameter twice;
+///   - Request-URI, Contact, Route, P-Asserted-/P-Preferred-Identity: URIs that parse, no parameter twice (also not
+///     escaped); Route in <…>; at most one identity per scheme (RFC 3325 §9); `Contact: *` alone;
 ///   - Via: no parameter twice. Call-ID: one word. Max-Forwards: a number up to 255;
 ///   - Require, Proxy-Require, Supported: tokens. Security-Client, Security-Verify: what SecurityList reads.
 /// Of ACK and CANCEL, which nobody can answer or which must not fail, option tags and Security-* are not asked (A-15a).

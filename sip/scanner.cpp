@@ -28,7 +28,8 @@ const char* read_field(const char* at, const char* end, FieldSpan& field, LineEn
     Line line = read_line(at, end, ends);
     if (line.next != nullptr) {
         if (const char* reason = read_name(line.text_end, field)) return reason;
-        while (line.next != nullptr && line.next != end && is_blank(*line.next)) line = read_line(line.next, end, ends);  // folded
+        while (line.next != nullptr && line.next != end && is_blank(*line.next))  // folded
+            line = read_line(line.next, end, ends);
     }
     if (line.next == nullptr) {
         field.end = line.text_end;

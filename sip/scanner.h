@@ -126,8 +126,8 @@ enum class LineEnds {
     crlf,      ///< CRLF alone (RFC 3261 §7)
     tolerant,  ///< a bare LF, too: only to answer 400 to who sends them
 };
-/// NUL, a CR that no LF follows and an LF that no CR precedes break a line: other parsers disagree about them, which is how fields get
-/// smuggled.
+/// NUL, a CR that no LF follows and an LF that no CR precedes break a line: other parsers disagree about them, which is
+/// how fields get smuggled.
 inline Line read_line(const char* at, const char* end, LineEnds ends = LineEnds::crlf) {
     const char* stop = find_line_stop(at, end);
     if (stop == end) return {end, nullptr, nullptr};

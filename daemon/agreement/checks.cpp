@@ -93,8 +93,11 @@ std::optional<Objection> check_refresh(const sip::SecurityList& verify, const si
 }
 
 std::optional<Objection> check_identity(const sip::Credentials& credentials, const Impi& expected) {
-    if (credentials.username().empty()) return Objection{403, "authorization", "Authorization with the private identity is missing"};
-    if (credentials.username() != expected.value) return Objection{403, "authorization", "Authorization names another private identity than the one of these SAs"};
+    if (credentials.username().empty())
+        return Objection{403, "authorization", "Authorization with the private identity is missing"};
+    if (credentials.username() != expected.value)
+        return Objection{403, "authorization",
+                         "Authorization names another private identity than the one of these SAs"};
     return std::nullopt;
 }
 

@@ -19,8 +19,8 @@ struct Objection {
     std::string why;           ///< sentence for people
 };
 
-/// IMPI of a REGISTER: username of its Digest credentials (those of Authorization, as they were read), else derived from the To URI (TS 23.003
-/// §13.4B: no ISIM).
+/// IMPI of a REGISTER: username of its Digest credentials (those of Authorization, as they were read), else derived
+/// from the To URI (TS 23.003 §13.4B: no ISIM).
 Impi impi_of(const sip::Message& request, const sip::Credentials& credentials);
 
 /// B-21: on a protected port the topmost Via's address must be the packet's source address. A host name is not looked up.

@@ -178,7 +178,8 @@ std::optional<Objection> RegisterFlow::check_unbound_tls(Exchange& x) {
 // Table C.3 over a TLS connection that is not bound yet.
 std::optional<std::string_view> RegisterFlow::integrity_over_tls(const Exchange& x) const {
     if (x.access->interface->tls_connected && x.client.empty()) {
-        if (sip::same_token(x.credentials.authorization.get("algorithm").value_or(""), "AKAv2-SHA-256")) return "tls-connected";
+        const auto algorithm = x.credentials.authorization.get("algorithm").value_or("");
+        if (sip::same_token(algorithm, "AKAv2-SHA-256")) return "tls-connected";
     }
     if (x.has_response) return "tls-pending";
     return std::nullopt;

@@ -118,7 +118,8 @@ bool RegisterFlow::arrive(Exchange& x) {
     return true;
 }
 
-// Nothing in it may be read in two ways. A request that is refused for that belongs to nobody but the user whose protection carried it.
+// Nothing in it may be read in two ways. A request that is refused for that is recorded for nobody but the user whose
+// protection carried it.
 std::optional<Objection> RegisterFlow::read_credentials(Exchange& x) {
     x.credentials = sip::RequestCredentials::read(x.request());
     auto ambiguity = check_syntax(x.request());
@@ -167,7 +168,9 @@ Task<void> RegisterFlow::drop_failed_challenge(const Exchange& x) {
     if (nonce.empty() || nonce != waiting->nonce) co_return;
     if (x.has_response && !credentials.get("auts")) co_return;
     log::info("challenge-refused-by-phone", {{"impi", x.impi.value}, {"ue", ue.to_string()}, {"set", waiting->set->number.value},
-                                             {"why", credentials.get("auts") ? "sequence number out of step: it asks for resynchronisation" : "it does not believe the network's AUTN"}});
+                                             {"why", credentials.get("auts")
+                                                         ? "sequence number out of step: it asks for resynchronisation"
+                                                         : "it does not believe the network's AUTN"}});
     auto challenge = p_.table.take_challenge(x.impi, ue);
     co_await p_.sets.remove(std::move(challenge->set));
 }

@@ -102,8 +102,8 @@ std::vector<Cut> cuts_for(const std::vector<Element>& elements, std::initializer
 }
 
 /// Cleans one field, or takes it away as a whole.
-void clean_field(sip::Edit& edit, const sip::Message& message, std::size_t index, std::initializer_list<std::string_view> names,
-                 std::vector<std::string_view>* taken) {
+void clean_field(sip::Edit& edit, const sip::Message& message, std::size_t index,
+                 std::initializer_list<std::string_view> names, std::vector<std::string_view>* taken) {
     const std::string_view value = message.field(index).value;
     const auto offset = static_cast<std::size_t>(value.data() - message.bytes().data());
     const std::vector<Cut> cuts = cuts_for(elements_of(value), names, taken);
@@ -132,8 +132,8 @@ void remove_auth_params(sip::Edit& edit, const sip::Message& message, sip::Heade
     for (auto index = message.find(id); index; index = message.find(id, *index + 1)) clean_field(edit, message, *index, names, taken);
 }
 
-void write_credentials(sip::Edit& edit, const sip::Message& message, sip::HeaderId id, const sip::Credentials& credentials,
-                       std::string_view indicator) {
+void write_credentials(sip::Edit& edit, const sip::Message& message, sip::HeaderId id,
+                       const sip::Credentials& credentials, std::string_view indicator) {
     std::string value = credentials.to_string(indicator);
     for (auto index = message.find(id); index; index = message.find(id, *index + 1)) {
         if (value.empty()) {

@@ -61,7 +61,7 @@ std::string request_to_core(const sip::Message& request, const ToCore& rules, si
         edit.insert_before(HeaderId::record_route, fmt::format("Record-Route: <{}>, <{}>", rules.core_uri, rules.ue_uri));
     strip_untrusted(edit, request);                                                           // H-2, C-3, C-4
     strip_sec_agree(edit, request);                                                           // C-64
-    write_credentials(edit, request, HeaderId::authorization, rules.credentials.authorization);  // C-17: without an indicator
+    write_credentials(edit, request, HeaderId::authorization, rules.credentials.authorization);  // C-17: no indicator
     write_credentials(edit, request, HeaderId::proxy_authorization, rules.credentials.proxy_authorization);
     if (initial) {
         assert_identity(edit, request, rules.registered);                                     // C-61

@@ -16,8 +16,9 @@ namespace gmgate::daemon {
 /// display name, a strange Date) passes untouched: §3.1.2.12, §3.1.2.14 and §3.1.2.15 allow that, and phones in the field do it.
 std::optional<Answer> check_syntax(const sip::Message& request);
 
-/// 400 for a request of a phone or a stranger in which a field that decides identity, route or protection could be read in two ways
-/// (sip/doubt.h), or whose credentials could. The Warning says which and why. `credentials` are those of this request.
+/// 400 for a request of a phone or a stranger in which a field that decides identity, route or protection could be read
+/// in two ways (sip/doubt.h), or whose credentials could. The Warning says which and why. `credentials` are those of this
+/// request.
 std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::RequestCredentials& credentials);
 
 /// A Warning line that tells people what was wrong (RFC 3261 §20.43, code 399).

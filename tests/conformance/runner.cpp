@@ -238,7 +238,8 @@ void Runner::remember(const std::string& text) {
     if (!message) return;
     const auto client = sip::SecurityList::from(*message, sip::HeaderId::security_client);
     if (client && !client->empty()) client_ = joined(*message, sip::HeaderId::security_client, "");
-    impi_ = daemon::impi_of(*message, sip::Credentials::read(*message, sip::HeaderId::authorization));
+    const auto credentials = sip::Credentials::read(*message, sip::HeaderId::authorization);
+    if (credentials.kind() != sip::Credentials::Kind::ambiguous) impi_ = daemon::impi_of(*message, credentials);
 }
 
 void Runner::flush() {

@@ -1,4 +1,5 @@
-// Nobody becomes somebody else: a registered phone that registers for another user with credentials which two readers take differently.
+// Nobody becomes somebody else: a registered phone that registers for another user with credentials which two readers
+// take differently.
 #include <doctest/doctest.h>
 
 #include "tests/integration/tls_lab.h"
@@ -16,8 +17,10 @@ struct Attacker {
     bool is_tcp;
     const char* tls_version;  ///< null: over SAs
 };
-constexpr Attacker kAttackers[] = {{"SAs, UDP, IPv4", 2, false, false, nullptr}, {"SAs, TCP, IPv4", 3, false, true, nullptr}, {"SAs, UDP, IPv6", 4, true, false, nullptr},
-                                   {"SAs, TCP, IPv6", 5, true, true, nullptr},   {"TLS, IPv4", 6, false, true, "1.3"},        {"TLS, IPv6", 7, true, true, "1.2"}};
+constexpr Attacker kAttackers[] = {
+    {"SAs, UDP, IPv4", 2, false, false, nullptr}, {"SAs, TCP, IPv4", 3, false, true, nullptr},
+    {"SAs, UDP, IPv6", 4, true, false, nullptr},  {"SAs, TCP, IPv6", 5, true, true, nullptr},
+    {"TLS, IPv4", 6, false, true, "1.3"},         {"TLS, IPv6", 7, true, true, "1.2"}};
 
 PhoneOptions options_of(const TlsLab& tls, const Attacker& attacker) {
     PhoneOptions options{.user = attacker.user, .is_v6 = attacker.is_v6, .is_tcp = attacker.is_tcp};
@@ -52,7 +55,7 @@ std::string asserted_by(Lab& lab, Phone& sender, Phone& receiver) {
 }  // namespace
 
 TEST_SUITE("identity") {
-    TEST_CASE("issue 14: the account takeover over SAs and over TLS, UDP and TCP, IPv4 and IPv6: 400, and the core hears nothing") {
+    TEST_CASE("issue 14: the account takeover over SAs and TLS, UDP and TCP, both families: 400, nothing to the core") {
         TlsLab tls;
         auto& lab = *tls.lab;
         Phone victim(lab, {.user = kVictim});
@@ -88,7 +91,8 @@ TEST_SUITE("identity") {
                 const auto answer = ask(lab, request);
                 INFO(answer);
                 CHECK(status_of(answer) == 400);
-                CHECK(answer.find("Warning: 399 gmgate \"credentials: there is more than one such header field\"") != std::string::npos);
+                CHECK(answer.find("Warning: 399 gmgate \"credentials: there is more than one such header field\"") !=
+                      std::string::npos);
                 CHECK(lab.core_received(mark).empty());
                 RawRegister bare_lf = request;
                 bare_lf.port = request.port + 1;

@@ -18,7 +18,8 @@ Read read(std::string_view lines) {
     const auto message = Message::parse(std::string_view(bytes));
     REQUIRE(message);
     const auto credentials = Credentials::read(*message, HeaderId::authorization);
-    return {credentials.kind(), std::string(credentials.why()), std::string(credentials.username()), credentials.to_string()};
+    return {credentials.kind(), std::string(credentials.why()), std::string(credentials.username()),
+            credentials.to_string()};
 }
 
 Read read_value(std::string_view value) { return read("Authorization: " + std::string(value) + "\n"); }
@@ -26,31 +27,42 @@ Read read_value(std::string_view value) { return read("Authorization: " + std::s
 }  // namespace
 
 TEST_CASE("credentials are written anew: each parameter once, quoted as RFC 3261 has it, in the order of the phone") {
-    const auto got = read_value("dIgEsT username = \"a@b\" ,realm=r,NONCE=Ms8l2xeF3l4/+b0VO==,uri=\"sip:b;x=1,2\",response=\"\",algorithm=\"AKAv1-MD5\",nc=\"00000001\","
-                                "qop=\"auth\", cnonce=0a4f, opaque=, auts=\"5PYxMuX2NOT2NeQ=\", x=token, y=\"a b\",,");
+    const auto got = read_value(
+        "dIgEsT username = \"a@b\" "
+        ",realm=r,NONCE=Ms8l2xeF3l4/+b0VO==,uri=\"sip:b;x=1,2\",response=\"\",algorithm=\"AKAv1-MD5\",nc=\"00000001\","
+        "qop=\"auth\", cnonce=0a4f, opaque=, auts=\"5PYxMuX2NOT2NeQ=\", x=token, y=\"a b\",,");
     CHECK(got.kind == Credentials::Kind::digest);
     CHECK(got.username == "a@b");
-    CHECK(got.text == "Digest username=\"a@b\", realm=\"r\", nonce=\"Ms8l2xeF3l4/+b0VO==\", uri=\"sip:b;x=1,2\", response=\"\", algorithm=AKAv1-MD5, nc=00000001, "
-                      "qop=auth, cnonce=\"0a4f\", opaque=\"\", auts=\"5PYxMuX2NOT2NeQ=\", x=token, y=\"a b\"");
+    CHECK(got.text ==
+          "Digest username=\"a@b\", realm=\"r\", nonce=\"Ms8l2xeF3l4/+b0VO==\", uri=\"sip:b;x=1,2\", response=\"\", "
+          "algorithm=AKAv1-MD5, nc=00000001, "
+          "qop=auth, cnonce=\"0a4f\", opaque=\"\", auts=\"5PYxMuX2NOT2NeQ=\", x=token, y=\"a b\"");
 }
 
 TEST_CASE("E-1: the credentials of RFC 3310 section 4, folds and all, and those of a resynchronisation") {
-    const auto got = read("Authorization: Digest\n        username=\"jon.dough@mobile.biz\",\n        realm=\"RoamingUsers@mobile.biz\",\n        uri=\"sip:home.mobile.biz\",\n"
-                          "        qop=auth-int, nc=00000001, auts=\"5PYxMuX2NOT2NeQ=\", response=\"66\"\n");
+    const auto got = read(
+        "Authorization: Digest\n        username=\"jon.dough@mobile.biz\",\n        "
+        "realm=\"RoamingUsers@mobile.biz\",\n        uri=\"sip:home.mobile.biz\",\n"
+        "        qop=auth-int, nc=00000001, auts=\"5PYxMuX2NOT2NeQ=\", response=\"66\"\n");
     CHECK(got.kind == Credentials::Kind::digest);
-    CHECK(got.text == "Digest username=\"jon.dough@mobile.biz\", realm=\"RoamingUsers@mobile.biz\", uri=\"sip:home.mobile.biz\", qop=auth-int, nc=00000001, "
-                      "auts=\"5PYxMuX2NOT2NeQ=\", response=\"66\"");
+    CHECK(got.text ==
+          "Digest username=\"jon.dough@mobile.biz\", realm=\"RoamingUsers@mobile.biz\", uri=\"sip:home.mobile.biz\", "
+          "qop=auth-int, nc=00000001, "
+          "auts=\"5PYxMuX2NOT2NeQ=\", response=\"66\"");
 }
 
 TEST_CASE("a Pixel's qop=auth,auth-int is one value, and gets its quotes") {
-    CHECK(read_value("Digest username=\"a\",qop=auth , auth-int,nc=00000001").text == "Digest username=\"a\", qop=\"auth,auth-int\", nc=00000001");
+    CHECK(read_value("Digest username=\"a\",qop=auth , auth-int,nc=00000001").text ==
+          "Digest username=\"a\", qop=\"auth,auth-int\", nc=00000001");
     CHECK(read_value("Digest username=\"a\",qop=auth,username=\"b\"").kind == Credentials::Kind::ambiguous);
+    CHECK(read_value("Digest qop=auth,integrity-protected=yes,auth-int").kind == Credentials::Kind::ambiguous);
     CHECK(read_value("Digest username=\"a\",realm=r,stale").kind == Credentials::Kind::ambiguous);
 }
 
 TEST_CASE("C-17, B-110: no copy of a phone's integrity-protected is kept, and ours is said last") {
-    for (const std::string_view value : {R"(Digest integrity-protected="yes",username="a")", R"(Digest username="a",Integrity-Protected = tls-yes)",
-                                         R"(Digest username="a",integrity-protected="yes",INTEGRITY-PROTECTED=no)"})
+    for (const std::string_view value :
+         {R"(Digest integrity-protected="yes",username="a")", R"(Digest username="a",Integrity-Protected = tls-yes)",
+          R"(Digest username="a",integrity-protected="yes",INTEGRITY-PROTECTED=no)"})
         CHECK_MESSAGE(read_value(value).text == R"(Digest username="a")", value);
     const std::string bytes = message_with("Authorization: Digest integrity-protected=\"yes\",username=\"a\"\n");
     const auto message = Message::parse(std::string_view(bytes));
@@ -68,20 +80,44 @@ TEST_CASE("none, another scheme, and an empty response") {
 }
 
 TEST_CASE("issue 14: what two readers could take differently is refused") {
-    for (const std::string_view value :
-         {R"(Digest username="VICTIM",@@)", R"(Digest username="A",realm="r",username="VICTIM")", R"(Digest username="A",USERNAME=VICTIM)",
-          R"(Digest username="A", realm="a\", username=\"VICTIM")", R"(Digest username="A", realm="x, username=VICTIM")", R"(Digest username="VIC\TIM")",
-          R"(Digest username="A" username="VICTIM")", R"(Digest username="A" , username)", R"(Digest username="A)", R"(Digest username=A"B")", R"(Digest username="A"B)",
-          R"(Digest username="A",username*=UTF-8''VICTIM)", R"(Digest username="A, VICTIM")", R"(Digest username=" VICTIM")", R"(Digest ="A")", R"(Digest)", R"(Digest ,)",
-          R"(Digest integrity-protected="yes")", R"(Digest,username="A")", R"(Digest=username="A")", R"(@@ username="A")", R"("Digest" username="A")",
-          R"(Basic Digest username="VICTIM")", R"(Bearer x, Digest username="VICTIM")", R"(Foo x=1, integrity-protected="yes")", R"(Digest response="12",nonce="n")",
-          R"(Digest username="A";username="VICTIM")", R"(Digest username="A",realm=<r>)", "Digest username=\"A\n VICTIM\"", ""})
+    for (const std::string_view value : {R"(Digest username="VICTIM",@@)",
+                                         R"(Digest username="A",realm="r",username="VICTIM")",
+                                         R"(Digest username="A",USERNAME=VICTIM)",
+                                         R"(Digest username="A", realm="a\", username=\"VICTIM")",
+                                         R"(Digest username="A", realm="x, username=VICTIM")",
+                                         R"(Digest username="VIC\TIM")",
+                                         R"(Digest username="A" username="VICTIM")",
+                                         R"(Digest username="A" , username)",
+                                         R"(Digest username="A)",
+                                         R"(Digest username=A"B")",
+                                         R"(Digest username="A"B)",
+                                         R"(Digest username="A",username*=UTF-8''VICTIM)",
+                                         R"(Digest username="A, VICTIM")",
+                                         R"(Digest username=" VICTIM")",
+                                         R"(Digest ="A")",
+                                         R"(Digest)",
+                                         R"(Digest ,)",
+                                         R"(Digest integrity-protected="yes")",
+                                         R"(Digest,username="A")",
+                                         R"(Digest=username="A")",
+                                         R"(@@ username="A")",
+                                         R"("Digest" username="A")",
+                                         R"(Basic Digest username="VICTIM")",
+                                         R"(Bearer x, Digest username="VICTIM")",
+                                         R"(Foo x=1, integrity-protected="yes")",
+                                         R"(Digest response="12",nonce="n")",
+                                         R"(Digest username="A";username="VICTIM")",
+                                         R"(Digest username="A",realm=<r>)",
+                                         "Digest username=\"A\n VICTIM\"",
+                                         ""})
         CHECK_MESSAGE(read_value(value).kind == Credentials::Kind::ambiguous, value);
 }
 
 TEST_CASE("issue 14: one header field, whatever the other one is") {
-    for (const std::string_view second : {"Digest username=\"VICTIM\",@@", "Digest username=\"A\"", "Bearer abc", "Basic eDp5"}) {
-        const std::string good = "Authorization: Digest username=\"A\",response=\"1\"\n", other = "authorization: " + std::string(second) + "\n";
+    for (const std::string_view second :
+         {"Digest username=\"VICTIM\",@@", "Digest username=\"A\"", "Bearer abc", "Basic eDp5"}) {
+        const std::string good = "Authorization: Digest username=\"A\",response=\"1\"\n",
+                          other = "authorization: " + std::string(second) + "\n";
         CHECK(read(good + other).kind == Credentials::Kind::ambiguous);
         CHECK(read(other + good).kind == Credentials::Kind::ambiguous);
         CHECK(read(other + "Subject: x\n" + good).why == "there is more than one such header field");
@@ -97,6 +133,8 @@ TEST_CASE("Authorization and Proxy-Authorization may not name two users") {
     };
     CHECK(objection("Authorization: Digest username=\"A\"\nProxy-Authorization: Digest username=\"A\"\n").empty());
     CHECK(objection("Proxy-Authorization: Digest username=\"A\"\n").empty());
-    CHECK(objection("Authorization: Digest username=\"A\"\nProxy-Authorization: Digest username=\"V\"\n") == "Authorization and Proxy-Authorization name two users");
-    CHECK_FALSE(objection("Authorization: Digest username=\"A\"\nProxy-Authorization: Digest username=\"V\",@@\n").empty());
+    CHECK(objection("Authorization: Digest username=\"A\"\nProxy-Authorization: Digest username=\"V\"\n") ==
+          "Authorization and Proxy-Authorization name two users");
+    CHECK_FALSE(
+        objection("Authorization: Digest username=\"A\"\nProxy-Authorization: Digest username=\"V\",@@\n").empty());
 }
