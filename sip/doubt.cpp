@@ -53,22 +53,36 @@ bool is_same_name(std::string_view a, std::string_view b) {
     return same_token(unescaped(a), unescaped(b));
 }
 
-/// `;a=1;b`: no name twice. With `is_strict` names are tokens and values what the grammar of header parameters allows.
-Why doubt_in_parameters(std::string_view text, bool is_strict) {
+enum class Grammar {
+    header,   ///< names are tokens, values what RFC 3261 §25.1 calls gen-value; no name twice
+    uri,      ///< only: no name twice
+    contact,  ///< only: none of kDecideContact twice. Feature tags (RFC 3840) are not ours to judge.
+};
+constexpr std::array<std::string_view, 4> kDecideContact{"expires", "+sip.instance", "reg-id", "q"};
+
+bool decides(std::string_view name) {
+    return std::ranges::any_of(kDecideContact, [&](std::string_view n) { return is_same_name(n, name); });
+}
+
+Why doubt_in_parameter(const Parameter& parameter, Grammar grammar) {
+    const bool is_value = !parameter.has_value || is_gen_value(parameter.value);
+    if (grammar == Grammar::header && (!scan::is_token(parameter.name) || !is_value)) return "a parameter is malformed";
+    if (parameter.value.find('"') != kNone && !is_quoted_string(parameter.value)) return "a quoted string is malformed";
+    return std::nullopt;
+}
+
+/// `;a=1;b` in the given grammar.
+Why doubt_in_parameters(std::string_view text, Grammar grammar) {
     std::array<std::string_view, kMaxParameters> names;
     std::size_t count = 0;
     if (text.empty()) return std::nullopt;
     ParameterList list(text);
     while (const auto parameter = list.next()) {
-        if (is_strict &&
-            (!scan::is_token(parameter->name) || (parameter->has_value && !is_gen_value(parameter->value))))
-            return "a parameter is malformed";
-        if (parameter->value.find('"') != kNone && !is_quoted_string(parameter->value))
-            return "a quoted string is malformed";
+        if (const Why why = doubt_in_parameter(*parameter, grammar)) return why;
+        if (grammar == Grammar::contact && !decides(parameter->name)) continue;
         if (count == names.size()) return "there are too many parameters";
-        if (std::any_of(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(count),
-                        [&](auto& n) { return is_same_name(n, parameter->name); }))
-            return kTwice;
+        for (std::size_t i = 0; i < count; ++i)
+            if (is_same_name(names[i], parameter->name)) return kTwice;
         names[count++] = parameter->name;
     }
     return std::nullopt;
@@ -77,7 +91,7 @@ Why doubt_in_parameters(std::string_view text, bool is_strict) {
 Why doubt_in_uri(std::string_view text) {
     const auto uri = Uri::parse(text);
     if (!uri) return "the URI is malformed";
-    return doubt_in_parameters(uri->parameters, false);
+    return doubt_in_parameters(uri->parameters, Grammar::uri);
 }
 
 /// From, To: what stands outside <…> must not look like a second address to anybody.
@@ -93,7 +107,7 @@ Why doubt_in_address(std::string_view value) {
     const auto uri = Uri::parse(address->uri);
     if (uri && uri->is_sip() && !uri->headers.empty()) return "its URI carries header fields";
     if (const Why why = doubt_in_uri(address->uri)) return why;
-    return doubt_in_parameters(address->parameters, true);
+    return doubt_in_parameters(address->parameters, Grammar::header);
 }
 
 /// An element of Contact. RFC 4475 §3.1.2.13: a bare URI with `?` is the registrar's business.
@@ -103,7 +117,7 @@ Why doubt_in_contact(std::string_view element) {
     if (address->display_name.starts_with('"') && !is_quoted_string(address->display_name))
         return "the display name is malformed";
     if (const Why why = doubt_in_uri(address->uri)) return why;
-    return doubt_in_parameters(address->parameters, false);
+    return doubt_in_parameters(address->parameters, Grammar::contact);
 }
 
 Why doubt_in_route(std::string_view element) {
@@ -111,13 +125,13 @@ Why doubt_in_route(std::string_view element) {
     if (!address) return "it is no address";
     if (address->uri.data() == address->text.data()) return "the URI stands without <>";
     if (const Why why = doubt_in_uri(address->uri)) return why;
-    return doubt_in_parameters(address->parameters, true);
+    return doubt_in_parameters(address->parameters, Grammar::header);
 }
 
 Why doubt_in_via(std::string_view element) {
     const auto via = Via::parse(element);
     if (!via) return "a value is empty or malformed";
-    return doubt_in_parameters(via->parameters, false);
+    return doubt_in_parameters(via->parameters, Grammar::uri);
 }
 
 /// Applies `doubt` to each comma-separated element of each field of `id`.

@@ -20,7 +20,8 @@ struct Doubt {
 ///   - Contact (but in REGISTER), Content-Type, Expires, Event, Refer-To, Session-Expires and the like stand once;
 ///   - From, To: one address, no comma or `?` outside <…>, no `<` in a quoted display name, no parameter twice;
 ///   - Request-URI, Contact, Route, P-Asserted-/P-Preferred-Identity: URIs that parse, no parameter twice (also not
-///     escaped); Route in <…>; at most one identity per scheme (RFC 3325 §9); `Contact: *` alone;
+///     escaped); Route in <…>; at most one identity per scheme (RFC 3325 §9); `Contact: *` alone, and no expires, q,
+///     +sip.instance or reg-id twice;
 ///   - Via: no parameter twice. Call-ID: one word. Max-Forwards: a number up to 255;
 ///   - Require, Proxy-Require, Supported: tokens. Security-Client, Security-Verify: what SecurityList reads.
 /// Of ACK and CANCEL, which nobody can answer or which must not fail, option tags and Security-* are not asked (A-15a).

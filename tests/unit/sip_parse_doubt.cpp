@@ -68,6 +68,9 @@ TEST_CASE("Contact: one value but in REGISTER, no parameter twice") {
     CHECK(doubt_with("Contact: *, <sip:b@192.0.2.1>\n", "REGISTER sip:example.com SIP/2.0") ==
           "Contact: * stands beside other values");
     CHECK(doubt_with("Contact: <sip:a@192.0.2.1>;expires=600;Expires=0\n") == "Contact: a parameter occurs twice");
+    CHECK(doubt_with("Contact: <sip:a@192.0.2.1>;+g.x=\"a\";+g.x=\"b\"\n").empty());
+    CHECK(doubt_with("Contact: <sip:a@192.0.2.1>;+sip.instance=\"<a>\";+sip.instance=\"<b>\"\n") ==
+          "Contact: a parameter occurs twice");
     CHECK(doubt_with("Contact: <sip:a@192.0.2.1;sos;sos>\n") == "Contact: a parameter occurs twice");
     CHECK(doubt_with("Contact: <sip:a@192.0.2.1>;+sip.instance=\"<a>\"x\n") == "Contact: a quoted string is malformed");
 }
