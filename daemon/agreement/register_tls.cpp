@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "daemon/agreement/register_flow.h"
 #include "daemon/proxy/header_rules.h"
+#include "sip/digest.h"
 #include "sip/headers.h"
 
 namespace gmgate::daemon {

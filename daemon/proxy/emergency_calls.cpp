@@ -75,7 +75,8 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     const std::string token = dialog->token;
     emergency_.moved(token, flow);
     const std::string loop_mark = core_.marks().loop_mark(request, "core " + token);
-    if (auto objection = check_loop(request, loop_mark)) {
+    objection = check_loop(request, loop_mark);
+    if (objection) {
         Answer refusal = std::move(*objection);
         co_return co_await refuse_stranger(transaction, std::move(refusal));
     }
