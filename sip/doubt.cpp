@@ -94,8 +94,9 @@ Why doubt_in_uri(std::string_view text) {
     return doubt_in_parameters(uri->parameters, Grammar::uri);
 }
 
-/// From, To: what stands outside <…> must not look like a second address to anybody.
-Why doubt_in_address(std::string_view value) {
+/// From, To: what stands outside <…> must not look like a second address to anybody. In a REGISTER, where To says who is
+/// registered, not even a reader that does not know escapes loses the address.
+Why doubt_in_address(std::string_view value, bool is_register) {
     const auto address = NameAddr::parse(value);
     if (!address) return "it is no address";
     const bool is_bracketed = address->uri.data() != address->text.data();
@@ -103,6 +104,7 @@ Why doubt_in_address(std::string_view value) {
     if (address->display_name.starts_with('"')) {
         if (!is_quoted_string(address->display_name)) return "the display name is malformed";
         if (address->display_name.find_first_of("<>") != kNone) return "the display name holds an angle bracket";
+        if (is_register && address->display_name.find('\\') != kNone) return "the display name holds a backslash";
     }
     const auto uri = Uri::parse(address->uri);
     if (uri && uri->is_sip() && !uri->headers.empty()) return "its URI carries header fields";
@@ -210,9 +212,10 @@ std::optional<Doubt> find_doubt(const Message& request) {
         if (!doubt && why) doubt = Doubt{.field = field, .why = *why};
     };
     const auto look_at = [&](HeaderId id, Why why) { look(to_string(id), why); };
+    const bool is_register = request.method() == Method::register_;
     look("Request-URI", doubt_in_uri(request.request_uri()));
     look_at(HeaderId::via, doubt_in_elements(request, HeaderId::via, doubt_in_via));
-    for (const HeaderId id : {HeaderId::from, HeaderId::to}) look_at(id, doubt_in_address(request.value(id)));
+    for (const HeaderId id : {HeaderId::from, HeaderId::to}) look_at(id, doubt_in_address(request.value(id), is_register));
     look_at(HeaderId::call_id, doubt_in_call_id(request.value(HeaderId::call_id)));
     look_at(HeaderId::max_forwards, doubt_in_max_forwards(request));
     look_at(HeaderId::contact, doubt_in_contacts(request));

@@ -18,7 +18,8 @@ struct Doubt {
 /// the last of several values all see the same. Beyond what Message::parse demands of every message (line ends, single
 /// fields, Content-Length):
 ///   - Contact (but in REGISTER), Content-Type, Expires, Event, Refer-To, Session-Expires and the like stand once;
-///   - From, To: one address, no comma or `?` outside <…>, no `<` in a quoted display name, no parameter twice;
+///   - From, To: one address, no comma or `?` outside <…>, no `<` in a quoted display name (in REGISTER no
+///     backslash), no parameter twice;
 ///   - Request-URI, Contact, Route, P-Asserted-/P-Preferred-Identity: URIs that parse, no parameter twice (also not
 ///     escaped); Route in <…>; at most one identity per scheme (RFC 3325 §9); `Contact: *` alone, and no expires, q,
 ///     +sip.instance or reg-id twice;
