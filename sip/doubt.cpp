@@ -94,8 +94,8 @@ Why doubt_in_uri(std::string_view text) {
     return doubt_in_parameters(uri->parameters, Grammar::uri);
 }
 
-/// From, To: what stands outside <…> must not look like a second address to anybody. In a REGISTER, where To says who is
-/// registered, not even a reader that does not know escapes loses the address.
+/// From, To: what stands outside <…> must not look like a second address to anybody. In a REGISTER, where To says who
+/// is registered, not even a reader that does not know escapes loses the address.
 Why doubt_in_address(std::string_view value, bool is_register) {
     const auto address = NameAddr::parse(value);
     if (!address) return "it is no address";
@@ -215,7 +215,8 @@ std::optional<Doubt> find_doubt(const Message& request) {
     const bool is_register = request.method() == Method::register_;
     look("Request-URI", doubt_in_uri(request.request_uri()));
     look_at(HeaderId::via, doubt_in_elements(request, HeaderId::via, doubt_in_via));
-    for (const HeaderId id : {HeaderId::from, HeaderId::to}) look_at(id, doubt_in_address(request.value(id), is_register));
+    for (const HeaderId id : {HeaderId::from, HeaderId::to})
+        look_at(id, doubt_in_address(request.value(id), is_register));
     look_at(HeaderId::call_id, doubt_in_call_id(request.value(HeaderId::call_id)));
     look_at(HeaderId::max_forwards, doubt_in_max_forwards(request));
     look_at(HeaderId::contact, doubt_in_contacts(request));
