@@ -158,8 +158,10 @@ Why doubt_in_contacts(const Message& request) {
         return std::nullopt;
     });
     if (found) return found;
-    if (count > 1 && (has_star || request.method() != Method::register_))
-        return has_star ? "* stands beside other values" : "there is more than one value";
+    if (count > 1 && has_star) return "* stands beside other values";
+    // What an unknown method means by it is not known (RFC 4475 §3.1.1.5).
+    const bool may_be_list = request.method() == Method::register_ || request.method() == Method::other;
+    if (count > 1 && !may_be_list) return "there is more than one value";
     return std::nullopt;
 }
 

@@ -47,7 +47,7 @@ std::string asserted_by(Lab& lab, Phone& sender, Phone& receiver) {
     const auto text = unique_word("still-");
     CHECK(sender.message(receiver.impu(), text) == 200);
     receiver.await_message(text);
-    const auto& request = lab.core_received(mark, "MESSAGE").at(0);
+    const std::string request = lab.core_received(mark, "MESSAGE").at(0);
     const auto at = request.find("P-Asserted-Identity: ");
     return at == std::string::npos ? "" : request.substr(at + 21, request.find("\r\n", at) - at - 21);
 }
