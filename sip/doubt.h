@@ -17,7 +17,8 @@ struct Doubt {
 /// The first doubt in a request of a phone; nullopt when a strict reader, one that takes the first and one that takes
 /// the last of several values all see the same. Beyond what Message::parse demands of every message (line ends, single
 /// fields, Content-Length):
-///   - Contact (but in REGISTER and unknown methods), Content-Type, Expires, Event, Refer-To, Session-Expires and the like stand once;
+///   - Contact (but in REGISTER and unknown methods), Content-Type, Expires, Event, Refer-To, Session-Expires and the
+///     like stand once;
 ///   - From, To: one address, no comma or `?` outside <…>, no `<` in a quoted display name (in REGISTER no
 ///     backslash), no parameter twice;
 ///   - Request-URI, Contact, Route, P-Asserted-/P-Preferred-Identity: URIs that parse, no parameter twice (also not
