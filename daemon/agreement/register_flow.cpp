@@ -224,7 +224,7 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     rules.integrity_protected = x.integrity_protected;
     x.record.integrity_protected = rules.integrity_protected.value_or("absent");
 
-    if (!register_to_core(x.request(), rules)) co_return failure(Reaction::reject, "Max-Forwards is used up");
+    if (!has_hops_left(x.request())) co_return failure(Reaction::reject, "Max-Forwards is used up");
     const std::function<std::string(sip::Transport)> build = [&](sip::Transport transport) {
         rules.transport = transport;
         rules.branch = sip::Transactions::new_branch();

@@ -25,6 +25,7 @@
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 #include "daemon/registrations/tls_agreements.h"
+#include "daemon/rules/own_hosts.h"
 #include "daemon/rules/own_names.h"
 #include "sip/transaction/transactions.h"
 
@@ -134,7 +135,7 @@ private:
     Task<void> bind_tls(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
 
     RegisterParts p_;
-    std::vector<std::string> own_hosts_;
+    OwnHosts own_hosts_;
     std::function<void(const Registration&)> registered_;
     KeyedLock<Address> address_lock_;
     KeyedLock<Impi> impi_lock_;

@@ -21,6 +21,7 @@
 #include "daemon/rules/call_rules.h"
 #include "daemon/rules/dialogs.h"
 #include "daemon/rules/from_ue_checks.h"
+#include "daemon/rules/own_hosts.h"
 #include "sip/message/edit.h"
 #include "sip/transaction/transactions.h"
 
@@ -146,7 +147,7 @@ private:
     Counters& counters_;
     Clock clock_;
     Connector connector_;
-    std::vector<std::string> own_hosts_;
+    OwnHosts own_hosts_;
     DialogMarks dialogs_;
     EmergencyDialogs emergency_;
     OpenRequests open_requests_;

@@ -15,14 +15,14 @@ namespace {
 
 /// Only a 2xx to INVITE may be retransmitted after its transaction has ended (RFC 3261 §13.3.1.4); and it must be about
 /// a request that carried our Via.
-bool is_late_2xx(const sip::Message& response, const std::vector<std::string>& own_hosts) {
+bool is_late_2xx(const sip::Message& response, const OwnHosts& own_hosts) {
     if (response.method() != sip::Method::invite || response.status() < 200 || response.status() >= 300) return false;
     const auto via = sip::top_via(response);
     if (!via) return false;
     const std::string as_uri =
         "sip:" + std::string(via->host) + ":" + std::to_string(via->port.value != 0 ? via->port.value : 5060);
     const auto uri = sip::Uri::parse(as_uri);
-    return uri && is_own(*uri, own_hosts);
+    return uri && own_hosts.contain(*uri);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "base/types.h"
 #include "daemon/config/config.h"
 #include "daemon/rules/dialogs.h"
+#include "daemon/rules/own_hosts.h"
 #include "sip/message/credentials.h"
 #include "sip/message/message.h"
 #include "sip/transport/transport.h"
@@ -20,7 +21,7 @@ struct ToCore {
     std::string core_uri, ue_uri;  ///< our Record-Route pair, as the core and as the UE reach us
     std::string loop_mark;         ///< follows our branch (OwnMarks)
     std::string orig_ioi;
-    std::vector<std::string> own_hosts;
+    OwnHosts own_hosts;
     sip::RequestCredentials credentials;  ///< as they were checked: these and no others reach the core
     std::vector<Impu> registered;         ///< to assert one of them (C-61)
     bool is_initial = false;  ///< outside a dialog, or in none that passed here: it is charged and somebody asserted
@@ -37,7 +38,7 @@ struct ToUe {
     std::string via_host;  ///< our protected server port
     std::string core_uri, ue_uri;
     std::string loop_mark;
-    std::vector<std::string> own_hosts;
+    OwnHosts own_hosts;
 };
 /// A request from the core as the phone gets it: C-70, C-72. The Request-URI stays as it is.
 std::string request_to_ue(const sip::Message& request, const ToUe& rules);
@@ -50,7 +51,7 @@ struct MarkFor {
     const DialogMarks& dialogs;
     std::string token;
     ContactKey owner;
-    const std::vector<std::string>& own_hosts;
+    const OwnHosts& own_hosts;
 };
 /// The same, and our Record-Route marked for the phone.
 std::string response_to_ue(const sip::Message& response, const MarkFor& mark);

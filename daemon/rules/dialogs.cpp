@@ -80,7 +80,7 @@ std::string DialogMarks::user_towards_ue(std::string_view token, const ContactKe
 }
 
 void DialogMarks::mark_response(sip::Edit& edit, const sip::Message& response, std::string_view token,
-                                const ContactKey& owner, const std::vector<std::string>& own_hosts) const {
+                                const ContactKey& owner, const OwnHosts& own_hosts) const {
     const std::string_view tag = sip::tag_of(response, HeaderId::to);
     if (tag.empty() || !response.has(HeaderId::record_route)) return;
     const std::vector<std::string_view> values = values_of(response, HeaderId::record_route);

@@ -15,6 +15,7 @@
 
 #include "base/siphash.h"
 #include "daemon/registrations/registration.h"
+#include "daemon/rules/own_hosts.h"
 #include "daemon/rules/own_names.h"
 #include "sip/message/edit.h"
 #include "sip/message/message.h"
@@ -39,7 +40,7 @@ public:
     /// known (RFC 3261 §16.7 step 8 lets a proxy rewrite its own value). A response without To tag or without our pair
     /// stays as it is.
     void mark_response(sip::Edit& edit, const sip::Message& response, std::string_view token, const ContactKey& owner,
-                       const std::vector<std::string>& own_hosts) const;
+                       const OwnHosts& own_hosts) const;
 
     /// True when a request of the phone, whose Route is `route`, belongs to a dialog of this contact that passed here:
     /// our mark stands on top of the Route, and the To tag and the rest of the Route are those that it was made over.

@@ -186,6 +186,11 @@ void pop_via(sip::Edit& edit, const sip::Message& response) {
     if (const auto index = response.find(HeaderId::via)) remove_front(edit, response, *index, 1);
 }
 
+bool has_hops_left(const sip::Message& request) {
+    const auto index = request.find(HeaderId::max_forwards);
+    return !index || sip::parse_u32(request.field(*index).value).value_or(0) != 0;
+}
+
 bool decrement_max_forwards(sip::Edit& edit, const sip::Message& request) {
     const auto index = request.find(HeaderId::max_forwards);
     if (!index) {
@@ -198,34 +203,13 @@ bool decrement_max_forwards(sip::Edit& edit, const sip::Message& request) {
     return true;
 }
 
-bool is_own(const sip::Uri& uri, const std::vector<std::string>& own_hosts) {
-    if (!uri.is_sip()) return false;
-    const auto address = Address::parse(uri.host);
-    const Port port = uri.port.value != 0 ? uri.port : Port{5060};
-    for (const std::string& own : own_hosts) {
-        if (const auto endpoint = Endpoint::parse(own)) {
-            if (address == endpoint->address && port == endpoint->port) return true;
-            continue;
-        }
-        if (const auto plain = Address::parse(own)) {
-            if (address == *plain) return true;
-            continue;
-        }
-        const std::size_t colon = own.find(':');  // a name, with or without port
-        if (!sip::same_token(std::string_view(own).substr(0, colon), uri.host)) continue;
-        if (colon == std::string::npos || sip::parse_u32(std::string_view(own).substr(colon + 1)) == port.value)
-            return true;
-    }
-    return false;
-}
-
-std::size_t count_own_routes(const std::vector<std::string_view>& routes, const std::vector<std::string>& own_hosts) {
+std::size_t count_own_routes(const std::vector<std::string_view>& routes, const OwnHosts& own_hosts) {
     std::vector<std::string_view> seen;
     std::string_view user;
     for (const std::string_view element : routes) {
         const auto address = sip::NameAddr::parse(element);
         const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
-        if (!uri || !is_own(*uri, own_hosts) || std::ranges::find(seen, uri->text) != seen.end()) break;
+        if (!uri || !own_hosts.contain(*uri) || std::ranges::find(seen, uri->text) != seen.end()) break;
         if (!uri->user.empty() && !user.empty() && uri->user != user) break;
         if (!uri->user.empty()) user = uri->user;
         seen.push_back(uri->text);
@@ -233,8 +217,7 @@ std::size_t count_own_routes(const std::vector<std::string_view>& routes, const 
     return seen.size();
 }
 
-std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request,
-                                         const std::vector<std::string>& own_hosts) {
+std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const OwnHosts& own_hosts) {
     const std::vector<std::string_view> routes = values_of(request, HeaderId::route);
     std::size_t left = count_own_routes(routes, own_hosts);
     if (left == 0) return std::nullopt;

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "daemon/rules/own_hosts.h"
 #include "sip/message/credentials.h"
 #include "sip/message/edit.h"
 #include "sip/message/headers.h"
@@ -24,18 +25,16 @@ void mark_received(sip::Edit& edit, const sip::Message& request, const sip::Flow
 void push_via(sip::Edit& edit, sip::Transport transport, std::string_view via_host, std::string_view branch);
 /// Takes the topmost Via value away (ours), also out of a comma list.
 void pop_via(sip::Edit& edit, const sip::Message& response);
+/// Whether it may be forwarded at all: Max-Forwards is absent, or a number above 0.
+bool has_hops_left(const sip::Message& request);
 /// Max-Forwards: decremented, or 70 added. False when it is 0 or no number (answer 483).
 bool decrement_max_forwards(sip::Edit& edit, const sip::Message& request);
-/// How many Route values on top are our own for this passage: host and port match one of `own_hosts` (is_own) and all
+/// How many Route values on top are our own for this passage: host and port match one of `own_hosts` and all
 /// carry one user part, none twice. Usually the pair that we recorded (own_names.h); a pair with another one behind it
 /// is the callee's, and stays.
-std::size_t count_own_routes(const std::vector<std::string_view>& routes, const std::vector<std::string>& own_hosts);
+std::size_t count_own_routes(const std::vector<std::string_view>& routes, const OwnHosts& own_hosts);
 /// Takes those Route values away; returns the URI text of the first of them.
-std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request,
-                                         const std::vector<std::string>& own_hosts);
-/// True when the URI names us. An entry "host:port" matches that port (5060 when the URI has none), an entry "host" any
-/// port.
-bool is_own(const sip::Uri& uri, const std::vector<std::string>& own_hosts);
+std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const OwnHosts& own_hosts);
 /// What a UE must not tell the core (C-3, C-4, C-15, H-2): P-Charging-*, P-Visited-Network-ID, P-Asserted-*,
 /// P-Served-User, Path, … For requests and responses alike.
 void strip_untrusted(sip::Edit& edit, const sip::Message& message);
@@ -70,7 +69,7 @@ struct RegisterToCore {
     std::string path_uri;  ///< "sip:TOKEN@host:port;lr"
     std::string visited_network_id;
     std::string orig_ioi;
-    std::vector<std::string> own_hosts;                   ///< to recognise our own Route
+    OwnHosts own_hosts;                                   ///< to recognise our own Route
     sip::RequestCredentials credentials;                  ///< as they were checked: these and no others reach the core
     std::optional<std::string_view> integrity_protected;  ///< value by table C.3; nullopt: absent
     bool bare_integrity_protected = false;

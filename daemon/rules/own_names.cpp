@@ -8,13 +8,13 @@
 
 namespace gmgate::daemon {
 
-std::optional<sip::Uri> own_uri(std::string_view element, const std::vector<std::string>& own_hosts) {
+std::optional<sip::Uri> own_uri(std::string_view element, const OwnHosts& own_hosts) {
     const auto address = sip::NameAddr::parse(element);
     const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
-    return uri && is_own(*uri, own_hosts) ? uri : std::nullopt;
+    return uri && own_hosts.contain(*uri) ? uri : std::nullopt;
 }
 
-std::vector<std::string> own_hosts(const Config& config) {
+OwnHosts own_hosts(const Config& config) {
     std::vector<std::string> hosts;
     const auto add = [&](std::string host) {
         if (std::ranges::find(hosts, host) == hosts.end()) hosts.push_back(std::move(host));
@@ -55,7 +55,7 @@ std::string ue_uri_host(const Config& config, std::string_view realm_id, const E
     return reached_over(named ? fmt::format("{}:{}", interface->host, ours.port.value) : ours.to_string(), transport);
 }
 
-OwnRoute split_route(const sip::Message& request, const std::vector<std::string>& own_hosts) {
+OwnRoute split_route(const sip::Message& request, const OwnHosts& own_hosts) {
     OwnRoute route;
     route.rest = values_of(request, sip::HeaderId::route);
     const std::size_t ours = count_own_routes(route.rest, own_hosts);
@@ -64,7 +64,7 @@ OwnRoute split_route(const sip::Message& request, const std::vector<std::string>
     return route;
 }
 
-std::optional<std::string_view> own_user_of(const sip::Message& request, const std::vector<std::string>& own_hosts) {
+std::optional<std::string_view> own_user_of(const sip::Message& request, const OwnHosts& own_hosts) {
     bool names_us = false;
     for (const std::string_view element : values_of(request, sip::HeaderId::route)) {
         const auto uri = own_uri(element, own_hosts);
@@ -72,24 +72,23 @@ std::optional<std::string_view> own_user_of(const sip::Message& request, const s
         if (!uri->user.empty()) return uri->user;
         names_us = true;
     }
-    if (const auto uri = sip::Uri::parse(request.request_uri()); uri && is_own(*uri, own_hosts)) return uri->user;
+    if (const auto uri = sip::Uri::parse(request.request_uri()); uri && own_hosts.contain(*uri)) return uri->user;
     if (names_us) return std::string_view();
     return std::nullopt;
 }
 
-std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts) {
+std::optional<std::string> token_of(const sip::Message& request, const OwnHosts& own_hosts) {
     const auto user = own_user_of(request, own_hosts);
     return user ? std::optional(std::string(token_in(*user))) : std::nullopt;
 }
 
-bool asks_gateway(const sip::Message& request, const OwnRoute& route, const std::vector<std::string>& own_hosts) {
+bool asks_gateway(const sip::Message& request, const OwnRoute& route, const OwnHosts& own_hosts) {
     if (!route.rest.empty()) return false;
     const auto uri = sip::Uri::parse(request.request_uri());
-    return uri && uri->user.empty() && is_own(*uri, own_hosts);
+    return uri && uri->user.empty() && own_hosts.contain(*uri);
 }
 
-std::optional<std::string> token_in_record_route(const sip::Message& response,
-                                                 const std::vector<std::string>& own_hosts) {
+std::optional<std::string> token_in_record_route(const sip::Message& response, const OwnHosts& own_hosts) {
     std::optional<std::string> token;  // the last one: when both phones are ours, the caller's stands at the bottom
     for (const std::string_view element : values_of(response, sip::HeaderId::record_route))
         if (const auto uri = own_uri(element, own_hosts); uri && !uri->user.empty())
@@ -97,7 +96,7 @@ std::optional<std::string> token_in_record_route(const sip::Message& response,
     return token;
 }
 
-bool record_route_has(const sip::Message& response, std::string_view token, const std::vector<std::string>& own_hosts) {
+bool record_route_has(const sip::Message& response, std::string_view token, const OwnHosts& own_hosts) {
     return std::ranges::any_of(values_of(response, sip::HeaderId::record_route), [&](const std::string_view element) {
         const auto uri = own_uri(element, own_hosts);
         return uri && token_in(uri->user) == token;

@@ -12,6 +12,7 @@
 
 #include "daemon/config/config.h"
 #include "daemon/registrations/registration.h"
+#include "daemon/rules/own_hosts.h"
 #include "sip/message/headers.h"
 #include "sip/message/message.h"
 
@@ -19,7 +20,7 @@ namespace gmgate::daemon {
 
 /// Every host:port under which a Route may name us: the configured host names, the access addresses with their
 /// unprotected and protected ports, and the core side's address. For `pop_own_route` and `RegisterToCore::own_hosts`.
-std::vector<std::string> own_hosts(const Config& config);
+OwnHosts own_hosts(const Config& config);
 
 /// "sip:TOKEN@host:port;lr": what Path says, and Record-Route.
 std::string token_uri(std::string_view token, std::string_view host_and_port);
@@ -33,7 +34,7 @@ std::string ue_uri_host(const Config& config, std::string_view realm_id, const E
                         sip::Transport transport);
 
 /// A name-addr that names us, as a URI; views into the message.
-std::optional<sip::Uri> own_uri(std::string_view element, const std::vector<std::string>& own_hosts);
+std::optional<sip::Uri> own_uri(std::string_view element, const OwnHosts& own_hosts);
 /// The token in the user part of a URI of ours: what stands before the first "." (marks follow, dialogs.h).
 inline std::string_view token_in(std::string_view user) { return user.substr(0, user.find('.')); }
 
@@ -42,20 +43,19 @@ struct OwnRoute {
     std::string_view user;               ///< of the first URI of ours on top that has one
     std::vector<std::string_view> rest;  ///< the values behind those on top that are ours (count_own_routes)
 };
-OwnRoute split_route(const sip::Message& request, const std::vector<std::string>& own_hosts);
+OwnRoute split_route(const sip::Message& request, const OwnHosts& own_hosts);
 
 /// The user part of the first URI of ours that carries one, among the Route values on top, else in the Request-URI
 /// (C-70); a view into the request. nullopt when neither names us. Empty: the request is for the gateway itself.
-std::optional<std::string_view> own_user_of(const sip::Message& request, const std::vector<std::string>& own_hosts);
+std::optional<std::string_view> own_user_of(const sip::Message& request, const OwnHosts& own_hosts);
 /// The token in it.
-std::optional<std::string> token_of(const sip::Message& request, const std::vector<std::string>& own_hosts);
+std::optional<std::string> token_of(const sip::Message& request, const OwnHosts& own_hosts);
 /// True when the Request-URI is a host and port of ours without a user part, and no Route leads on: the gateway itself
 /// is asked.
-bool asks_gateway(const sip::Message& request, const OwnRoute& route, const std::vector<std::string>& own_hosts);
+bool asks_gateway(const sip::Message& request, const OwnRoute& route, const OwnHosts& own_hosts);
 /// The caller's token in our Record-Route of a response (a retransmitted 2xx whose transaction is gone).
-std::optional<std::string> token_in_record_route(const sip::Message& response,
-                                                 const std::vector<std::string>& own_hosts);
+std::optional<std::string> token_in_record_route(const sip::Message& response, const OwnHosts& own_hosts);
 /// Whether one of our URIs in the Record-Route of a response carries that token.
-bool record_route_has(const sip::Message& response, std::string_view token, const std::vector<std::string>& own_hosts);
+bool record_route_has(const sip::Message& response, std::string_view token, const OwnHosts& own_hosts);
 
 }  // namespace gmgate::daemon
