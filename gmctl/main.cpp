@@ -182,26 +182,11 @@ std::string drain_view(const Json& answer, std::size_t) {
 }
 std::string level_view(const Json& answer, std::size_t) { return answer.value("level", "") + '\n'; }
 
-}  // namespace
+/// Adds a subcommand whose exit status is that of `run`.
+using AddCommand = std::function<CLI::App*(const char* name, const char* help, std::function<int()> run)>;
 
-int main(int argc, char** argv) {
-    std::signal(SIGPIPE, SIG_IGN);
-    CLI::App app{"gmctl: look into a running gmgated and steer it."};
-    Options options;
-    app.set_version_flag("--version", GMGATE_VERSION);
-    app.add_option("-s,--socket", options.socket, "control socket of gmgated (control-socket in gmgate.toml)")
-        ->envname("GMGATE_CONTROL_SOCKET")
-        ->capture_default_str();
-    app.add_flag("-j,--json", options.json, "print JSON instead of tables");
-    app.require_subcommand(1);
-    app.fallthrough();
-    int status = kOk;
-    const auto command = [&](const char* name, const char* help, std::function<int()> run) {
-        auto* sub = app.add_subcommand(name, help);
-        sub->callback([&status, run = std::move(run)] { status = run(); });
-        return sub;
-    };
-
+/// What only looks.
+void add_looking(const AddCommand& command, Options& options) {
     command("status", "what the gateway does at the moment",
             [&] { return ask_and_show(options, "status", Json::object(), gmctl::status_view); });
     auto* list = command("registrations", "registered contacts", [&] { return registrations(options); });
@@ -225,6 +210,10 @@ int main(int argc, char** argv) {
     ladder->add_option("--html", options.html, "also write the diagram with all messages as one HTML page")
         ->type_name("FILE");
     ladder->add_option("--pcap", options.pcap, "also write the messages for Wireshark")->type_name("FILE");
+}
+
+/// What changes something, or looks at all of the kernel.
+void add_steering(const AddCommand& command, Options& options) {
     auto* deregister = command("deregister", "end all contacts of an IMPI here and remove their SAs (admin)", [&] {
         return ask_and_show(options, "deregister", {{"impi", options.of}}, deregister_view);
     });
@@ -250,7 +239,30 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(0.1, 3600.0))
         ->capture_default_str();
     rates->add_flag("--once", options.once, "look once and end");
+}
 
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::signal(SIGPIPE, SIG_IGN);
+    CLI::App app{"gmctl: look into a running gmgated and steer it."};
+    Options options;
+    app.set_version_flag("--version", GMGATE_VERSION);
+    app.add_option("-s,--socket", options.socket, "control socket of gmgated (control-socket in gmgate.toml)")
+        ->envname("GMGATE_CONTROL_SOCKET")
+        ->capture_default_str();
+    app.add_flag("-j,--json", options.json, "print JSON instead of tables");
+    app.require_subcommand(1);
+    app.fallthrough();
+    int status = kOk;
+    const AddCommand command = [&](const char* name, const char* help, std::function<int()> run) {
+        auto* sub = app.add_subcommand(name, help);
+        sub->callback([&status, run = std::move(run)] { status = run(); });
+        return sub;
+    };
+
+    add_looking(command, options);
+    add_steering(command, options);
     daemon::configure::Options shell;
     auto* configure = command(
         "configure",

@@ -399,6 +399,39 @@ void read_store(Section& section, StoreConfig& store) {
         section.mistake("file", "must be a path from the root, such as \"/var/lib/gmgate/registrations.db\"");
 }
 
+// Whether an interface has the ports and profiles for what it is to offer.
+void check_offers(const toml::table& root, const Config& config, const SipInterface& interface, Mistakes& mistakes) {
+    for (const auto& port : interface.sip_ports) {
+        if (!port.tls) continue;
+        if (!port.tls_profile.empty() && !config.tls_profile(port.tls_profile))
+            mistakes.add(root.source(),
+                         fmt::format("sip-interface \"{}\" names tls-profile \"{}\", which is not defined",
+                                     interface.realm_id, port.tls_profile));
+        if (interface.sec_agree_feature && !allows_tls(interface.sec_agree_pref))
+            mistakes.add(
+                root.source(),
+                fmt::format(
+                    "sip-interface \"{}\" has a TLS port but its sec-agree-pref allows no tls; use ipsec3gpp-tls or tls-ipsec3gpp",
+                    interface.realm_id));
+    }
+    const bool wants_tls = interface.sec_agree_feature && allows_tls(interface.sec_agree_pref);
+    if (wants_tls && std::ranges::none_of(interface.sip_ports, [](const SipPort& p) { return p.tls; }))
+        mistakes.add(
+            root.source(),
+            fmt::format("sip-interface \"{}\" is to offer tls but has no sip-port with transport-protocol = \"TLS\"",
+                        interface.realm_id));
+    const bool wants_ipsec =
+        (interface.sec_agree_feature && allows_ipsec(interface.sec_agree_pref)) || interface.ims_aka_feature;
+    const bool has_profile =
+        std::ranges::any_of(interface.sip_ports, [](const SipPort& p) { return !p.ims_aka_profile.empty(); });
+    if (wants_ipsec && !has_profile && !interface.sip_ports.empty())
+        mistakes.add(
+            root.source(),
+            fmt::format(
+                "sip-interface \"{}\" is to offer ipsec-3gpp but none of its sip-ports names an ims-aka-profile",
+                interface.realm_id));
+}
+
 // What only several sections together can get wrong.
 void check_together(const toml::table& root, const Config& config, Mistakes& mistakes) {
     std::map<Endpoint, std::string> taken;
@@ -430,36 +463,7 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
             for (const auto p : profile->all_ports())
                 claim(port.address, p, fmt::format("ims-aka-profile \"{}\"", profile->name));
         }
-        for (const auto& port : interface.sip_ports) {
-            if (!port.tls) continue;
-            if (!port.tls_profile.empty() && !config.tls_profile(port.tls_profile))
-                mistakes.add(root.source(),
-                             fmt::format("sip-interface \"{}\" names tls-profile \"{}\", which is not defined",
-                                         interface.realm_id, port.tls_profile));
-            if (interface.sec_agree_feature && !allows_tls(interface.sec_agree_pref))
-                mistakes.add(
-                    root.source(),
-                    fmt::format(
-                        "sip-interface \"{}\" has a TLS port but its sec-agree-pref allows no tls; use ipsec3gpp-tls or tls-ipsec3gpp",
-                        interface.realm_id));
-        }
-        const bool wants_tls = interface.sec_agree_feature && allows_tls(interface.sec_agree_pref);
-        if (wants_tls && std::ranges::none_of(interface.sip_ports, [](const SipPort& p) { return p.tls; }))
-            mistakes.add(
-                root.source(),
-                fmt::format(
-                    "sip-interface \"{}\" is to offer tls but has no sip-port with transport-protocol = \"TLS\"",
-                    interface.realm_id));
-        const bool wants_ipsec =
-            (interface.sec_agree_feature && allows_ipsec(interface.sec_agree_pref)) || interface.ims_aka_feature;
-        const bool has_profile =
-            std::ranges::any_of(interface.sip_ports, [](const SipPort& p) { return !p.ims_aka_profile.empty(); });
-        if (wants_ipsec && !has_profile && !interface.sip_ports.empty())
-            mistakes.add(
-                root.source(),
-                fmt::format(
-                    "sip-interface \"{}\" is to offer ipsec-3gpp but none of its sip-ports names an ims-aka-profile",
-                    interface.realm_id));
+        check_offers(root, config, interface, mistakes);
     }
     if (config.sip_interfaces.empty()) mistakes.add(root.source(), "no [[sip-interface]]: phones have nowhere to go");
 }

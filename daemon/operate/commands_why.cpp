@@ -46,6 +46,31 @@ std::string Operations::refused_algorithms(const std::string& realm) const {
     return refused;
 }
 
+namespace {
+
+/// A set that ended unanswered, with the kernel's last counters.
+SetEvidence evidence_of(UnansweredSet ended) {
+    SetEvidence set;
+    set.number = ended.number;
+    set.is_alive = false;
+    set.ended = ended.ended;
+    set.parameters = ended.parameters;
+    set.sas = std::move(ended.sas);
+    return set;
+}
+
+/// A set that stands; its counters are asked for afterwards.
+SetEvidence evidence_of(const SaSet& standing) {
+    SetEvidence set;
+    set.number = standing.number;
+    set.state = standing.state;
+    set.in_use = standing.in_use;
+    set.parameters = standing.parameters;
+    return set;
+}
+
+}  // namespace
+
 Task<Evidence> Operations::gather(Impi impi) {
     Evidence evidence;
     evidence.impi = impi;
@@ -59,15 +84,7 @@ Task<Evidence> Operations::gather(Impi impi) {
             if (const auto end = Endpoint::parse(record.ue.substr(0, slash))) addresses.insert(end->address);
         if (record.parameters) own_spis.insert({record.parameters->spi_pc, record.parameters->spi_ps});
     }
-    for (auto& ended : p_.trace.unanswered(impi)) {
-        SetEvidence set;
-        set.number = ended.number;
-        set.is_alive = false;
-        set.ended = ended.ended;
-        set.parameters = ended.parameters;
-        set.sas = std::move(ended.sas);
-        evidence.sets.push_back(std::move(set));
-    }
+    for (auto& ended : p_.trace.unanswered(impi)) evidence.sets.push_back(evidence_of(std::move(ended)));
     std::vector<SetNumber> alive;
     for (const auto* registration : p_.table.find_by_impi(impi)) {
         if (registration->ended) continue;
@@ -82,11 +99,7 @@ Task<Evidence> Operations::gather(Impi impi) {
     for (const auto number : alive) {
         const auto owner = p_.table.find_set(number);
         if (!owner.set) continue;
-        SetEvidence set;
-        set.number = number;
-        set.state = owner.set->state;
-        set.in_use = owner.set->in_use;
-        set.parameters = owner.set->parameters;
+        SetEvidence set = evidence_of(*owner.set);
         addresses.insert(set.parameters.ue);
         if (auto reports = co_await p_.kernel.report_set(set.parameters)) set.sas = std::move(*reports);
         evidence.sets.push_back(std::move(set));

@@ -251,6 +251,15 @@ void add_protection_options(CLI::App& app, Options& o) {
         ->type_name("S")
         ->capture_default_str()
         ->group(how);
+    app.add_flag("--rport", o.rport, "put rport into protected Vias (the answer must still come to port-us)")
+        ->group(how);
+    app.add_flag("--no-security-verify", o.no_security_verify,
+                 "leave Security-Verify and sec-agree out of requests other than REGISTER")
+        ->group(how);
+}
+
+void add_call_options(CLI::App& app, Options& o) {
+    const char* how = "Calls";
     app.add_option("--answer-after", o.answer_after, "ring this long before answering a call")
         ->type_name("S")
         ->capture_default_str()
@@ -271,11 +280,6 @@ void add_protection_options(CLI::App& app, Options& o) {
         ->type_name("STATUS")
         ->group(how);
     app.add_flag("!--no-ring", o.calls.ring, "as callee: no 18x before the final response")->group(how);
-    app.add_flag("--rport", o.rport, "put rport into protected Vias (the answer must still come to port-us)")
-        ->group(how);
-    app.add_flag("--no-security-verify", o.no_security_verify,
-                 "leave Security-Verify and sec-agree out of requests other than REGISTER")
-        ->group(how);
 }
 
 void add_fault_options(CLI::App& app, Options& o) {
@@ -359,6 +363,7 @@ constexpr const char* kExamples =
 void add_options(CLI::App& app, Options& o) {
     add_phone_options(app, o);
     add_protection_options(app, o);
+    add_call_options(app, o);
     add_fault_options(app, o);
     add_common_options(app, o);
     app.require_subcommand(1);
