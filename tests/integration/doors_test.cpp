@@ -84,7 +84,8 @@ struct Ringing {
         caller.program().write_line("call " + callee.impu() + " 600");
         caller.await_event(named("call_ringing"), "ringing");
         at_core = lab.core_received(start, "INVITE").at(0);
-        for (const auto& message : ask_gmctl(lab, {"trace", impi_of_user(1)}).at("messages"))
+        const auto trace = ask_gmctl(lab, {"trace", impi_of_user(1)});
+        for (const auto& message : trace.at("messages"))
             if (const auto bytes = message.value("bytes", "");
                 message.value("outward", false) && !message.value("core_side", true) && bytes.starts_with("INVITE "))
                 at_callee = bytes;
