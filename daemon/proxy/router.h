@@ -124,7 +124,7 @@ private:
     void drop_stray(const sip::Message& message, const sip::Flow& flow, std::string_view why);
     // Each holds the message itself: it must outlive the awaits.
     Task<void> stray_ack_from_ue(sip::OwnedMessage ack, std::string token);
-    Task<void> stray_ack_from_core(sip::OwnedMessage ack);
+    Task<void> stray_ack_from_core(sip::OwnedMessage ack, sip::Flow flow);
     Task<void> stray_response_from_ue(sip::OwnedMessage response);
     Task<void> stray_response_from_core(sip::OwnedMessage response);
 

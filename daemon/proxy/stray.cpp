@@ -41,7 +41,7 @@ Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
     const bool is_ack = message->is_request() && message->method() == sip::Method::ack;
     if (is_ack && check_proxyable(*message, false)) co_return;  // Max-Forwards used up: nobody is answered
     if (from_core) {
-        if (is_ack) co_await stray_ack_from_core(std::move(message));
+        if (is_ack) co_await stray_ack_from_core(std::move(message), flow);
         else if (!core_.is_core_address(flow.remote.address))
             drop_stray(*message, flow, "a response from an address that is none of the core's");
         else co_await stray_response_from_core(std::move(message));
@@ -96,10 +96,11 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     if (!sent) log::info("proxy-stray-not-sent", {{"what", "ACK"}, {"token", token}, {"reason", sent.error().text}});
 }
 
-Task<void> Router::stray_ack_from_core(sip::OwnedMessage ack) {
+Task<void> Router::stray_ack_from_core(sip::OwnedMessage ack, sip::Flow flow) {
     const std::optional<std::string> token = token_of(*ack, own_hosts_);
     if (!token) co_return;
     ToUe rules;
+    rules.received = flow;
     rules.own_hosts = own_hosts_;
     if (const EmergencyDialog* dialog = emergency_.find_by_token(*token)) {
         rules.transport = dialog->ue.transport;

@@ -102,8 +102,7 @@ struct EmergencyScene {
         return fmt::format(
             "{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2};branch=z9hG4bK{0}{3}\r\nMax-Forwards: 70\r\nFrom: <sip:anonymous@anonymous.invalid>;tag=f{3}\r\n"
             "To: <urn:service:sos>{4}\r\nCall-ID: sos-{3}\r\nCSeq: {5} {6}\r\nContact: <sip:{2}>\r\nContent-Length: 0\r\n\r\n",
-            method, uri, from, number, in_dialog ? ";tag=psap" : "", method == "BYE" ? 2 : 1,
-            method == "ACK" ? "INVITE" : method);
+            method, uri, from, number, in_dialog ? ";tag=psap" : "", method == "BYE" ? 2 : 1, method);
     }
 
     Lab lab;
