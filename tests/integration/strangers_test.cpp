@@ -190,7 +190,7 @@ private:
         }
     }
     void once(Access access, int number) {
-        const int port = 20000 + 2 * (number % 10000);
+        const int port = 10000 + 2 * (number % 4000);  // below the blocks of gmue, whose phones have this address too
         RawPeer datagrams(lab_.network.ue, RawPeer::Kind::udp, access.ue_port(port), access.gateway_port(5060));
         datagrams.send(register_of(access, port, 3 * number, false));
         datagrams.send(register_of(access, port, 3 * number + 1, true));
