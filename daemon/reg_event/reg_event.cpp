@@ -26,6 +26,8 @@ constexpr seconds kAsked{600000};  // TS 24.229 §5.2.3: longer than any registr
 constexpr seconds kRetry{60};      // after a failure, doubled up to
 constexpr seconds kLongestRetry{1800};
 constexpr seconds kLook{3600};
+/// With our tag behind it. A notifier that knows subscriptions by Contact instead of by dialog (RFC 6665 §4.2.1) would
+/// take those of two IMPIs with the same public identity for one, and end the first: Kamailio 5.6.
 constexpr std::string_view kContactUser = "reg-event";
 
 bool is_same_contact(const RegInfoContact& contact, std::string_view uri, std::string_view instance) {
@@ -171,8 +173,8 @@ std::string RegEvents::subscribe_text(const Subscription& s, seconds expires, si
     text += fmt::format("From: {};tag={}\r\nTo: <{}>{}{}\r\nCall-ID: {}\r\nCSeq: {} SUBSCRIBE\r\n", own, s.our_tag,
                         s.impu, s.their_tag.empty() ? "" : ";tag=", s.their_tag, s.call_id, s.cseq);
     text += fmt::format(
-        "Contact: <sip:{}@{}>\r\nP-Asserted-Identity: {}\r\nEvent: reg\r\nAccept: application/reginfo+xml\r\nExpires: {}\r\n",
-        kContactUser, core_.uri_host(), own, expires.count());
+        "Contact: <sip:{}-{}@{}>\r\nP-Asserted-Identity: {}\r\nEvent: reg\r\nAccept: application/reginfo+xml\r\nExpires: {}\r\n",
+        kContactUser, s.our_tag, core_.uri_host(), own, expires.count());
     if (s.their_tag.empty()) text += fmt::format("P-Charging-Vector: {}\r\n", charging_vector(config_.core.orig_ioi));
     return text + "Content-Length: 0\r\n\r\n";
 }

@@ -202,6 +202,9 @@ TEST_CASE(
     CHECK(contains(subscribe, "To: <sip:alice@home.example>\r\n"));
     CHECK(contains(subscribe, "P-Asserted-Identity: <sip:" + core.core_side.to_string() + ">\r\n"));
     CHECK(contains(subscribe, "Event: reg\r\n"));
+    const std::string tag(sip::tag_of(*parse(subscribe), sip::HeaderId::from));
+    CHECK(
+        contains(subscribe, "Contact: <sip:reg-event-" + tag + "@"));  // of its own, for notifiers that compare no more
     CHECK(contains(subscribe, "Expires: 600000\r\n"));
     CHECK(core.loop.until([&] { return core.counters.get(Counter::reg_event_subscribed) == 1; }));
     CHECK(core.events.size() == 1);
