@@ -126,7 +126,7 @@ Result<void> UserStore::add(std::unique_ptr<User> user) {
     for (const std::string& impu : user->impus) {
         const auto uri = SipUri::parse(impu);
         if (!uri) return fail("user {}: {}", impi, uri.error().text);
-        if (!by_aor_.emplace(uri->aor(), user.get()).second)
+        if (!by_aor_.emplace(uri->aor(), user.get()).second && sharing_ == Sharing::refused)
             return fail("user {}: {} belongs to another user", impi, impu);
     }
     if (!users_.emplace(impi, std::move(user)).second) return fail("user {} is given twice", impi);
@@ -195,6 +195,13 @@ User* UserStore::by_aor(std::string_view uri) {
     if (!parsed) return nullptr;
     const auto it = by_aor_.find(parsed->aor());
     return it == by_aor_.end() ? nullptr : it->second;
+}
+
+bool UserStore::owns(const User& user, std::string_view uri) {
+    const auto parsed = SipUri::parse(uri);
+    if (!parsed) return false;
+    return std::ranges::any_of(user.impus,
+                               [&](const std::string& impu) { return SipUri::parse(impu)->aor() == parsed->aor(); });
 }
 
 }  // namespace gmgate::peers

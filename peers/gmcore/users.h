@@ -61,12 +61,18 @@ struct UserRange {
 
 class UserStore {
 public:
-    explicit UserStore(std::string realm) : realm_(std::move(realm)) {}
+    /// Whether a public identity may belong to several private ones, as with several devices of one subscription.
+    enum class Sharing { refused, allowed };
+    explicit UserStore(std::string realm, Sharing sharing = Sharing::refused)
+        : realm_(std::move(realm)), sharing_(sharing) {}
     /// Reads [[user]] and [[range]] tables; errors name line and column.
     [[nodiscard]] Result<void> load(const std::string& file);
     void add_range(const UserRange& range, std::string_view qop, DigestAlgorithm algorithm);
     [[nodiscard]] User* by_impi(std::string_view impi);
+    /// With shared identities the first user who has it.
     [[nodiscard]] User* by_aor(std::string_view uri);
+    /// True when this is one of the user's public identities.
+    [[nodiscard]] static bool owns(const User& user, std::string_view uri);
     void for_each(const std::function<void(User&)>& f) {
         for (auto& [impi, user] : users_) f(*user);
     }
@@ -76,6 +82,7 @@ public:
 private:
     [[nodiscard]] Result<void> add(std::unique_ptr<User> user);
     std::string realm_;
+    Sharing sharing_;
     std::map<std::string, std::unique_ptr<User>, std::less<>> users_;
     std::map<std::string, User*, std::less<>> by_aor_;
 };

@@ -2,51 +2,14 @@
 #include "scenarios.h"
 
 #include "../common/bytes.h"
+#include "../common/line_input.h"
 #include "../common/text.h"
-
-#include <fcntl.h>
-#include <unistd.h>
-#include <array>
-#include <cerrno>
-#include <system_error>
 
 namespace gmgate::peers {
 namespace {
 
-/// Lines of standard input as a mailbox; the end of input is the line "\x04".
-class CommandInput {
-public:
-    CommandInput(Loop& loop, Mailbox<std::string>& box) : box_(box) {
-        try {
-            watch_ = loop.watch(STDIN_FILENO, [this](Loop::Ready) {
-                if (!read_some()) watch_.stop();
-            });
-        } catch (const std::system_error&) {  // a regular file cannot be watched, but it can be read at once
-            while (read_some()) {}
-        }
-    }
-    static constexpr std::string_view kEnd = "\x04";
-
-private:
-    bool read_some() {
-        std::array<char, 4096> buffer{};
-        const ssize_t got = read(STDIN_FILENO, buffer.data(), buffer.size());
-        if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
-        if (got <= 0) {
-            box_.put(std::string(kEnd));
-            return false;
-        }
-        pending_.append(buffer.data(), static_cast<std::size_t>(got));
-        for (auto end = pending_.find('\n'); end != std::string::npos; end = pending_.find('\n')) {
-            box_.put(std::string(trim(std::string_view(pending_).substr(0, end))));
-            pending_.erase(0, end + 1);
-        }
-        return true;
-    }
-    Mailbox<std::string>& box_;
-    std::string pending_;
-    Watch watch_;
-};
+/// What LineInput's end is in the mailbox of commands.
+constexpr std::string_view kEnd = "\x04";
 
 struct Command {
     std::string word;
@@ -74,13 +37,19 @@ Duration duration_of(const std::string& text, double fallback) {
 class Session {
 public:
     Session(Phone& phone, PhoneEnvironment& environment, const Options& options)
-        : phone_(phone), env_(environment), options_(options), box_(environment.loop), input_(environment.loop, box_) {}
+        : phone_(phone),
+          env_(environment),
+          options_(options),
+          box_(environment.loop),
+          input_(
+              environment.loop, [this](std::string line) { box_.put(std::move(line)); },
+              [this] { box_.put(std::string(kEnd)); }) {}
 
     Task<void> obey() {
         for (;;) {
             const std::optional<std::string> line = co_await box_.take(Clock::now() + std::chrono::hours(1));
             if (!line || line->empty() || line->starts_with('#')) continue;
-            if (*line == CommandInput::kEnd) {
+            if (*line == kEnd) {
                 if (options_.stay) continue;
                 if (phone_.is_registered() && !options_.no_deregister)
                     (void)co_await phone_.register_now(RegisterKind::deregister, {});
@@ -168,7 +137,7 @@ private:
     PhoneEnvironment& env_;
     const Options& options_;
     Mailbox<std::string> box_;
-    CommandInput input_;
+    LineInput input_;
     Tasks calls_;
 };
 
