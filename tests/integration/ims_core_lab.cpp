@@ -13,8 +13,6 @@ namespace gmgate::test {
 
 namespace {
 
-constexpr const char* kBehind = "10.2.0.3";  ///< gmcore's
-
 std::string name_of(const std::string& role) { return role + "." + kHomeDomain; }
 
 void demand_installed(const std::string& file) {
@@ -33,7 +31,7 @@ ImsCore::ImsCore(const ImsCoreOptions& wanted) : options_(wanted) {
     std::ofstream(folder_ + "/resolv.conf") << "nameserver " << kNames4 << "\n";
     std::ofstream(folder_ + "/users.toml") << options_.users;
     LabOptions options = plain_lab();
-    options.core_listen = std::string(kBehind) + ":5060";
+    options.core_listen = std::string(kApplicationServer4) + ":5060";
     options.core_transport = options_.core_transport;
     options.core_lines = std::string("follow-route = true\nreg-event = true\nname-servers = [\"") + kNames4 + "\"]\n";
     options.next_hops = "[[core.next-hops]]\nhost = \"" + options_.next_hop + "\"\n";
@@ -64,8 +62,10 @@ ImsCore::~ImsCore() {
 }
 
 void ImsCore::start_core(const Network& network) {
-    for (const char* address : {kBehind, kHss4, kScscf4, kNames4})
-        network.core.ip_batch(fmt::format("addr add {}/24 dev core0\n", address));
+    std::string addresses;
+    for (const char* address : {kApplicationServer4, kHss4, kScscf4, kNames4})
+        addresses += fmt::format("addr add {}/24 dev core0\n", address);
+    network.core.ip_batch(addresses);
     std::vector<std::string> names{"dnsmasq",
                                    "--keep-in-foreground",
                                    "--conf-file=/dev/null",

@@ -21,7 +21,8 @@ struct ImsCoreOptions {
     bool has_tls = false;  ///< the gateway has TLS ports, too
 };
 
-/// The whole deployment. gmcore runs beside it, on an address of its own, and hears nothing.
+/// The whole deployment. gmcore runs beside it, on an address of its own, as an application server when the HSS says
+/// so.
 class ImsCore {
 public:
     explicit ImsCore(const ImsCoreOptions& options = {});
@@ -47,6 +48,7 @@ public:
     /// The end of every log, for INFO.
     std::string logs() const;
 
+    static constexpr const char* kApplicationServer4 = "10.2.0.3";
     static constexpr const char* kHss4 = "10.2.0.4";
     static constexpr const char* kScscf4 = "10.2.0.5";
     static constexpr const char* kNames4 = "10.2.0.53";
