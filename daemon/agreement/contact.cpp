@@ -1,6 +1,7 @@
 #include "daemon/agreement/contact.h"
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 
 #include "sip/message/headers.h"
@@ -21,44 +22,122 @@ std::vector<sip::NameAddr> contacts_of(const sip::Message& message) {
     return contacts;
 }
 
-// Same user, host and port: how the registrar's answer names the contact that was asked for.
-bool same_contact(const sip::NameAddr& a, const sip::NameAddr& b) {
-    const auto x = sip::Uri::parse(a.uri), y = sip::Uri::parse(b.uri);
-    return x && y && x->user == y->user && sip::same_token(x->host, y->host) && x->port == y->port;
+// The one that a request speaks of: a phone that moved may end its former contact in the same request.
+std::optional<sip::NameAddr> spoken_of(const sip::Message& request) {
+    const auto contacts = contacts_of(request);
+    if (contacts.empty()) return std::nullopt;
+    const auto kept = std::ranges::find_if(
+        contacts, [&](const auto& contact) { return sip::contact_expires(request, contact) != 0U; });
+    return kept == contacts.end() ? contacts.front() : *kept;
+}
+
+std::string unescaped(std::string_view text) {
+    std::string plain;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        unsigned value = 0;
+        const auto* digits = text.data() + i + 1;
+        if (text[i] == '%' && i + 2 < text.size() && std::from_chars(digits, digits + 2, value, 16).ptr == digits + 2) {
+            plain += static_cast<char>(value);
+            i += 2;
+        } else {
+            plain += text[i];
+        }
+    }
+    return plain;
+}
+
+std::optional<Address> address_of(std::string_view host) {
+    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+    return Address::parse(host);
+}
+
+bool same_host(std::string_view a, std::string_view b) {
+    const auto x = address_of(a), y = address_of(b);
+    return x && y ? *x == *y : sip::same_token(a, b);
+}
+
+Port port_of(const sip::Uri& uri) { return uri.port.value != 0 ? uri.port : Port{5060}; }
+
+// 2: the same contact; 1: with the port that the request came from; 0: another.
+int uri_fit(const sip::Uri& asked, const sip::Uri& listed, const Endpoint& source) {
+    if (unescaped(asked.user) != unescaped(listed.user)) return 0;
+    const bool is_host = same_host(asked.host, listed.host);
+    if (is_host && port_of(asked) == port_of(listed)) return 2;
+    const auto address = address_of(listed.host);
+    return address && *address == source.address && port_of(listed) == source.port ? 1 : 0;
+}
+
+bool is_emergency(const sip::NameAddr& contact) {
+    const auto uri = sip::Uri::parse(contact.uri);
+    return uri && uri->parameter("sos");
+}
+
+// Both say it, and not the same.
+bool contradict(const sip::NameAddr& a, const sip::NameAddr& b, std::string_view name) {
+    const auto x = a.parameter(name), y = b.parameter(name);
+    return x && y && !sip::same_token(*x, *y);
+}
+
+bool may_be_same(const sip::NameAddr& asked, const sip::NameAddr& listed) {
+    return is_emergency(asked) == is_emergency(listed) && !contradict(asked, listed, "+sip.instance") &&
+           !contradict(asked, listed, "reg-id");
+}
+
+// How surely the listed contact is the one asked for; 0: it is not.
+int fit(const sip::NameAddr& asked, const sip::NameAddr& listed, const Endpoint& source) {
+    if (!may_be_same(asked, listed)) return 0;
+    const auto x = sip::Uri::parse(asked.uri), y = sip::Uri::parse(listed.uri);
+    const bool names_device = asked.parameter("+sip.instance") && listed.parameter("+sip.instance");
+    return (names_device ? 4 : 0) + (x && y ? uri_fit(*x, *y, source) : 0);
 }
 
 }  // namespace
 
 ContactKey contact_key(const sip::Message& request, const Impi& impi) {
     ContactKey key{impi, "", ""};
-    const auto contacts = contacts_of(request);
-    if (contacts.empty()) return key;
-    key.instance = contacts.front().parameter("+sip.instance").value_or("");
-    key.reg_id = contacts.front().parameter("reg-id").value_or("");
-    const auto uri = sip::Uri::parse(contacts.front().uri);
-    if (uri && uri->parameter("sos")) key.reg_id = "sos:" + key.reg_id;
+    const auto contact = spoken_of(request);
+    if (!contact) return key;
+    key.instance = contact->parameter("+sip.instance").value_or("");
+    key.reg_id = contact->parameter("reg-id").value_or("");
+    if (is_emergency(*contact)) key.reg_id = "sos:" + key.reg_id;
     return key;
 }
 
 bool contact_is_star(const sip::Message& request) { return request.value(sip::HeaderId::contact) == "*"; }
 
 std::string contact_uri(const sip::Message& request) {
-    const auto contacts = contacts_of(request);
-    return contacts.empty() ? std::string{} : std::string(contacts.front().uri);
+    const auto contact = spoken_of(request);
+    return contact ? std::string(contact->uri) : std::string{};
 }
 
-std::chrono::seconds granted_expiry(const sip::Message& response, const sip::Message& request) {
-    const auto asked = contacts_of(request);
-    const auto granted = contacts_of(response);
-    if (contact_is_star(request)) return std::chrono::seconds{0};
-    if (!asked.empty() && sip::contact_expires(request, asked.front()) == 0U) return std::chrono::seconds{0};
-    if (asked.empty() || granted.empty()) return std::chrono::seconds{0};
-    auto at = std::ranges::find_if(granted, [&](const auto& contact) { return same_contact(contact, asked.front()); });
-    if (at == granted.end() && granted.size() == 1) at = granted.begin();
-    if (at == granted.end()) return std::chrono::seconds{0};
-    if (const auto expires = sip::contact_expires(response, *at)) return std::chrono::seconds{*expires};
-    return std::chrono::seconds{
-        sip::contact_expires(request, asked.front()).value_or(static_cast<std::uint32_t>(kDefaultExpiry.count()))};
+Asks asks_for(const sip::Message& request) {
+    if (contact_is_star(request)) return Asks::end;
+    const auto contact = spoken_of(request);
+    if (!contact) return Asks::nothing;
+    return sip::contact_expires(request, *contact) == 0U ? Asks::end : Asks::time;
+}
+
+Grant granted(const sip::Message& response, const sip::Message& request, const Endpoint& source) {
+    const auto asked = spoken_of(request);
+    if (!asked) return {};
+    const auto wish =
+        sip::contact_expires(request, *asked).value_or(static_cast<std::uint32_t>(kDefaultExpiry.count()));
+    const auto listed = contacts_of(response);
+    std::pair<bool, int> best{false, 0};
+    std::optional<std::uint32_t> time;
+    const auto consider = [&](const sip::NameAddr& contact, int how_sure) {
+        const auto expires = sip::contact_expires(response, contact).value_or(wish);
+        const std::pair<bool, int> rank{expires != 0, how_sure};
+        if (how_sure == 0 || (time && rank <= best)) return;
+        best = rank;
+        time = expires;
+    };
+    for (const auto& contact : listed) consider(contact, fit(*asked, contact, source));
+    // One that a registrar has rewritten beyond recognition, when it names no other.
+    if (!time && listed.size() == 1 && may_be_same(*asked, listed.front()) &&
+        sip::contact_expires(response, listed.front()) != 0U)
+        consider(listed.front(), 1);
+    return {std::chrono::seconds{time.value_or(wish)}, time.has_value()};
 }
 
 std::vector<std::string> route_values(const sip::Message& message, sip::HeaderId id) {

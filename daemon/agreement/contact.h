@@ -14,12 +14,26 @@ namespace gmgate::daemon {
 /// The contact that a REGISTER speaks of: (IMPI, +sip.instance, reg-id); an emergency contact (`sos`, C-81) is one of
 /// its own.
 ContactKey contact_key(const sip::Message& request, const Impi& impi);
+/// True for an emergency contact: it stands beside the user's others.
+inline bool is_emergency(const ContactKey& key) { return key.reg_id.starts_with("sos:"); }
 /// `Contact: *`: all contacts of the user.
 bool contact_is_star(const sip::Message& request);
-/// URI of the first contact, "" when there is none.
+/// URI of the contact that the request speaks of, "" when there is none.
 std::string contact_uri(const sip::Message& request);
-/// Lifetime that a 200 grants to the request's contact; 0 when the contact is not in it any more (de-registered).
-std::chrono::seconds granted_expiry(const sip::Message& response, const sip::Message& request);
+/// What a REGISTER asks for: without Contact it only asks what is registered (RFC 3261 §10.2.3), else for time or for
+/// an end.
+enum class Asks { nothing, time, end };
+Asks asks_for(const sip::Message& request);
+
+/// What a 2xx grants to a REGISTER that asked for time.
+struct Grant {
+    std::chrono::seconds expires{};
+    bool is_listed = true;  ///< false: the 2xx does not name our contact, so `expires` is what was asked for
+};
+/// Finds the request's contact in the 2xx: by +sip.instance, reg-id and `sos`, then as RFC 3261 §19.1.4 compares URIs,
+/// with addresses compared as addresses; a registrar may have written the port that the request came from (`source`).
+/// Of several that fit the one with time left counts: an old contact may be named with expires=0 beside it.
+Grant granted(const sip::Message& response, const sip::Message& request, const Endpoint& source);
 /// All values of Service-Route or another route header, in order.
 std::vector<std::string> route_values(const sip::Message& message, sip::HeaderId id);
 /// P-Associated-URI's URIs in order; without that header the To URI of the request (C-39).

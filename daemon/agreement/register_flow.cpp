@@ -71,6 +71,8 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     if (!arrive(x)) co_return;  // over no or the wrong set: dropped and counted (B-23)
 
     auto objection = read(x);
+    if (!objection && x.has_ended)
+        objection = {480, "set", "these SAs ended with the answer before: register anew over the unprotected port"};
     if (!objection) objection = check(x);
     if (objection) {
         object(x, *objection);
@@ -79,6 +81,7 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     }
 
     co_await drop_failed_challenge(x);  // B-42
+    const auto asking = asking_.emplace(std::pair{x.impi, x.flow().remote.address}, &x);
     PendingRegister pending{x.record.time, x.impi, x.record.ue, x.record.over};
     const auto asked = p_.trace.core_asked(std::move(pending));
     auto response = co_await ask_core(x);  // C.2, C.3: stripped, marked, forwarded
@@ -98,6 +101,7 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     } else {
         decline(x, *response);  // B-41
     }
+    asking_.erase(asking);
     // Only a challenge with SAs, whose number is bounded, has a claim to its transaction: in a flood of other REGISTERs
     // a copy asks the core again.
     if (x.over == Over::unprotected && x.record.set == SetNumber{}) x.transaction->forget_when_crowded();
@@ -122,12 +126,10 @@ bool RegisterFlow::arrive(Exchange& x) {
         x.record.over = fmt::format("{} TLS connection {}", x.is_bound ? "bound" : "unbound", flow.connection.value);
     } else if (p_.accesses.is_protected(flow.local)) {
         const auto owner = p_.table.owner_of(flow);
-        const bool ended =
+        x.has_ended =
             (owner.challenge && owner.challenge->finished) || (owner.registration && owner.registration->ended);
-        if (!owner.set || ended) {
-            p_.counters.add(Counter::wrong_sa);
-            return false;
-        }
+        if (!owner.set || x.has_ended) p_.counters.add(Counter::wrong_sa);
+        if (!owner.set) return false;
         x.over = owner.challenge ? Over::temporary : Over::established;
         x.set = owner.set->number;
         x.carried_by = owner.set->parameters;
@@ -158,6 +160,21 @@ std::optional<Objection> RegisterFlow::read_credentials(Exchange& x) {
     return Objection{ambiguity->status, "syntax", std::move(ambiguity->why)};
 }
 
+// What carried it tells whose it is, not how its Contact is spelled this time: instance and reg-id may be missing,
+// added or written otherwise.
+void RegisterFlow::recognise_contact(Exchange& x) {
+    const auto adopt = [&](const ContactKey& key) {
+        if (key.impi == x.impi && is_emergency(key) == is_emergency(x.contact)) x.contact = ContactKey{key};
+    };
+    if (x.over == Over::tls) {
+        for (const auto* bound : p_.table.bound_to(x.flow().connection)) adopt(bound->key);
+        return;
+    }
+    const auto owner = p_.table.find_set(x.set);
+    if (owner.challenge) adopt(owner.challenge->contact);
+    else if (owner.registration) adopt(owner.registration->key);
+}
+
 std::optional<Objection> RegisterFlow::read(Exchange& x) {
     const auto& request = x.request();
     if (auto objection = read_credentials(x)) return objection;
@@ -165,6 +182,7 @@ std::optional<Objection> RegisterFlow::read(Exchange& x) {
     x.record.impi = x.impi;
     if (x.impi.empty()) return Objection{400, "to", "To holds no usable URI"};
     x.contact = contact_key(request, x.impi);
+    recognise_contact(x);
     x.has_response = x.credentials.authorization.has_response();
     auto client = sip::SecurityList::from(request, sip::HeaderId::security_client);
     if (!client) return Objection{400, "security-client", client.error().text};
@@ -208,8 +226,9 @@ Task<void> RegisterFlow::drop_failed_challenge(const Exchange& x) {
 }
 
 Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
+    const auto* waiting = p_.table.find_challenge(x.impi, x.flow().remote.address);
     if (const auto* known = p_.table.find(x.contact)) x.token = known->token;
-    else if (const auto* waiting = p_.table.find_challenge(x.impi, x.flow().remote.address)) x.token = waiting->token;
+    else if (waiting && waiting->contact == x.contact) x.token = waiting->token;
     else x.token = p_.core.marks().new_token();
 
     RegisterToCore rules;
@@ -314,11 +333,34 @@ Task<void> RegisterFlow::accept(Exchange& x, sip::OwnedMessage response) {
         object(x, {480, "set", "the set of SAs ended while the core was asked"});
         co_return;
     }
-    const auto expires = granted_expiry(*response, x.request());
+    const auto asks = asks_for(x.request());
+    if (asks == Asks::nothing) {  // RFC 3261 §10.2.3
+        pass(x, response, "queried: nothing changes");
+        co_return;
+    }
+    if (asks == Asks::time && owner.registration && owner.registration->ended) {
+        object(x, {480, "set", "the phone de-registered while the core was asked"});
+        co_return;
+    }
+    const auto expires = asks == Asks::end ? std::chrono::seconds{0} : time_granted(x, *response);
     if (expires.count() == 0) deregister(x, response);  // C-50
     else if (x.over == Over::tls) co_await bind_tls(x, response, expires);
     else if (x.over == Over::temporary) co_await establish(x, response, expires);
     else co_await refresh(x, response, expires);
+}
+
+// A registrar that accepts without naming the contact has registered it all the same.
+std::chrono::seconds RegisterFlow::time_granted(const Exchange& x, const sip::Message& response) const {
+    const auto grant = granted(response, x.request(), x.flow().remote);
+    if (!grant.is_listed)
+        log::notice("contact-not-listed", {{"impi", x.impi.value},
+                                           {"ue", x.record.ue},
+                                           {"contact", contact_uri(x.request())},
+                                           {"expires", grant.expires.count()},
+                                           {"why",
+                                            "the core's 2xx does not name the contact of the REGISTER: it "
+                                            "counts as registered for the time that was asked for"}});
+    return grant.expires;
 }
 
 // The registration of this contact, new or known.
@@ -400,11 +442,15 @@ void RegisterFlow::aim_failure(const Exchange& x) {
     // §18.2.2).
 }
 
-// The temporary set ends with the failure, established ones stay (B-5).
+// The temporary set ends with the refusal of its phone, established ones stay (B-5). An answer that refuses only this
+// request (another interval, another time or place) leaves it for the phone's next try, as long as a challenge may
+// wait.
 void RegisterFlow::decline(Exchange& x, const sip::OwnedMessage& response) {
     aim_failure(x);
     pass(x, response, "declined by the core");
-    if (x.over == Over::temporary) finish_challenge(x);
+    const auto status = response->status();
+    const bool may_try_again = status == 423 || status / 100 == 3 || status / 100 == 5;
+    if (x.over == Over::temporary && !may_try_again) finish_challenge(x);
     // B-98: a failed authentication closes the TLS connection; one that is bound already stays for its user (B-5,
     // G-27).
     if (x.over == Over::tls && !x.is_bound && x.has_response) p_.transports.close(x.flow().connection, false);

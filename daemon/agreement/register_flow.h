@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -67,6 +68,7 @@ private:
     struct Exchange {
         std::shared_ptr<sip::ServerTransaction> transaction;
         const Access* access = nullptr;
+        bool is_superseded = false;  ///< a newer REGISTER of this IMPI and address has been challenged meanwhile
         Over over = Over::unprotected;
         SetNumber set;  ///< that carried it, 0: none
         std::optional<xfrm::SetParameters> carried_by;
@@ -79,6 +81,7 @@ private:
         Policy policy;
         Choice choice;
         bool has_response = false;
+        bool has_ended = false;    ///< the set that carried it only waits for retransmissions
         bool is_bound = false;     ///< over the TLS connection bound to its contact
         bool is_disliked = false;  ///< CoreAttempts::is_disliked()
         std::optional<std::string_view> integrity_protected;
@@ -93,11 +96,13 @@ private:
     // ---- register_flow.cpp, in the order of the flow
     bool arrive(Exchange& x);
     std::optional<Objection> read(Exchange& x);
+    void recognise_contact(Exchange& x);
     std::optional<Objection> read_credentials(Exchange& x);
     Task<void> drop_failed_challenge(const Exchange& x);
     Task<Result<sip::OwnedMessage>> ask_core(Exchange& x);
     Task<void> challenge(Exchange& x, sip::OwnedMessage response);
     Task<void> accept(Exchange& x, sip::OwnedMessage response);
+    std::chrono::seconds time_granted(const Exchange& x, const sip::Message& response) const;
     void learn(Registration& registration, const Exchange& x, const sip::Message& response,
                std::chrono::seconds expires);
     Registration& registration_for(const Exchange& x);
@@ -137,6 +142,7 @@ private:
     RegisterParts p_;
     OwnHosts own_hosts_;
     std::function<void(const Registration&)> registered_;
+    std::multimap<std::pair<Impi, Address>, Exchange*> asking_;  ///< the core is being asked; oldest first
     KeyedLock<Address> address_lock_;
     KeyedLock<Impi> impi_lock_;
 };

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "daemon/agreement/contact.h"
 #include "daemon/agreement/register_flow.h"
 #include "daemon/rules/header_rules.h"
 #include "sip/message/digest.h"
@@ -27,6 +28,11 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     const auto ue = x.flow().remote.address;
     const auto guard = co_await address_lock_.acquire(ue);
 
+    if (x.is_superseded) {
+        response.wipe();
+        object(x, {480, "superseded", "a newer REGISTER of this phone has been challenged meanwhile"});
+        co_return;
+    }
     // B-43, C-31: a new challenge ends the one before it of this (IMPI, UE address); its SPIs may be the same.
     if (auto before = p_.table.take_challenge(x.impi, ue)) co_await p_.sets.remove(std::move(before->set));
 
@@ -68,6 +74,8 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     challenge->impi = x.impi;
     challenge->ue = ue;
     challenge->contact = x.contact;
+    const auto [oldest, end] = asking_.equal_range({x.impi, ue});
+    for (auto at = oldest; at != end && at->second != &x; ++at) at->second->is_superseded = true;
     challenge->token = x.token;
     if (const auto told = sip::DigestParams::parse(response->value(sip::HeaderId::www_authenticate)))
         challenge->nonce = told->get("nonce").value_or("");
@@ -172,7 +180,6 @@ std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& regi
 // user's others (B-3).
 std::vector<std::unique_ptr<SaSet>> RegisterFlow::displace_others(const Registration& registration, const Exchange& x) {
     std::vector<std::unique_ptr<SaSet>> leaving;
-    const auto is_emergency = [](const ContactKey& key) { return key.reg_id.starts_with("sos:"); };
     for (const auto* other : p_.table.at_client_port(x.carried_by->ue, x.carried_by->port_uc, x.carried_by->gateway,
                                                      x.access->profile->protected_server_ports)) {
         if (other == &registration) continue;

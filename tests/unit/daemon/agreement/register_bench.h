@@ -32,7 +32,8 @@ inline constexpr const char* kIk = "f769bcd751044604127672711c6d3441";
 struct Say {
     std::string client = kClient, verify{}, impi = kImpi, response{}, nonce{}, instance{}, contact_port = "1358",
                 expires = "600000", host = "127.0.0.9";
-    std::string extra{};  ///< whole lines with CRLF
+    std::string extra{};                   ///< whole lines with CRLF
+    std::optional<std::string> contact{};  ///< whole value of Contact instead of the usual one; "": no Contact
     bool sec_agree = true;
     int cseq = 1;
 };
@@ -117,6 +118,36 @@ public:
         say.cseq = 2;
         return say;
     }
+    /// Two first REGISTERs at once, older and newer; the core answers both when it has them, in that order or turned.
+    std::pair<std::shared_ptr<RecordedTransaction>, std::shared_ptr<RecordedTransaction>> challenge_two(bool turned) {
+        const auto start = [&] {
+            auto parsed = sip::OwnedMessage::parse(text_of({}, unprotected()));
+            auto transaction = std::make_shared<RecordedTransaction>(std::move(*parsed), unprotected());
+            asio::co_spawn(loop, parts_->flow.handle(transaction), asio::detached);
+            return transaction;
+        };
+        const auto run_until = [&](const std::function<bool()>& done) {
+            const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
+            while (!done() && std::chrono::steady_clock::now() < deadline)
+                loop.run_one_for(std::chrono::milliseconds{50});
+            REQUIRE(done());
+        };
+        const int status = std::exchange(core_status, 0);
+        std::vector<std::string> asked;
+        const auto older = start();
+        run_until([&] { return core_saw.size() == 1; });
+        asked.push_back(core_saw.front());
+        const auto newer = start();
+        run_until([&] { return core_saw.back() != asked.front(); });
+        asked.push_back(core_saw.back());
+        if (turned) std::swap(asked[0], asked[1]);
+        core_status = status;
+        answer_as_core(asked[0]);
+        run_until([&] { return (turned ? newer : older)->is_completed(); });
+        answer_as_core(asked[1]);
+        run_until([&] { return older->is_completed() && newer->is_completed(); });
+        return {older, newer};
+    }
     /// The whole registration; returns the registration.
     daemon::Registration& registered() {
         auto& set = challenge();
@@ -149,6 +180,7 @@ public:
     Address ue = *Address::parse("127.0.0.9");
     int core_status = 401;
     bool core_sends_keys = true;
+    std::optional<std::string> core_contact;  ///< Contact of the core's 200; none: as the request has it
     std::string nonce = "I1U8vpY3qJ0hiuZNrke/NVXzKLQ1d7m5Sp/6w1Tfr7M=";
     std::vector<std::string> core_saw;
 
@@ -173,25 +205,31 @@ private:
         core_.async_receive_from(asio::buffer(buffer_), from_, [this](const asio::error_code& error, std::size_t size) {
             if (error) return;
             core_saw.emplace_back(buffer_.data(), size);
-            const auto request = sip::Message::parse(core_saw.back());
-            REQUIRE(request.has_value());
-            if (core_status != 0) {
-                std::vector<std::string> extra;
-                if (core_status == 401)
-                    extra.push_back(
-                        fmt::format("WWW-Authenticate: Digest realm=\"ims\", nonce=\"{}\", algorithm=AKAv1-MD5{}",
-                                    nonce, core_sends_keys ? fmt::format(", ck=\"{}\", ik=\"{}\"", kCk, kIk) : ""));
-                if (core_status == 200) {
-                    const auto contact = std::string(request->value(sip::HeaderId::contact));
-                    if (contact.find("expires=0") == std::string::npos) extra.push_back("Contact: " + contact);
-                    extra.emplace_back("Service-Route: <sip:orig@scscf.example;lr>");
-                    extra.emplace_back("P-Associated-URI: <sip:user@example>");
-                }
-                const auto response = sip::make_response(*request, core_status, "Whatever", "core", extra);
-                core_.send_to(asio::buffer(response), from_);
-            }
+            answer_as_core(core_saw.back());
             serve_core();
         });
+    }
+
+    void answer_as_core(const std::string& seen) {
+        const auto request = sip::Message::parse(seen);
+        REQUIRE(request.has_value());
+        if (core_status != 0) {
+            std::vector<std::string> extra;
+            if (core_status == 401)
+                extra.push_back(
+                    fmt::format("WWW-Authenticate: Digest realm=\"ims\", nonce=\"{}\", algorithm=AKAv1-MD5{}", nonce,
+                                core_sends_keys ? fmt::format(", ck=\"{}\", ik=\"{}\"", kCk, kIk) : ""));
+            if (core_status == 200) {
+                const auto contact = std::string(request->value(sip::HeaderId::contact));
+                if (core_contact) extra.push_back("Contact: " + *core_contact);
+                else if (contact.find("expires=0") == std::string::npos && !contact.empty())
+                    extra.push_back("Contact: " + contact);
+                extra.emplace_back("Service-Route: <sip:orig@scscf.example;lr>");
+                extra.emplace_back("P-Associated-URI: <sip:user@example>");
+            }
+            const auto response = sip::make_response(*request, core_status, "Whatever", "core", extra);
+            core_.send_to(asio::buffer(response), from_);
+        }
     }
 
     std::string text_of(const Say& say, const sip::Flow& flow) const {
@@ -200,9 +238,10 @@ private:
                             flow.local.port.value == 5060 ? "5060" : say.contact_port, say.cseq, ++branches_);
         text +=
             "Max-Forwards: 70\r\nFrom: <sip:user@example>;tag=4fa3\r\nTo: <sip:user@example>\r\nCall-ID: apb03a0s09dkjdfglkj49111\r\n";
-        text += fmt::format("CSeq: {} REGISTER\r\nContact: <sip:{}:{}>;expires={}{}\r\n", say.cseq, say.host,
-                            say.contact_port, say.expires,
-                            say.instance.empty() ? "" : ";+sip.instance=\"" + say.instance + "\"");
+        text += fmt::format("CSeq: {} REGISTER\r\n", say.cseq);
+        const auto usual = fmt::format("<sip:{}:{}>;expires={}{}", say.host, say.contact_port, say.expires,
+                                       say.instance.empty() ? "" : ";+sip.instance=\"" + say.instance + "\"");
+        if (const auto contact = say.contact.value_or(usual); !contact.empty()) text += "Contact: " + contact + "\r\n";
         if (!say.impi.empty())
             text += fmt::format(
                 "Authorization: Digest username=\"{}\", realm=\"ims\", nonce=\"{}\", uri=\"sip:ims\", response=\"{}\"\r\n",
