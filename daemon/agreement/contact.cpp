@@ -135,6 +135,7 @@ Grant granted(const sip::Message& response, const sip::Message& request, const E
     for (const auto& contact : listed) consider(contact, fit(*asked, contact, source));
     // One that a registrar has rewritten beyond recognition, when it names no other.
     if (!time && listed.size() == 1 && may_be_same(*asked, listed.front()) &&
+        (asked->parameter("+sip.instance") || !listed.front().parameter("+sip.instance")) &&
         sip::contact_expires(response, listed.front()) != 0U)
         consider(listed.front(), 1);
     return {std::chrono::seconds{time.value_or(wish)}, time.has_value()};
