@@ -147,8 +147,8 @@ bool RegisterFlow::arrive(Exchange& x) {
     return true;
 }
 
-// Nothing in it may be read in two ways. A request that is refused for that is recorded for nobody but the user whose
-// protection carried it.
+// Nothing in it may be read in two ways. A request that is refused for that is recorded for the user whose protection
+// carried it; without protection for the user that it names, when that at least can be read in one way only.
 std::optional<Objection> RegisterFlow::read_credentials(Exchange& x) {
     x.credentials = sip::RequestCredentials::read(x.request());
     auto ambiguity = check_syntax(x.request());
@@ -157,6 +157,7 @@ std::optional<Objection> RegisterFlow::read_credentials(Exchange& x) {
     const auto owner = p_.table.owner_of(x.flow());
     if (owner.challenge) x.record.impi = owner.challenge->impi;
     else if (owner.registration) x.record.impi = owner.registration->key.impi;
+    else if (!x.credentials.objection()) x.record.impi = impi_of(x.request(), x.credentials.authorization);
     return Objection{ambiguity->status, "syntax", std::move(ambiguity->why)};
 }
 
