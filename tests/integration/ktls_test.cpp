@@ -351,7 +351,9 @@ TEST_CASE("records that are damaged, oversized or out of place end the connectio
     CHECK(fail_with(std::string("\x17\x03\x03\x7f\xff", 5) + std::string(32767, 'x')).find("larger than 16 KiB") !=
           std::string::npos);
     CHECK(fail_with("OPTIONS sip:example.net SIP/2.0\r\n\r\n").find("TLS record") != std::string::npos);
-    CHECK(bench.handshaker.counters().bad_records == 2);
+    CHECK(fail_with(std::string("\x17\x02\x00\x00\x20", 5) + std::string(32, 'x')).find("wrong version") !=
+          std::string::npos);
+    CHECK(bench.handshaker.counters().bad_records == 3);
     INFO("the peer was told: ", alerts);
     for (const std::string_view alert : {"bad record mac", "record overflow", "protocol version"})
         CHECK(alerts.find(alert) != std::string::npos);
