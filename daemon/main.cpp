@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -259,6 +260,8 @@ int main(int argc, char** argv) {
     }
     log::start(std::getenv("JOURNAL_STREAM") != nullptr);
     log::set_level(log::parse_level(config->log_level).value_or(log::Level::info));
+    // A log pipe that nobody reads any more, or a peer's end, fails one write and nothing else.
+    std::signal(SIGPIPE, SIG_IGN);
     harden();
     sip::FileDescriptor guard;
     daemon::Prepared prepared;

@@ -8,6 +8,7 @@
 
 #include "sip/message/edit.h"
 #include "sip/message/headers.h"
+#include "tests/support/own_network.h"
 
 namespace gmgate::test {
 daemon::Config RegisterWorld::usual_config() {
@@ -43,10 +44,7 @@ RegisterWorld::RegisterWorld(daemon::Config made, std::chrono::milliseconds t1) 
     core_.bind({loopback, 0});
     config.core.next_hops = {
         daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
-    {
-        asio::ip::udp::socket probe(loop, {loopback, 0});
-        config.core.listen = {*Address::parse("127.0.0.1"), Port{probe.local_endpoint().port()}};
-    }
+    config.core.listen = {*Address::parse("127.0.0.1"), test::fresh_port()};
     parts_ = std::make_unique<Parts>(loop, config, kernel, clock, t1);
     if (!parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false}))
         throw std::runtime_error("no UDP socket on loopback");
@@ -101,7 +99,7 @@ sip::Flow RegisterWorld::tls_connection(const Endpoint& phone) {
 }
 
 void RegisterWorld::settle() {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{30};
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{60};
     for (;;) {
         loop.poll();
         std::erase_if(running_, [](const auto& transaction) { return transaction->is_done; });

@@ -408,4 +408,22 @@ TEST_SUITE("operate") {
         CHECK(eventually([&] { return ask_gmctl(lab, {"status"})["registrations"]["ipsec_3gpp"] == 0; }));
         CHECK(lab.stop_gateway() == 0);
     }
+
+    TEST_CASE("gmgated goes on when whoever reads its log has gone: phones register and talk, and it ends in order") {
+        LabOptions options = plain_lab();
+        options.is_gateway_started = false;
+        Lab lab(options);
+        const auto pipe = lab.folder() + "/log";  // sed ends behind the line
+        const auto script = "mkfifo " + pipe + "; sed '/gateway-ready/q' <" + pipe + " & exec " +
+                            lab.programs().gmgated + " --config " + lab.config_path() + " >" + pipe + " 2>&1";
+        Program gateway({.command = {"/bin/sh", "-c", script}, .name = "gmgated", .network = &lab.network.gw});
+        gateway.wait_for_text("gateway-ready");
+        Phone phone(lab, {.user = 0});
+        phone.demand_registered();
+        const auto text = unique_word("unread-");
+        CHECK(phone.message(phone.impu(), text) == 200);
+        phone.await_message(text);
+        phone.deregister();
+        CHECK(gateway.terminate() == 0);
+    }
 }

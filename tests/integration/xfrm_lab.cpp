@@ -56,7 +56,6 @@ Lab::Lab() : home_(namespace_of_the_moment()), gateway_(new_namespace()), ue_(ne
     // before would see it come.
     shell(
         "for i in $(seq 600); do ip link show gw0 | grep -q 'state UP' && exit 0; sleep 0.05; done; ip link show gw0; exit 1");
-    shell("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0 net.ipv4.tcp_fwmark_accept=1");
     gateway_kernel_ = std::make_unique<xfrm::NetlinkKernel>(io_.get_executor(), clock_);
     ue_kernel_ = std::make_unique<xfrm::NetlinkKernel>(io_.get_executor(), clock_);
     // The sockets belong to the namespace in which they are first used.
@@ -139,7 +138,7 @@ bool send_to(const Fd& socket, const Endpoint& to, std::string_view text) {
 
 std::optional<Received> receive(const Fd& socket) {
     pollfd wanted{socket.get(), POLLIN, 0};
-    if (poll(&wanted, 1, 2000) != 1) return std::nullopt;
+    if (poll(&wanted, 1, static_cast<int>(std::chrono::milliseconds(kPatience).count())) != 1) return std::nullopt;
     char data[4096];
     iovec piece{data, sizeof data};
     alignas(cmsghdr) char control[256];
@@ -155,15 +154,6 @@ std::optional<Received> receive(const Fd& socket) {
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_MARK)
             std::memcpy(&out.mark, CMSG_DATA(c), sizeof out.mark);
     return out;
-}
-
-bool eventually(const std::function<bool()>& condition) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{2};
-    while (!condition()) {
-        if (std::chrono::steady_clock::now() > deadline) return false;
-        poll(nullptr, 0, 5);
-    }
-    return true;
 }
 
 std::uint64_t xfrm_stat(std::string_view name) {

@@ -13,6 +13,7 @@
 #include <asio/io_context.hpp>
 
 #include "base/clock.h"
+#include "tests/support/process.h"
 #include "xfrm/netlink/kernel.h"
 
 namespace gmgate::test {
@@ -82,10 +83,8 @@ struct Received {
     std::string text;
     std::uint32_t mark = 0;
 };
-/// What comes within a deadline of two seconds.
+/// What comes within kPatience.
 std::optional<Received> receive(const Fd& socket);
-/// True when `condition` holds within two seconds.
-bool eventually(const std::function<bool()>& condition);
 /// A counter of /proc/net/xfrm_stat of the namespace of the moment.
 std::uint64_t xfrm_stat(std::string_view name);
 

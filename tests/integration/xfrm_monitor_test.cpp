@@ -36,13 +36,10 @@ struct Listener {
         return static_cast<std::size_t>(std::ranges::count(events, kind, &KernelEvent::kind));
     }
     bool hears(Kind kind, std::size_t times = 1) {
-        for (int i = 0; i < 10; ++i)
-            if (eventually([&] {
-                    poll();
-                    return count(kind) >= times;
-                }))
-                return true;
-        return false;
+        return eventually([&] {
+            poll();
+            return count(kind) >= times;
+        });
     }
 };
 
@@ -189,16 +186,13 @@ TEST_CASE("AddressWatch: an address that goes, a link that goes down or loses it
     REQUIRE(watch.start());
     CHECK(changes.empty());
     const auto told = [&](const Address& address, bool is_usable) {
-        for (int i = 0; i < 5; ++i)
-            if (eventually([&] {
-                    io.restart();
-                    io.poll();
-                    const auto last = std::find_if(changes.rbegin(), changes.rend(),
-                                                   [&](const auto& c) { return c.address == address; });
-                    return last != changes.rend() && last->is_usable == is_usable;
-                }))
-                return true;
-        return false;
+        return eventually([&] {
+            io.restart();
+            io.poll();
+            const auto last =
+                std::find_if(changes.rbegin(), changes.rend(), [&](const auto& c) { return c.address == address; });
+            return last != changes.rend() && last->is_usable == is_usable;
+        });
     };
     const auto words = shell("ip -o -4 addr show to 192.0.2.1");  // "2: NAME    inet 192.0.2.1/24 …"
     std::string name = words.substr(words.find(": ") + 2);
@@ -249,10 +243,7 @@ TEST_CASE(
         auto brief = lab_set(lab, Family::v6, kUsual);
         auto request = request_for(brief, Mark{0x2002}, std::chrono::seconds{2});
         REQUIRE(finish(lab.io(), lab.gateway().install_set(std::move(request))));
-        bool ended = false;
-        for (int i = 0; i < 10 && !ended; ++i)
-            ended = eventually([&] { return finish(lab.io(), lab.gateway().dump())->size() == 4; });
-        CHECK(ended);
+        CHECK(eventually([&] { return finish(lab.io(), lab.gateway().dump())->size() == 4; }));
         CHECK(finish(lab.io(), lab.gateway().dump())->size() == 4);
     }
 }

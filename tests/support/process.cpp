@@ -39,6 +39,7 @@ int decode_status(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) :
 [[noreturn]] void become(char* const* argv, int network, int in, int out, int err, pid_t parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(125);
+    signal(SIGPIPE, SIG_DFL);  // as a shell or systemd starts it; ours is ignored, and that would be inherited
     if (network >= 0 && setns(network, CLONE_NEWNET) != 0) _exit(125);
     dup2(in, STDIN_FILENO);
     dup2(out, STDOUT_FILENO);

@@ -17,6 +17,7 @@
 #include <asio/steady_timer.hpp>
 
 #include "sip/message/edit.h"
+#include "tests/support/own_network.h"
 #include "tests/support/register_parts.h"
 
 namespace gmgate::test {
@@ -45,7 +46,7 @@ public:
         core_.bind({asio::ip::make_address("127.0.0.1"), 0});
         config.core.next_hops = {
             daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
-        config.core.listen = {*Address::parse("127.0.0.1"), free_port()};
+        config.core.listen = {*Address::parse("127.0.0.1"), gmgate::test::fresh_port()};
         config.core.visited_network_id = "visited.example";
         config.core.orig_ioi = "visited.example";
         daemon::ImsAkaProfile profile;
@@ -76,7 +77,7 @@ public:
         REQUIRE_MESSAGE(parsed.has_value(), std::string(text));
         auto transaction = std::make_shared<RecordedTransaction>(std::move(*parsed), flow);
         asio::co_spawn(loop, parts_->flow.handle(transaction), asio::detached);
-        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{60};
         while (!transaction->is_completed() && !quiet() && std::chrono::steady_clock::now() < deadline)
             loop.run_one_for(std::chrono::milliseconds{50});
         loop.poll();
@@ -192,10 +193,6 @@ private:
         parts_ = std::make_unique<Parts>(loop, config, kernel, clock, std::chrono::milliseconds{20});
         REQUIRE(parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false}).has_value());
         serve_core();
-    }
-    Port free_port() {
-        asio::ip::udp::socket probe(loop, {asio::ip::make_address("127.0.0.1"), 0});
-        return Port{probe.local_endpoint().port()};
     }
     bool quiet() const {
         return parts_->transactions.client_count() == 0 && kernel.held() == 0 && started_ && ++idle_ > 3;

@@ -45,19 +45,10 @@ private:
 
 inline constexpr std::uint32_t kSet = 77;
 
-// On a port that some test may want to listen at over TCP as well: others on this machine have connections from ports
-// of the same range.
-inline Peer udp_peer_with_tcp_port(sip::test::Loop& loop) {
-    for (;;) {
-        Peer peer = Peer::udp(loop, Family::v4);
-        if (sip::open_listening_socket(peer.endpoint())) return peer;
-    }
-}
-
 struct Network {
     Loop loop;
     Peer ue_client = Peer::udp(loop, Family::v4), ue_server = Peer::udp(loop, Family::v4),
-         core_peer = udp_peer_with_tcp_port(loop);
+         core_peer = Peer::udp(loop, Family::v4);
     Endpoint ps = sip::test::free_endpoint(Family::v4), pc = sip::test::free_endpoint(Family::v4),
              core_side = sip::test::free_endpoint(Family::v4);
     Config config = make_config();

@@ -94,7 +94,7 @@ TEST_CASE("patience ends a request that gets no answer before Timer F would; an 
     text.method = "INVITE";
     text.branch = Transactions::new_branch();
     SendOptions options;
-    options.patience = std::chrono::milliseconds{200};
+    options.patience = std::chrono::seconds{1};
     const auto silent = table.transactions.send(request_text(text), flow, options);
     const auto outcome = table.loop.get(silent->next());
     REQUIRE_FALSE(outcome.has_value());
@@ -106,7 +106,7 @@ TEST_CASE("patience ends a request that gets no answer before Timer F would; an 
     while (got.find(text.branch) == std::string::npos) got = table.peer.receive();
     table.peer.send(response_text(got, 180), table.local);
     CHECK((*table.loop.get(ringing->next()))->status() == 180);
-    table.loop.drain(std::chrono::milliseconds{400});  // longer than the patience
+    table.loop.drain(std::chrono::milliseconds{1200});  // longer than the patience
     table.peer.send(response_text(got, 486), table.local);
     CHECK((*table.loop.get(ringing->next()))->status() == 486);
 }

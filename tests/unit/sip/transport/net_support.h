@@ -17,6 +17,7 @@
 #include "sip/transaction/transactions.h"
 #include "sip/transport/socket.h"
 #include "sip/transport/transport.h"
+#include "tests/support/own_network.h"
 
 namespace gmgate::sip::test {
 
@@ -24,23 +25,15 @@ using namespace std::chrono_literals;
 
 inline Address loopback(Family family) { return *Address::parse(family == Family::v4 ? "127.0.0.1" : "::1"); }
 
-/// An endpoint on the loopback whose port is free for UDP and TCP.
-inline Endpoint free_endpoint(Family family) {
-    for (;;) {
-        Endpoint endpoint{loopback(family), Port(0)};
-        const auto udp = open_udp_socket(endpoint, false);
-        REQUIRE(udp.has_value());
-        endpoint.port = local_endpoint_of(udp->get()).port;
-        if (open_listening_socket(endpoint)) return endpoint;
-    }
-}
+/// An endpoint on the loopback whose port is free for UDP and TCP, and stays free.
+inline Endpoint free_endpoint(Family family) { return {loopback(family), gmgate::test::fresh_port()}; }
 
 struct Loop {
     asio::io_context io;
 
     /// Runs handlers until the condition holds; false when the deadline passes first.
     template <class Condition>
-    bool until(Condition condition, std::chrono::milliseconds deadline = 10s) {
+    bool until(Condition condition, std::chrono::milliseconds deadline = 60s) {
         const auto end = std::chrono::steady_clock::now() + deadline;
         while (!condition()) {
             if (std::chrono::steady_clock::now() >= end) return false;
@@ -77,9 +70,10 @@ private:
 /// The other side: one UDP socket or one TCP connection, scripted by the test.
 class Peer {
 public:
+    /// On a port that is free for TCP, too.
     static Peer udp(Loop& loop, Family family) { return udp(loop, loopback(family)); }
     static Peer udp(Loop& loop, const Address& address) {
-        auto fd = open_udp_socket({address, Port(0)}, false);
+        auto fd = open_udp_socket({address, gmgate::test::fresh_port()}, false);
         REQUIRE(fd.has_value());
         return Peer(loop, std::move(*fd));
     }
