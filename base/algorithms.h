@@ -33,7 +33,7 @@ bool is_confidential(AlgorithmPair pair);
 /// hmac-md5-96, des-ede3-cbc: removed from Annex H in Rel-13, "MUST NOT"/"SHOULD NOT" of RFC 8221 (B-60, B-74).
 bool is_deprecated(AlgorithmPair pair);
 
-/// All valid pairs, the gateway's default order of preference (`design.md`: strongest first, the weak end last).
+/// All valid pairs, the gateway's default order of preference (strongest first, the weak end last).
 inline constexpr std::array<AlgorithmPair, 8> kDefaultPreference{{
     {Alg::null, Ealg::aes_gcm},
     {Alg::hmac_sha_1_96, Ealg::aes_cbc},

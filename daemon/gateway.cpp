@@ -389,8 +389,8 @@ sip::Door Gateway::door_of(const sip::Flow& flow, sip::Direction direction) {
     return phone.value != 0 ? sip::Door{.owner = phone} : sip::door_of_ends(flow);
 }
 
-// Without an SA the kernel swallows a datagram and reports success (kernel-facts: xfrm_lookup, make_blackhole): a
-// retransmission whose set has ended meanwhile would vanish and nobody would know. Streams are closed with their set.
+// Without an SA the kernel swallows a datagram and reports success (xfrm_lookup, make_blackhole): a retransmission
+// whose set has ended meanwhile would vanish and nobody would know. Streams are closed with their set.
 bool Gateway::may_leave(const sip::Flow& flow) {
     if (!accesses_.is_protected(flow.local)) return true;
     const bool is_guarded = kernel_watch_.guards_stand();

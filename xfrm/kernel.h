@@ -40,8 +40,8 @@ struct EngineStatus {
 
 /// Every call is applied whole or rolled back, and completes only when the kernel has acknowledged it. A refusal is an
 /// Error with Reaction::refused, the kernel's errno and its extended-ack text. Calls may overlap; they are executed in
-/// order of arrival and what is queued meanwhile goes out together. One instance owns one netlink socket (kernel-facts
-/// §3c: one writer).
+/// order of arrival and what is queued meanwhile goes out together. One instance owns one netlink socket: the kernel
+/// takes one XFRM request at a time.
 class Kernel {
 public:
     virtual ~Kernel() = default;
@@ -51,7 +51,7 @@ public:
     virtual Task<Result<void>> install_set(SetRequest request) = 0;
     /// Deletes the four SAs; one that is gone already is no error.
     virtual Task<Result<void>> remove_set(SetParameters parameters) = 0;
-    /// New hard limit, counted from now, on all four SAs (UPDSA without keys, kernel-facts §3d).
+    /// New hard limit, counted from now, on all four SAs (UPDSA without keys).
     virtual Task<Result<void>> extend_set(SetParameters parameters, std::chrono::seconds lifetime) = 0;
     /// Installs what is missing of the guard policies; existing equal ones are kept (they outlive the process on
     /// purpose).
@@ -73,7 +73,7 @@ public:
     /// Deletes SAs by id (stale ones found by dump()); those that are gone already are no error.
     virtual Task<Result<void>> remove_sas(std::vector<SaId> ids) = 0;
     /// Looks for ESP in both families and every allowed algorithm by adding and deleting a dummy SA, which also loads
-    /// the modules now and not in the first registration (pre-warm, kernel-facts §3b).
+    /// the modules now and not in the first registration.
     virtual Task<Result<std::vector<ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) = 0;
 
     virtual const KernelCounters& counters() const = 0;

@@ -1,5 +1,5 @@
-// The gateway's own SPI allocator: large, random, never one that is in use (kernel-facts: 0x10000000–0xbfffffff, away
-// from charon's 0xc…).
+// The gateway's own SPI allocator: large, random, never one that is in use. 0x10000000–0xbfffffff: away from those
+// that charon takes, 0xc0000000 and up.
 #pragma once
 
 #include <cstddef>

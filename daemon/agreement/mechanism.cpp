@@ -11,7 +11,7 @@ constexpr std::uint32_t kFirstUsableSpi = 256;  // RFC 4303 §2.1: 1..255 are re
 
 std::string name_of(AlgorithmPair pair) { return fmt::format("{}/{}", to_string(pair.alg), to_string(pair.ealg)); }
 
-// Why an ipsec-3gpp entry can never be used, whatever the policy (B-11, B-62, vectors §7); empty when it can.
+// Why an ipsec-3gpp entry can never be used, whatever the policy (B-11, B-30, B-62); empty when it can.
 std::string defect_of(const sip::Ipsec3gpp& entry) {
     if (!entry.alg) return "alg is missing or unknown";
     if (!entry.ealg) return "ealg is unknown";

@@ -155,8 +155,7 @@ std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& regi
             set->in_use = true;
             p_.expiry.watch(set->number, set->expires - p_.config.timers.old_set);
         } else if (!kept && moved && !registration.ended && set.get() == outbound) {
-            // The phone changed its address or access: what it still has in flight may finish (design: 64*T1 after the
-            // new 200).
+            // The phone changed its address or access: what it still has in flight may finish: 64*T1 after the new 200.
             set->state = SetState::old;
             set->in_use = false;
             set->expires = std::min(set->expires, now + p_.config.timers.old_set);

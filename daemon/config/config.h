@@ -1,6 +1,5 @@
 // /etc/gmgate/gmgate.toml as values. Elements and parameters are named as in the feature text and in Oracle's
-// configuration (requirements.md D.1): sip-interface, sec-agree-feature, sec-agree-pref, sip-ports, ims-aka-profile,
-// protected-server-port…
+// configuration: sip-interface, sec-agree-feature, sec-agree-pref, sip-ports, ims-aka-profile, protected-server-port…
 #pragma once
 
 #include <chrono>
@@ -139,7 +138,7 @@ struct Limits {
     std::size_t registrations = 100000;
     std::size_t challenges = 20000;  ///< temporary sets in total
     std::size_t challenges_per_address = 64;
-    std::size_t sets_per_address = 256;  ///< the kernel's look-up is linear per address (kernel-facts §3a)
+    std::size_t sets_per_address = 256;  ///< the kernel's look-up is linear per address
     std::size_t connections = 65536;
     std::size_t connections_per_address = 1024;
     std::size_t tls_handshakes = 1024;  ///< under way at once, in total

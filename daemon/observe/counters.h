@@ -1,5 +1,4 @@
-// Every event that the gateway counts (superset of Oracle's sa-imsaka counters, requirements.md D). Gauges are read
-// from the tables.
+// Every event that the gateway counts (superset of Oracle's sa-imsaka counters). Gauges are read from the tables.
 #pragma once
 
 #include <array>

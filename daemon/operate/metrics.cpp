@@ -63,7 +63,7 @@ void add_registrations(Page& page, const MetricSources& s) {
         .add(ipsec, {{"mechanism", "ipsec-3gpp"}})
         .add(tls, {{"mechanism", "tls"}});
     page.gauge("challenges", "challenges that wait for the phone's answer").add(s.table.challenge_count());
-    page.gauge("sa_sets", "sets of four SAs by state (TS 33.203 table C-44)")
+    page.gauge("sa_sets", "sets of four SAs by state (TS 24.229 table 5.2.2-1)")
         .add(temporary, {{"state", "temporary"}})
         .add(established, {{"state", "established"}})
         .add(old, {{"state", "old"}});

@@ -16,7 +16,7 @@
 
 namespace gmgate::daemon {
 
-/// TS 33.203 §7.4, table C-44.
+/// TS 33.203 §7.4, C-44.
 enum class SetState { temporary, established, old };
 std::string_view to_string(SetState state);
 
@@ -37,7 +37,7 @@ struct SaSet {
     xfrm::SpiPair own_spis() const;
 };
 
-/// A contact of a phone: outlives addresses and accesses (design: IMPI, +sip.instance, reg-id).
+/// A contact of a phone: outlives addresses and accesses (private identity, +sip.instance, reg-id).
 struct ContactKey {
     Impi impi;
     std::string instance;

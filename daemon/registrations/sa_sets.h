@@ -1,5 +1,5 @@
-// The life of a set of SAs (TS 33.203 §7.4, table C-44): ports and SPIs chosen, installed in the kernel, taken into
-// use, extended, and removed with everything that hangs on it.
+// The life of a set of SAs (TS 33.203 §7.4, C-44): ports and SPIs chosen, installed in the kernel, taken into use,
+// extended, and removed with everything that hangs on it.
 #pragma once
 
 #include <functional>

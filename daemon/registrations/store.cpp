@@ -97,9 +97,9 @@ Result<void> Store::load(const std::function<void(StoredRegistration)>& each) {
     } else if (!loaded) {
         return std::unexpected(loaded.error());
     } else if (*loaded != 0) {
-        log::warning("store-rows-senseless", {{"count", *loaded},
-                                              {"file", config_.file},
-                                              {"why", "their values are out of range; their phones register anew"}});
+        log::warning("store-rows-invalid", {{"count", *loaded},
+                                            {"file", config_.file},
+                                            {"why", "their values are out of range; their phones register anew"}});
     }
     state_->writer = std::thread([state = state_] { state->run(); });
     return {};

@@ -301,7 +301,7 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
     Statement sets(db_->db, "SELECT * FROM sa_set ORDER BY contact, place");
     if (!contacts.is_ready() || !sets.is_ready()) return error("cannot read");
     // Two cursors in the same order: the sets of a contact are the next ones.
-    std::size_t senseless = 0;
+    std::size_t invalid = 0;
     int set_code = sets.step();
     int code = SQLITE_DONE;
     while ((code = contacts.step()) == SQLITE_ROW) {
@@ -311,7 +311,7 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
         row.token = contacts.text(4);
         row.contact_uri = contacts.text(5);
         row.realm_id = contacts.text(6);
-        bool makes_sense =
+        bool is_valid =
             contacts.number(7) >= 0 && contacts.number(7) <= 2 && !row.token.empty() && !row.key.impi.empty();
         row.transport = static_cast<sip::Transport>(contacts.number(7));
         row.expires = time_of(contacts.number(8));
@@ -323,15 +323,15 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
         while (set_code == SQLITE_ROW && sets.number(0) <= id) {
             if (sets.number(0) == id) {
                 if (auto set = read_set(sets)) row.sets.push_back(std::move(*set));
-                else makes_sense = false;
+                else is_valid = false;
             }
             set_code = sets.step();
         }
-        if (makes_sense) each(std::move(row));
-        else ++senseless;
+        if (is_valid) each(std::move(row));
+        else ++invalid;
     }
     if (code != SQLITE_DONE || (set_code != SQLITE_ROW && set_code != SQLITE_DONE)) return error("cannot read");
-    return senseless;
+    return invalid;
 }
 
 Result<void> StoreFile::write_row(const StoredRegistration& row) {

@@ -27,7 +27,7 @@ Result<void> Handover::receive(bool take_over) {
     } else {
         inheritance_ = inherit_from_service_manager();
     }
-    for (const auto& name : inheritance_.senseless) log::warning("inherited-nonsense", {{"name", name}});
+    for (const auto& name : inheritance_.unknown) log::warning("unknown-descriptor", {{"name", name}});
     for (auto& socket : inheritance_.sockets) {
         const auto local = sip::local_endpoint_of(socket.get());
         bool is_tls = p_.config.core.transport == CoreTransport::tls && p_.config.core.listen == local;

@@ -30,7 +30,7 @@ void Inheritance::take(const std::string& name, sip::FileDescriptor descriptor) 
     else if (name.starts_with("socket-")) sockets.push_back(std::move(descriptor));
     else if (name.starts_with("c") && std::from_chars(name.data() + 1, end, number).ptr == end && number != 0)
         connections[sip::ConnectionId{number}] = std::move(descriptor);
-    else senseless.push_back(name);
+    else unknown.push_back(name);
 }
 
 Inheritance inherit_from_service_manager() {

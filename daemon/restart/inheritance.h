@@ -17,7 +17,7 @@ struct Inheritance {
     sip::FileDescriptor ledger, lock;
     std::vector<sip::FileDescriptor> sockets;
     std::unordered_map<sip::ConnectionId, sip::FileDescriptor> connections;
-    std::vector<std::string> senseless;  ///< names that mean nothing to us
+    std::vector<std::string> unknown;  ///< names of descriptors that we did not store
 
     bool empty() const { return !ledger.is_open() && sockets.empty() && connections.empty(); }
     void take(const std::string& name, sip::FileDescriptor descriptor);

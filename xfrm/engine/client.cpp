@@ -79,7 +79,7 @@ struct EngineClient::Impl : std::enable_shared_from_this<EngineClient::Impl> {
     template <class Element, class Take>
     void hand_on(const gm_header& header, FrameReader& reader, const Request& request, const Take& take);
     void take_done(const gm_done& done, std::map<std::uint32_t, Request>::iterator at);
-    void nonsense(const char* what);
+    void protocol_error(const char* what);
     void worker_gone(std::string why);
     void take_up();
     void install_again(std::uint32_t sequence);
@@ -226,7 +226,7 @@ void EngineClient::Impl::connect(int fd) {
         });
 }
 
-void EngineClient::Impl::nonsense(const char* what) {
+void EngineClient::Impl::protocol_error(const char* what) {
     worker->close();
     asio::post(executor, [self = shared_from_this(), why = std::string("it sent ") + what] { self->worker_gone(why); });
 }
@@ -251,19 +251,19 @@ void EngineClient::Impl::take(std::span<std::uint8_t> frame) {
     last_word = std::chrono::steady_clock::now();
     FrameReader reader(frame);
     const auto header = reader.header();
-    if (header.version != GM_PROTOCOL_VERSION) return nonsense("a frame of another version");
+    if (header.version != GM_PROTOCOL_VERSION) return protocol_error("a frame of another version");
     switch (header.kind) {
         case GM_READY: {
             const auto ready = reader.take<gm_ready>();
             const auto engine = text_of(ready.engine);
-            if (!reader.is_complete() || !engine || is_ready) return nonsense("a strange greeting");
+            if (!reader.is_complete() || !engine || is_ready) return protocol_error("a strange greeting");
             status.engine = *engine;
             status.pid = ready.pid;
             return take_up();
         }
         case GM_EVENT: {
             const auto event = value_of(reader.take<gm_event>());
-            if (!reader.is_complete() || !event) return nonsense("a strange event");
+            if (!reader.is_complete() || !event) return protocol_error("a strange event");
             if (handlers.on_event) handlers.on_event(*event);
             return;
         }
@@ -276,22 +276,22 @@ void EngineClient::Impl::take(std::span<std::uint8_t> frame) {
 template <class Element, class Take>
 void EngineClient::Impl::hand_on(const gm_header& header, FrameReader& reader, const Request& request,
                                  const Take& take) {
-    if (!reader.is_list_of(sizeof(Element))) return nonsense("a strange list");
+    if (!reader.is_list_of(sizeof(Element))) return protocol_error("a strange list");
     for (std::uint32_t i = 0; i < header.count; ++i) {
         auto one = value_of(reader.take<Element>());
-        if (!one) return nonsense("a strange element of a list");
+        if (!one) return protocol_error("a strange element of a list");
         if (take && request.complete) take(std::move(*one));
     }
 }
 
 void EngineClient::Impl::take_answer(const gm_header& header, FrameReader& reader) {
     const auto at = requests.find(header.sequence);
-    if (at == requests.end() || !at->second.is_sent) return nonsense("an answer that nobody asked for");
+    if (at == requests.end() || !at->second.is_sent) return protocol_error("an answer that nobody asked for");
     auto& request = at->second;
     switch (header.kind) {
         case GM_DONE: {
             const auto done = reader.take<gm_done>();
-            if (!reader.is_complete()) return nonsense("a strange answer");
+            if (!reader.is_complete()) return protocol_error("a strange answer");
             return take_done(done, at);
         }
         case GM_REPORTS:
@@ -304,13 +304,13 @@ void EngineClient::Impl::take_answer(const gm_header& header, FrameReader& reade
             if (request.again && request.complete) request.again();
             return;
         default:
-            return nonsense("a frame of an unknown kind");
+            return protocol_error("a frame of an unknown kind");
     }
 }
 
 void EngineClient::Impl::take_done(const gm_done& done, std::map<std::uint32_t, Request>::iterator at) {
     auto result = value_of(done);
-    if (!result) return nonsense("a strange outcome");
+    if (!result) return protocol_error("a strange outcome");
     now = value_of(done.counters);
     // Nobody waits for this set any more; its caller was told that it is not there.
     if (*result && at->second.order && !at->second.complete) remove_behind(at->second.order->parameters, {});

@@ -36,8 +36,7 @@ struct Answer {
 /// Threads: one loop. Memory: request and reply buffers are wiped, whatever happens.
 class NetlinkQueue : public std::enable_shared_from_this<NetlinkQueue> {
 public:
-    /// Messages per sendmsg (kernel-facts §3c: 600 NEWSA overflow the default send buffer, 64 bring nearly all of the
-    /// gain).
+    /// Messages per sendmsg (600 NEWSA overflow the default send buffer, 64 bring nearly all of the gain).
     static constexpr std::size_t kBatchLimit = 64;
 
     struct Settings {

@@ -44,7 +44,7 @@ std::string mistake(const std::string& text) {
 
 }  // namespace
 
-TEST_CASE("A small configuration is read, with the defaults of the design") {
+TEST_CASE("A small configuration is read, with its defaults") {
     const auto config = parse_config(kGood, "test.toml");
     REQUIRE_MESSAGE(config.has_value(), config.error().text);
     CHECK(config->core.next_hops.at(0).to_string() == "10.2.0.2:5060");

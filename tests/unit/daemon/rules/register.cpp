@@ -1,4 +1,4 @@
-// REGISTER through the header rules: the flow of TS 24.228 §6.2 (vectors.md §5), both flows of the feature text, and
+// REGISTER through the header rules: the flow of TS 24.228 §6.2 (R1-1 and R1-2), both flows of the feature text, and
 // hostile copies.
 #include <vector>
 
@@ -265,7 +265,7 @@ Security-Server: ipsec-3gpp; q=0.1; alg=hmac-sha-1-96; spi-c=98765432; spi-s=876
 )"));
 }
 
-TEST_CASE("vectors §7 item 11, H-1: no octet sequence of the keys reaches the UE, however the core spells them") {
+TEST_CASE("H-1: no octet sequence of the keys reaches the UE, however the core spells them") {
     const std::string ck = "0123456789abcdefABCDEF9876543210", ik = "fedcba98765432100011223344556677";
     const std::vector<std::string> spellings{
         "WWW-Authenticate: Digest ck=\"@C\", ik=\"@I\", realm=\"r\", nonce=\"n\"\n",
