@@ -35,6 +35,7 @@ daemon::Config RegisterWorld::usual_config() {
     interface.sip_ports = {clear, tls};
     config.sip_interfaces.push_back(interface);
     config.core.visited_network_id = "visited.example";
+    config.core.orig_ioi = "visited.example";  // what the parser makes of it
     return config;
 }
 

@@ -194,15 +194,14 @@ void check_doors(const Access& access) {
 }  // namespace
 
 TEST_SUITE("doors") {
-    TEST_CASE("issue 13: a call over SAs, IPv4 and UDP, cannot be answered or cancelled through another door") {
+    TEST_CASE("a call over SAs, IPv4 and UDP, cannot be answered or cancelled through another door") {
         check_doors({false, false});
     }
-    TEST_CASE("issue 13: a call over SAs, IPv6 and TCP, cannot be answered or cancelled through another door") {
+    TEST_CASE("a call over SAs, IPv6 and TCP, cannot be answered or cancelled through another door") {
         check_doors({true, true});
     }
 
-    TEST_CASE(
-        "issue 13: a call of a phone on TLS cannot be answered or cancelled on another TLS connection or in clear") {
+    TEST_CASE("a call of a phone on TLS cannot be answered or cancelled on another TLS connection or in clear") {
         TlsLab tls;
         Ringing call(*tls.lab, {}, tls.phone_arguments("tls", "1.3"));
         INFO(tls.lab->gateway_log());

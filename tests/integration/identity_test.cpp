@@ -55,7 +55,7 @@ std::string asserted_by(Lab& lab, Phone& sender, Phone& receiver) {
 }  // namespace
 
 TEST_SUITE("identity") {
-    TEST_CASE("issue 14: the account takeover over SAs and TLS, UDP and TCP, both families: 400, nothing to the core") {
+    TEST_CASE("the account takeover over SAs and TLS, UDP and TCP, both families: 400, nothing to the core") {
         TlsLab tls;
         auto& lab = *tls.lab;
         Phone victim(lab, {.user = kVictim});
@@ -79,7 +79,7 @@ TEST_SUITE("identity") {
         victim.reregister(true);
     }
 
-    TEST_CASE("issue 14: the same in clear: 400 that says why, no SA, and the core hears nothing") {
+    TEST_CASE("the same in clear: 400 that says why, no SA, and the core hears nothing") {
         Lab lab(plain_lab());
         for (const bool is_v6 : {false, true})
             for (const bool is_tcp : {false, true}) {

@@ -212,6 +212,20 @@ TEST_CASE("Every refusal by the kernel leaves zero SAs and an error answer, neve
     }
 }
 
+TEST_CASE("B-74: a weak pair is chosen when the phone offers nothing better, and counted; a strong one is not") {
+    Bench bench;
+    Say say;
+    SUBCASE("weak") {
+        say.client = "ipsec-3gpp;alg=hmac-md5-96;ealg=des-ede3-cbc;spi-c=1111;spi-s=2222;port-c=5000;port-s=5001";
+        CHECK(Bench::status_of(*bench.send(say)) == 401);
+        CHECK(bench.parts().counters.get(daemon::Counter::deprecated_chosen) == 1);
+    }
+    SUBCASE("both") {
+        CHECK(Bench::status_of(*bench.send(say)) == 401);
+        CHECK(bench.parts().counters.get(daemon::Counter::deprecated_chosen) == 0);
+    }
+}
+
 TEST_CASE("G-25: an SPI of the phone that is taken in the kernel gets a 4xx with the reason") {
     Bench bench;
     bench.kernel.add_foreign({bench.ue, Spi{1234563}});

@@ -56,6 +56,7 @@ TEST_CASE("A small configuration is read, with its defaults") {
     CHECK(interface.on_no_security_client() == NoSecurityClient::reject);
     CHECK(interface.confidentiality == Confidentiality::preferred);
     CHECK(config->timers.reg_await_auth == std::chrono::seconds{240});
+    CHECK(config->timers.old_set == std::chrono::seconds{128});
 }
 
 TEST_CASE("SEED: sec-agree-feature is disabled by default") {

@@ -61,7 +61,7 @@ std::string late_2xx(const std::string& invite, const std::string& record_route)
 
 }  // namespace
 
-TEST_CASE("b30: a CANCEL keeps its Reason on the next leg, in both directions") {
+TEST_CASE("a CANCEL keeps its Reason on the next leg, in both directions") {
     const std::string reasons = "Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\nReason: Q.850;cause=26\r\n";
     {
         Network net;
@@ -86,7 +86,7 @@ TEST_CASE("b30: a CANCEL keeps its Reason on the next leg, in both directions") 
     CHECK(cancel.find(reasons) != std::string::npos);
 }
 
-TEST_CASE("issue 13: a late 2xx of a phone passes only when its Record-Route is that phone's own") {
+TEST_CASE("a late 2xx of a phone passes only when its Record-Route is that phone's own") {
     TwoPhones net;
     net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
     const std::string invite = net.ue_server.receive();
@@ -101,7 +101,7 @@ TEST_CASE("issue 13: a late 2xx of a phone passes only when its Record-Route is 
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 200 Text");
 }
 
-TEST_CASE("issue 13: an ACK in the dialog of another phone goes nowhere") {
+TEST_CASE("an ACK in the dialog of another phone goes nowhere") {
     TwoPhones net;
     const std::string route =
         "X-In-Dialog: 1\nRoute: <sip:tok1@" + net.ps.to_string() + ";lr>, <sip:scscf.home.example;lr>\n";
@@ -113,7 +113,7 @@ TEST_CASE("issue 13: an ACK in the dialog of another phone goes nowhere") {
     CHECK(first_line(net.core_peer.receive()) == "ACK sip:peer@10.0.0.9 SIP/2.0");
 }
 
-TEST_CASE("issue 13: a late 2xx at the core's port passes only from an address of the core") {
+TEST_CASE("a late 2xx at the core's port passes only from an address of the core") {
     TwoPhones net;
     net.send_as_alice(net.from_ue("INVITE", "sip:peer@home.example"));
     const std::string invite = net.core_peer.receive();

@@ -79,7 +79,7 @@ TEST_CASE("none, another scheme, and an empty response") {
     CHECK(read_value("Digest username=\"a\", response=").text == "Digest username=\"a\", response=\"\"");
 }
 
-TEST_CASE("issue 14: what two readers could take differently is refused") {
+TEST_CASE("what two readers could take differently is refused") {
     for (const std::string_view value : {R"(Digest username="VICTIM",@@)",
                                          R"(Digest username="A",realm="r",username="VICTIM")",
                                          R"(Digest username="A",USERNAME=VICTIM)",
@@ -113,7 +113,7 @@ TEST_CASE("issue 14: what two readers could take differently is refused") {
         CHECK_MESSAGE(read_value(value).kind == Credentials::Kind::ambiguous, value);
 }
 
-TEST_CASE("issue 14: one header field, whatever the other one is") {
+TEST_CASE("one header field, whatever the other one is") {
     for (const std::string_view second :
          {"Digest username=\"VICTIM\",@@", "Digest username=\"A\"", "Bearer abc", "Basic eDp5"}) {
         const std::string good = "Authorization: Digest username=\"A\",response=\"1\"\n",

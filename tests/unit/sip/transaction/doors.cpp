@@ -83,7 +83,7 @@ Flow flow_of(House& house, const Endpoint& local, const Peer& stream) {
 
 TEST_SUITE("doors") {
     TEST_CASE(
-        "issue 13: a response answers only through the door its request left by, for every pair of doors; elsewhere it is dropped and counted") {
+        "a response answers only through the door its request left by, for every pair of doors; elsewhere it is dropped and counted") {
         for (const Family family : {Family::v4, Family::v6}) {
             House house(family);
             Peer peer = Peer::udp(house.loop, family), same_host = Peer::udp(house.loop, family);
@@ -109,7 +109,7 @@ TEST_SUITE("doors") {
         }
     }
 
-    TEST_CASE("issue 13: a response from another address is dropped, whatever its branch, to a request of any method") {
+    TEST_CASE("a response from another address is dropped, whatever its branch, to a request of any method") {
         House house(Family::v4);
         Peer peer = Peer::udp(house.loop, Family::v4), stranger = Peer::udp(house.loop, *Address::parse("127.0.0.2"));
         std::vector<std::string> told;
@@ -173,7 +173,7 @@ TEST_SUITE("doors") {
     }
 
     TEST_CASE(
-        "issue 13: a CANCEL ends only the INVITE that came through its door, and an ACK confirms only there, for every pair of doors") {
+        "a CANCEL ends only the INVITE that came through its door, and an ACK confirms only there, for every pair of doors") {
         for (const Family family : {Family::v4, Family::v6}) {
             House house(family);
             Peer peer = Peer::udp(house.loop, family), same_host = Peer::udp(house.loop, family);
@@ -254,7 +254,7 @@ TEST_SUITE("doors") {
 }
 
 TEST_SUITE("what a CANCEL says") {
-    TEST_CASE("b30: the handler gets the header fields that the next CANCEL keeps, and the next CANCEL has them") {
+    TEST_CASE("the handler gets the header fields that the next CANCEL keeps, and the next CANCEL has them") {
         House house(Family::v4);
         Peer caller = Peer::udp(house.loop, Family::v4), callee = Peer::udp(house.loop, Family::v4);
         caller.send(request_text({.method = "INVITE"}), house.alice_server);
