@@ -67,7 +67,7 @@ void read_algorithms(Section& section, ImsAkaProfile& profile) {
         for (const auto& text : order) {
             const auto slash = text.find('/');
             const auto alg = parse_alg(text.substr(0, slash));
-            const auto ealg = slash == std::string::npos ? std::nullopt : parse_ealg(text.substr(slash + 1));
+            const auto ealg = parse_ealg(slash == std::string::npos ? std::string{} : text.substr(slash + 1));
             if (!alg || !ealg || !is_valid({*alg, *ealg}))
                 section.mistake(
                     "preference",
