@@ -99,7 +99,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
         [this](sip::OwnedMessage message, sip::Flow flow) { router_.stray(std::move(message), flow); });
 }
 
-// ------------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 // start
 
 Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {

@@ -271,22 +271,28 @@ private:
                 return failure(Reaction::broken, "the peer ended TLS with alert " +
                                                      std::string(alert_name(received.alert)) + " (" +
                                                      std::to_string(received.alert) + ")");
-            case RecordKind::bad_tag:
-                ++counters().decrypt_errors;
-                return refuse(Alert::bad_record_mac, "a TLS record failed authentication");
-            case RecordKind::oversized:
-                ++counters().bad_records;
-                return refuse(Alert::record_overflow, "a TLS record is larger than 16 KiB");
-            case RecordKind::bad_version:
-                ++counters().bad_records;
-                return refuse(Alert::protocol_version, "a TLS record has the wrong version or a bad length");
             case RecordKind::failed:
                 give_up();
                 return system_failure(Reaction::broken, "the connection failed", received.error);
+            case RecordKind::bad_tag:
+            case RecordKind::oversized:
+            case RecordKind::bad_version:
             case RecordKind::unexpected:
                 break;
         }
+        return refuse_record(received.kind);
+    }
+
+    /// A record that has no place here, with the alert of RFC 8446 §6.2.
+    Result<void> refuse_record(RecordKind kind) {
+        if (kind == RecordKind::bad_tag) {
+            ++counters().decrypt_errors;
+            return refuse(Alert::bad_record_mac, "a TLS record failed authentication");
+        }
         ++counters().bad_records;
+        if (kind == RecordKind::oversized) return refuse(Alert::record_overflow, "a TLS record is larger than 16 KiB");
+        if (kind == RecordKind::bad_version)
+            return refuse(Alert::protocol_version, "a TLS record has the wrong version or a bad length");
         return refuse(
             Alert::unexpected_message,
             "the peer sent a TLS message that has no place after the handshake, or too many that say nothing");

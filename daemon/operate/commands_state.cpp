@@ -66,7 +66,7 @@ void Operations::add_state_commands() {
                          [this](const Json& arguments, ControlClient&) { return show(arguments); }});
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 // status
 
 Task<Result<nlohmann::json>> Operations::status() const {
@@ -129,7 +129,7 @@ Task<Result<nlohmann::json>> Operations::status() const {
         {"counters", counters}};
 }
 
-// --------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 // registrations
 
 nlohmann::json Operations::row_of(const Registration& registration) const {
@@ -200,7 +200,7 @@ Task<Result<nlohmann::json>> Operations::follow(const Json& arguments, ControlCl
     co_return Json{{"dropped", dropped}};
 }
 
-// ------------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 // show
 
 Task<nlohmann::json> Operations::set_details(SetNumber number) {

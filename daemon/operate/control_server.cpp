@@ -112,7 +112,7 @@ struct ControlServer::Impl : std::enable_shared_from_this<Impl> {
     bool is_open = false;
 };
 
-// ------------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 // open
 
 Result<void> ControlServer::Impl::open(bool replace) {
@@ -160,7 +160,7 @@ Result<void> ControlServer::Impl::open(bool replace) {
     return {};
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 // clients
 
 Task<void> ControlServer::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> keep) {
@@ -299,7 +299,7 @@ void ControlServer::Impl::end(const std::shared_ptr<Client>& client) {
     clients.erase(client);
 }
 
-// -------------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 // API
 
 ControlServer::ControlServer(asio::any_io_executor executor, ControlSettings settings)

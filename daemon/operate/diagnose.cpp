@@ -69,6 +69,38 @@ std::string inbound_counts(const SetEvidence& set) {
 // ------------------------------------------------------------------------------ the newest REGISTER was refused by the
 // gateway
 
+/// The agreement itself: what it offers, and what it says of it afterwards (RFC 3329, TS 33.203 §7.2).
+std::optional<Verdict> refused_agreement(const Case& c, const std::string& check, const std::string& detail,
+                                         const std::string& start) {
+    const auto& r = *c.last;
+    const auto is = [&](std::string_view name) { return check == name; };
+    if (is("security-client") && !r.offer.empty() && r.over == "unprotected")
+        return verdict(
+            Cause::algorithms,
+            start +
+                fmt::format(
+                    "it offers only what this interface does not allow: {} ({}).{} Allow one of its algorithms in the ims-aka-profile, or change the phone's profile.",
+                    quoted(r.offer), detail,
+                    c.e.refused_algorithms.empty() ? "" : " The profile refuses " + c.e.refused_algorithms + "."));
+    if ((is("security-client") || is("sec-agree")) && r.offer.empty() && (r.answer == 421 || r.answer == 494))
+        return verdict(
+            Cause::no_offer,
+            start + "it sends no Security-Client and this interface demands an agreement: " + detail +
+                ". Switch sec-agree on in the phone, or set no-security-client = \"forward\" for phones that use none.");
+    if (is("security-verify"))
+        return verdict(
+            Cause::verify_mismatch,
+            start + "its Security-Verify is not what was sent to it (" + detail +
+                "): somebody between altered the offer (bidding down), or the phone writes the list in its own way. "
+                "With ignore-q = true the q values do not count.");
+    if (is("security-client"))
+        return verdict(
+            Cause::client_mismatch,
+            start + "its Security-Client has changed since the challenge (" + detail +
+                "): somebody between altered it, or the phone chose other SPIs or ports without starting anew.");
+    return std::nullopt;
+}
+
 std::optional<Verdict> refused_here(const Case& c) {
     const auto* check = failed_check(*c.last);
     if (!check) return std::nullopt;
@@ -85,30 +117,7 @@ std::optional<Verdict> refused_here(const Case& c) {
                        start + "it is behind NAT, or its Via is wrong: " + check->detail +
                            ". IPsec in transport mode cannot pass an address translation: use an access without NAT "
                            "(a separate APN gives phones routable addresses), IPv6, or mechanism tls.");
-    if (is("security-client") && !r.offer.empty() && r.over == "unprotected")
-        return verdict(
-            Cause::algorithms,
-            start +
-                fmt::format(
-                    "it offers only what this interface does not allow: {} ({}).{} Allow one of its algorithms in the ims-aka-profile, or change the phone's profile.",
-                    quoted(r.offer), check->detail,
-                    c.e.refused_algorithms.empty() ? "" : " The profile refuses " + c.e.refused_algorithms + "."));
-    if ((is("security-client") || is("sec-agree")) && r.offer.empty() && (r.answer == 421 || r.answer == 494))
-        return verdict(
-            Cause::no_offer,
-            start + "it sends no Security-Client and this interface demands an agreement: " + check->detail +
-                ". Switch sec-agree on in the phone, or set no-security-client = \"forward\" for phones that use none.");
-    if (is("security-verify"))
-        return verdict(
-            Cause::verify_mismatch,
-            start + "its Security-Verify is not what was sent to it (" + check->detail +
-                "): somebody between altered the offer (bidding down), or the phone writes the list in its own way. "
-                "With ignore-q = true the q values do not count.");
-    if (is("security-client"))
-        return verdict(
-            Cause::client_mismatch,
-            start + "its Security-Client has changed since the challenge (" + check->detail +
-                "): somebody between altered it, or the phone chose other SPIs or ports without starting anew.");
+    if (auto agreement = refused_agreement(c, check->check, check->detail, start)) return agreement;
     if (is("authorization"))
         return verdict(
             Cause::identity_mismatch,

@@ -67,6 +67,43 @@ Task<void> Router::answer_for_gateway(std::shared_ptr<sip::ServerTransaction> tr
     co_await answer(transaction, std::move(refusal), std::move(aim));
 }
 
+// May it go on? Unambiguous, not on its second way through here, and with the agreed Security-Verify.
+std::optional<Answer> Router::objection_from_ue(const sip::Message& request, const FlowOwner& owner,
+                                                const SipInterface* interface, const ToCore& rules) const {
+    auto objection = check_proxyable(request, interface != nullptr && interface->refuse_mediasec);
+    if (!objection) objection = check_unambiguous(request, rules.credentials);
+    if (!objection) objection = check_loop(request, rules.loop_mark);
+    if (!objection)
+        objection = check_security_verify(request, owner.set, *owner.registration,
+                                          interface != nullptr && interface->ignore_q);  // C-64
+    return objection;
+}
+
+// Which way through the core? Gives the refusal when there is none.
+std::optional<Answer> Router::choose_route(FromUe& way, const Registration& registration, const SipInterface* interface,
+                                           const OwnRoute& route) {
+    const sip::Message& request = way.transaction->request();
+    const bool initial = way.rules.is_initial;
+    way.is_urgent =
+        initial && interface != nullptr && is_emergency(request.request_uri(), interface->emergency_numbers);
+    if (way.is_urgent) {
+        way.rules.route.emplace();  // C-83: to the E-CSCF, whatever Service-Route says
+        counters_.add(Counter::emergency_passed);
+    } else if (is_emergency_contact(registration.key) && (initial || !is_call_method(request.method()))) {  // C-82
+        return make_answer(403, "Forbidden",
+                           "an emergency registration serves emergency requests and their calls only");
+    } else if (initial && compare_route(route.rest, registration.service_route) == RouteVerdict::differs) {
+        way.rules.route = registration.service_route;  // C-60: replaced by the stored one
+        counters_.add(Counter::route_replaced);
+        log::debug("proxy-route-replaced", {{"impi", registration.key.impi.value},
+                                            {"method", request.method_name()},
+                                            {"route", fmt::format("{}", fmt::join(route.rest, ", "))}});
+    }
+    way.service_route = registration.service_route;
+    way.top_route = way.rules.route ? first_route_uri(*way.rules.route) : first_route_uri(route.rest);
+    return std::nullopt;
+}
+
 Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction) {
     const sip::Message& request = transaction->request();
 
@@ -81,100 +118,74 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
         co_return;
     }
     const Registration& registration = *owner.registration;
-    const std::string token = registration.token;
-    const ContactKey key = registration.key;
     const SipInterface* interface = interface_of(config_, registration.realm_id);
-    const Aim aim = [this, transaction, token] { return aim_at_ue(transaction, token); };
-    const auto watch = watch_cancel(*transaction);
-    const auto entry =
-        open_requests_.add(registration, OpenRequests::Side::from_phone, watch);  // gone: what it called is cancelled
+    FromUe way{.transaction = transaction, .token = registration.token, .key = registration.key};
+    way.aim = [this, transaction, token = registration.token] { return aim_at_ue(transaction, token); };
+    way.watch = watch_cancel(*transaction);
+    // The phone gone: what it called is cancelled.
+    way.entry.emplace(open_requests_.add(registration, OpenRequests::Side::from_phone, way.watch));
     if (sip::is_reliable(transaction->flow().transport)) transports_.keep_open(transaction->flow().connection, true);
 
-    // May it go on?
-    const std::string loop_mark = core_.marks().loop_mark(request, "core " + token);
-    auto objection = check_proxyable(request, interface != nullptr && interface->refuse_mediasec);
-    const auto credentials = sip::RequestCredentials::read(request);
-    if (!objection) objection = check_unambiguous(request, credentials);
-    if (!objection) objection = check_loop(request, loop_mark);
-    if (!objection)
-        objection = check_security_verify(request, owner.set, registration,
-                                          interface != nullptr && interface->ignore_q);  // C-64
-    if (objection) {
-        Answer refusal = std::move(*objection);
-        co_return co_await answer(transaction, std::move(refusal), aim);
+    way.rules = rules_from_ue(request, transaction->flow(), owner);
+    way.rules.loop_mark = core_.marks().loop_mark(request, "core " + registration.token);
+    way.rules.credentials = sip::RequestCredentials::read(request);
+    auto refusal = objection_from_ue(request, owner, interface, way.rules);
+    if (!refusal) {
+        // Inside a dialog? Only when it is one that passed here; whoever makes up a To tag is treated as if there were
+        // none.
+        const OwnRoute route = split_route(request, own_hosts_);
+        way.rules.is_initial = !dialogs_.knows_from_ue(registration.key, request, route);
+        if (way.rules.is_initial && !has_no_to_tag(request)) note_unknown_dialog(request, registration);
+        if (way.rules.is_initial && asks_gateway(request, route, own_hosts_))
+            co_return co_await answer_for_gateway(transaction, way.aim);
+        refusal = choose_route(way, registration, interface, route);
     }
+    if (refusal) co_return co_await answer(transaction, std::move(*refusal), way.aim);
+    co_await forward_from_ue(std::move(way));
+}
 
-    // Inside a dialog? Only when it is one that passed here; whoever makes up a To tag is treated as if there were
-    // none.
-    const OwnRoute route = split_route(request, own_hosts_);
-    const bool initial = !dialogs_.knows_from_ue(registration.key, request, route);
-    if (initial && !has_no_to_tag(request)) note_unknown_dialog(request, registration);
-    if (initial && asks_gateway(request, route, own_hosts_)) co_return co_await answer_for_gateway(transaction, aim);
-
-    ToCore rules = rules_from_ue(request, transaction->flow(), owner);
-    rules.is_initial = initial;
-    rules.loop_mark = loop_mark;
-    rules.credentials = credentials;
-    const bool is_urgent =
-        initial && interface != nullptr && is_emergency(request.request_uri(), interface->emergency_numbers);
-    if (is_urgent) {
-        rules.route.emplace();  // C-83: to the E-CSCF, whatever Service-Route says
-        counters_.add(Counter::emergency_passed);
-    } else if (is_emergency_contact(registration.key) && (initial || !is_call_method(request.method()))) {  // C-82
-        Answer refusal =
-            make_answer(403, "Forbidden", "an emergency registration serves emergency requests and their calls only");
-        co_return co_await answer(transaction, std::move(refusal), aim);
-    } else if (initial) {
-        if (compare_route(route.rest, registration.service_route) ==
-            RouteVerdict::differs) {  // C-60: replaced by the stored one
-            rules.route = registration.service_route;
-            counters_.add(Counter::route_replaced);
-            log::debug("proxy-route-replaced", {{"impi", registration.key.impi.value},
-                                                {"method", request.method_name()},
-                                                {"route", fmt::format("{}", fmt::join(route.rest, ", "))}});
-        }
-    }
-
-    const std::vector<std::string> service_route = registration.service_route;
-    const std::string top_route = rules.route ? first_route_uri(*rules.route) : first_route_uri(route.rest);
+// No reference into the table from here on: everything is in `way`.
+Task<void> Router::forward_from_ue(FromUe way) {
+    const sip::Message& request = way.transaction->request();
 
     // Before anything can answer: the transaction's own late 100 (RFC 4320 §4.1) has to come to port_us as well (B-15).
-    const bool is_reachable = co_await aim();
+    const bool is_reachable = co_await way.aim();
     if (is_reachable && request.method() == sip::Method::invite)  // RFC 3261 §17.2.1: at once
-        (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
+        (void)way.transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
     // Where to? Then the first element of the core that can be sent to; the others wait in `attempts`.
     Result<std::vector<Target>> targets = failure(Reaction::internal, {});
-    if (is_urgent) targets = co_await core_.emergency_next_hops();
-    else targets = co_await core_.targets_for(top_route, service_route);
-    const bool restores = !is_urgent && understands_restoration(request);
+    if (way.is_urgent) targets = co_await core_.emergency_next_hops();
+    else targets = co_await core_.targets_for(way.top_route, way.service_route);
     std::string restoration;
-    if (restores) restoration = token_uri(token, core_.uri_host());  // as in Path
+    if (!way.is_urgent && understands_restoration(request))
+        restoration = token_uri(way.token, core_.uri_host());  // as in Path
     const auto unreachable = [&](const Error& error) {
-        Answer refusal = no_answer(error, true, *watch);
+        Answer refusal = no_answer(error, true, *way.watch);
         if (refusal.status == 504 && !restoration.empty()) ask_for_restoration(refusal, restoration);  // C-66
         return refusal;
     };
     if (!targets) {
         Answer refusal = unreachable(targets.error());
-        co_return co_await answer(transaction, std::move(refusal), aim);
+        co_return co_await answer(way.transaction, std::move(refusal), way.aim);
     }
-    const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
-    const auto attempts = std::make_shared<CoreAttempts>(core_, std::move(*targets), build, Traffic::phones, is_urgent);
+    const auto build = [&](sip::Transport transport) { return request_to_core(request, way.rules, transport); };
+    const auto attempts =
+        std::make_shared<CoreAttempts>(core_, std::move(*targets), build, Traffic::phones, way.is_urgent);
     auto client = co_await attempts->next();
     if (!client) {
         Answer refusal = unreachable(client.error());
-        co_return co_await answer(transaction, std::move(refusal), aim);
+        co_return co_await answer(way.transaction, std::move(refusal), way.aim);
     }
     counters_.add(Counter::requests_from_ue);
 
     Relay leg;
-    leg.transaction = transaction;
+    leg.transaction = way.transaction;
     leg.client = std::move(*client);
-    leg.watch = watch;
-    const MarkFor mark{dialogs_, token, key, own_hosts_};
+    leg.watch = way.watch;
+    const MarkFor mark{dialogs_, way.token, way.key, own_hosts_};
     leg.edit = [mark](const sip::Message& response) { return response_to_ue(response, mark); };
-    leg.aim = aim;
+    leg.aim = way.aim;
     leg.again = next_target(attempts);
     leg.other_way = [attempts] { return attempts->other_way(); };
     leg.towards_core = true;

@@ -123,6 +123,41 @@ std::function<Task<std::unique_ptr<sip::ClientTransaction>>(const Result<sip::Ow
     };
 }
 
+Task<Router::Outcome> Router::judge(Relay& leg, const Result<sip::OwnedMessage>& outcome, bool& is_first_outcome) {
+    const bool is_lost = !outcome && sip::is_connection_lost(outcome.error());
+    if (is_lost && leg.other_way) {
+        const auto way = co_await leg.other_way();
+        if (way) {
+            leg.client->move_to(*way);
+            co_return Outcome::moved;
+        }
+    }
+    if (!leg.again || leg.watch->is_cancelled() || !std::exchange(is_first_outcome, false)) co_return Outcome::stands;
+    leg.watch->attach(nullptr);
+    auto another = co_await leg.again(outcome);
+    is_first_outcome = another != nullptr;
+    if (another != nullptr) leg.client = std::move(another);
+    leg.watch->attach(leg.client.get());
+    co_return is_first_outcome ? Outcome::another_try : Outcome::stands;
+}
+
+Task<void> Router::answer_for_silence(Relay& leg, const Error& error) {
+    Answer refusal = no_answer(error, leg.towards_core, *leg.watch);
+    if (refusal.status == 504 && !leg.restoration.empty()) ask_for_restoration(refusal, leg.restoration);
+    co_await answer(leg.transaction, std::move(refusal), leg.aim);
+}
+
+Task<void> Router::pass_back(Relay& leg, const sip::Message& response) {
+    std::string text = leg.edit(response);
+    const int status = response.status();
+    const bool can_reply = !leg.aim || co_await leg.aim();
+    if (!can_reply) co_return;
+    if (const auto sent = leg.transaction->respond(std::move(text)); !sent)
+        log::info("proxy-response-not-sent", {{"status", status},
+                                              {"peer", leg.transaction->reply_flow().remote.to_string()},
+                                              {"reason", sent.error().text}});
+}
+
 Task<void> Router::relay(Relay leg) {
     const bool is_invite = leg.transaction->request().method() == sip::Method::invite;
     leg.watch->attach(leg.client.get());
@@ -139,35 +174,14 @@ Task<void> Router::relay(Relay leg) {
     if (is_invite) start_timer_c();
 
     bool is_answered = false;
-    bool is_first = true;  // outcome of this try
+    bool is_first_outcome = true;  // of this try
     for (;;) {
         const Result<sip::OwnedMessage> response = co_await leg.client->next();
-        const bool is_lost = !response && sip::is_connection_lost(response.error());
-        if (is_lost && leg.other_way) {
-            const auto way = co_await leg.other_way();
-            if (way) {
-                leg.client->move_to(*way);
-                continue;
-            }
-        }
-        if (leg.again && !leg.watch->is_cancelled() && std::exchange(is_first, false)) {
-            leg.watch->attach(nullptr);
-            auto another = co_await leg.again(response);
-            if (another != nullptr) {
-                leg.client = std::move(another);
-                leg.watch->attach(leg.client.get());
-                is_first = true;
-                if (is_invite) start_timer_c();
-                continue;
-            }
-            leg.watch->attach(leg.client.get());
-        }
+        const Outcome outcome = co_await judge(leg, response, is_first_outcome);
+        if (outcome == Outcome::another_try && is_invite) start_timer_c();
+        if (outcome != Outcome::stands) continue;
         if (!response) {
-            if (!is_answered) {
-                Answer refusal = no_answer(response.error(), leg.towards_core, *leg.watch);
-                if (refusal.status == 504 && !leg.restoration.empty()) ask_for_restoration(refusal, leg.restoration);
-                co_await answer(leg.transaction, std::move(refusal), leg.aim);
-            }
+            if (!is_answered) co_await answer_for_silence(leg, response.error());
             break;
         }
         const int status = (*response)->status();
@@ -177,14 +191,7 @@ Task<void> Router::relay(Relay leg) {
             co_await answer(leg.transaction, std::move(refusal), leg.aim);
             break;
         }
-        std::string text = leg.edit(**response);
-        const bool can_reply = !leg.aim || co_await leg.aim();
-        if (can_reply) {
-            if (const auto sent = leg.transaction->respond(std::move(text)); !sent)
-                log::info("proxy-response-not-sent", {{"status", status},
-                                                      {"peer", leg.transaction->reply_flow().remote.to_string()},
-                                                      {"reason", sent.error().text}});
-        }
+        co_await pass_back(leg, **response);
         if (status < 200) {
             if (is_invite && !is_answered) start_timer_c();
             continue;

@@ -94,6 +94,13 @@ private:
         std::function<Task<std::optional<sip::Flow>>()> other_way;
     };
     Task<void> relay(Relay relay);
+    /// What becomes of an outcome: it stands, or the transaction goes on another way, or another one takes its place.
+    enum class Outcome { stands, moved, another_try };
+    static Task<Outcome> judge(Relay& leg, const Result<sip::OwnedMessage>& outcome, bool& is_first_outcome);
+    /// What the other side gets when none of its tries gave a response.
+    Task<void> answer_for_silence(Relay& leg, const Error& error);
+    /// Passes one response back. Errors are logged: the sender has gone.
+    Task<void> pass_back(Relay& leg, const sip::Message& response);
     /// What the other side gets when this leg gave no answer.
     static Answer no_answer(const Error& error, bool towards_core, const RequestWatch& watch);
     /// The relay's `again` for a request to the core: the next target when the last one gave nothing.
@@ -101,7 +108,25 @@ private:
         std::shared_ptr<CoreAttempts> attempts);
 
     // ---- from_ue.cpp
+    /// A request from a phone on its way to the core: all of it that is needed once the table may have changed.
+    struct FromUe {
+        std::shared_ptr<sip::ServerTransaction> transaction;
+        std::string token;  ///< of the registration that carried it
+        ContactKey key;
+        Aim aim{};
+        std::shared_ptr<RequestWatch> watch{};
+        std::optional<OpenRequests::Entry> entry{};  ///< the phone gone: what it called is cancelled
+        ToCore rules{};
+        bool is_urgent = false;                    ///< an emergency request: to the E-CSCF
+        std::vector<std::string> service_route{};  ///< the stored one
+        std::string top_route{};                   ///< where it goes first; empty: to a next hop
+    };
     Task<void> handle_from_ue(std::shared_ptr<sip::ServerTransaction> transaction);
+    std::optional<Answer> objection_from_ue(const sip::Message& request, const FlowOwner& owner,
+                                            const SipInterface* interface, const ToCore& rules) const;
+    std::optional<Answer> choose_route(FromUe& way, const Registration& registration, const SipInterface* interface,
+                                       const OwnRoute& route);
+    Task<void> forward_from_ue(FromUe way);
     ToCore rules_from_ue(const sip::Message& request, const sip::Flow& flow, const FlowOwner& owner) const;
     void note_unknown_dialog(const sip::Message& request, const Registration& registration);
     /// OPTIONS is how a phone sees whether we live; nothing else is done here.

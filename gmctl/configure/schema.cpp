@@ -39,7 +39,7 @@ std::vector<std::string> mistakes_in(const std::string& text) {
 }
 
 // --- The sample
-// ----------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 
 struct SampleKey {
     std::string key, fallback, help;
@@ -111,7 +111,7 @@ struct SampleReader {
 };
 
 // --- The parser
-// ----------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 
 // "a", "b" or "c" behind one of the phrases with which the parser tells what a key can be.
 std::vector<std::string> words_in(std::string_view message) {

@@ -215,7 +215,7 @@ Result<void> Session::make_sure_it_exists() {
 }
 
 // --- select
-// ----------------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 
 // "realm01 172.172.30.31:5060": what identifies one, and for an interface the clear ports it listens on.
 std::string Session::label(const Path& path, const Element& element) const {
@@ -291,7 +291,7 @@ std::string Session::choose(std::size_t index) {
 }
 
 // --- changes
-// ---------------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 
 std::string Session::start_removal(std::string_view what) {
     if (!what.empty()) {
@@ -396,7 +396,7 @@ std::string Session::write(const std::string& thanks) {
 }
 
 // --- what is there
-// ---------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 
 std::string Session::show(std::string_view) const {
     if (here().place != Place::element) return saved_.ends_with('\n') || saved_.empty() ? saved_ : saved_ + "\n";
@@ -464,7 +464,7 @@ std::string Session::verify() const {
 }
 
 // --- help
-// ------------------------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 
 std::vector<std::string> Session::complete(std::string_view line) const {
     if (question_ != Question::none) return {};

@@ -80,6 +80,12 @@ private:
 
     // register_flow.cpp
     Task<Verdict> run_register(RegisterKind kind, std::vector<Header> headers);
+    // The steps of run_register(); a verdict ends it.
+    [[nodiscard]] std::optional<Verdict> begin_attempt(RegisterKind kind, Attempt& attempt);
+    [[nodiscard]] std::optional<Verdict> offer_fresh_set(Attempt& attempt);
+    [[nodiscard]] std::optional<Verdict> take_challenge(const SipMessage& response, Attempt& attempt);
+    [[nodiscard]] Verdict end_unchallenged(RegisterKind kind, const SipMessage& response, Attempt& attempt,
+                                           Verdict answer);
     [[nodiscard]] SipMessage make_register(RegisterKind kind, const Attempt& attempt, bool answering);
     [[nodiscard]] std::optional<Verdict> read_challenge(const SipMessage& response, Attempt& attempt);
     [[nodiscard]] std::optional<Verdict> authenticate(Attempt& attempt);

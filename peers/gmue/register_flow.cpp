@@ -119,75 +119,81 @@ Task<Verdict> Phone::register_now(RegisterKind kind, std::vector<Header> headers
     co_return verdict;
 }
 
+std::optional<Verdict> Phone::begin_attempt(RegisterKind kind, Attempt& attempt) {
+    if (kind != RegisterKind::initial) {
+        if (!registered_) return failed("not-registered", "register first");
+        attempt.first = path(config_.register_over_tcp);
+        return std::nullopt;
+    }
+    call_id_ = random_token(20) + '@' + config_.local.host();
+    from_tag_ = random_token();
+    last_authorization_.clear();
+    attempt.first = config_.tls == TlsUse::prior_to_registration ? kTlsPath : Path{kClear, config_.register_over_tcp};
+    tls_server_list_.clear();
+    link_.close_tls();
+    return std::nullopt;
+}
+
+std::optional<Verdict> Phone::offer_fresh_set(Attempt& attempt) {
+    if (!config_.ipsec) return std::nullopt;
+    if (attempt.set != kClear) remove_set(attempt.set, "abandoned");
+    const auto set = link_.prepare_set();
+    if (!set) return failed("local", set.error().text);
+    attempt.set = *set;
+    SecuritySet& fresh = *link_.find(*set);
+    fresh.client_text =
+        config_.raw_security_client.empty() ? security_client(config_.offer, fresh.ue) : config_.raw_security_client;
+    return std::nullopt;
+}
+
+// SM6: reads everything before it acts on anything.
+std::optional<Verdict> Phone::take_challenge(const SipMessage& response, Attempt& attempt) {
+    std::optional<Verdict> problem = read_challenge(response, attempt);
+    if (!problem) problem = authenticate(attempt);
+    if (!problem && (attempt.resynchronise || attempt.mac_failed)) return std::nullopt;  // another first REGISTER
+    if (!problem && config_.ipsec) problem = agree(response, attempt);
+    if (!problem && config_.tls != TlsUse::none) problem = agree_on_tls(response);
+    return problem;
+}
+
+Verdict Phone::end_unchallenged(RegisterKind kind, const SipMessage& response, Attempt& attempt, Verdict answer) {
+    if (attempt.set != kClear) remove_set(attempt.set, "not-needed");
+    if (kind == RegisterKind::initial && uses_sec_agree())
+        return failed("not-challenged", "200 without a challenge: nothing protects this phone", 200);
+    attempt.set = kClear;
+    accept_200(kind, response, attempt);
+    return answer;
+}
+
 Task<Verdict> Phone::run_register(RegisterKind kind, std::vector<Header> headers) {
     Attempt attempt;
     attempt.headers = std::move(headers);
-    if (kind == RegisterKind::initial) {
-        call_id_ = random_token(20) + '@' + config_.local.host();
-        from_tag_ = random_token();
-        last_authorization_.clear();
-        attempt.first =
-            config_.tls == TlsUse::prior_to_registration ? kTlsPath : Path{kClear, config_.register_over_tcp};
-        tls_server_list_.clear();
-        link_.close_tls();
-    } else {
-        if (!registered_) co_return failed("not-registered", "register first");
-        attempt.first = path(config_.register_over_tcp);
-    }
-    for (;;) {
-        // SM1. A resynchronisation starts over with new SPIs and a new client port (requirements B-42).
-        if (config_.ipsec) {
-            if (attempt.set != kClear) remove_set(attempt.set, "abandoned");
-            const auto set = link_.prepare_set();
-            if (!set) co_return failed("local", set.error().text);
-            attempt.set = *set;
-            SecuritySet& fresh = *link_.find(*set);
-            fresh.client_text = config_.raw_security_client.empty() ? security_client(config_.offer, fresh.ue)
-                                                                    : config_.raw_security_client;
-        }
+    const auto give_up = [&](Verdict verdict) {
+        if (attempt.set != kClear) remove_set(attempt.set, "failed");
+        return verdict;
+    };
+    if (auto problem = begin_attempt(kind, attempt)) co_return std::move(*problem);
+    // SM1. A resynchronisation starts over with new SPIs and a new client port (requirements B-42).
+    do {
+        if (auto problem = offer_fresh_set(attempt)) co_return std::move(*problem);
         SipMessage first = make_register(kind, attempt, false);
         const Reply sm6 = co_await transactions_.request(std::move(first), attempt.first, nullptr);
         Verdict answer = verdict_of(sm6);
-        if (attempt.mac_failed) {  // whatever the network makes of it
-            if (attempt.set != kClear) remove_set(attempt.set, "failed");
-            co_return failed(
+        if (attempt.mac_failed)  // whatever the network makes of it
+            co_return give_up(failed(
                 "autn-mac",
                 fmt::format("AUTN does not verify: the network does not know K; told it so, answer {}", answer.status),
-                401);
-        }
-        if (answer.ok) {
-            if (attempt.set != kClear) remove_set(attempt.set, "not-needed");
-            if (kind == RegisterKind::initial && uses_sec_agree())
-                co_return failed("not-challenged", "200 without a challenge: nothing protects this phone", 200);
-            attempt.set = kClear;
-            accept_200(kind, *sm6.response, attempt);
-            co_return answer;
-        }
-        if (answer.status != 401) {
-            if (attempt.set != kClear) remove_set(attempt.set, "failed");
-            co_return answer;
-        }
-        // SM6: read everything before acting on anything.
-        std::optional<Verdict> problem = read_challenge(*sm6.response, attempt);
-        if (!problem) problem = authenticate(attempt);
-        if (!problem && (attempt.resynchronise || attempt.mac_failed)) continue;
-        if (!problem && config_.ipsec) problem = agree(*sm6.response, attempt);
-        if (!problem && config_.tls != TlsUse::none) problem = agree_on_tls(*sm6.response);
-        if (problem) {
-            if (attempt.set != kClear) remove_set(attempt.set, "failed");
-            co_return std::move(*problem);
-        }
-        break;
-    }
+                401));
+        if (answer.ok) co_return end_unchallenged(kind, *sm6.response, attempt, std::move(answer));
+        if (answer.status != 401) co_return give_up(std::move(answer));
+        if (auto problem = take_challenge(*sm6.response, attempt)) co_return give_up(std::move(*problem));
+    } while (attempt.resynchronise || attempt.mac_failed);
     // SM7, over the new SAs or the TLS connection; the answer can only arrive through them.
     attempt.second = second_path(attempt);
     SipMessage second = make_register(kind, attempt, true);
     const Reply sm12 = co_await transactions_.request(std::move(second), attempt.second, nullptr);
     Verdict answer = verdict_of(sm12);
-    if (!answer.ok) {
-        if (attempt.set != kClear) remove_set(attempt.set, "failed");
-        co_return answer;
-    }
+    if (!answer.ok) co_return give_up(std::move(answer));
     last_authorization_ = attempt.authorization;
     accept_200(kind, *sm12.response, attempt);
     answer.detail = "challenged";

@@ -29,7 +29,14 @@ struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
 
     bool is_abandoned();
     void take(std::span<std::uint8_t> frame);
+    /// What a frame asks for, ready to run, or why it is refused. The next four read the rest of it, by kind.
     Result<Task<Result<void>>> order_of(std::span<std::uint8_t> frame);
+    Result<Task<Result<void>>> set_order(FrameReader& reader);
+    Result<Task<Result<void>>> removal_order(FrameReader& reader);
+    Result<Task<Result<void>>> guards_order(FrameReader& reader);
+    Result<Task<Result<void>>> probe_order(FrameReader& reader);
+    /// Nothing follows what has been read.
+    static bool is_whole(FrameReader& reader) { return reader.is_complete() && reader.header().count == 0; }
     void run(std::uint32_t sequence, std::uint16_t kind, Task<Result<void>> order);
     void done(std::uint32_t sequence, const Result<void>& result);
     void refuse(std::uint32_t sequence, std::uint16_t kind, const Error& why);
@@ -128,72 +135,89 @@ Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> 
     if (frame.size() < sizeof(gm_header)) return malformed("no header");
     if (header.version != GM_PROTOCOL_VERSION) return malformed("another version of the protocol");
     if (header.flags != 0) return malformed("unknown flags");
-    const auto whole = [&] { return reader.is_complete() && header.count == 0; };
     switch (header.kind) {
-        case GM_INSTALL_SET: {
-            auto install = reader.take<gm_install>();
-            auto order = take_value_of(install);
-            if (!order || !whole()) return malformed("not a set of SAs");
-            if (auto ok = rules.check_install(order->request, order->reqid); !ok) return std::unexpected(ok.error());
-            return kernel.install_set(std::move(order->request));
-        }
-        case GM_EXTEND_SET: {
-            const auto extend = reader.take<gm_extend>();
-            const auto parameters = value_of(extend.set);
-            if (!parameters || extend.lifetime == 0 || !whole()) return malformed("not a set and a lifetime");
-            if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
-            return kernel.extend_set(*parameters, std::chrono::seconds(extend.lifetime));
-        }
+        case GM_INSTALL_SET:
+        case GM_EXTEND_SET:
         case GM_REMOVE_SET:
-        case GM_REPORT_SET: {
-            const auto parameters = value_of(reader.take<gm_set>());
-            if (!parameters || !whole()) return malformed("not a set");
-            if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
-            if (header.kind == GM_REMOVE_SET) return kernel.remove_set(*parameters);
-            return report_set(*parameters, header.sequence);
-        }
-        case GM_REMOVE_SAS: {
-            if (header.count == 0 || !reader.is_list_of(sizeof(gm_sa_id))) return malformed("not a list of SAs");
-            std::vector<SaId> ids;
-            for (std::uint32_t i = 0; i < header.count; ++i) {
-                const auto id = value_of(reader.take<gm_sa_id>());
-                if (!id) return malformed("an SA's address or SPI");
-                ids.push_back(*id);
-            }
-            return kernel.remove_sas(std::move(ids));
-        }
+        case GM_REPORT_SET:
+            return set_order(reader);
+        case GM_REMOVE_SAS:
+            return removal_order(reader);
         case GM_DUMP:
-            if (!whole()) return malformed("a list takes no arguments");
+            if (!is_whole(reader)) return malformed("a list takes no arguments");
             return dump(header.sequence);
         case GM_INSTALL_GUARDS:
         case GM_REMOVE_GUARDS:
-        case GM_REPORT_GUARDS: {
-            const auto gateway = value_of(reader.take<gm_guards>().gateway);
-            if (!gateway || header.count == 0 || !reader.is_list_of(sizeof(std::uint16_t)))
-                return malformed("not an address and ports");
-            GuardRequest guards{.gateway = *gateway, .ports = {}};
-            for (std::uint32_t i = 0; i < header.count; ++i) guards.ports.emplace_back(reader.take<std::uint16_t>());
-            if (auto ok = rules.check_guards(guards); !ok) return std::unexpected(ok.error());
-            if (header.kind == GM_REPORT_GUARDS) return report_guards(std::move(guards), header.sequence);
-            return header.kind == GM_INSTALL_GUARDS ? kernel.install_guards(std::move(guards))
-                                                    : kernel.remove_guards(std::move(guards));
-        }
-        case GM_PROBE: {
-            if (header.count == 0 || header.count > kDefaultPreference.size() || !reader.is_list_of(sizeof(gm_pair)))
-                return malformed("not a list of algorithms");
-            std::vector<AlgorithmPair> pairs;
-            for (std::uint32_t i = 0; i < header.count; ++i) {
-                const auto pair = value_of(reader.take<gm_pair>());
-                if (!pair) return malformed("an unknown pair of algorithms");
-                pairs.push_back(*pair);
-            }
-            return probe(std::move(pairs), header.sequence);
-        }
+        case GM_REPORT_GUARDS:
+            return guards_order(reader);
+        case GM_PROBE:
+            return probe_order(reader);
         case GM_CONFIGURE:
             return failure(Reaction::refused, "not allowed: the configuration is given once, by the guardian", EPERM);
         default:
             return malformed("unknown kind " + std::to_string(header.kind));
     }
+}
+
+Result<Task<Result<void>>> EngineServer::Impl::set_order(FrameReader& reader) {
+    const auto& header = reader.header();
+    if (header.kind == GM_INSTALL_SET) {
+        auto install = reader.take<gm_install>();
+        auto order = take_value_of(install);
+        if (!order || !is_whole(reader)) return malformed("not a set of SAs");
+        if (auto ok = rules.check_install(order->request, order->reqid); !ok) return std::unexpected(ok.error());
+        return kernel.install_set(std::move(order->request));
+    }
+    if (header.kind == GM_EXTEND_SET) {
+        const auto extend = reader.take<gm_extend>();
+        const auto parameters = value_of(extend.set);
+        if (!parameters || extend.lifetime == 0 || !is_whole(reader)) return malformed("not a set and a lifetime");
+        if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
+        return kernel.extend_set(*parameters, std::chrono::seconds(extend.lifetime));
+    }
+    const auto parameters = value_of(reader.take<gm_set>());
+    if (!parameters || !is_whole(reader)) return malformed("not a set");
+    if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
+    if (header.kind == GM_REMOVE_SET) return kernel.remove_set(*parameters);
+    return report_set(*parameters, header.sequence);
+}
+
+Result<Task<Result<void>>> EngineServer::Impl::removal_order(FrameReader& reader) {
+    const auto& header = reader.header();
+    if (header.count == 0 || !reader.is_list_of(sizeof(gm_sa_id))) return malformed("not a list of SAs");
+    std::vector<SaId> ids;
+    for (std::uint32_t i = 0; i < header.count; ++i) {
+        const auto id = value_of(reader.take<gm_sa_id>());
+        if (!id) return malformed("an SA's address or SPI");
+        ids.push_back(*id);
+    }
+    return kernel.remove_sas(std::move(ids));
+}
+
+Result<Task<Result<void>>> EngineServer::Impl::guards_order(FrameReader& reader) {
+    const auto& header = reader.header();
+    const auto gateway = value_of(reader.take<gm_guards>().gateway);
+    if (!gateway || header.count == 0 || !reader.is_list_of(sizeof(std::uint16_t)))
+        return malformed("not an address and ports");
+    GuardRequest guards{.gateway = *gateway, .ports = {}};
+    for (std::uint32_t i = 0; i < header.count; ++i) guards.ports.emplace_back(reader.take<std::uint16_t>());
+    if (auto ok = rules.check_guards(guards); !ok) return std::unexpected(ok.error());
+    if (header.kind == GM_REPORT_GUARDS) return report_guards(std::move(guards), header.sequence);
+    return header.kind == GM_INSTALL_GUARDS ? kernel.install_guards(std::move(guards))
+                                            : kernel.remove_guards(std::move(guards));
+}
+
+Result<Task<Result<void>>> EngineServer::Impl::probe_order(FrameReader& reader) {
+    const auto& header = reader.header();
+    if (header.count == 0 || header.count > kDefaultPreference.size() || !reader.is_list_of(sizeof(gm_pair)))
+        return malformed("not a list of algorithms");
+    std::vector<AlgorithmPair> pairs;
+    for (std::uint32_t i = 0; i < header.count; ++i) {
+        const auto pair = value_of(reader.take<gm_pair>());
+        if (!pair) return malformed("an unknown pair of algorithms");
+        pairs.push_back(*pair);
+    }
+    return probe(std::move(pairs), header.sequence);
 }
 
 void EngineServer::Impl::run(std::uint32_t sequence, std::uint16_t kind, Task<Result<void>> order) {

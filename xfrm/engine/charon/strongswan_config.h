@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Instead of the config.h of strongSwan's ./configure: those of its results that its headers look at (library.h includes no other), as
- * they are for the libraries in Debian 12. None of them changes the layout of what writer.c touches; scripts/strongswan-headers says
- * what to look at when the version changes. */
+/* Instead of the config.h of strongSwan's ./configure: those of its results its headers look at (library.h includes
+ * no other), as they are for the libraries in Debian 12. None of them changes the layout of what writer.c touches;
+ * scripts/strongswan-headers says what to look at when the version changes. */
 #ifndef GMGATE_STRONGSWAN_CONFIG_H
 #define GMGATE_STRONGSWAN_CONFIG_H
 
