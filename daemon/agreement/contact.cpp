@@ -1,9 +1,9 @@
 #include "daemon/agreement/contact.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 
+#include "daemon/rules/contact_uri.h"
 #include "sip/message/headers.h"
 
 namespace gmgate::daemon {
@@ -31,42 +31,6 @@ std::optional<sip::NameAddr> spoken_of(const sip::Message& request) {
     return kept == contacts.end() ? contacts.front() : *kept;
 }
 
-std::string unescaped(std::string_view text) {
-    std::string plain;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        unsigned value = 0;
-        const auto* digits = text.data() + i + 1;
-        if (text[i] == '%' && i + 2 < text.size() && std::from_chars(digits, digits + 2, value, 16).ptr == digits + 2) {
-            plain += static_cast<char>(value);
-            i += 2;
-        } else {
-            plain += text[i];
-        }
-    }
-    return plain;
-}
-
-std::optional<Address> address_of(std::string_view host) {
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-    return Address::parse(host);
-}
-
-bool same_host(std::string_view a, std::string_view b) {
-    const auto x = address_of(a), y = address_of(b);
-    return x && y ? *x == *y : sip::same_token(a, b);
-}
-
-Port port_of(const sip::Uri& uri) { return uri.port.value != 0 ? uri.port : Port{5060}; }
-
-// 2: the same contact; 1: with the port that the request came from; 0: another.
-int uri_fit(const sip::Uri& asked, const sip::Uri& listed, const Endpoint& source) {
-    if (unescaped(asked.user) != unescaped(listed.user)) return 0;
-    const bool is_host = same_host(asked.host, listed.host);
-    if (is_host && port_of(asked) == port_of(listed)) return 2;
-    const auto address = address_of(listed.host);
-    return address && *address == source.address && port_of(listed) == source.port ? 1 : 0;
-}
-
 bool is_emergency(const sip::NameAddr& contact) {
     const auto uri = sip::Uri::parse(contact.uri);
     return uri && uri->parameter("sos");
@@ -88,7 +52,7 @@ int fit(const sip::NameAddr& asked, const sip::NameAddr& listed, const Endpoint&
     if (!may_be_same(asked, listed)) return 0;
     const auto x = sip::Uri::parse(asked.uri), y = sip::Uri::parse(listed.uri);
     const bool names_device = asked.parameter("+sip.instance") && listed.parameter("+sip.instance");
-    return (names_device ? 4 : 0) + (x && y ? uri_fit(*x, *y, source) : 0);
+    return (names_device ? 4 : 0) + (x && y ? static_cast<int>(uri_fit(*x, *y, source)) : 0);
 }
 
 }  // namespace
@@ -115,6 +79,11 @@ Asks asks_for(const sip::Message& request) {
     const auto contact = spoken_of(request);
     if (!contact) return Asks::nothing;
     return sip::contact_expires(request, *contact) == 0U ? Asks::end : Asks::time;
+}
+
+bool asks_for_outbound(const sip::Message& request, const ContactKey& contact) {
+    const bool has_reg_id = is_emergency(contact) ? contact.reg_id != "sos:" : !contact.reg_id.empty();
+    return !contact.instance.empty() && has_reg_id && sip::via_count(request) == 1;
 }
 
 Grant granted(const sip::Message& response, const sip::Message& request, const Endpoint& source) {

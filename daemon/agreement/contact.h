@@ -24,6 +24,10 @@ std::string contact_uri(const sip::Message& request);
 /// an end.
 enum class Asks { nothing, time, end };
 Asks asks_for(const sip::Message& request);
+/// True when the contact asks for a flow of its own (instance and reg-id) and we are the first hop after the phone: our
+/// Path then says `ob` (RFC 5626 §5.1); without it a registrar answers 439. `contact` is the registration's, so that
+/// Path stays the same however a refresh spells it.
+bool asks_for_outbound(const sip::Message& request, const ContactKey& contact);
 
 /// What a 2xx grants to a REGISTER that asked for time.
 struct Grant {

@@ -235,7 +235,7 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     RegisterToCore rules;
     rules.received = x.flow();
     rules.via_host = p_.core.via_host();
-    rules.path_uri = token_uri(x.token, p_.core.uri_host());
+    rules.path_uri = token_uri(x.token, p_.core.uri_host()) + (asks_for_outbound(x.request(), x.contact) ? ";ob" : "");
     rules.visited_network_id = p_.config.core.visited_network_id;
     rules.orig_ioi = p_.config.core.orig_ioi;
     rules.own_hosts = own_hosts_;

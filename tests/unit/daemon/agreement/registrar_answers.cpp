@@ -147,6 +147,34 @@ TEST_CASE("The set says whose registration it is: refresh and de-REGISTER may sp
     CHECK(bench.parts().table.registration_count() == 0);
 }
 
+TEST_CASE(
+    "E-5: Path says ob when the contact asks for a flow of its own and no proxy stands before us; 439 and Require pass") {
+    Bench bench;
+    const auto path_of = [&](const std::string& contact, const std::string& extra = {}) {
+        Say sm1;
+        sm1.contact = contact;
+        sm1.extra = extra;
+        (void)bench.send(sm1);
+        return Bench::header(bench.core_saw.back(), "Path");
+    };
+    const std::string bare = "<sip:127.0.0.9:1358>", instance = ";+sip.instance=\"<urn:gsma:imei:35-1>\"";
+    CHECK(path_of(bare).ends_with(";lr>"));
+    CHECK(path_of(bare + instance).ends_with(";lr>"));
+    CHECK(path_of(bare + ";reg-id=1").ends_with(";lr>"));
+    CHECK(path_of(bare + ";reg-id=1" + instance).ends_with(";lr;ob>"));
+    CHECK(path_of("<sip:127.0.0.9:1358;sos>" + instance).ends_with(";lr>"));
+    CHECK(path_of("<sip:127.0.0.9:1358;sos>;reg-id=1" + instance).ends_with(";lr;ob>"));
+    CHECK(
+        path_of(bare + ";reg-id=1" + instance, "Via: SIP/2.0/UDP 127.0.0.8;branch=z9hG4bKphone\r\n").ends_with(";lr>"));
+    Say sm1;
+    sm1.contact = bare + ";reg-id=1" + instance;
+    sm1.extra = "Supported: path, outbound\r\n";
+    bench.core_status = 439;
+    const auto refused = bench.send(sm1);
+    CHECK(Bench::status_of(*refused) == 439);
+    CHECK(Bench::header(bench.core_saw.back(), "Supported") == "path, outbound");
+}
+
 TEST_CASE("B-41: an answer that refuses only this request keeps the temporary set, and no next try is dropped") {
     Bench bench;
     auto& set = bench.challenge();
