@@ -3,11 +3,11 @@
 #pragma once
 
 #include <map>
-#include <memory>
-#include <queue>
+#include <set>
 #include <string>
+#include <string_view>
 #include <unordered_map>
-#include <vector>
+#include <utility>
 
 #include <asio/any_io_executor.hpp>
 
@@ -16,72 +16,93 @@
 #include "daemon/config/config.h"
 #include "daemon/core/core_link.h"
 #include "daemon/observe/counters.h"
-#include "daemon/reg_event/reginfo.h"
+#include "daemon/reg_event/reg_news.h"
+#include "daemon/reg_event/retry.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/table.h"
 #include "sip/transaction/transactions.h"
 
 namespace gmgate::daemon {
 
-/// What a NOTIFY means for one contact of ours.
-struct ContactNews {
-    bool is_terminated = false;
-    std::optional<seconds> expires;  ///< of an active contact
-};
-/// C-52: what the document says of the contact with this URI and instance ("" when it has none); nullopt: nothing. It
-/// is terminated when no registration of the document holds it active and at least one says that it has ended.
-std::optional<ContactNews> news_of(const RegInfo& info, std::string_view contact_uri, std::string_view instance);
-/// C-51: 600 s before the end, half-way when there are no 1200 s.
-seconds refresh_after(seconds granted);
-
-/// One subscription for each IMPI with a registration. One loop, one thread.
+/// One subscription for each IMPI with a registration, as long as it has one. One loop, one thread.
+///
+/// Subscriptions are not kept over a restart: each is made anew, at the pace below, and so brings the whole state, with
+/// what happened meanwhile. A NOTIFY of a dialog that the process before had gets 481, by which the S-CSCF ends that
+/// subscription (RFC 6665 §4.2.2).
 class RegEvents {
 public:
+    static constexpr std::uint32_t kPerSecond = 100;  ///< SUBSCRIBEs, of all users together
+    static constexpr std::size_t kAtOnce = 200;       ///< SUBSCRIBEs that wait for an answer, at most
+
     RegEvents(asio::any_io_executor executor, const Config& config, Table& table, Expiry& expiry, CoreLink& core,
               Counters& counters, const Clock& clock);
 
-    /// A REGISTER of this contact was accepted: subscribes when it is the user's first (C-51). Emergency contacts are
-    /// none of it.
+    /// A REGISTER of this contact was accepted: subscribes when it is the user's first (C-51), or when the S-CSCF has
+    /// refused a subscription until then. Emergency contacts are none of it.
     void registered(const Registration& registration);
-    /// True for a request of one of our subscriptions' dialogs.
+    /// True for a NOTIFY of one of our subscriptions' dialogs, those of an earlier process included.
     bool is_ours(const sip::Message& request) const;
     /// A NOTIFY of ours (C-52).
     Task<void> notify(std::shared_ptr<sip::ServerTransaction> transaction);
-    /// Once a second what is due: refreshes, and the end of subscriptions whose user has left. Runs until the executor
-    /// stops.
+    /// What is due, again and again: refreshes, retries, and the end of subscriptions whose user has left. Runs until
+    /// the executor stops.
     Task<void> run();
-    /// One pass over what is due now.
+    /// One pass over what is due now, as far as the pace allows.
     void sweep();
 
     std::size_t size() const { return subscriptions_.size(); }
+    std::size_t under_way() const { return under_way_; }
 
 private:
+    /// What tells one subscription's dialogs from all others: random, and new with each dialog.
+    using CallNumber = std::uint64_t;
     struct Subscription {
-        Impi impi;
         std::string impu;  ///< default public identity
-        std::string call_id, our_tag, their_tag, target;
-        std::vector<std::string> route;  ///< route set of the dialog, as Route has it
-        std::uint32_t cseq = 0;
+        CallNumber call = 0;
+        std::uint64_t tag = 0;                 ///< ours
+        std::string their_tag, target, route;  ///< route set of the dialog, as Route has it
+        std::uint32_t cseq = 0, their_cseq = 0;
         std::optional<std::uint32_t> version;  ///< of the last document
-        TimePoint due{};                       ///< to be looked at
-        TimePoint refresh_at{};                ///< and asked again
-        bool under_way = false;                ///< a SUBSCRIBE waits for its answer
-        unsigned failures = 0;
+        TimePoint due = TimePoint::max();      ///< to be looked at
+        TimePoint ask_at = TimePoint::max();   ///< and asked (again)
+        TimePoint not_before{};                ///< a REGISTER does not make the next try earlier
+        TimePoint stood_from{};                ///< no failure since then
+        TimePoint until{};                     ///< granted
+        std::uint8_t failures = 0;
+        bool under_way = false;  ///< a SUBSCRIBE waits for its answer
+        bool waits_for_register = false;
+        bool wants_full = false;  ///< documents were lost: the next full one counts, whatever its version
+        bool is_told = false;     ///< the log has it that this one fails
     };
-    struct Due {
-        TimePoint when;
-        std::string call_id;
-        bool operator>(const Due& other) const { return when > other.when; }
-    };
-    Subscription* find(const std::string& call_id);
-    void start(const Impi& impi, const std::string& impu);
-    void schedule(Subscription& subscription, seconds after);
-    void look_again(Subscription& subscription);
-    void forget(const std::string& call_id);
-    std::string subscribe_text(const Subscription& subscription, seconds expires, sip::Transport transport) const;
-    Task<void> subscribe(std::string call_id, seconds expires);
+    static constexpr std::string_view kUnnoticed = "until then nobody notices when the network de-registers this user";
+    using Entry = std::map<Impi, Subscription>::value_type;
+
+    Entry* find(CallNumber call);
+    Entry* find(std::string_view call_id) const;
+    std::string call_id(const Subscription& subscription) const;
+    bool is_registered(const Impi& impi, seconds left = {});
+
+    void begin_dialog(Entry& entry);
+    void put(Subscription& subscription, TimePoint due);
+    void ask_at(Subscription& subscription, TimePoint when);
+    void again(Subscription& subscription, const Ending& ending);
+    void ask_for_all(Subscription& subscription);
+    static bool is_news(Subscription& subscription);
+    std::string next_try(const Subscription& subscription) const;
+    void forget(Entry& entry);
+    bool look_at(Entry& entry);
+
+    std::string subscribe_text(const Entry& entry, seconds expires, sip::Transport transport) const;
+    Task<void> subscribe(CallNumber call, seconds expires);
+    Task<Result<sip::OwnedMessage>> ask(const Entry& asked, seconds expires);
+    void answered(Entry& entry, const Result<sip::OwnedMessage>& response);
+    void accepted(Entry& entry, const sip::Message& response);
     void take_dialog(Subscription& subscription, const sip::Message& response);
-    void apply(const Subscription& subscription, const RegInfo& info);
+
+    void take_document(Entry& entry, const RegInfo& info);
+    void take_state(Entry& entry, const SubscriptionState& state);
+    void ended(Entry& entry, const SubscriptionState& state);
+    void apply(const Impi& impi, const RegInfo& info);
     void shorten(Registration& registration, seconds left, std::string_view why);
 
     asio::any_io_executor executor_;
@@ -91,10 +112,12 @@ private:
     CoreLink& core_;
     Counters& counters_;
     const Clock& clock_;
-    std::unordered_map<std::string, std::unique_ptr<Subscription>>
-        subscriptions_;  ///< by Call-ID; as many as IMPIs in the table
-    std::map<Impi, std::string> by_impi_;
-    std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
+    Pace pace_;
+    std::uint64_t run_;  ///< second half of our Call-IDs
+    std::size_t under_way_ = 0;
+    std::map<Impi, Subscription> subscriptions_;  ///< as many as IMPIs in the table
+    std::unordered_map<CallNumber, Entry*> by_call_;
+    std::set<std::pair<TimePoint, CallNumber>> due_;  ///< one for each that is not under way
 };
 
 }  // namespace gmgate::daemon

@@ -3,6 +3,7 @@
 #include <expat.h>
 
 #include <memory>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -29,7 +30,7 @@ public:
             [](void* self, const XML_Char* name) { static_cast<Reader*>(self)->end(name); });
         XML_SetCharacterDataHandler(parser_.get(), [](void* self, const XML_Char* text, int size) {
             auto* reader = static_cast<Reader*>(self);
-            if (reader->takes_text_) reader->text_.append(text, static_cast<std::size_t>(size));
+            if (reader->part_ != Part::none) reader->text_.append(text, static_cast<std::size_t>(size));
         });
         XML_SetStartDoctypeDeclHandler(parser_.get(),
                                        [](void* self, const XML_Char*, const XML_Char*, const XML_Char*, int) {
@@ -55,6 +56,9 @@ public:
     }
 
 private:
+    /// Of a contact, while its text is gathered.
+    enum class Part { none, uri, instance, reg_id };
+
     void stop(std::string why) {
         if (why_.empty()) why_ = std::move(why);
         XML_StopParser(parser_.get(), XML_FALSE);
@@ -73,7 +77,7 @@ private:
         if (++elements_ > limits_.elements) return stop("too many elements");
         const std::string_view local = local_name(name);
         text_.clear();
-        takes_text_ = false;
+        part_ = Part::none;
         if (depth_ == 1) return begin_reginfo(local, attributes);
         if (depth_ == 2 && local == "registration") return begin_registration(attributes);
         in_registration_ = in_registration_ && depth_ > 2;
@@ -82,24 +86,40 @@ private:
             if (in_contact_) begin_contact(attributes);
             return;
         }
-        if (depth_ == 4 && in_registration_ && in_contact_) {
-            is_instance_ = local == "unknown-param" && attribute(attributes, "name") == "+sip.instance";
-            takes_text_ = local == "uri" || is_instance_;
-        }
+        if (depth_ == 4 && in_registration_ && in_contact_) part_ = part_of_contact(local, attributes);
+    }
+
+    static Part part_of_contact(std::string_view local, const XML_Char** attributes) {
+        if (local == "uri") return Part::uri;
+        if (local != "unknown-param") return Part::none;
+        const std::string_view name = attribute(attributes, "name");
+        if (sip::same_token(name, "+sip.instance")) return Part::instance;
+        return sip::same_token(name, "reg-id") ? Part::reg_id : Part::none;
     }
 
     void end(std::string_view name) {
-        if (depth_ == 4 && takes_text_) {
-            RegInfoContact& contact = info_.registrations.back().contacts.back();
-            const std::size_t first = text_.find_first_not_of(" \t\r\n"), last = text_.find_last_not_of(" \t\r\n");
-            std::string value = first == std::string::npos ? std::string() : text_.substr(first, last - first + 1);
-            if (is_instance_ && value.size() >= 2 && value.front() == '"' && value.back() == '"')
-                value = value.substr(1, value.size() - 2);
-            (is_instance_ ? contact.instance : contact.uri) = std::move(value);
-            takes_text_ = false;
-        }
+        if (depth_ == 4 && part_ != Part::none) end_part();
         if (depth_ == 3 && local_name(name) == "contact") in_contact_ = false;
         --depth_;
+    }
+
+    void end_part() {
+        RegInfoContact& contact = info_.registrations.back().contacts.back();
+        const auto value = std::string(sip::trim(text_));
+        switch (std::exchange(part_, Part::none)) {
+            case Part::none:
+                break;
+            case Part::uri:
+                if (!contact.uri.empty()) return stop("a contact with two URIs");
+                contact.uri = value;
+                break;
+            case Part::instance:
+                contact.instance = std::string(sip::unquote(value));
+                break;
+            case Part::reg_id:
+                contact.reg_id = std::string(sip::unquote(value));
+                break;
+        }
     }
 
     void begin_reginfo(std::string_view local, const XML_Char** attributes) {
@@ -145,7 +165,8 @@ private:
     RegInfo info_;
     std::string text_, why_;
     std::size_t depth_ = 0, elements_ = 0;
-    bool is_reginfo_ = false, in_registration_ = false, in_contact_ = false, takes_text_ = false, is_instance_ = false;
+    bool is_reginfo_ = false, in_registration_ = false, in_contact_ = false;
+    Part part_ = Part::none;
 };
 
 }  // namespace

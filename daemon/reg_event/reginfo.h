@@ -16,6 +16,7 @@ namespace gmgate::daemon {
 struct RegInfoContact {
     std::string uri;
     std::string instance;    ///< value of +sip.instance, with its <>; "" when not told
+    std::string reg_id;      ///< value of reg-id (RFC 5626); "" when not told
     bool is_active = false;  ///< state: active or terminated
     std::string event;       ///< registered, refreshed, shortened, deactivated, rejected, …
     std::optional<std::chrono::seconds> expires;
@@ -40,8 +41,8 @@ struct RegInfoLimits {
 };
 
 /// Errors (Reaction::reject) name the line: no XML, a DTD (no document needs one, and entities are how XML hurts), a
-/// limit, no reginfo, a state or number that RFC 3680 does not know. Elements and attributes of other namespaces are
-/// passed over.
+/// limit, no reginfo, a state or number that RFC 3680 does not know, a contact with two URIs. Elements and attributes
+/// of other namespaces are passed over.
 Result<RegInfo> parse_reginfo(std::string_view document, const RegInfoLimits& limits = {});
 
 }  // namespace gmgate::daemon

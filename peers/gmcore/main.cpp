@@ -40,6 +40,7 @@ struct Options {
     int wrong_response = 0;
     std::int64_t expires = -1;
     std::int64_t delay = 0;
+    std::string end_subscriptions;
 };
 
 constexpr const char* kAbout =
@@ -53,7 +54,8 @@ constexpr const char* kExamples =
     "      ten generated AKA users, the first of which is gmue's default user\n"
     "  gmcore --listen 10.0.1.2:5060 --listen '[fd00::2]:5060' --users-file users.toml --log core.jsonl\n"
     "  gmcore --listen 10.0.1.2 --users 1 --challenge-refresh\n\n"
-    "SIGUSR1 de-registers every user, as a network does, and tells who subscribed to reg.\n\n"
+    "SIGUSR1 de-registers every user, as a network does, and tells who subscribed to reg. SIGUSR2 tells them that\n"
+    "a former address of each user and an emergency contact have ended, while the binding stands.\n\n"
     "EXIT STATUS\n  0 ended by SIGTERM or SIGINT; 2 could not start.";
 
 void add_options(CLI::App& app, Options& o) {
@@ -97,6 +99,11 @@ void add_options(CLI::App& app, Options& o) {
         ->group(faults);
     app.add_option("--expires", o.expires, "grant S seconds whatever is asked for")->type_name("S")->group(faults);
     app.add_option("--delay", o.delay, "wait before every answer to REGISTER")->type_name("MS")->group(faults);
+    app.add_option("--end-subscriptions", o.end_subscriptions,
+                   "end every subscription to reg at once, with these parameters of Subscription-State: "
+                   "'reason=probation;retry-after=60'")
+        ->type_name("PARAMETERS")
+        ->group(faults);
     app.add_flag("--silent", o.behaviour.silent, "never answer REGISTER")->group(faults);
     app.add_flag(
            "--steer", o.steer,
@@ -157,7 +164,7 @@ public:
         return {};
     }
 
-    void deregister_all() { proxy_.notifier().deregister_all(); }
+    RegNotifier& notifier() { return proxy_.notifier(); }
 
 private:
     void on_message(SipMessage message, const Origin& origin) {
@@ -221,9 +228,11 @@ int run(int argc, char** argv) {
     raise_file_limit();
     Loop loop;
     Core core(loop, options, users, log);
+    core.notifier().end_each(options.end_subscriptions);
     if (auto ok = core.start(); !ok) return give_up(ok.error());
-    loop.on_signals({SIGTERM, SIGINT, SIGUSR1}, [&](int signal) {
-        if (signal == SIGUSR1) core.deregister_all();
+    loop.on_signals({SIGTERM, SIGINT, SIGUSR1, SIGUSR2}, [&](int signal) {
+        if (signal == SIGUSR1) core.notifier().deregister_all();
+        else if (signal == SIGUSR2) core.notifier().end_former_contacts();
         else loop.stop();
     });
     log.write({{"event", "ready"}, {"users", users.size()}});

@@ -156,7 +156,7 @@ std::expected<Forker::Branch, int> Proxy::prepare(SipMessage request, const Orig
 
 void Proxy::handle_response(SipMessage received) {
     auto passed = forker_.take_response(std::move(received));
-    if (!passed) return;
+    if (!passed || notifier_.take_response(*passed)) return;
     SipMessage response = std::move(*passed);
     auto vias = response.list("Via");
     const auto own = vias.empty() ? fail("no Via") : Via::parse(vias.front());

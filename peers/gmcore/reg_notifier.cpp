@@ -70,16 +70,37 @@ void RegNotifier::subscribe(const SipMessage& request, const Origin& origin) {
     }
     subscription.target = request.uri_of("Contact");
     log_.write({{"event", "subscribed"}, {"impi", user->impi}, {"aor", subscription.aor}, {"expires", expires}});
-    notify(subscription, {}, expires == 0);
-    if (expires == 0) subscriptions_.erase(request.call_id());
+    const bool is_over = expires == 0 || !end_each_.empty();
+    notify(subscription, {},
+           expires == 0 ? "terminated;reason=timeout"
+           : is_over    ? "terminated;" + end_each_
+                        : "active");
+    if (is_over) subscriptions_.erase(request.call_id());
 }
 
-void RegNotifier::notify(Subscription& subscription, const std::vector<Binding>& ended, bool last) {
+bool RegNotifier::take_response(const SipMessage& response) {
+    const auto known = subscriptions_.find(response.call_id());
+    if (!response.get("CSeq").ends_with(" NOTIFY") || known == subscriptions_.end()) return false;
+    if (response.status() == 481) {
+        log_.write({{"event", "subscription_gone"}, {"impi", known->second.user->impi}});
+        subscriptions_.erase(known);
+    }
+    return true;
+}
+
+void RegNotifier::notify(Subscription& subscription, const std::vector<Binding>& ended, std::string_view state) {
     const auto& live = subscription.user->live_bindings();
     std::string contacts;
     std::size_t number = 0;
     for (const Binding& binding : live) contacts += contact_element(binding, ++number, true);
     for (const Binding& binding : ended) contacts += contact_element(binding, ++number, false);
+    send(subscription, state, "full",
+         fmt::format(R"(<registration aor="{}" id="r1" state="{}">{}</registration>)", escaped(subscription.aor),
+                     live.empty() ? "terminated" : "active", contacts));
+}
+
+void RegNotifier::send(Subscription& subscription, std::string_view state, std::string_view kind,
+                       std::string registration) {
     SipMessage request = SipMessage::request("NOTIFY", subscription.target);
     const auto target = SipUri::parse(subscription.route.empty()
                                           ? subscription.target
@@ -100,12 +121,33 @@ void RegNotifier::notify(Subscription& subscription, const std::vector<Binding>&
     request.add("CSeq", fmt::format("{} NOTIFY", ++subscription.cseq));
     request.add("Contact", fmt::format("<sip:{}@{}>", kUser, local->to_string()));
     request.add("Event", "reg");
-    request.add("Subscription-State", last ? "terminated;reason=timeout" : "active");
+    request.add("Subscription-State", std::string(state));
     request.add("Content-Type", "application/reginfo+xml");
     request.body = fmt::format(
-        R"(<?xml version="1.0"?><reginfo xmlns="urn:ietf:params:xml:ns:reginfo" version="{}" state="full"><registration aor="{}" id="r1" state="{}">{}</registration></reginfo>)",
-        subscription.version++, escaped(subscription.aor), live.empty() ? "terminated" : "active", contacts);
+        R"(<?xml version="1.0"?><reginfo xmlns="urn:ietf:params:xml:ns:reginfo" version="{}" state="{}">{}</reginfo>)",
+        subscription.version++, kind, registration);
     link_.send(request, false, hop);
+}
+
+void RegNotifier::end_former_contacts() {
+    for (auto& [call_id, subscription] : subscriptions_) {
+        std::string contacts;
+        std::size_t number = 100;
+        for (Binding binding : subscription.user->live_bindings()) {
+            const std::string uri = binding.contact;
+            binding.contact = uri + ";sos";
+            contacts += contact_element(binding, ++number, false);
+            if (auto moved = SipUri::parse(uri)) {
+                moved->host = "192.0.2.99";
+                binding.contact = moved->to_string();
+            }
+            contacts += contact_element(binding, ++number, false);
+        }
+        log_.write({{"event", "former_contacts_ended"}, {"impi", subscription.user->impi}});
+        send(subscription, "active", "partial",
+             fmt::format(R"(<registration aor="{}" id="r1" state="active">{}</registration>)",
+                         escaped(subscription.aor), contacts));
+    }
 }
 
 void RegNotifier::deregister(User& user) {
@@ -113,7 +155,7 @@ void RegNotifier::deregister(User& user) {
     if (ended.empty()) return;
     log_.write({{"event", "deregistered_by_network"}, {"impi", user.impi}});
     for (auto& [call_id, subscription] : subscriptions_)
-        if (subscription.user == &user) notify(subscription, ended, false);
+        if (subscription.user == &user) notify(subscription, ended);
 }
 
 void RegNotifier::deregister_all() {

@@ -21,6 +21,13 @@ public:
     void deregister(User& user);
     /// The same for all users.
     void deregister_all();
+    /// Tells every subscriber that a former address of its user and an emergency contact have ended: neither is the
+    /// binding that stands.
+    void end_former_contacts();
+    /// Every subscription is ended as soon as it is made, with these parameters of Subscription-State.
+    void end_each(std::string state) { end_each_ = std::move(state); }
+    /// True for the answer to a NOTIFY of ours; 481 ends its subscription (RFC 6665 §4.2.2).
+    bool take_response(const SipMessage& response);
 
 private:
     struct Subscription {
@@ -29,11 +36,13 @@ private:
         std::vector<std::string> route;
         unsigned version = 0, cseq = 0;
     };
-    void notify(Subscription& subscription, const std::vector<Binding>& ended, bool last);
+    void notify(Subscription& subscription, const std::vector<Binding>& ended, std::string_view state = "active");
+    void send(Subscription& subscription, std::string_view state, std::string_view kind, std::string registration);
 
     UserStore& users_;
     CoreLink& link_;
     MessageLog& log_;
+    std::string end_each_;
     std::map<std::string, Subscription> subscriptions_;  ///< by Call-ID
 };
 

@@ -255,6 +255,54 @@ TEST_SUITE("core-side") {
     }
 
     TEST_CASE(
+        "C-51, C-52: an S-CSCF that ends each subscription, news of a former address, and a restart cost no phone its registration") {
+        auto options = plain_lab();
+        options.core_lines = "reg-event = true\n";
+        options.core_arguments = {"--end-subscriptions", "reason=deactivated"};
+        {
+            Lab lab(options);
+            Phone phone(lab, {});
+            phone.demand_registered();
+            lab.gateway().wait_for_text("reg-event-ended");
+            CHECK(eventually([&] { return lab.core_received(0, "SUBSCRIBE").size() == 2; }));  // the second at once
+            Phone peer(lab, {.user = 1, .is_v6 = true, .is_tcp = true});
+            peer.demand_registered();
+            CHECK(eventually([&] { return lab.core_received(0, "SUBSCRIBE").size() == 4; }));
+            const auto word = unique_word("still-there-");
+            CHECK(phone.message(peer.impu(), word) == 200);
+            peer.await_message(word);
+            CHECK(lab.core_received(0, "SUBSCRIBE").size() == 4);
+        }
+        options.core_arguments = {};
+        Lab lab(options);
+        const auto tells = [&](std::size_t answered) {  // 200 or 481 to the NOTIFY that SIGUSR2 brings
+            const auto mark = lab.core_mark();
+            ::kill(lab.core().pid(), SIGUSR2);
+            const auto wanted = "SIP/2.0 " + std::to_string(answered);
+            CHECK(eventually([&] {
+                return std::ranges::any_of(lab.core_received(mark), [&](const std::string& text) {
+                    return text.starts_with(wanted) && text.find(" NOTIFY\r\n") != std::string::npos;
+                });
+            }));
+        };
+        Phone phone(lab, {});
+        phone.demand_registered();
+        lab.gateway().wait_for_text("reg-event-subscribed");
+        tells(200);
+        CHECK(count_sas(lab.network.gw) == 4);
+        CHECK(lab.gateway_log().find("registration-shortened") == std::string::npos);
+        lab.kill_gateway();
+        lab.start_gateway();
+        lab.gateway().wait_for_text("reg-event-subscribed");
+        CHECK(lab.core_received(0, "SUBSCRIBE").size() == 2);
+        tells(481);  // to the one of before; the new one gets 200 and changes nothing
+        CHECK(phone.message(phone.impu(), unique_word("to-itself-")) == 200);
+        CHECK(count_sas(lab.network.gw) == 4);
+        ::kill(lab.core().pid(), SIGUSR1);
+        lab.gateway().wait_for_text("registration-shortened");
+    }
+
+    TEST_CASE(
         "C-80, C-83: the table is full of REGISTERs that wait for a core which does not answer: an emergency call is taken all the same") {
         auto options = plain_lab();
         options.interface_lines = "anonymous-emergency = true\n";
