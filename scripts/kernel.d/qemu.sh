@@ -5,7 +5,7 @@
 # shellcheck source=scripts/kernel.d/debian.sh
 . "$pieces/debian.sh"
 
-kernel_folder='' kernel_release='' acceleration=()
+kernel_folder='' kernel_release='' acceleration=() cpu_model=max
 
 qemu_is_available() { command -v qemu-system-x86_64 >/dev/null; }
 
@@ -17,12 +17,20 @@ qemu_prepare() {
     done
     provide_kernel "${version:-6.1}"
     acceleration=(-accel "tcg,thread=multi")
-    ! kvm_works || acceleration=(-accel kvm)
+    if [[ -n ${GMGATE_ICOUNT:-} ]]; then
+        # One CPU whose clock counts instructions, so that times do not depend on the load of the machine. Without erms and
+        # fsrm the kernel copies by moves, which are counted; "rep movsb" would be one instruction whatever its length.
+        acceleration=(-accel "tcg,thread=single" -icount "$GMGATE_ICOUNT")
+        cpu_model=max,-erms,-fsrm
+        cpus=1
+    elif kvm_works; then
+        acceleration=(-accel kvm)
+    fi
 }
 
 qemu() {  # APPEND [OPTION…]
     local append=$1; shift
-    printf '%s\0' qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -nic none -cpu max \
+    printf '%s\0' qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -nic none -cpu "$cpu_model" \
         -kernel "$kernel_folder/vmlinuz" -initrd "$kernel_folder/initramfs" \
         -append "console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests=1 $append" "$@"
 }

@@ -38,6 +38,14 @@ std::string name_of(long number) {
             return "recvfrom";
         case SYS_recvmsg:
             return "recvmsg";
+        case SYS_recvmmsg:
+            return "recvmmsg";
+        case SYS_sendmmsg:
+            return "sendmmsg";
+        case SYS_getrandom:
+            return "getrandom";
+        case SYS_fcntl:
+            return "fcntl";
         case SYS_close:
             return "close";
         case SYS_epoll_wait:

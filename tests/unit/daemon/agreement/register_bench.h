@@ -41,7 +41,10 @@ struct Say {
 
 class RegisterBench {
 public:
-    explicit RegisterBench(const std::function<void(daemon::Config&)>& change = {}) {
+    /// `t1`: of the transactions towards the core.
+    explicit RegisterBench(const std::function<void(daemon::Config&)>& change = {},
+                           std::chrono::milliseconds t1 = std::chrono::milliseconds{20})
+        : t1_(t1) {
         core_.open(asio::ip::udp::v4());
         core_.bind({asio::ip::make_address("127.0.0.1"), 0});
         config.core.next_hops = {
@@ -190,7 +193,7 @@ public:
 
 private:
     void build() {
-        parts_ = std::make_unique<Parts>(loop, config, kernel, clock, std::chrono::milliseconds{20});
+        parts_ = std::make_unique<Parts>(loop, config, kernel, clock, t1_);
         REQUIRE(parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false}).has_value());
         serve_core();
     }
@@ -252,6 +255,7 @@ private:
     asio::ip::udp::socket core_{loop};
     asio::ip::udp::endpoint from_;
     std::array<char, 65536> buffer_{};
+    std::chrono::milliseconds t1_;
     std::unique_ptr<Parts> parts_;
     mutable int branches_ = 0;
     mutable int idle_ = 0;
