@@ -225,12 +225,14 @@ TEST_SUITE("engine") {
             removal.add(xfrm::to_frame(xfrm::SaId{*gmgate::Address::parse(address), gmgate::Spi{spi}}));
             CHECK(is_forbidden(forger.ask(removal.finish())));
         }
-        for (const auto kind : {GM_INSTALL_GUARDS, GM_REMOVE_GUARDS}) {
+        const auto guards = [](gm_kind kind, std::uint16_t port) {
             xfrm::FrameWriter policy(kind, 1, 1);
-            policy.add(gm_guards{.gateway = xfrm::to_frame(*gmgate::Address::parse(Network::kAccess4))})
-                .add(std::uint16_t{22});
-            CHECK(is_forbidden(forger.ask(policy.finish())));
-        }
+            policy.add(gm_guards{.gateway = xfrm::to_frame(*gmgate::Address::parse(Network::kAccess4))}).add(port);
+            return policy.finish();
+        };
+        CHECK(is_forbidden(forger.ask(guards(GM_INSTALL_GUARDS, 22))));
+        // What opened a protected port in an earlier version of the protocol, for a port whose guards stand.
+        CHECK(is_malformed(forger.ask(guards(static_cast<gm_kind>(9), 6100))));
         CHECK(is_forbidden(forger.ask(forger.configuration())));
         forger.send_to_guardian(forger.configuration());
         const auto whole = install(a_set());
@@ -241,7 +243,7 @@ TEST_SUITE("engine") {
 
         const auto last = forger.ask(whole);  // it still does what is allowed
         CHECK(last.outcome == GM_OK);
-        CHECK(last.counters.forbidden == 9);
+        CHECK(last.counters.forbidden == 8);
         CHECK(last.counters.malformed >= 20);
         CHECK(list_sas(gw).size() == 6);
         CHECK(

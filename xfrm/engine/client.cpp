@@ -482,11 +482,10 @@ Task<Result<void>> EngineClient::install_guards(GuardRequest request) {
     co_return co_await impl_->submit(std::move(one));
 }
 
-Task<Result<void>> EngineClient::remove_guards(GuardRequest request) {
-    if (request.ports.empty()) co_return Result<void>{};
-    Impl::Request one;
-    one.frame = guards_frame(GM_REMOVE_GUARDS, request);
-    co_return co_await impl_->submit(std::move(one));
+// The protocol has no such request: a gmgated that was taken over cannot open a port.
+Task<Result<void>> EngineClient::remove_guards(GuardRequest) {
+    co_return failure(Reaction::refused,
+                      "an engine removes no guards; gmgated --remove-guards does, in its own process", EPERM);
 }
 
 Task<Result<std::vector<GuardPolicy>>> EngineClient::report_guards(GuardRequest request) {

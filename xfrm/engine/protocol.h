@@ -59,7 +59,7 @@ enum gm_kind {
     GM_REPORT_SET = 6,     /* gm_set; GM_REPORTS with those that exist and are ours */
     GM_DUMP = 7,           /* nothing; GM_REPORTS and GM_AGAIN */
     GM_INSTALL_GUARDS = 8, /* gm_guards, then `count` uint16_t ports */
-    GM_REMOVE_GUARDS = 9,  /* the same */
+    /* 9 was to remove guards: only `gmgated --remove-guards` does that, in its own process */
     GM_PROBE = 10,         /* `count` gm_pair; GM_FINDINGS */
     GM_REPORT_GUARDS = 11, /* gm_guards, then `count` uint16_t ports; GM_GUARDS */
     /* worker -> gmgated, answers */
@@ -252,8 +252,6 @@ static inline const char* gm_kind_name(uint16_t kind) {
             return "dump";
         case GM_INSTALL_GUARDS:
             return "install-guards";
-        case GM_REMOVE_GUARDS:
-            return "remove-guards";
         case GM_PROBE:
             return "probe";
         case GM_REPORT_GUARDS:

@@ -147,7 +147,6 @@ Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> 
             if (!is_whole(reader)) return malformed("a list takes no arguments");
             return dump(header.sequence);
         case GM_INSTALL_GUARDS:
-        case GM_REMOVE_GUARDS:
         case GM_REPORT_GUARDS:
             return guards_order(reader);
         case GM_PROBE:
@@ -203,8 +202,7 @@ Result<Task<Result<void>>> EngineServer::Impl::guards_order(FrameReader& reader)
     for (std::uint32_t i = 0; i < header.count; ++i) guards.ports.emplace_back(reader.take<std::uint16_t>());
     if (auto ok = rules.check_guards(guards); !ok) return std::unexpected(ok.error());
     if (header.kind == GM_REPORT_GUARDS) return report_guards(std::move(guards), header.sequence);
-    return header.kind == GM_INSTALL_GUARDS ? kernel.install_guards(std::move(guards))
-                                            : kernel.remove_guards(std::move(guards));
+    return kernel.install_guards(std::move(guards));
 }
 
 Result<Task<Result<void>>> EngineServer::Impl::probe_order(FrameReader& reader) {

@@ -177,7 +177,6 @@ static struct verdict perform(const struct gm_header* header, size_t size) {
         case GM_DUMP:
             return left == 0 && header->count == 0 ? dump(header->sequence) : malformed("a list takes no arguments");
         case GM_INSTALL_GUARDS:
-        case GM_REMOVE_GUARDS:
         case GM_REPORT_GUARDS: {
             const struct gm_guards* of = body;
             const uint16_t* ports = (const uint16_t*)(of + 1);
@@ -187,8 +186,7 @@ static struct verdict perform(const struct gm_header* header, size_t size) {
             if (!is_ok(&checked)) return checked;
             if (header->kind == GM_REPORT_GUARDS)
                 return report_guards(&of->gateway, ports, header->count, header->sequence);
-            return header->kind == GM_INSTALL_GUARDS ? order_install_guards(&of->gateway, ports, header->count)
-                                                     : order_remove_guards(&of->gateway, ports, header->count);
+            return order_install_guards(&of->gateway, ports, header->count);
         }
         case GM_PROBE:
             if (header->count == 0 || header->count > PAIRS || left != header->count * sizeof(struct gm_pair))

@@ -283,22 +283,6 @@ struct verdict order_install_guards(const struct gm_address* gateway, const uint
     return result;
 }
 
-struct verdict order_remove_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count) {
-    struct verdict result = done;
-    for (uint32_t i = 0; i < 2 * count; ++i) {
-        const struct guard guard = guard_of(gateway, ports[i / 2], i % 2 != 0);
-        struct told_policy told;
-        char words[GM_TEXT_LIMIT] = "", text[SA_TEXT_SIZE], what[SA_TEXT_SIZE + 16];
-        /* Asks first: DELPOLICY goes by selector alone and would take another's policy. */
-        int code = netlink_find_guard(&guard, &told, words);
-        if (code == 0 && told.reqid == rules_configuration()->reqid) code = netlink_delete_guard(&guard, words);
-        if (code == 0 || code == ENOENT || !is_ok(&result)) continue;
-        (void)snprintf(what, sizeof what, "to delete %s", guard_text(&guard, text));
-        result = refusal(what, code, words);
-    }
-    return result;
-}
-
 struct verdict order_report_guard(const struct gm_address* gateway, uint16_t port,
                                   void (*tell)(const struct gm_guard* guard)) {
     for (uint16_t is_outbound = 0; is_outbound < 2; ++is_outbound) {

@@ -16,7 +16,6 @@ struct verdict order_remove_sas(const struct gm_sa_id* ids, uint32_t count);
 struct verdict order_report(const struct gm_set* set, struct gm_report out[4], uint32_t* count);
 struct verdict order_dump(void (*each)(const struct gm_report* report), void (*again)(void));
 struct verdict order_install_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count);
-struct verdict order_remove_guards(const struct gm_address* gateway, const uint16_t* ports, uint32_t count);
 /* Tells each guard of one port that stands as ours. */
 struct verdict order_report_guard(const struct gm_address* gateway, uint16_t port,
                                   void (*tell)(const struct gm_guard* guard));

@@ -91,8 +91,10 @@ TEST_CASE("every call reaches the kernel behind the engine, and its answer comes
 
     CHECK(world.finish(world.client->install_guards({*Address::parse("192.0.2.9"), {Port{6100}, Port{6101}}})));
     CHECK(world.kernel.policies().size() == 4);
-    CHECK(world.finish(world.client->remove_guards({*Address::parse("192.0.2.9"), {Port{6100}}})));
-    CHECK(world.kernel.policies().size() == 2);
+    const auto opened = world.finish(world.client->remove_guards({*Address::parse("192.0.2.9"), {Port{6100}}}));
+    REQUIRE_FALSE(opened);
+    CHECK(opened.error().code == EPERM);
+    CHECK(world.kernel.policies().size() == 4);
     const auto findings = world.finish(world.client->probe({kDefaultPreference.begin(), kDefaultPreference.end()}));
     REQUIRE(findings);
     CHECK(findings->size() >= 8);
