@@ -261,7 +261,7 @@ void Gateway::tell_what_phones_get() const {
         std::string gets;
         if (policy.ipsec) gets = "ipsec-3gpp";
         if (policy.tls) gets += gets.empty() ? "tls" : (policy.tls_first ? " after tls" : ", then tls");
-        if (gets.empty()) gets = "no protection: REGISTERs are forwarded, Proxy-Require: sec-agree gets 420";
+        if (gets.empty()) gets = "no service in clear (403), but emergency; TLS ports serve without an agreement";
         log::notice("interface", {{"realm", access.interface->realm_id},
                                   {"address", access.address.to_string()},
                                   {"sec-agree", access.interface->sec_agree_feature ? "enabled" : "disabled"},
@@ -415,7 +415,7 @@ sip::MessageLimit Gateway::message_limit(const sip::Flow& flow) {
 // unprotected port.
 bool Gateway::is_urgent(const sip::Message& request) const {
     const auto asks = [&](const SipInterface& interface) {
-        return is_emergency(request.request_uri(), interface.emergency_numbers);
+        return is_emergency_request(request, interface.emergency_numbers);
     };
     return std::ranges::any_of(config_.sip_interfaces, asks) || router_.emergency_dialogs().covers(request);
 }

@@ -255,11 +255,13 @@ int main(int argc, char** argv) {
     for (const auto& problem : problems) std::fprintf(stderr, "%s\n", problem.c_str());
     if (!problems.empty() && !options.remove_guards) return kBadConfig;
     if (options.check_config) {
+        for (const auto& warning : config->warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
         std::printf("%s: all well\n", options.config.c_str());
         return kOk;
     }
     log::start(std::getenv("JOURNAL_STREAM") != nullptr);
     log::set_level(log::parse_level(config->log_level).value_or(log::Level::info));
+    for (const auto& warning : config->warnings) log::warning("config-warning", {{"why", warning}});
     // A log pipe that nobody reads any more, or a peer's end, fails one write and nothing else.
     std::signal(SIGPIPE, SIG_IGN);
     harden();

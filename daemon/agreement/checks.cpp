@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "daemon/rules/identity.h"
 #include "sip/message/digest.h"
 #include "sip/message/headers.h"
 
@@ -107,6 +108,31 @@ std::optional<Objection> check_identity(const sip::Credentials& credentials, con
         return Objection{403, "authorization",
                          "Authorization names another private identity than the one of these SAs"};
     return std::nullopt;
+}
+
+AuthorizedAs authorized_as(const sip::Credentials& credentials) {
+    const auto field = [&](std::string_view name) { return std::string(credentials.get(name).value_or("")); };
+    return {.realm = field("realm"), .uri = field("uri"), .algorithm = field("algorithm")};
+}
+
+std::optional<Objection> check_authorization(const sip::Credentials& credentials, const AuthorizedAs& association,
+                                             const AuthorizedAs& challenged, const RefreshAuthorization& compared) {
+    const auto now = authorized_as(credentials);
+    const auto same_text = [](std::string_view a, std::string_view b) { return a == b; };
+    const auto same_uri = [](std::string_view a, std::string_view b) { return a == b || is_same_identity(a, b); };
+    const auto check = [&](bool is_compared, const char* name, std::string AuthorizedAs::*field,
+                           const auto& same) -> std::optional<Objection> {
+        const auto& is = now.*field;
+        const auto& was = association.*field;
+        const bool is_same = is.empty() || was.empty() || same(is, was) || same(is, challenged.*field);
+        if (!is_compared || is_same) return std::nullopt;
+        return Objection{
+            403, "refresh-authorization",
+            fmt::format("{} in Authorization is not that of the REGISTER that made this association", name)};
+    };
+    if (auto objection = check(compared.realm, "realm", &AuthorizedAs::realm, same_text)) return objection;
+    if (auto objection = check(compared.uri, "uri", &AuthorizedAs::uri, same_uri)) return objection;
+    return check(compared.algorithm, "algorithm", &AuthorizedAs::algorithm, sip::same_token);
 }
 
 ChallengeKeys keys_of(const sip::Message& response) {

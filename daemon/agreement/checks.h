@@ -14,9 +14,10 @@ namespace gmgate::daemon {
 
 /// What a check found wrong: the answer to give and why.
 struct Objection {
-    int status = 0;     ///< 400, 403, 494…
-    std::string check;  ///< name of the check, a constant word ("security-verify")
-    std::string why;    ///< sentence for people
+    int status = 0;             ///< 400, 403, 494…
+    std::string check;          ///< name of the check, a constant word ("security-verify")
+    std::string why;            ///< sentence for people
+    std::string unsupported{};  ///< 420: option tags for Unsupported
 };
 
 /// IMPI of a REGISTER: username of its Digest credentials (those of Authorization, as they were read), else derived
@@ -39,6 +40,15 @@ std::optional<Objection> check_refresh(const sip::SecurityList& verify, const si
 
 /// C-28, G-8: the private identity in Authorization is the one of the set. Absent: 403.
 std::optional<Objection> check_identity(const sip::Credentials& credentials, const Impi& expected);
+
+/// What Authorization says beside the private identity.
+AuthorizedAs authorized_as(const sip::Credentials& credentials);
+
+/// SEED-29, G-8: 403 when realm, uri or algorithm of a refresh differ from those of the REGISTER that made the
+/// association: each where both have it and `compared` names it. `challenged` is what the core's latest challenge on
+/// the way to this refresh asks for: a phone that does what it was asked to has changed nothing by itself.
+std::optional<Objection> check_authorization(const sip::Credentials& credentials, const AuthorizedAs& association,
+                                             const AuthorizedAs& challenged, const RefreshAuthorization& compared);
 
 /// ck and ik of a 401 (C-31). `present`: both were there and well formed (32 hexadecimal digits).
 struct ChallengeKeys {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "daemon/agreement/register_flow.h"
+#include "daemon/rules/from_ue_checks.h"
 #include "sip/message/headers.h"
 
 namespace gmgate::daemon {
@@ -23,19 +24,27 @@ std::optional<Objection> RegisterFlow::check(Exchange& x) {
     return objection ? objection : check_limits(x);
 }
 
+// RFC 3261 §16.3 step 5: what the phone requires of proxies and no proxy here knows. Whether sec-agree is known depends
+// on how the request came.
+std::optional<Objection> RegisterFlow::check_proxy_require(const Exchange& x) const {
+    auto unknown = unknown_proxy_options(x.request(), x.access->interface->refuse_mediasec);  // G-30
+    if (unknown.empty()) return std::nullopt;
+    const auto why = fmt::format("Proxy-Require names {}, which this interface refuses", unknown);
+    return Objection{420, "proxy-require", why, std::move(unknown)};
+}
+
 // ----------------------------------------------------------------------------------------------------------------
 // unprotected
 
 std::optional<Objection> RegisterFlow::check_unprotected(Exchange& x) {
     const auto& interface = *x.access->interface;
     const auto& request = x.request();
-    if (!interface.sec_agree_feature && !interface.ims_aka_feature) {
+    if (!interface.serves_clear_ports()) {
         // with the feature disabled sec-agree is an option like any other that a proxy does not support.
         if (sip::has_option_tag(request, sip::HeaderId::proxy_require, "sec-agree"))
-            return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface"};
-        p_.counters.add(Counter::mechanism_none);
-        x.record.choice = "none";
-        return std::nullopt;
+            return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface", "sec-agree"};
+        // TS 24.229 §5.2.6: without SAs, TLS or an IP association a phone gets no service, so it is not registered.
+        return Objection{403, "feature", std::string(kNoClearService)};
     }
     if (x.client.empty()) return check_without_offer(x);
     auto choice = choose(x.client, x.policy);
@@ -86,6 +95,12 @@ std::optional<Objection> RegisterFlow::check_protected(Exchange& x) {
         x.sender = expected;
         return objection;
     }
+    if (owner.registration)
+        if (auto objection = check_authorization(x.credentials.authorization, owner.registration->authorized_as, {},
+                                                 interface.refresh_authorization)) {
+            p_.counters.add(Counter::impi_mismatch);
+            return objection;
+        }
     if (auto objection = check_via(x.request(), x.flow())) {
         p_.counters.add(Counter::via_mismatch);
         return objection;
@@ -131,24 +146,40 @@ std::optional<Objection> RegisterFlow::check_limits(const Exchange& x) const {
     return std::nullopt;
 }
 
-// ------------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------------
 // TLS
 
-// SEED's refresh check, literally: presence and change of both headers, and the private identity (G-6, G-8, C-48).
+// SEED's refresh check, literally: presence and change of both headers, and Authorization (G-6, G-8, C-48).
 std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
     const auto owner = p_.table.owner_of(x.flow());
-    const auto& binding = *owner.registration->tls;
-    const sip::CompareOptions options{.ignore_q = x.access->interface->ignore_q};
-    if (x.names_impi() && x.impi != owner.registration->key.impi) {  // C-49: one TLS connection, one IMPI
+    const auto& registration = *owner.registration;
+    if (x.names_impi() && x.impi != registration.key.impi) {  // C-49: one TLS connection, one IMPI
         p_.counters.add(Counter::impi_mismatch);
-        x.sender = owner.registration->key.impi;
+        x.sender = registration.key.impi;
         return Objection{403, "authorization",
                          "Authorization names another private identity than the one of this TLS connection"};
     }
     x.choice = {MechanismKind::tls, {}, {}, "the connection is bound to this user"};
     x.record.choice = "tls";
     // Without Authorization the phone does not claim to be the bound user: forwarded without an indicator (B-97).
-    if (x.names_impi()) x.integrity_protected = "tls-yes";
+    if (x.names_impi()) {
+        x.integrity_protected = "tls-yes";
+        if (auto objection =
+                check_authorization(x.credentials.authorization, registration.authorized_as,
+                                    registration.tls->challenged_as, x.access->interface->refresh_authorization)) {
+            p_.counters.add(Counter::impi_mismatch);
+            return objection;
+        }
+    }
+    if (!x.access->interface->sec_agree_feature) return std::nullopt;  // both headers mean nothing here
+    const bool has_agreement = !registration.tls->security_verify.empty();
+    return has_agreement ? check_bound_lists(x, *registration.tls) : check_without_agreement(x, *registration.tls);
+}
+
+// "If the Sec_Agree occurred during Registration, it verifies for the presence or change".
+std::optional<Objection> RegisterFlow::check_bound_lists(Exchange& x, const TlsBinding& binding) {
+    const sip::CompareOptions options{.ignore_q = x.access->interface->ignore_q};
+    x.sent_security_server = binding.security_verify.to_string();  // the 494 says what was compared
     if (const auto what = sip::difference(binding.security_verify, x.verify, options)) {
         p_.counters.add(Counter::verify_mismatch);
         return Objection{494, "security-verify", "Security-Verify differs from the one of this association: " + *what};
@@ -158,6 +189,19 @@ std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
         return Objection{494, "security-client", "Security-Client differs from the one of this association: " + *what};
     }
     return std::nullopt;
+}
+
+// It did not occur. A Security-Verify mirrors nothing and is stripped (G-28). A Security-Client that was not there
+// before asks for an agreement: the 494 tells our list, and who mirrors that has agreed.
+std::optional<Objection> RegisterFlow::check_without_agreement(Exchange& x, const TlsBinding& binding) {
+    const sip::CompareOptions options{.ignore_q = x.access->interface->ignore_q};
+    if (x.client.empty() || !sip::difference(binding.security_client, x.client, options)) return std::nullopt;
+    x.sent_security_server = supported_mechanisms(x.policy);
+    const auto sent = sip::SecurityList::parse(x.sent_security_server, true);
+    x.agrees = sent && !sent->empty() && !sip::difference(*sent, x.verify, options);
+    if (x.agrees) return std::nullopt;
+    p_.counters.add(Counter::client_mismatch);
+    return Objection{494, "security-client", "Security-Client was not in the REGISTER that bound this connection"};
 }
 
 // The first REGISTERs over a new connection: of an agreement made in clear (C-47), or TLS from the start (B-95, G-16).
@@ -170,27 +214,47 @@ std::optional<Objection> RegisterFlow::check_unbound_tls(Exchange& x) {
     x.integrity_protected = integrity_over_tls(x);
     if (!x.access->interface->sec_agree_feature &&
         sip::has_option_tag(x.request(), sip::HeaderId::proxy_require, "sec-agree"))
-        return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface"};
+        return Objection{420, "sec-agree", "sec-agree-feature is disabled on this interface", "sec-agree"};
     if (!x.has_response) {
+        if (auto objection = agreement ? std::nullopt : check_after_refusal(x)) return objection;
         if (x.client.empty())
             p_.tls_agreements.erase(x.impi, ue);  // starts anew, without sec-agree (feature text, second flow)
         else if (!choose(x.client, x.policy))
             x.client = {};  // nothing in common: goes on as TLS from the start (G-14, B-112)
         return std::nullopt;
     }
-    if (!agreement) return std::nullopt;  // G-28: a Security-Verify that mirrors nothing is ignored and stripped
-    const auto sent = sip::SecurityList::parse(agreement->security_server, true);
+    return agreement ? check_agreed_lists(x, *agreement) : check_after_refusal(x);
+}
+
+std::optional<Objection> RegisterFlow::check_agreed_lists(Exchange& x, const TlsAgreement& agreement) {
+    x.sent_security_server = agreement.security_server;  // the 494 says what was compared
     if (x.verify.empty()) return Objection{494, "security-verify", "Security-Verify is missing"};
+    const auto sent = sip::SecurityList::parse(agreement.security_server, true);
     if (const auto what = sip::difference(*sent, x.verify, {.ignore_q = x.access->interface->ignore_q})) {
         p_.counters.add(Counter::verify_mismatch);
         return Objection{494, "security-verify", "Security-Verify differs from the Security-Server sent: " + *what};
     }
     if (x.client.empty()) return std::nullopt;  // G-5: for tls it may be left out
-    if (const auto what = sip::difference(agreement->security_client, x.client)) {
+    if (const auto what = sip::difference(agreement.security_client, x.client)) {
         p_.counters.add(Counter::client_mismatch);
         return Objection{494, "security-client", "Security-Client differs from the first one: " + *what};
     }
     return std::nullopt;
+}
+
+// RFC 3329 §2.3.1: a phone that was refused in clear mirrors the list of the refusal; somebody in between may have
+// shortened it. Without a refusal, or without Security-Verify, nothing is mirrored (G-28).
+std::optional<Objection> RegisterFlow::check_after_refusal(Exchange& x) {
+    const auto* told = p_.tls_agreements.find_refusal(x.impi, x.flow().remote.address);
+    if (!told || x.verify.empty()) return std::nullopt;
+    x.sent_security_server = *told;
+    const auto sent = sip::SecurityList::parse(*told, true);
+    if (!sent) return std::nullopt;
+    const auto what = sip::difference(*sent, x.verify, {.ignore_q = x.access->interface->ignore_q});
+    if (!what) return std::nullopt;
+    p_.counters.add(Counter::verify_mismatch);
+    return Objection{494, "security-verify",
+                     "Security-Verify differs from the Security-Server sent in clear: " + *what};
 }
 
 // Table C.3 over a TLS connection that is not bound yet.

@@ -196,9 +196,7 @@ std::optional<Objection> RegisterFlow::read(Exchange& x) {
     x.policy = Policy::of(interface, x.access->profile, x.over == Over::tls);
     x.record.policy = fmt::format("sec-agree {} {}", interface.sec_agree_feature ? "enabled" : "disabled",
                                   to_string(interface.sec_agree_pref));
-    if (interface.refuse_mediasec && sip::has_option_tag(request, sip::HeaderId::proxy_require, "mediasec"))
-        return Objection{420, "mediasec", "Proxy-Require names mediasec, which this interface refuses"};  // G-30
-    return std::nullopt;
+    return check_proxy_require(x);
 }
 
 // --------------------------------------------------------------------------------------------------------------- to
@@ -238,7 +236,6 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     rules.path_uri = token_uri(x.token, p_.core.uri_host()) + (asks_for_outbound(x.request(), x.contact) ? ";ob" : "");
     rules.visited_network_id = p_.config.core.visited_network_id;
     rules.orig_ioi = p_.config.core.orig_ioi;
-    rules.own_hosts = own_hosts_;
     rules.bare_integrity_protected = x.access->interface->bare_integrity_protected;
     rules.credentials = x.credentials;
     rules.integrity_protected = x.integrity_protected;
@@ -461,13 +458,16 @@ void RegisterFlow::object(Exchange& x, const Objection& objection) {
     std::vector<std::string> extra;
     if (objection.status == 494 || objection.status == 421) {
         // over a set our unmodified list; elsewhere what this interface supports.
-        const auto server = x.sent_security_server.empty() ? supported_mechanisms(x.policy) : x.sent_security_server;
+        auto server = x.sent_security_server.empty() ? supported_mechanisms(x.policy) : x.sent_security_server;
         if (!server.empty()) extra.push_back("Security-Server: " + server);
+        if (x.over == Over::unprotected && x.policy.tls)  // RFC 3329 §2.3.1: it comes back over TLS
+            p_.tls_agreements.put_refusal(x.impi, x.flow().remote.address, std::move(server),
+                                          p_.clock.now() + p_.config.timers.reg_await_auth);
         if (objection.status == 421 || x.access->interface->server_initiated)
             extra.emplace_back("Require: sec-agree");
     }
-    if (objection.status == 400) extra.push_back(warning(objection.why));
-    if (objection.status == 420) extra.push_back("Unsupported: " + objection.check);
+    if (objection.status / 100 == 4) extra.push_back(sip::warning_line(objection.why));
+    if (objection.status == 420) extra.push_back("Unsupported: " + objection.unsupported);
     if (objection.status == 480 || objection.status == 503) extra.emplace_back("Retry-After: 5");
     p_.counters.add(counter_of(objection.status));
     x.record.checks.push_back({objection.check, false, objection.why});

@@ -72,7 +72,7 @@ private:
         Over over = Over::unprotected;
         SetNumber set;  ///< that carried it, 0: none
         std::optional<xfrm::SetParameters> carried_by;
-        std::string sent_security_server;     ///< of that set
+        std::string sent_security_server;     ///< what its Security-Verify is compared with, if anything
         sip::RequestCredentials credentials;  ///< the one reading of them: what is checked, and what the core gets
         Impi impi;
         Impi sender;  ///< whose SAs or connection carried it, when `impi` is another
@@ -83,6 +83,7 @@ private:
         bool has_response = false;
         bool has_ended = false;    ///< the set that carried it only waits for retransmissions
         bool is_bound = false;     ///< over the TLS connection bound to its contact
+        bool agrees = false;       ///< it mirrors the list of our 494 on a bound connection without an agreement
         bool is_disliked = false;  ///< CoreAttempts::is_disliked()
         std::optional<std::string_view> integrity_protected;
         std::string token;
@@ -121,8 +122,13 @@ private:
     std::optional<Objection> check_unprotected(Exchange& x);
     std::optional<Objection> check_without_offer(Exchange& x);
     std::optional<Objection> check_protected(Exchange& x);
+    std::optional<Objection> check_proxy_require(const Exchange& x) const;
     std::optional<Objection> check_bound_tls(Exchange& x);
+    std::optional<Objection> check_bound_lists(Exchange& x, const TlsBinding& binding);
+    std::optional<Objection> check_without_agreement(Exchange& x, const TlsBinding& binding);
     std::optional<Objection> check_unbound_tls(Exchange& x);
+    std::optional<Objection> check_agreed_lists(Exchange& x, const TlsAgreement& agreement);
+    std::optional<Objection> check_after_refusal(Exchange& x);
     std::optional<Objection> check_limits(const Exchange& x) const;
     std::optional<std::string_view> integrity_over_tls(const Exchange& x) const;
 
@@ -137,6 +143,7 @@ private:
 
     // ---- register_tls.cpp
     void challenge_tls(Exchange& x, const sip::OwnedMessage& response);
+    static TlsBinding refreshed(const TlsBinding& before, const Exchange& x);
     Task<void> bind_tls(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
 
     RegisterParts p_;

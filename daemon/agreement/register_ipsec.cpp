@@ -130,6 +130,7 @@ Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& respons
         if (p_.table.bound_to(connection).empty()) p_.transports.close(connection, false);
     }
     auto leaving = settle_sets(registration, std::move(challenge->set), kept, until);
+    registration.authorized_as = authorized_as(x.credentials.authorization);
     learn(registration, x, *response, expires);
     for (auto& set : displace_others(registration, x)) leaving.push_back(std::move(set));
     p_.counters.add(kept ? Counter::reregistered : Counter::registered);
@@ -213,6 +214,8 @@ Task<void> RegisterFlow::refresh(Exchange& x, const sip::OwnedMessage& response,
     }
     owner.set->expires = until;
     p_.expiry.watch(number, until);
+    if (!owner.registration->authorized_as.is_known())
+        owner.registration->authorized_as = authorized_as(x.credentials.authorization);
     learn(*owner.registration, x, *response, expires);
     p_.counters.add(Counter::reregistered);
     ContactKey refreshed = owner.registration->key;

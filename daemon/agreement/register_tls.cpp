@@ -6,30 +6,52 @@
 #include "sip/message/headers.h"
 
 namespace gmgate::daemon {
+namespace {
+
+// What the answer to a challenge will say in Authorization.
+AuthorizedAs asked_by(const sip::Message& response) {
+    const auto challenge = sip::DigestParams::parse(response.value(sip::HeaderId::www_authenticate));
+    if (!challenge) return {};
+    return {.realm = std::string(challenge->get("realm").value_or("")),
+            .uri = {},
+            .algorithm = std::string(challenge->get("algorithm").value_or(""))};
+}
+
+}  // namespace
 
 // Security-Server goes into the 401 only where sec-agree runs: in clear with tls chosen, or over TLS with a
 // Security-Client (G-16, G-21).
 void RegisterFlow::challenge_tls(Exchange& x, const sip::OwnedMessage& response) {
-    const auto algorithm = [&] {
-        const auto challenge = sip::DigestParams::parse(response->value(sip::HeaderId::www_authenticate));
-        return challenge ? std::string(challenge->get("algorithm").value_or("")) : std::string{};
-    }();
-    if (x.access->interface->reject_akav1_over_tls && sip::same_token(algorithm, "AKAv1-MD5")) {
+    if (x.access->interface->reject_akav1_over_tls && sip::same_token(asked_by(*response).algorithm, "AKAv1-MD5")) {
         object(x, {403, "aka-over-tls", "AKAv1 over TLS is refused by aka-over-tls (RFC 4169 section 1)"});
         return;
     }
     p_.counters.add(Counter::mechanism_tls);
+    if (const auto owner = x.is_bound ? p_.table.owner_of(x.flow()) : FlowOwner{}; owner.registration)
+        owner.registration->tls->challenged_as = asked_by(*response);
     if (x.over == Over::tls && x.client.empty()) {
         pass(x, response, "challenged over TLS, without sec-agree");
         return;
     }
-    const auto server = security_server(x.choice, x.policy, *x.access->interface, {});
+    const auto server = x.sent_security_server.empty() || !x.is_bound
+                            ? security_server(x.choice, x.policy, *x.access->interface, {})
+                            : x.sent_security_server;  // what this association began with
     TlsAgreement agreement{x.client, server, p_.clock.now() + p_.config.timers.reg_await_auth};
     if (!x.is_bound && !p_.tls_agreements.put(x.impi, x.flow().remote.address, std::move(agreement))) {
         object(x, {503, "limit", "too many phones are expected over TLS"});
         return;
     }
     pass(x, response, "challenged; tls chosen", server);
+}
+
+// A refresh keeps what it began with; or it has agreed only now.
+TlsBinding RegisterFlow::refreshed(const TlsBinding& before, const Exchange& x) {
+    TlsBinding binding = before;
+    if (x.agrees) {
+        binding.security_client = x.client;
+        binding.security_verify = x.verify;
+    }
+    return binding;
 }
 
 // SM11: the connection, the IMPI and its identities belong together from now on (B-94). The 200 leaves on this
@@ -50,8 +72,12 @@ Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response
     auto& registration = registration_for(x);
     const bool again = registration.tls.has_value();
     TlsBinding binding{x.flow(), x.client, x.verify};
-    if (again && registration.tls->flow.connection == x.flow().connection)
-        binding = *registration.tls;  // a refresh keeps what it began with
+    const bool is_refresh = again && registration.tls->flow.connection == x.flow().connection;
+    if (is_refresh) binding = refreshed(*registration.tls, x);
+    const bool is_authenticated = !is_refresh || (x.has_response && binding.challenged_as.is_known());
+    if (is_authenticated || !registration.authorized_as.is_known())
+        registration.authorized_as = authorized_as(x.credentials.authorization);
+    binding.challenged_as = {};
     const auto before = p_.table.bind(registration, std::move(binding));
     p_.transports.keep_open(x.flow().connection, true);
     p_.tls_agreements.erase(x.impi, x.flow().remote.address);

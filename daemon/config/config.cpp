@@ -36,14 +36,34 @@ void read_endpoint(Section& section, std::string_view key, Endpoint& out) {
             fmt::format("\"{}\" is not \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\"); names are not looked up", text));
 }
 
+// A member of a list with which no member of the other one makes a pair that may be chosen: said, as it looks like an
+// offer and never is one (B-62).
+template <class Word, class Parse, class Member>
+void warn_of_lonely(Section& section, std::string_view list, std::string_view other, const std::vector<Word>& words,
+                    const Parse& parse, Member member, const std::vector<AlgorithmPair>& pairs) {
+    if (!section.has(list)) return;
+    for (const auto& word : words) {
+        const auto algorithm = parse(word);
+        if (!algorithm || std::ranges::find(pairs, *algorithm, member) != pairs.end()) continue;
+        std::string partners;
+        for (const auto& pair : kDefaultPreference)
+            if (pair.*member == *algorithm) {
+                const std::string_view partner = list == "encr-alg-list" ? to_string(pair.alg) : to_string(pair.ealg);
+                partners += fmt::format("{}{}", partners.empty() ? "" : " or ", partner);
+            }
+        section.warn(list, fmt::format("\"{}\" is never used: it pairs with {}, which {} does not allow; add that, or "
+                                       "take \"{}\" out",
+                                       word, partners, other, word));
+    }
+}
+
 // encr-alg-list and auth-alg-list choose among the valid pairs; the order stays the gateway's own, strongest first
-// (B-32). `preference` sets the order outright.
-void read_algorithms(Section& section, ImsAkaProfile& profile) {
+// (B-32).
+void read_algorithm_lists(Section& section, ImsAkaProfile& profile) {
     std::vector<std::string> encr{"aes-gcm", "aes-cbc", "des-ede3-cbc", "null"},
-        auth{"hmac-sha-1-96", "aes-gmac", "hmac-md5-96", "null"}, order;
+        auth{"hmac-sha-1-96", "aes-gmac", "hmac-md5-96", "null"};
     section.texts("encr-alg-list", encr);
     section.texts("auth-alg-list", auth);
-    section.texts("preference", order);
     std::set<Ealg> ealgs;
     std::set<Alg> algs;
     for (const auto& word : encr) {
@@ -60,6 +80,16 @@ void read_algorithms(Section& section, ImsAkaProfile& profile) {
     }
     for (const auto& pair : kDefaultPreference)
         if (algs.contains(pair.alg) && ealgs.contains(pair.ealg)) profile.preference.push_back(pair);
+    warn_of_lonely(section, "encr-alg-list", "auth-alg-list", encr, parse_ealg, &AlgorithmPair::ealg,
+                   profile.preference);
+    warn_of_lonely(section, "auth-alg-list", "encr-alg-list", auth, parse_alg, &AlgorithmPair::alg, profile.preference);
+}
+
+// `preference` sets the order outright.
+void read_algorithms(Section& section, ImsAkaProfile& profile) {
+    read_algorithm_lists(section, profile);
+    std::vector<std::string> order;
+    section.texts("preference", order);
     if (!order.empty()) {
         if (section.has("encr-alg-list") || section.has("auth-alg-list"))
             section.mistake("preference", "names the pairs itself; remove encr-alg-list and auth-alg-list");
@@ -158,6 +188,27 @@ void read_sip_port(Section& section, SipInterface& interface) {
     interface.sip_ports.push_back(std::move(port));
 }
 
+// Which fields of Authorization a refresh may not change (feature text: "if they differ with previous association").
+void read_refresh_authorization(Section& section, RefreshAuthorization& compared) {
+    std::vector<std::string> fields{"username", "realm", "uri", "algorithm"};
+    section.texts("refresh-authorization", fields);
+    const auto names = [&](std::string_view field) { return std::ranges::find(fields, field) != fields.end(); };
+    compared = {.realm = names("realm"), .uri = names("uri"), .algorithm = names("algorithm")};
+    for (const auto& field : fields)
+        if (field != "username" && field != "realm" && field != "uri" && field != "algorithm")
+            section.mistake("refresh-authorization",
+                            fmt::format("\"{}\" is none of username, realm, uri, algorithm", field));
+    if (!names("username"))
+        section.mistake("refresh-authorization",
+                        "username cannot be left out: the SAs and the TLS connection belong to one private identity");
+}
+
+void read_emergency(Section& section, SipInterface& interface) {
+    section.boolean("anonymous-emergency", interface.anonymous_emergency);
+    section.texts("emergency-numbers", interface.emergency_numbers);
+    section.boolean("alternative-service", interface.alternative_service);
+}
+
 void read_interface(Section& section, Config& config) {
     SipInterface i;
     section.text("realm-id", i.realm_id);
@@ -183,6 +234,7 @@ void read_interface(Section& section, Config& config) {
                  {{"selected", SecurityServerMode::selected}, {"list", SecurityServerMode::list}});
     section.boolean("security-server-q", i.security_server_q);
     section.boolean("require-both", i.require_both);
+    read_refresh_authorization(section, i.refresh_authorization);
     section.boolean("strict-refresh", i.strict_refresh);
     section.boolean("ignore-q", i.ignore_q);
     section.boolean("bare-integrity-protected", i.bare_integrity_protected);
@@ -194,8 +246,7 @@ void read_interface(Section& section, Config& config) {
     if (aka_over_tls == "reject-akav1") i.reject_akav1_over_tls = true;
     else if (aka_over_tls != "allow") section.mistake("aka-over-tls", "must be \"allow\" or \"reject-akav1\"");
     section.boolean("tls-connected", i.tls_connected);
-    section.boolean("anonymous-emergency", i.anonymous_emergency);
-    section.texts("emergency-numbers", i.emergency_numbers);
+    read_emergency(section, i);
     section.tables("sip-ports", "sip-interface.sip-ports", [&](Section& s) { read_sip_port(s, i); });
     if (i.realm_id.empty()) section.mistake("realm-id", "every sip-interface needs a realm-id, its name");
     for (const auto& other : config.sip_interfaces)
@@ -432,6 +483,46 @@ void check_offers(const toml::table& root, const Config& config, const SipInterf
                 interface.realm_id));
 }
 
+// A set of SAs knows its interface by its protected ports, so one address has each profile for one interface, and one
+// interface one profile at an address.
+class ProfilesInUse {
+public:
+    enum class Use { fresh, again, wrong };
+    Use use(const toml::table& root, const SipInterface& interface, const SipPort& port, Mistakes& mistakes) {
+        const auto [profile, first] = profile_of_.try_emplace({interface.realm_id, port.address}, port.ims_aka_profile);
+        if (!first && profile->second != port.ims_aka_profile) {
+            mistakes.add(
+                root.source(),
+                fmt::format("sip-interface \"{}\" names ims-aka-profile \"{}\" and \"{}\" at {}; one "
+                            "address of an interface has one profile",
+                            interface.realm_id, profile->second, port.ims_aka_profile, port.address.to_string()));
+            return Use::wrong;
+        }
+        const auto [realm, fresh] = realm_of_.try_emplace({port.ims_aka_profile, port.address}, interface.realm_id);
+        if (fresh) return Use::fresh;
+        if (realm->second == interface.realm_id) return Use::again;  // two clear ports share the protected ones
+        mistakes.add(root.source(),
+                     fmt::format("sip-interface \"{}\" and \"{}\" share ims-aka-profile \"{}\" at {}, so that the "
+                                 "SAs of a phone would belong to either; give one of them a profile with other ports",
+                                 realm->second, interface.realm_id, port.ims_aka_profile, port.address.to_string()));
+        return Use::wrong;
+    }
+
+private:
+    std::map<std::pair<std::string, Address>, std::string> profile_of_, realm_of_;
+};
+
+// A feature that is off must not surprise: A-24.
+void warn_of_no_service(const toml::table& root, const SipInterface& interface, Mistakes& mistakes) {
+    const bool has_clear = std::ranges::any_of(interface.sip_ports, [](const SipPort& port) { return !port.tls; });
+    if (interface.serves_clear_ports() || !has_clear) return;
+    mistakes.warn(root.source(),
+                  fmt::format("sip-interface \"{}\": neither sec-agree-feature nor ims-aka-feature is enabled, so its "
+                              "UDP and TCP ports serve nobody but emergency callers (403); enable one of them, or "
+                              "leave it TLS ports only",
+                              interface.realm_id));
+}
+
 // What only several sections together can get wrong.
 void check_together(const toml::table& root, const Config& config, Mistakes& mistakes) {
     std::map<Endpoint, std::string> taken;
@@ -445,7 +536,7 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
     if (!config.core.tls_profile.empty() && !config.tls_profile(config.core.tls_profile))
         mistakes.add(root.source(),
                      fmt::format("[core] names tls-profile \"{}\", which is not defined", config.core.tls_profile));
-    std::map<Address, std::string> profile_at;
+    ProfilesInUse in_use;
     for (const auto& interface : config.sip_interfaces) {
         for (const auto& port : interface.sip_ports) {
             claim(port.address, port.port, fmt::format("sip-interface \"{}\"", interface.realm_id));
@@ -457,13 +548,12 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
                                          interface.realm_id, port.ims_aka_profile));
                 continue;
             }
-            const auto [at, fresh] = profile_at.try_emplace(port.address, profile->name);
-            if (!fresh && at->second == profile->name)
-                continue;  // two clear ports of one address share its protected ports
+            if (in_use.use(root, interface, port, mistakes) != ProfilesInUse::Use::fresh) continue;
             for (const auto p : profile->all_ports())
                 claim(port.address, p, fmt::format("ims-aka-profile \"{}\"", profile->name));
         }
         check_offers(root, config, interface, mistakes);
+        warn_of_no_service(root, interface, mistakes);
     }
     if (config.sip_interfaces.empty()) mistakes.add(root.source(), "no [[sip-interface]]: phones have nowhere to go");
 }
@@ -581,6 +671,7 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     flatten(document, {}, config.settings);
     if (mistakes.none()) check_together(document, config, mistakes);
     if (!mistakes.none()) return failure(Reaction::reject, mistakes.text());
+    config.warnings = mistakes.take_warnings();
     return config;
 }
 

@@ -66,6 +66,13 @@ struct SipPort {
     std::string tls_profile{};      ///< name; needed for TLS
 };
 
+/// `refresh-authorization`: which fields of a refresh's Authorization must be those of the REGISTER that made the
+/// association, each where both have it. The private identity always must (C-28, C-49); nonce, nc, cnonce and response
+/// change by nature.
+struct RefreshAuthorization {
+    bool realm = true, uri = true, algorithm = true;
+};
+
 /// [[sip-interface]]: one access side.
 struct SipInterface {
     std::string realm_id;
@@ -77,8 +84,9 @@ struct SipInterface {
     std::optional<NoSecurityClient>
         no_security_client;  ///< unset: forward when the preference contains tls, else reject (G-15)
     SecurityServerMode security_server = SecurityServerMode::selected;
-    bool security_server_q = false;         ///< add q=0.1 to a single mechanism
-    bool require_both = false;              ///< demand sec-agree in Require *and* Proxy-Require (G-4)
+    bool security_server_q = false;              ///< add q=0.1 to a single mechanism
+    bool require_both = false;                   ///< demand sec-agree in Require *and* Proxy-Require (G-4)
+    RefreshAuthorization refresh_authorization;  ///< what of Authorization a refresh may not change (G-8)
     bool strict_refresh = false;            ///< refuse a protected refresh without Security-Client even unchallenged
     bool ignore_q = false;                  ///< leave q out of Security-Verify comparison (G-26)
     bool bare_integrity_protected = false;  ///< integrity-protected=yes without quotes (C-21)
@@ -88,8 +96,12 @@ struct SipInterface {
     bool reject_akav1_over_tls = false;     ///< `aka-over-tls = "reject-akav1"` (G-2, RFC 4169 §1)
     bool tls_connected = false;             ///< tls-connected for AKAv2-SHA-256 over TLS from the start (C.3, P.3)
     bool anonymous_emergency = true;        ///< unprotected emergency requests are let through (C-80)
-    std::vector<std::string> emergency_numbers;
+    std::vector<std::string> emergency_numbers{"112", "911"};  ///< besides urn:service:sos
+    bool alternative_service = false;  ///< 380 for a registered phone that dials one of them as a normal call (IR.92)
     std::vector<SipPort> sip_ports;
+
+    /// False: nothing protects a phone on the clear ports, so that nobody but emergency callers is served there.
+    bool serves_clear_ports() const { return sec_agree_feature || ims_aka_feature; }
 
     NoSecurityClient on_no_security_client() const;
 };
@@ -213,6 +225,7 @@ struct Config {
     std::uint32_t hep_id = 1;    ///< capture id in HEP
     bool packet_tap = true;      ///< look for ESP with unknown SPIs and clear packets to protected ports (CAP_NET_RAW)
     std::string control_group;   ///< its members may read at the control socket; empty: only root and the own user
+    std::vector<std::string> warnings;  ///< what is allowed and hardly meant; "FILE:LINE:COLUMN: …", said at start
     std::map<std::string, std::string>
         settings;  ///< every key of the file as it stands there, "sip-interface[0].realm-id": what a reload compares
 

@@ -23,6 +23,11 @@ public:
     void add(const toml::source_region& where, std::string_view text) {
         lines_.push_back(fmt::format("{}:{}:{}: {}", name_, where.begin.line, where.begin.column, text));
     }
+    /// What is allowed and hardly meant.
+    void warn(const toml::source_region& where, std::string_view text) {
+        warnings_.push_back(fmt::format("{}:{}:{}: {}", name_, where.begin.line, where.begin.column, text));
+    }
+    std::vector<std::string> take_warnings() { return std::move(warnings_); }
     bool none() const { return lines_.empty(); }
     std::string text() const {
         std::string all;
@@ -32,7 +37,7 @@ public:
 
 private:
     std::string name_;
-    std::vector<std::string> lines_;
+    std::vector<std::string> lines_, warnings_;
 };
 
 /// One table of the document. finish() complains of keys that nobody read.
@@ -48,6 +53,9 @@ public:
     }
     void mistake(std::string_view key, std::string_view text) {
         mistakes_.add(where(key), fmt::format("{}: {}: {}", title_, key, text));
+    }
+    void warn(std::string_view key, std::string_view text) {
+        mistakes_.warn(where(key), fmt::format("{}: {}: {}", title_, key, text));
     }
     /// Asking for a key makes it a known one.
     bool has(std::string_view key) { return take(key) != nullptr; }

@@ -101,6 +101,21 @@ std::optional<Verdict> refused_agreement(const Case& c, const std::string& check
     return std::nullopt;
 }
 
+/// Who it says that it is.
+std::optional<Verdict> refused_identity(const std::string& check, const std::string& detail, const std::string& start) {
+    if (check == "authorization")
+        return verdict(
+            Cause::identity_mismatch,
+            start + detail +
+                ". The SAs belong to another private identity: the phone must register this one by an agreement of its own.");
+    if (check == "refresh-authorization")
+        return verdict(Cause::identity_mismatch,
+                       start + detail +
+                           ". The phone's software is at fault, or the core changed its realm under registered phones: "
+                           "they register anew, or refresh-authorization leaves that field out.");
+    return std::nullopt;
+}
+
 std::optional<Verdict> refused_here(const Case& c) {
     const auto* check = failed_check(*c.last);
     if (!check) return std::nullopt;
@@ -118,11 +133,7 @@ std::optional<Verdict> refused_here(const Case& c) {
                            ". IPsec in transport mode cannot pass an address translation: use an access without NAT "
                            "(a separate APN gives phones routable addresses), IPv6, or mechanism tls.");
     if (auto agreement = refused_agreement(c, check->check, check->detail, start)) return agreement;
-    if (is("authorization"))
-        return verdict(
-            Cause::identity_mismatch,
-            start + check->detail +
-                ". The SAs belong to another private identity: the phone must register this one by an agreement of its own.");
+    if (auto identity = refused_identity(check->check, check->detail, start)) return identity;
     if (is("core"))
         return verdict(
             Cause::core_unreachable,
@@ -142,6 +153,9 @@ std::optional<Verdict> refused_here(const Case& c) {
         return verdict(Cause::kernel,
                        start + check->detail + ". Look at gmctl kernel and at other users of IPsec on this machine.");
     if (r.answer == 420) return verdict(Cause::option_refused, start + check->detail + ".");
+    if (is("feature"))
+        return verdict(Cause::option_refused,
+                       start + check->detail + ". Enable sec-agree-feature, or let the phone come over TLS.");
     return verdict(Cause::bad_request, start + check->detail + ".");
 }
 

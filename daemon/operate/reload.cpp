@@ -45,6 +45,7 @@ const std::vector<Live>& live_settings() {
         GMGATE_INTERFACE("security-server", security_server),
         GMGATE_INTERFACE("security-server-q", security_server_q),
         GMGATE_INTERFACE("require-both", require_both),
+        GMGATE_INTERFACE("refresh-authorization", refresh_authorization),
         GMGATE_INTERFACE("strict-refresh", strict_refresh),
         GMGATE_INTERFACE("ignore-q", ignore_q),
         GMGATE_INTERFACE("bare-integrity-protected", bare_integrity_protected),
@@ -55,6 +56,7 @@ const std::vector<Live>& live_settings() {
         GMGATE_INTERFACE("tls-connected", tls_connected),
         GMGATE_INTERFACE("anonymous-emergency", anonymous_emergency),
         GMGATE_INTERFACE("emergency-numbers", emergency_numbers),
+        GMGATE_INTERFACE("alternative-service", alternative_service),
     };
     return settings;
 }

@@ -11,18 +11,35 @@ namespace gmgate::daemon {
 
 using sip::HeaderId;
 
-bool is_emergency(std::string_view request_uri, const std::vector<std::string>& numbers) {
-    // RFC 5031 §4.2: the name is case-insensitive; "urn:service:sos" itself and its sub-services, nothing that merely
-    // begins like it.
+namespace {
+
+// RFC 5031 §4.2: the name is case-insensitive; "urn:service:sos" itself and its sub-services, nothing that merely
+// begins like it.
+bool is_sos(std::string_view request_uri) {
     constexpr std::string_view kSos = "urn:service:sos";
-    if (request_uri.size() >= kSos.size() && sip::same_token(request_uri.substr(0, kSos.size()), kSos))
-        return request_uri.size() == kSos.size() || request_uri[kSos.size()] == '.';
+    if (request_uri.size() < kSos.size() || !sip::same_token(request_uri.substr(0, kSos.size()), kSos)) return false;
+    return request_uri.size() == kSos.size() || request_uri[kSos.size()] == '.';
+}
+
+}  // namespace
+
+bool is_emergency(std::string_view request_uri, const std::vector<std::string>& numbers) {
+    if (is_sos(request_uri)) return true;
     const auto uri = sip::Uri::parse(request_uri);
     if (!uri || !(uri->is_sip() || sip::same_token(uri->scheme, "tel"))) return false;
     std::string number;  // RFC 3966: visual separators do not count; a SIP user part may carry parameters of a tel URI
     for (const char c : uri->user.substr(0, uri->user.find(';')))
         if (std::string_view("-.()").find(c) == std::string_view::npos) number += c;
     return std::ranges::find(numbers, number) != numbers.end();
+}
+
+bool is_emergency_request(const sip::Message& request, const std::vector<std::string>& numbers) {
+    const bool brings_help = request.method() == sip::Method::invite || request.method() == sip::Method::message;
+    return brings_help && is_emergency(request.request_uri(), numbers);
+}
+
+bool is_dialled_number(const sip::Message& request, const std::vector<std::string>& numbers) {
+    return is_emergency_request(request, numbers) && !is_sos(request.request_uri());
 }
 
 namespace {

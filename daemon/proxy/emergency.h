@@ -115,4 +115,14 @@ private:
 /// URI, as SIP URI with user=phone, or as plain SIP user part (C-80).
 bool is_emergency(std::string_view request_uri, const std::vector<std::string>& numbers);
 
+/// True for a request that begins an emergency session or asks for help by itself: INVITE and MESSAGE to such a URI.
+/// TS 24.229 §5.2.10 screens initial requests for a dialog and standalone transactions; what else names an emergency
+/// URI (OPTIONS, SUBSCRIBE, PUBLISH, REGISTER, BYE outside a dialog, a method that nobody knows) brings no help and is
+/// judged like a request to any other URI (C-80).
+bool is_emergency_request(const sip::Message& request, const std::vector<std::string>& numbers);
+
+/// True when the phone has not said that it is an emergency: one of `numbers`, and no service URN ("non-UE-detected",
+/// TS 24.229 §5.2.10).
+bool is_dialled_number(const sip::Message& request, const std::vector<std::string>& numbers);
+
 }  // namespace gmgate::daemon

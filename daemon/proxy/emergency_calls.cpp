@@ -75,8 +75,11 @@ Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transacti
             refusal.extra.push_back("Unsupported: sec-agree");
             break;
         case UnprotectedVerdict::reject_403:
-            refusal = make_answer(403, "Forbidden", "only REGISTER and emergency on an unprotected port",
-                                  Counter::unprotected_rejected);
+            refusal = make_answer(
+                403, "Forbidden",
+                std::string(interface.serves_clear_ports() ? "only REGISTER and emergency on an unprotected port"
+                                                           : kNoClearService),
+                Counter::unprotected_rejected);
             break;
     }
     co_await refuse_stranger(transaction, std::move(refusal));
@@ -150,22 +153,31 @@ ToCore Router::emergency_rules(const sip::Message& request, const sip::Flow& flo
     return rules;
 }
 
+// What may stop it; else `rules` are those of its call.
+std::optional<Answer> Router::admit_emergency(const sip::ServerTransaction& transaction, std::string& token,
+                                              ToCore& rules) {
+    const sip::Message& request = transaction.request();
+    const auto credentials = sip::RequestCredentials::read(request);
+    auto objection = check_proxyable(request, false);
+    if (!objection) objection = check_unambiguous(request, credentials);
+    if (!objection) objection = enter_emergency(transaction, token);
+    if (objection) return objection;
+    const std::string loop_mark = core_.marks().loop_mark(request, "core " + token);
+    if ((objection = check_loop(request, loop_mark))) return objection;
+    rules = emergency_rules(request, transaction.flow(), token);
+    rules.credentials = credentials;
+    rules.loop_mark = loop_mark;
+    return std::nullopt;
+}
+
 Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction) {
     const sip::Message& request = transaction->request();
     const auto watch = watch_cancel(*transaction);
-    const auto credentials = sip::RequestCredentials::read(request);
     transaction->set_reply_flow(way_back(*transaction));
-    const sip::Flow flow = transaction->flow();
     const bool initial = has_no_to_tag(request), is_invite = request.method() == sip::Method::invite;
-    std::string token, loop_mark;
-    auto objection = check_proxyable(request, false);
-    if (!objection) objection = check_unambiguous(request, credentials);
-    if (!objection) objection = enter_emergency(*transaction, token);
-    if (!objection) {
-        loop_mark = core_.marks().loop_mark(request, "core " + token);
-        objection = check_loop(request, loop_mark);
-    }
-    if (objection) {
+    std::string token;
+    ToCore rules;
+    if (auto objection = admit_emergency(*transaction, token, rules)) {
         Answer refusal = std::move(*objection);
         co_return co_await refuse_stranger(transaction, std::move(refusal));
     }
@@ -176,14 +188,11 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
         });
     counters_.add(Counter::emergency_passed);
     log::notice("emergency-passed", {{"method", request.method_name()},
-                                     {"peer", flow.remote.to_string()},
+                                     {"peer", transaction->flow().remote.to_string()},
                                      {"uri", request.request_uri()},
                                      {"call-id", request.value(HeaderId::call_id)}});
     if (is_invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
-    ToCore rules = emergency_rules(request, flow, token);
-    rules.credentials = credentials;
-    rules.loop_mark = loop_mark;
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
     Result<std::vector<Target>> targets = co_await emergency_targets(token, *rules.route);
     const auto attempts = std::make_shared<CoreAttempts>(core_, targets ? std::move(*targets) : std::vector<Target>{},

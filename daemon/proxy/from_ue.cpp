@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "daemon/proxy/router.h"
+#include "daemon/rules/alternative_service.h"
 #include "daemon/rules/auth_params.h"
 #include "daemon/rules/call_rules.h"
 #include "daemon/rules/header_rules.h"
@@ -84,12 +85,15 @@ std::optional<Answer> Router::choose_route(FromUe& way, const Registration& regi
                                            const OwnRoute& route) {
     const sip::Message& request = way.transaction->request();
     const bool initial = way.rules.is_initial;
-    way.is_urgent =
-        initial && interface != nullptr && is_emergency(request.request_uri(), interface->emergency_numbers);
+    const bool is_sos_contact = is_emergency_contact(registration.key);
+    way.is_urgent = initial && interface != nullptr && is_emergency_request(request, interface->emergency_numbers);
     if (way.is_urgent) {
+        if (interface->alternative_service && !is_sos_contact &&
+            is_dialled_number(request, interface->emergency_numbers))
+            return alternative_service(token_uri(way.token, core_.uri_host()));  // as in Path
         way.rules.route.emplace();  // C-83: to the E-CSCF, whatever Service-Route says
         counters_.add(Counter::emergency_passed);
-    } else if (is_emergency_contact(registration.key) && (initial || !is_call_method(request.method()))) {  // C-82
+    } else if (is_sos_contact && (initial || !is_call_method(request.method()))) {  // C-82
         return make_answer(403, "Forbidden",
                            "an emergency registration serves emergency requests and their calls only");
     } else if (initial && compare_route(route.rest, registration.service_route) == RouteVerdict::differs) {

@@ -71,6 +71,7 @@ Task<void> Router::answer(std::shared_ptr<sip::ServerTransaction> transaction, A
                                {"call-id", request.value(sip::HeaderId::call_id)},
                                {"peer", transaction->flow().remote.to_string()},
                                {"why", answer.why}});
+    if (answer.status / 100 == 4 && !answer.why.empty()) answer.extra.push_back(sip::warning_line(answer.why));
     std::string response = sip::make_response(request, answer.status, answer.phrase, transaction->tag(), answer.extra);
     if (!answer.body.empty()) response = sip::with_body(std::move(response), answer.content_type, answer.body);
     if (aim && !co_await aim()) co_return;

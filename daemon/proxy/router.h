@@ -155,6 +155,7 @@ private:
 
     // ---- emergency_calls.cpp
     Task<void> handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction);
+    std::optional<Answer> admit_emergency(const sip::ServerTransaction& transaction, std::string& token, ToCore& rules);
     std::optional<Answer> enter_emergency(const sip::ServerTransaction& transaction, std::string& token);
     Task<Result<std::vector<Target>>> emergency_targets(std::string token, std::vector<std::string> route);
     void learn_of_emergency(const std::string& token, const sip::Message& response, const std::optional<Target>& from,

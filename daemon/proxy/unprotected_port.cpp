@@ -34,14 +34,13 @@ UnprotectedVerdict judge_unprotected(const sip::Message& message, const SipInter
         message.is_request() && message.method() != sip::Method::ack && sip::tag_of(message, HeaderId::to).empty();
     if (!is_initial && message.is_request() && dialogs.permits(message)) return UnprotectedVerdict::emergency;
     if (message.is_response() || message.method() == sip::Method::ack) return UnprotectedVerdict::drop;  // G-9
-    if (is_initial && interface.anonymous_emergency && is_emergency(message.request_uri(), interface.emergency_numbers))
+    if (is_initial && interface.anonymous_emergency && is_emergency_request(message, interface.emergency_numbers))
         return UnprotectedVerdict::emergency;  // C-80
 
     // sec-agree in Require *or* Proxy-Require is enough.
     const bool asks = sip::has_option_tag(message, HeaderId::require, "sec-agree") ||
                       sip::has_option_tag(message, HeaderId::proxy_require, "sec-agree");
-    const bool is_on = interface.sec_agree_feature || interface.ims_aka_feature;
-    if (asks && is_on) return UnprotectedVerdict::reject_494;
+    if (asks && interface.serves_clear_ports()) return UnprotectedVerdict::reject_494;
     if (asks && sip::has_option_tag(message, HeaderId::proxy_require, "sec-agree"))
         return UnprotectedVerdict::reject_420;
     if (interface.sec_agree_feature && interface.server_initiated) {  // RFC 3329 §2.3.2

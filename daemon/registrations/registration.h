@@ -60,11 +60,19 @@ struct Challenge {
     bool finished = false;  ///< answered finally: the set only waits until retransmissions are over
 };
 
+/// What the Authorization of a REGISTER says beside the private identity, as far as a refresh may not change it
+/// (feature text). Empty: it was not there, or is not known (after a restart, until the next REGISTER is accepted).
+struct AuthorizedAs {
+    std::string realm, uri, algorithm;
+    bool is_known() const { return !realm.empty() || !uri.empty() || !algorithm.empty(); }
+};
+
 /// The TLS connection of a contact (B-94): the only one over which its user is served.
 struct TlsBinding {
     sip::Flow flow;
     sip::SecurityList security_client,
-        security_verify;  ///< of the authenticated REGISTER; empty: TLS before any agreement (G-28)
+        security_verify;           ///< of the authenticated REGISTER; empty: TLS before any agreement (G-28)
+    AuthorizedAs challenged_as{};  ///< what the core's challenge over it asks for, until that is answered; uri empty
 };
 
 /// A registered contact: protected by sets of SAs or by one TLS connection, never both.
@@ -76,6 +84,7 @@ struct Registration {
     std::optional<TlsBinding> tls;  ///< bound TLS connection (mechanism tls)
     std::vector<Impu> impus;        ///< P-Associated-URI in order, first = default IMPU; else the To URI
     std::vector<std::string> service_route;  ///< name-addr values in order
+    AuthorizedAs authorized_as;              ///< of the REGISTER that made the SAs or bound the connection
     std::string contact_uri;
     std::string realm_id;                            ///< sip-interface
     sip::Transport transport = sip::Transport::udp;  ///< that the REGISTER came over

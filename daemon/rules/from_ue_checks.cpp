@@ -40,6 +40,15 @@ Answer make_answer(int status, std::string phrase, std::string why, std::optiona
     return answer;
 }
 
+std::string unknown_proxy_options(const sip::Message& request, bool refuse_mediasec) {
+    std::string unknown;
+    for (const std::string_view tag : values_of(request, HeaderId::proxy_require)) {
+        if (sip::same_token(tag, "sec-agree") || (!refuse_mediasec && sip::same_token(tag, "mediasec"))) continue;
+        unknown += fmt::format("{}{}", unknown.empty() ? "" : ", ", tag);
+    }
+    return unknown;
+}
+
 std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec) {
     if (auto objection = check_syntax(request)) return objection;
     if (const auto index = request.find(HeaderId::max_forwards)) {
@@ -56,16 +65,12 @@ std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_m
     }
     if (request.method() == sip::Method::ack || request.method() == sip::Method::cancel)
         return std::nullopt;  // RFC 3261 §20.29
-    std::string unknown;
-    for (const std::string_view tag : values_of(request, HeaderId::proxy_require)) {
-        if (sip::same_token(tag, "sec-agree") || (!refuse_mediasec && sip::same_token(tag, "mediasec"))) continue;
-        unknown += fmt::format("{}{}", unknown.empty() ? "" : ", ", tag);
-    }
+    const std::string unknown = unknown_proxy_options(request, refuse_mediasec);
     if (unknown.empty()) return std::nullopt;
     return Answer{.status = 420,
                   .phrase = "Bad Extension",
                   .extra = {fmt::format("Unsupported: {}", unknown)},
-                  .why = fmt::format("Proxy-Require: {}", unknown),
+                  .why = fmt::format("Proxy-Require names what is not supported here: {}", unknown),
                   .counter = {}};
 }
 

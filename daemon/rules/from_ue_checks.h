@@ -25,6 +25,14 @@ struct Answer {
 };
 Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter = {});
 
+/// Why a clear port with sec-agree-feature and ims-aka-feature off serves nobody: REGISTER and other requests alike.
+inline constexpr std::string_view kNoClearService =
+    "neither sec-agree-feature nor ims-aka-feature is enabled on this interface: there is no service in clear";
+
+/// Option tags in Proxy-Require that are not known here, as Unsupported names them: "foo, bar"; empty: none.
+/// `refuse_mediasec`: mediasec counts as unknown (G-30).
+std::string unknown_proxy_options(const sip::Message& request, bool refuse_mediasec);
+
 /// RFC 3261 §16.3 for a proxy: syntax and URI scheme (request_syntax.h: 400, 416), Max-Forwards (483), Proxy-Require
 /// (420). nullopt: all is well.
 std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec);

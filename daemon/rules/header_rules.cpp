@@ -49,16 +49,16 @@ constexpr std::array kUntrusted{
     HeaderId::feature_caps,
     HeaderId::path,
     HeaderId::service_route,
+    HeaderId::security_server,  // RFC 3329 §2.3.1: only the first-hop proxy says it
 };
 constexpr std::array<std::string_view, 5> kUntrustedNames{"P-User-Database", "P-Profile-Key", "Restoration-Info",
                                                           "Relayed-Charge", "P-Refused-URI-List"};
 
 /// Inside knowledge of the network that a phone has no business with.
 constexpr std::array kNotForUe{
-    HeaderId::p_charging_vector,
-    HeaderId::p_charging_function_addresses,
-    HeaderId::p_visited_network_id,
-    HeaderId::p_served_user,
+    HeaderId::p_charging_vector,    HeaderId::p_charging_function_addresses,
+    HeaderId::p_visited_network_id, HeaderId::p_served_user,
+    HeaderId::security_server,  // an agreement of some other hop
 };
 constexpr std::array<std::string_view, 4> kNotForUeNames{"P-User-Database", "P-Profile-Key", "Restoration-Info",
                                                          "Relayed-Charge"};

@@ -36,7 +36,7 @@ std::size_t count_own_routes(const std::vector<std::string_view>& routes, const 
 /// Takes those Route values away; returns the URI text of the first of them.
 std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const OwnHosts& own_hosts);
 /// What a UE must not tell the core (C-3, C-4, C-15, H-2): P-Charging-*, P-Visited-Network-ID, P-Asserted-*,
-/// P-Served-User, Path, … For requests and responses alike.
+/// P-Served-User, Path, Security-Server, … For requests and responses alike.
 void strip_untrusted(sip::Edit& edit, const sip::Message& message);
 /// What the core must not tell the UE (C-3): P-Charging-*, P-Visited-Network-ID…; P-Asserted-Identity where Privacy
 /// asks for it (RFC 3325 §7).
@@ -69,7 +69,6 @@ struct RegisterToCore {
     std::string path_uri;  ///< "sip:TOKEN@host:port;lr"
     std::string visited_network_id;
     std::string orig_ioi;
-    OwnHosts own_hosts;                                   ///< to recognise our own Route
     sip::RequestCredentials credentials;                  ///< as they were checked: these and no others reach the core
     std::optional<std::string_view> integrity_protected;  ///< value by table C.3; nullopt: absent
     bool bare_integrity_protected = false;

@@ -17,7 +17,7 @@ std::optional<std::string> register_to_core(const sip::Message& request, const R
 
     mark_received(edit, request, rules.received);  // C-19
     push_via(edit, rules.transport, rules.via_host, rules.branch);
-    pop_own_route(edit, request, rules.own_hosts);
+    edit.remove_all(HeaderId::route);            // a REGISTER has no Service-Route yet: nobody but us chooses its way
     strip_untrusted(edit, request);              // H-2, C-3, C-11, C-15
     edit.remove_all(HeaderId::security_client);  // C-16
     edit.remove_all(HeaderId::security_verify);
@@ -63,7 +63,6 @@ std::string register_response_to_ue(const sip::Message& response, const std::opt
     for (const HeaderId id : {HeaderId::www_authenticate, HeaderId::proxy_authenticate, HeaderId::authentication_info})
         remove_auth_params(edit, response, id, {"ck", "ik"}, &keys);  // C-31, C-36, B-4
     strip_for_ue(edit, response);                                     // C-3
-    edit.remove_all(HeaderId::security_server);                       // an agreement of some other hop
     if (security_server) edit.append(fmt::format("Security-Server: {}", *security_server));
     std::string text = edit.to_string();
     for (const std::string_view key : keys) blot_out(text, key);

@@ -74,16 +74,7 @@ std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::
     } else {
         return std::nullopt;
     }
-    Answer answer = make_answer(400, "Bad " + field, why);
-    answer.extra.push_back(warning(answer.why));
-    return answer;
-}
-
-std::string warning(std::string_view why) {
-    std::string text(why);
-    std::ranges::replace_if(
-        text, [](char c) { return c == '"' || c == '\\'; }, '\'');
-    return fmt::format("Warning: 399 gmgate \"{}\"", text);
+    return make_answer(400, "Bad " + field, why);
 }
 
 }  // namespace gmgate::daemon

@@ -18,11 +18,8 @@ namespace gmgate::daemon {
 std::optional<Answer> check_syntax(const sip::Message& request);
 
 /// 400 for a request of a phone or a stranger in which a field that decides identity, route or protection could be read
-/// in two ways (sip/message/doubt.h), or whose credentials could. The Warning says which and why. `credentials` are
+/// in two ways (sip/message/doubt.h), or whose credentials could. `why` says which and why. `credentials` are
 /// those of this request.
 std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::RequestCredentials& credentials);
-
-/// A Warning line that tells people what was wrong (RFC 3261 §20.43, code 399).
-std::string warning(std::string_view why);
 
 }  // namespace gmgate::daemon

@@ -185,9 +185,14 @@ Why doubt_in_option_tags(const Message& request, HeaderId id) {
     return found;
 }
 
-Why doubt_in_security(const Message& request, HeaderId id) {
-    if (!request.has(id) || SecurityList::from(request, id)) return std::nullopt;
-    return "the list is malformed";
+/// What the reader of the list says, without the name of the header field before it.
+std::optional<std::string> doubt_in_security(const Message& request, HeaderId id) {
+    if (!request.has(id)) return std::nullopt;
+    const auto list = SecurityList::from(request, id);
+    if (list) return std::nullopt;
+    std::string_view why = list.error().text;
+    if (why.starts_with(to_string(id))) why.remove_prefix(to_string(id).size());
+    return std::string(why.substr(std::min(why.find_first_not_of(": "), why.size())));
 }
 
 /// What has one value for a request, beside what the parser wants single in every message.
@@ -211,7 +216,7 @@ Why doubt_in_call_id(std::string_view value) {
 std::optional<Doubt> find_doubt(const Message& request) {
     std::optional<Doubt> doubt;
     const auto look = [&doubt](std::string_view field, Why why) {
-        if (!doubt && why) doubt = Doubt{.field = field, .why = *why};
+        if (!doubt && why) doubt = Doubt{.field = field, .why = std::string(*why)};
     };
     const auto look_at = [&](HeaderId id, Why why) { look(to_string(id), why); };
     const bool is_register = request.method() == Method::register_;
@@ -233,7 +238,8 @@ std::optional<Doubt> find_doubt(const Message& request) {
     for (const HeaderId id : {HeaderId::require, HeaderId::proxy_require, HeaderId::supported})
         look_at(id, doubt_in_option_tags(request, id));
     for (const HeaderId id : {HeaderId::security_client, HeaderId::security_verify})
-        look_at(id, doubt_in_security(request, id));
+        if (auto why = doubt ? std::nullopt : doubt_in_security(request, id))
+            doubt = Doubt{.field = to_string(id), .why = std::move(*why)};
     return doubt;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "sip/message/message.h"
@@ -11,7 +12,7 @@ namespace gmgate::sip {
 
 struct Doubt {
     std::string_view field;  ///< canonical name of the header field, or "Request-URI"
-    std::string_view why;    ///< a sentence without a full stop, static text
+    std::string why;         ///< a sentence without a full stop
 };
 
 /// The first doubt in a request of a phone; nullopt when a strict reader, one that takes the first and one that takes

@@ -70,6 +70,9 @@ private:
 /// Call-ID, CSeq, then `extra` lines ("Name: value" without CRLF), Content-Length: 0. RFC 3261 §8.2.6.
 std::string make_response(const Message& request, int status, std::string_view reason_phrase, std::string_view to_tag,
                           const std::vector<std::string>& extra = {});
+/// A Warning line that tells people what was wrong (RFC 3261 §20.43, code 399): of `why` at most 240 octets, without
+/// what a quoted string may not hold.
+std::string warning_line(std::string_view why);
 /// What make_response() made, with a body.
 std::string with_body(std::string response, std::string_view content_type, std::string_view body);
 

@@ -70,6 +70,16 @@ std::string make_response(const Message& request, int status, std::string_view r
     return out.append("Content-Length: 0\r\n\r\n");
 }
 
+std::string warning_line(std::string_view why) {
+    constexpr std::size_t kLongest = 240;
+    std::string text(why.substr(0, kLongest));
+    for (char& c : text) {
+        if (c == '"' || c == '\\') c = '\'';
+        else if (c < ' ' || c > '~') c = '?';  // octets of UTF-8, too: the cut may have halved a character
+    }
+    return fmt::format("Warning: 399 gmgate \"{}\"", text);
+}
+
 std::string with_body(std::string response, std::string_view content_type, std::string_view body) {
     constexpr std::string_view kEmpty = "Content-Length: 0\r\n\r\n";
     if (!response.ends_with(kEmpty)) return response;
@@ -94,6 +104,7 @@ std::optional<std::string> make_bad_request(std::string_view bytes, const ParseE
     out.reserve(salvaged.lines.size() + 128);
     append_status_line(out, status, phrase);
     out.append(salvaged.lines);
+    if (status < 500) append_clean(out, warning_line(error.reason));
     return out.append("Content-Length: 0\r\n\r\n");
 }
 

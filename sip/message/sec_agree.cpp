@@ -11,6 +11,9 @@ namespace {
 
 constexpr std::size_t kNone = std::string_view::npos;
 constexpr std::string_view kIpsec = "ipsec-3gpp";
+constexpr const char* kTooLong = "the list is longer than 8192 octets";
+constexpr const char* kTooMany = "there are more than 32 entries";
+static_assert(kMaxSecurityList == 8192 && kMaxMechanisms == 32);
 
 /// Why a list is malformed and in which entry (from 1) and parameter.
 struct Problem {
@@ -57,9 +60,20 @@ bool is_value(std::string_view value) {
     return scan::skip_quoted(value.data(), end) == end;
 }
 
+/// RFC 3329 §2.2: digest-verify = "d-ver" EQUAL LDQUOT 32LHEX RDQUOT.
+bool is_digest_verify(std::string_view value) {
+    constexpr std::size_t kDigits = 32;
+    if (value.size() != kDigits + 2 || value.front() != '"' || value.back() != '"') return false;
+    return std::ranges::all_of(value.substr(1, kDigits),
+                               [](char c) { return scan::is(c, scan::kDigit) || (c >= 'a' && c <= 'f'); });
+}
+
 /// Values whose meaning we know are checked wherever the name occurs in an entry that gives it that meaning.
 const char* check_value(bool is_ipsec, const Parameter& parameter) {
     if (same_token(parameter.name, "q") && !parse_q(parameter.value)) return "bad q value";
+    if (same_token(parameter.name, "d-ver") && !is_digest_verify(parameter.value))
+        return "not 32 lower-case hexadecimal digits in quotes";
+    if (same_token(parameter.name, "d-alg") && !scan::is_token(parameter.value)) return "no token";
     if (!is_ipsec) return nullptr;
     if (is_spi_name(parameter.name) && !parse_spi(parameter.value))
         return "SPI is not 1 to 10 digits within 1..4294967295";
@@ -105,13 +119,13 @@ bool scan_mechanism(std::string_view element, Sink& sink, Problem& problem) {
 template <class Sink>
 bool scan_list(std::string_view value, Sink& sink, Problem& problem) {
     if (value.size() > kMaxSecurityList) {
-        problem.what = "list too long";
+        problem.what = kTooLong;
         return false;
     }
     Split entries(value, ',');
     while (const auto element = entries.next()) {
         if (++problem.entry > kMaxMechanisms) {
-            problem.what = "too many entries";
+            problem.what = kTooMany;
             return false;
         }
         if (!scan_mechanism(*element, sink, problem)) return false;
@@ -194,7 +208,7 @@ Result<SecurityList> SecurityList::from(const Message& message, HeaderId id) {
     for (auto i = message.find(id); i; i = message.find(id, *i + 1)) {
         const std::string_view value = message.field(*i).value;
         octets += value.size();
-        if (octets > kMaxSecurityList) problem.what = "list too long";
+        if (octets > kMaxSecurityList) problem.what = kTooLong;
         if (problem.what != nullptr || !scan_list(value, collect, problem))
             return malformed(sip::to_string(id), problem);
     }

@@ -50,8 +50,8 @@ public:
     SecurityList() = default;
     /// Joins all fields of `id` of the message. An absent header gives an empty list (`empty()`), a malformed one an
     /// Error with Reaction::reject whose text names the place: doubled parameter, bad q, SPI not 1..10
-    /// digits within 1..2^32-1, port not 1..65535, mechanism name no token, two equal q values of a server list (A-3,
-    /// only for Security-Server/-Verify), limits.
+    /// digits within 1..2^32-1, port not 1..65535, d-ver or d-alg not by its grammar, mechanism name no token, two
+    /// equal q values of a server list (A-3, only for Security-Server/-Verify), limits.
     static Result<SecurityList> from(const Message& message, HeaderId id);
     /// The same for one field value.
     static Result<SecurityList> parse(std::string_view value, bool is_server_list = false);

@@ -255,7 +255,9 @@ void Transactions::Impl::receive_cancel(OwnedMessage cancel, const Flow& flow) {
     // §9.2: without a transaction, whoever sends it (a stranger could fill the table); each copy gets another one.
     ++counters.cancels_unmatched;
     if (const auto route = transports.reply_route(flow))
-        (void)transports.send(*route, make_response(*cancel, 481, "Call/Transaction Does Not Exist", tag_for(*key)));
+        (void)transports.send(*route,
+                              make_response(*cancel, 481, "Call/Transaction Does Not Exist", tag_for(*key),
+                                            {warning_line("no INVITE waits for an answer that this CANCEL is of")}));
 }
 
 void Transactions::Impl::receive_request(OwnedMessage request, const Flow& flow) {

@@ -57,6 +57,12 @@ bool has_bad_port(const std::string&, List list) {
                          [](const std::string& v) { return is_within(v, v.size(), 1, 65535); });
 }
 
+bool has_bad_digest_parameter(const std::string&, List list) {
+    static const std::regex kVerify("\"[0-9a-f]{32}\""), kToken("[-.!%*_+`'~0-9A-Za-z]+");
+    return has_bad_value(list, "", {"d-ver"}, [](const std::string& v) { return std::regex_match(v, kVerify); }) ||
+           has_bad_value(list, "", {"d-alg"}, [](const std::string& v) { return std::regex_match(v, kToken); });
+}
+
 bool has_slash(const std::string&, List list) {
     return std::ranges::any_of(list, [](const Entry& entry) {
         return std::ranges::any_of(entry.parameters, [](const Parameter& p) {
@@ -80,6 +86,9 @@ constexpr Difference kDifferences[]{
     {"bad SPI", "TS 33.203 Annex H, RFC 4303 §2.1: 1 to 10 digits, 1 to 4294967295; sofia-sip does not know ipsec-3gpp",
      has_bad_spi},
     {"bad port", "TS 33.203 Annex H: 1 to 65535; sofia-sip does not know ipsec-3gpp", has_bad_port},
+    {"bad d-ver or d-alg",
+     "RFC 3329 §2.2: 32 lower-case hexadecimal digits in quotes, a token; sofia-sip keeps any text",
+     has_bad_digest_parameter},
     {"slash in a value",
      "RFC 3261 §25.1: gen-value = token / host / quoted-string, none of which holds '/'; sofia-sip lets it pass",
      has_slash},

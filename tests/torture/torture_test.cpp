@@ -169,10 +169,11 @@ Seen over_sas(const std::string& bytes) {
     return seen;
 }
 
-/// A REGISTER on an interface without sec-agree: every check of syntax, none of the agreement.
+/// A REGISTER on an interface that demands no agreement: every check of syntax, none of the agreement.
 Seen as_register(const std::string& bytes) {
-    gmgate::test::RegisterBench bench(
-        [](daemon::Config& config) { config.sip_interfaces.front().sec_agree_feature = false; });
+    gmgate::test::RegisterBench bench([](daemon::Config& config) {
+        config.sip_interfaces.front().no_security_client = daemon::NoSecurityClient::forward;
+    });
     bench.core_status = 404;
     const auto transaction = bench.send_text(bytes, bench.unprotected());
     Seen seen;

@@ -55,6 +55,11 @@ TEST_CASE("A small configuration is read, with its defaults") {
     CHECK(interface.sec_agree_feature);
     CHECK(interface.on_no_security_client() == NoSecurityClient::reject);
     CHECK(interface.confidentiality == Confidentiality::preferred);
+    CHECK(interface.emergency_numbers == std::vector<std::string>{"112", "911"});
+    CHECK_FALSE(interface.alternative_service);
+    CHECK((interface.refresh_authorization.realm && interface.refresh_authorization.uri &&
+           interface.refresh_authorization.algorithm));
+    CHECK(config->warnings.empty());
     CHECK(config->timers.reg_await_auth == std::chrono::seconds{240});
     CHECK(config->timers.old_set == std::chrono::seconds{128});
 }
@@ -151,6 +156,73 @@ TEST_CASE("G-20: refuse-deprecated takes md5 and 3DES out of the preference") {
         parse_config(with(kGood, "name = \"volte\"\n", "name = \"volte\"\nrefuse-deprecated = true\n"), "test.toml");
     REQUIRE(config.has_value());
     for (const auto pair : config->ims_aka_profiles.front().preference) CHECK_FALSE(is_deprecated(pair));
+}
+
+TEST_CASE("B-62: a member of one algorithm list that nothing in the other one pairs with is said") {
+    const auto warnings = [](const std::string& lines) {
+        const auto config = parse_config(with(kGood, "name = \"volte\"\n", "name = \"volte\"\n" + lines), "test.toml");
+        REQUIRE_MESSAGE(config.has_value(), config.error().text);
+        return config->warnings;
+    };
+    const auto lonely = warnings("encr-alg-list = [\"aes-cbc\", \"aes-gcm\"]\nauth-alg-list = [\"hmac-sha-1-96\"]\n");
+    REQUIRE(lonely.size() == 1);
+    CHECK(lonely.front() ==
+          "test.toml:7:17: [[ims-aka-profile]]: encr-alg-list: \"aes-gcm\" is never used: it pairs with null, which "
+          "auth-alg-list does not allow; add that, or take \"aes-gcm\" out");
+    const auto mac = warnings("encr-alg-list = [\"aes-cbc\"]\nauth-alg-list = [\"hmac-sha-1-96\", \"aes-gmac\"]\n");
+    REQUIRE(mac.size() == 1);
+    CHECK(mac.front().find("auth-alg-list: \"aes-gmac\" is never used: it pairs with null") != std::string::npos);
+    CHECK(warnings("auth-alg-list = [\"hmac-sha-1-96\"]\n")
+              .empty());  // the default of the other list is not of our writing
+    CHECK(warnings("encr-alg-list = [\"aes-gcm\", \"aes-cbc\"]\n").empty());
+}
+
+TEST_CASE("A-24, SEED-31: an interface whose clear ports serve nobody is said; TLS ports alone are served without it") {
+    const auto off = parse_config(with(kGood, "sec-agree-feature = \"enabled\"\n", ""), "test.toml");
+    REQUIRE(off.has_value());
+    REQUIRE(off->warnings.size() == 1);
+    CHECK(off->warnings.front().find("neither sec-agree-feature nor ims-aka-feature is enabled") != std::string::npos);
+    const auto aka =
+        parse_config(with(kGood, "sec-agree-feature = \"enabled\"", "ims-aka-feature = true"), "test.toml");
+    REQUIRE(aka.has_value());
+    CHECK(aka->warnings.empty());
+}
+
+TEST_CASE("A-24: two interfaces at one address: each has a profile of its own, or it is a mistake") {
+    const std::string second =
+        "[[sip-interface]]\nrealm-id = \"second\"\nsec-agree-feature = true\n"
+        "[[sip-interface.sip-ports]]\naddress = \"10.1.0.1\"\nport = 5070\nims-aka-profile = ";
+    CHECK(mistake(kGood + second + "\"volte\"\n")
+              .find("\"access\" and \"second\" share ims-aka-profile \"volte\" at 10.1.0.1") != std::string::npos);
+    const std::string other =
+        "[[ims-aka-profile]]\nname = \"other\"\nprotected-server-port = [6110, 6111]\n"
+        "start-protected-client-port = 6210\nend-protected-client-port = 6213\n";
+    const auto apart = parse_config(kGood + other + second + "\"other\"\n", "test.toml");
+    REQUIRE_MESSAGE(apart.has_value(), apart.error().text);
+    CHECK(mistake(kGood +
+                  "[[sip-interface.sip-ports]]\naddress = \"10.1.0.1\"\nport = 5070\nims-aka-profile = "
+                  "\"other\"\n" +
+                  other)
+              .find("one address of an interface has one profile") != std::string::npos);
+    CHECK(parse_config(kGood + "[[sip-interface.sip-ports]]\naddress = \"10.1.0.1\"\nport = 5070\nims-aka-profile = "
+                               "\"volte\"\n",
+                       "test.toml")
+              .has_value());
+}
+
+TEST_CASE("G-8: refresh-authorization names fields that may not change; username always is one of them") {
+    const auto setting = [](const std::string& value) {
+        return with(kGood, "sec-agree-pref", "refresh-authorization = " + value + "\nsec-agree-pref");
+    };
+    const auto config = parse_config(setting("[\"username\", \"uri\"]"), "test.toml");
+    REQUIRE_MESSAGE(config.has_value(), config.error().text);
+    const auto& compared = config->sip_interfaces.front().refresh_authorization;
+    CHECK(compared.uri);
+    CHECK_FALSE(compared.realm);
+    CHECK_FALSE(compared.algorithm);
+    CHECK(mistake(setting("[\"username\", \"nonce\"]")).find("is none of username, realm, uri, algorithm") !=
+          std::string::npos);
+    CHECK(mistake(setting("[\"realm\"]")).find("username cannot be left out") != std::string::npos);
 }
 
 TEST_CASE("An address that does not exist on this machine is told before anything starts") {

@@ -248,16 +248,20 @@ TEST_CASE("why: clear packets to the protected port, by name or by address") {
 }
 
 TEST_CASE("why: what the decision record knows is told, each with its own cause") {
-    const std::vector<std::tuple<std::string, int, Cause>> cases{{"via", 403, Cause::nat},
-                                                                 {"security-verify", 494, Cause::verify_mismatch},
-                                                                 {"authorization", 403, Cause::identity_mismatch},
-                                                                 {"core", 504, Cause::core_unreachable},
-                                                                 {"ck-ik", 504, Cause::no_keys},
-                                                                 {"limit", 503, Cause::limit},
-                                                                 {"draining", 503, Cause::limit},
-                                                                 {"kernel", 480, Cause::kernel},
-                                                                 {"sec-agree", 420, Cause::option_refused},
-                                                                 {"to", 400, Cause::bad_request}};
+    const std::vector<std::tuple<std::string, int, Cause>> cases{
+        {"via", 403, Cause::nat},
+        {"security-verify", 494, Cause::verify_mismatch},
+        {"authorization", 403, Cause::identity_mismatch},
+        {"refresh-authorization", 403, Cause::identity_mismatch},
+        {"feature", 403, Cause::option_refused},
+        {"core", 504, Cause::core_unreachable},
+        {"ck-ik", 504, Cause::no_keys},
+        {"limit", 503, Cause::limit},
+        {"draining", 503, Cause::limit},
+        {"kernel", 480, Cause::kernel},
+        {"sec-agree", 420, Cause::option_refused},
+        {"proxy-require", 420, Cause::option_refused},
+        {"to", 400, Cause::bad_request}};
     for (const auto& [check, answer, cause] : cases) {
         CAPTURE(check);
         const auto e = refused(check, answer, "the detail of it");

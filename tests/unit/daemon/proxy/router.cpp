@@ -542,6 +542,79 @@ TEST_CASE(
 }
 
 TEST_CASE(
+    "C-83: alternative-service: who dials an emergency number as a normal call gets 380; an emergency registration does not") {
+    Network net;
+    net.config.sip_interfaces.front().alternative_service = true;
+    int number = 0;
+    const auto call = [&](std::string_view uri) {
+        net.ue_client.send(net.from_ue("INVITE", uri, "", fmt::format("z9hG4bKn{}", ++number)), net.ps);
+    };
+    for (const char* uri : {"tel:112", "sip:911@home.example;user=phone", "sip:112@home.example"}) {
+        INFO(uri);
+        call(uri);
+        const std::string answer = Network::final_of(net.ue_server);
+        CHECK(first_line(answer) == "SIP/2.0 380 Alternative Service");
+        CHECK(header(answer, "P-Asserted-Identity") == "<sip:tok1@" + net.core_side.to_string() + ";lr>");
+        CHECK(header(answer, "Contact") == "<urn:service:sos>");
+        CHECK(header(answer, "Content-Type") == "application/3gpp-ims+xml");
+        const auto parsed = sip::Message::parse(answer);
+        REQUIRE(parsed.has_value());
+        CHECK(contains(parsed->body(), "<type>emergency</type>"));
+        CHECK(contains(parsed->body(), "<action>emergency-registration</action>"));
+    }
+    CHECK_FALSE(net.core_peer.try_receive().has_value());
+    call("urn:service:sos");  // the phone knows what it does
+    CHECK(first_line(net.core_peer.receive()) == "INVITE urn:service:sos SIP/2.0");
+    auto registration = net.table.take(net.key);
+    net.key.reg_id = "sos:1";
+    registration->key = net.key;
+    net.table.add(std::move(registration));
+    call("tel:112");
+    std::string at_core = net.core_peer.receive();
+    while (first_line(at_core) == "INVITE urn:service:sos SIP/2.0") at_core = net.core_peer.receive();
+    CHECK(first_line(at_core) == "INVITE tel:112 SIP/2.0");
+}
+
+TEST_CASE("C-83: without alternative-service the call goes to the E-CSCF; what brings no help goes the usual way") {
+    Network net;
+    Peer ecscf = Peer::udp(net.loop, Family::v4);
+    NextHop hop;
+    hop.endpoint = ecscf.endpoint();
+    net.config.core.emergency_next_hops.push_back(hop);
+    net.ue_client.send(net.from_ue("INVITE", "tel:112"), net.ps);
+    CHECK(first_line(ecscf.receive()) == "INVITE tel:112 SIP/2.0");
+    net.ue_client.send(net.from_ue("SUBSCRIBE", "urn:service:sos", "", "z9hG4bKother"), net.ps);
+    CHECK(first_line(net.core_peer.receive()) == "SUBSCRIBE urn:service:sos SIP/2.0");
+}
+
+TEST_CASE("G-9: a CANCEL on an unprotected port is answered, and what is refused there is told why") {
+    Network net;
+    const Endpoint open_port = sip::test::free_endpoint(Family::v4);
+    REQUIRE(net.transports.listen(open_port, {}).has_value());
+    SipInterface interface;
+    net.transactions.on_request([&](std::shared_ptr<sip::ServerTransaction> transaction) {
+        spawn(net.loop.io.get_executor(), net.router.unprotected(transaction, interface, ""), "test");
+    });
+    Peer& stranger = net.ue_client;
+    const auto text = [&](std::string_view method) {
+        return Network::request(method, "sip:bob@home.example", "", "z9hG4bKs1", stranger.endpoint());
+    };
+    stranger.send(text("INVITE"), open_port);
+    std::string refused = stranger.receive();
+    CHECK(first_line(refused) == "SIP/2.0 403 Forbidden");
+    CHECK(contains(header(refused, "Warning"), "neither sec-agree-feature nor ims-aka-feature is enabled"));
+    interface.sec_agree_feature = true;
+    stranger.send(text("MESSAGE"), open_port);
+    refused = stranger.receive();
+    CHECK(first_line(refused) == "SIP/2.0 403 Forbidden");
+    CHECK(header(refused, "Warning") == "399 gmgate \"only REGISTER and emergency on an unprotected port\"");
+    stranger.send(text("CANCEL"), open_port);  // its INVITE was refused and forgotten
+    refused = stranger.receive();
+    CHECK(first_line(refused) == "SIP/2.0 481 Call/Transaction Does Not Exist");
+    CHECK_FALSE(header(refused, "Warning").empty());
+}
+
+TEST_CASE(
     "C-80, C-84: an emergency call from an unprotected port reaches the core, asserts nobody, and its dialog passes both ways") {
     Network net;
     const Endpoint open_port = sip::test::free_endpoint(Family::v4);

@@ -272,7 +272,6 @@ TEST_CASE("B-19, G-9, G-11: what an unprotected port lets through") {
     EmergencyDialogs dialogs(clock);
     SipInterface interface;
     interface.sec_agree_feature = true;
-    interface.emergency_numbers = {"112", "911"};
     const auto judge = [&](std::string_view method, std::string_view uri, std::string_view lines = "",
                            std::string_view to_tag = "") {
         return judge_unprotected(*parse(request_with(method, uri, lines, to_tag)), interface, dialogs);
@@ -287,7 +286,11 @@ TEST_CASE("B-19, G-9, G-11: what an unprotected port lets through") {
     CHECK(judge("INVITE", "urn:service:sosx") == UnprotectedVerdict::reject_403);
     CHECK(judge("INVITE", "tel:112") == UnprotectedVerdict::emergency);
     CHECK(judge("INVITE", "sip:9-1-1@home.example;user=phone") == UnprotectedVerdict::emergency);
+    CHECK(judge("INVITE", "sip:112@home.example") == UnprotectedVerdict::emergency);
     CHECK(judge("INVITE", "tel:1123") == UnprotectedVerdict::reject_403);
+    CHECK(judge("MESSAGE", "urn:service:sos") == UnprotectedVerdict::emergency);
+    for (const char* method : {"OPTIONS", "SUBSCRIBE", "PUBLISH", "NOTIFY", "REFER", "INFO", "BYE", "UPDATE", "FOO"})
+        CHECK(judge(method, "urn:service:sos") == UnprotectedVerdict::reject_403);
     CHECK(judge("INVITE", "urn:service:sos", "", "b1") == UnprotectedVerdict::reject_403);  // in no dialog that we know
     interface.anonymous_emergency = false;
     CHECK(judge("INVITE", "urn:service:sos") == UnprotectedVerdict::reject_403);

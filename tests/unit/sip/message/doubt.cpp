@@ -108,7 +108,13 @@ TEST_CASE("option tags, Security-* and identities") {
     CHECK(doubt_with("Require: sec-agree, 100rel\nProxy-Require:sec-agree\nSupported:\n").empty());
     CHECK(doubt_with("Require: sec-agree;x\n") == "Require: an option tag is malformed");
     CHECK(doubt_with("Proxy-Require: sec agree\n") == "Proxy-Require: an option tag is malformed");
-    CHECK(doubt_with("Security-Verify: tls;d-alg=md5;d-alg=sha\n") == "Security-Verify: the list is malformed");
+    CHECK(doubt_with("Security-Verify: tls;d-alg=md5;d-alg=sha\n") ==
+          "Security-Verify: entry 1 parameter d-alg: parameter occurs twice");
+    std::string many = "Security-Client: tls";
+    for (int i = 0; i < 32; ++i) many += ", tls";
+    CHECK(doubt_with(many + "\n") == "Security-Client: entry 33: there are more than 32 entries");
+    CHECK(doubt_with("Security-Client: tls;x=\"" + std::string(8192, 'a') + "\"\n") ==
+          "Security-Client: the list is longer than 8192 octets");
     CHECK(doubt_with("Security-Verify: ,\n", "ACK sip:b@example.com SIP/2.0").empty());
     CHECK(doubt_with("P-Preferred-Identity: \"A\" <sip:a@example.com>, <tel:+4917>\n").empty());
     CHECK_FALSE(doubt_with("P-Preferred-Identity: <sip:a@example.com>, <sip:b@example.com>\n").empty());

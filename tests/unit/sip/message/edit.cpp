@@ -253,3 +253,9 @@ TEST_CASE("H-2: a response cannot be given a second line through its texts") {
     REQUIRE(response);
     CHECK(response->field_count() == 7);
 }
+
+TEST_CASE("A Warning line holds no more than a quoted string may, and is cut") {
+    CHECK(warning_line("plain: 1 of 2") == "Warning: 399 gmgate \"plain: 1 of 2\"");
+    CHECK(warning_line("a \"b\" \\ c\r\nX: 1\t\xc3\xa4") == "Warning: 399 gmgate \"a 'b' ' c??X: 1???\"");
+    CHECK(warning_line(std::string(1000, 'a')).size() == std::string_view("Warning: 399 gmgate \"\"").size() + 240);
+}

@@ -52,7 +52,7 @@ TEST_CASE("H: every octet changed, removed or doubled is handled within the octe
 
 TEST_CASE("H: every octet of a security list changed keeps both readers in agreement") {
     const std::string list =
-        "ipsec-3gpp; alg=hmac-sha-1-96;spi-c=0000001111;port-s=5060;q=0.5, digest;d-ver=\"a\\\"b\",tls;q=0.1";
+        "ipsec-3gpp; alg=hmac-sha-1-96;spi-c=0000001111;port-s=5060;q=0.5, digest;d-note=\"a\\\"b\",tls;q=0.1";
     for (std::size_t i = 0; i < list.size(); ++i) {
         invariants::check_list(std::string_view(list).substr(0, i));
         for (const char c : kOctets) {

@@ -134,6 +134,20 @@ TEST_CASE("A-7: the older syntax of RFC 3329 Appendix A is read but lacks SPIs a
     CHECK_FALSE(old.port_s);
 }
 
+TEST_CASE("A-8: d-ver is 32 lower-case hexadecimal digits in quotes and d-alg a token (RFC 3329 §2.2)") {
+    for (const char* good : {"digest;d-ver=\"0123456789abcdef0123456789abcdef\"", "digest;D-ALG=SHA-256;d-qop=auth"})
+        CHECK(SecurityList::parse(good).has_value());
+    for (const char* bad :
+         {"digest;d-ver=\"0123456789abcdef0123456789abcde\"", "digest;d-ver=\"0123456789abcdef0123456789abcdef0\"",
+          "digest;d-ver=\"0123456789ABCDEF0123456789abcdef\"", "digest;d-ver=0123456789abcdef0123456789abcdef",
+          "digest;d-ver", "digest;d-alg=\"MD5\"", "digest;d-alg", "tls;d-ver=\"\""}) {
+        INFO(bad);
+        CHECK_FALSE(SecurityList::parse(bad).has_value());
+    }
+    CHECK(SecurityList::parse("tls, digest;d-ver=\"0\"").error().text ==
+          "security list entry 2 parameter d-ver: not 32 lower-case hexadecimal digits in quotes");
+}
+
 TEST_CASE("A-8: d-ver of mechanism digest is kept as it came") {
     const auto list = SecurityList::parse("digest;d-alg=MD5;d-qop=auth;d-ver=\"0123456789abcdef0123456789abcdef\"");
     REQUIRE(list);
@@ -202,19 +216,19 @@ TEST_CASE("limits: 32 mechanisms, 32 parameters, 8192 octets over all fields") {
     std::string many = "m";
     for (std::size_t i = 1; i < kMaxMechanisms; ++i) many += ",m";
     CHECK(error_of(many).empty());
-    CHECK(error_of(many + ",m") == "security list entry 33: too many entries");
+    CHECK(error_of(many + ",m") == "security list entry 33: there are more than 32 entries");
     std::string wide = "m";
     for (std::size_t i = 0; i < kMaxParameters; ++i) wide += ";p" + std::to_string(i);
     CHECK(error_of(wide).empty());
     CHECK(error_of(wide + ";q=1") == "security list entry 1: too many parameters");
-    CHECK(error_of("m;a=" + std::string(kMaxSecurityList, 'x')) == "security list: list too long");
+    CHECK(error_of("m;a=" + std::string(kMaxSecurityList, 'x')) == "security list: the list is longer than 8192 octets");
     std::string lines;
     for (int i = 0; i < 3; ++i) lines += "Security-Client: m;a=" + std::string(3000, 'x') + "\n";
     const std::string bytes = message_with(lines);
     const auto message = Message::parse(bytes);
     REQUIRE(message);
     CHECK(SecurityList::from(*message, HeaderId::security_client).error().text ==
-          "Security-Client entry 2: list too long");
+          "Security-Client entry 2: the list is longer than 8192 octets");
 }
 
 TEST_CASE("a list that is written and read again is the same") {
