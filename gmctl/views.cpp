@@ -134,7 +134,7 @@ std::string status_view(const Json& status, std::size_t width) {
     for (const auto& one : part(status, "interfaces")) {
         const auto gets = joined(part(one, "mechanisms"));
         interfaces.add({text_of(one, "realm"), text_of(one, "address") + (one.value("usable", true) ? "" : " (gone)"),
-                        one.value("sec_agree", false) ? "enabled" : "disabled", gets.empty() ? "no protection" : gets});
+                        one.value("sec_agree", false) ? "enabled" : "disabled", gets.empty() ? "no service in clear" : gets});
     }
     out += interfaces.text(width);
     TextTable counters({{"counter"}, {"since start", true}});

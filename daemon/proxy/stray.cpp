@@ -39,7 +39,8 @@ void Router::drop_stray(const sip::Message& message, const sip::Flow& flow, std:
 Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
     const bool from_core = core_.is_core_side(flow);
     const bool is_ack = message->is_request() && message->method() == sip::Method::ack;
-    if (is_ack && check_proxyable(*message, false)) co_return;  // Max-Forwards used up: nobody is answered
+    if (is_ack && check_proxyable(*message, false, from_core ? Sender::core : Sender::phone))
+        co_return;  // Max-Forwards used up: nobody is answered
     if (from_core) {
         if (is_ack) co_await stray_ack_from_core(std::move(message), flow);
         else if (!core_.is_core_address(flow.remote.address))

@@ -18,7 +18,7 @@ constexpr std::size_t kOurOctets = 350;  // what Via and Record-Route add to a r
 Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> transaction) {
     const sip::Message& request = transaction->request();
     core_.note_core_address(transaction->flow().remote.address);
-    if (auto objection = check_proxyable(request, false)) {
+    if (auto objection = check_proxyable(request, false, Sender::core)) {
         Answer refusal = std::move(*objection);
         co_return co_await answer(transaction, std::move(refusal));
     }
@@ -93,6 +93,8 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     ResponseToCore back;
     back.registered = registration->impus;
     back.called_party = std::string(request.value(HeaderId::p_called_party_id));
+    back.charging_vector = std::string(request.value(HeaderId::p_charging_vector));
+    back.term_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     back.asserts = !dialogs_.knows_from_core(registration->key, request, user);
 
     Relay leg;

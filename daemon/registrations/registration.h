@@ -61,7 +61,7 @@ struct Challenge {
 };
 
 /// What the Authorization of a REGISTER says beside the private identity, as far as a refresh may not change it
-/// (feature text). Empty: it was not there, or is not known (after a restart, until the next REGISTER is accepted).
+/// (feature text). Empty: it was not there.
 struct AuthorizedAs {
     std::string realm, uri, algorithm;
     bool is_known() const { return !realm.empty() || !uri.empty() || !algorithm.empty(); }

@@ -22,7 +22,7 @@ CREATE TABLE meta (boot_id TEXT NOT NULL);
 CREATE TABLE contact (
   id INTEGER PRIMARY KEY, impi TEXT NOT NULL, instance TEXT NOT NULL, reg_id TEXT NOT NULL, token TEXT NOT NULL, contact_uri TEXT NOT NULL,
   realm_id TEXT NOT NULL, transport INTEGER NOT NULL, expires INTEGER NOT NULL, impus TEXT NOT NULL, service_route TEXT NOT NULL,
-  tls_connection INTEGER, tls_client TEXT, tls_verify TEXT, UNIQUE (impi, instance, reg_id));
+  tls_connection INTEGER, tls_client TEXT, tls_verify TEXT, authorized_as TEXT NOT NULL, UNIQUE (impi, instance, reg_id));
 CREATE TABLE sa_set (
   contact INTEGER NOT NULL, place INTEGER NOT NULL, mark INTEGER NOT NULL, state INTEGER NOT NULL, ue TEXT NOT NULL, gateway TEXT NOT NULL,
   port_uc INTEGER NOT NULL, port_us INTEGER NOT NULL, port_pc INTEGER NOT NULL, port_ps INTEGER NOT NULL,
@@ -105,6 +105,12 @@ std::vector<std::string> lines_of(const std::string& text) {
     return lines;
 }
 
+AuthorizedAs read_authorized_as(const std::string& text) {
+    auto lines = lines_of(text);
+    lines.resize(3);
+    return {.realm = std::move(lines[0]), .uri = std::move(lines[1]), .algorithm = std::move(lines[2])};
+}
+
 std::optional<StoredSet> read_set(const Statement& s) {
     StoredSet set;
     const auto ue = Address::parse(s.text(4)), gateway = Address::parse(s.text(5));
@@ -143,10 +149,10 @@ struct StoreFile::Statements {
           commit(db, "COMMIT"),
           rollback(db, "ROLLBACK"),
           put(db,
-              "INSERT INTO contact (impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify) "
-              "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (impi, instance, reg_id) DO UPDATE SET token=excluded.token, contact_uri=excluded.contact_uri, "
+              "INSERT INTO contact (impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify, authorized_as) "
+              "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (impi, instance, reg_id) DO UPDATE SET token=excluded.token, contact_uri=excluded.contact_uri, "
               "realm_id=excluded.realm_id, transport=excluded.transport, expires=excluded.expires, impus=excluded.impus, service_route=excluded.service_route, "
-              "tls_connection=excluded.tls_connection, tls_client=excluded.tls_client, tls_verify=excluded.tls_verify"),
+              "tls_connection=excluded.tls_connection, tls_client=excluded.tls_client, tls_verify=excluded.tls_verify, authorized_as=excluded.authorized_as"),
           find(db, "SELECT id FROM contact WHERE impi=? AND instance=? AND reg_id=?"),
           erase(db, "DELETE FROM contact WHERE id=?"),
           erase_sets(db, "DELETE FROM sa_set WHERE contact=?"),
@@ -297,7 +303,7 @@ Result<std::size_t> StoreFile::check_boot() {
 Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)>& each) {
     Statement contacts(
         db_->db,
-        "SELECT id, impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify FROM contact ORDER BY id");
+        "SELECT id, impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify, authorized_as FROM contact ORDER BY id");
     Statement sets(db_->db, "SELECT * FROM sa_set ORDER BY contact, place");
     if (!contacts.is_ready() || !sets.is_ready()) return error("cannot read");
     // Two cursors in the same order: the sets of a contact are the next ones.
@@ -320,6 +326,7 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
         if (!contacts.is_null(11))
             row.tls = StoredTls{sip::ConnectionId{static_cast<std::uint64_t>(contacts.number(11))}, contacts.text(12),
                                 contacts.text(13)};
+        row.authorized_as = read_authorized_as(contacts.text(14));
         while (set_code == SQLITE_ROW && sets.number(0) <= id) {
             if (sets.number(0) == id) {
                 if (auto set = read_set(sets)) row.sets.push_back(std::move(*set));
@@ -353,6 +360,9 @@ Result<void> StoreFile::write_row(const StoredRegistration& row) {
             .bind(row.tls->security_client)
             .bind(row.tls->security_verify);
     else put.bind_null().bind_null().bind_null();
+    const auto authorized_as =
+        fmt::format("{}\n{}\n{}", row.authorized_as.realm, row.authorized_as.uri, row.authorized_as.algorithm);
+    put.bind(authorized_as);
     if (!put.run()) return error("cannot write");
     auto& find = db_->find.begin().bind(row.key.impi.value).bind(row.key.instance).bind(row.key.reg_id);
     if (find.step() != SQLITE_ROW) return error("cannot read");

@@ -31,7 +31,7 @@ struct StoreOpening {
 /// FILE.lock that a process which takes over inherits.
 class StoreFile {
 public:
-    static constexpr int kSchema = 1;
+    static constexpr int kSchema = 2;
 
     /// Opens or makes the file, and its folder (mode 0700). A file that is not readable as ours (corrupt, of another
     /// schema) is renamed and a new one begun. Reaction::refused: another process holds it; refused or broken with the

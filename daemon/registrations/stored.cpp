@@ -11,6 +11,7 @@ StoredRegistration to_stored(const Registration& registration) {
                               .expires = registration.expires,
                               .impus = registration.impus,
                               .service_route = registration.service_route,
+                              .authorized_as = registration.authorized_as,
                               .sets = {},
                               .tls = {}};
     for (const auto& set : registration.sets)
@@ -32,6 +33,7 @@ std::unique_ptr<Registration> to_registration(const StoredRegistration& stored) 
     registration->expires = stored.expires;
     registration->impus = stored.impus;
     registration->service_route = stored.service_route;
+    registration->authorized_as = stored.authorized_as;
     return registration;
 }
 

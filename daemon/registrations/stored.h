@@ -37,6 +37,7 @@ struct StoredRegistration {
     TimePoint expires{};
     std::vector<Impu> impus;
     std::vector<std::string> service_route;
+    AuthorizedAs authorized_as;
     std::vector<StoredSet> sets;  ///< in the registration's order
     std::optional<StoredTls> tls;
 };

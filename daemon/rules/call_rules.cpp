@@ -115,9 +115,11 @@ std::string response_to_core(const sip::Message& response, const ResponseToCore&
         503)  // RFC 3261 §16.7 step 6: it would say that no phone behind this gateway can be served
         edit.replace(0, response.start_line().size(), "SIP/2.0 500 Server Internal Error");
     strip_untrusted(edit, response);
-    if (rules.asserts && response.status() > 100 && response.status() < 300)
-        assert_called_identity(edit, response, rules.called_party, rules.registered);  // TS 24.229 §5.2.6.4.4
-    else edit.remove_all(HeaderId::p_preferred_identity);
+    if (rules.asserts && response.status() > 100 && response.status() < 300) {  // TS 24.229 §5.2.6.4.4
+        assert_called_identity(edit, response, rules.called_party, rules.registered);
+        if (const auto vector = charging_vector_back(rules.charging_vector, rules.term_ioi); !vector.empty())
+            edit.append(fmt::format("P-Charging-Vector: {}", vector));
+    } else edit.remove_all(HeaderId::p_preferred_identity);
     return edit.to_string();
 }
 

@@ -58,8 +58,10 @@ std::string response_to_ue(const sip::Message& response, const MarkFor& mark);
 
 struct ResponseToCore {
     std::vector<Impu> registered;
-    std::string called_party;  ///< P-Called-Party-ID of the request
-    bool asserts = false;      ///< the request was outside a dialog
+    std::string called_party;       ///< P-Called-Party-ID of the request
+    bool asserts = false;           ///< the request was outside a dialog
+    std::string charging_vector{};  ///< P-Charging-Vector of the request
+    std::string term_ioi{};         ///< ours, for P-Charging-Vector of the response
 };
 /// A response of a phone as the core gets it: our Via gone, nothing of the trust domain from the phone (H-2), the
 /// callee asserted (C-72).

@@ -49,8 +49,8 @@ std::string unknown_proxy_options(const sip::Message& request, bool refuse_media
     return unknown;
 }
 
-std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec) {
-    if (auto objection = check_syntax(request)) return objection;
+std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec, Sender sender) {
+    if (auto objection = check_syntax(request, sender)) return objection;
     if (const auto index = request.find(HeaderId::max_forwards)) {
         const auto hops = sip::parse_u32(request.field(*index).value);
         if (!hops)

@@ -25,6 +25,12 @@ struct Answer {
 };
 Answer make_answer(int status, std::string phrase, std::string why, std::optional<Counter> counter = {});
 
+/// Who sent a request. What a phone writes is judged strictly: the core must read what was checked here, and nobody
+/// vouches for a phone. What the core passes on was written by somebody far away, in another network or a PSTN gateway,
+/// and the core has answered for it: only what this gateway itself goes by must be read in one way (the Request-URI,
+/// the topmost Via, Route, the tags and URIs of From and To), and the rest passes as it came, for the phone to judge.
+enum class Sender { phone, core };
+
 /// Why a clear port with sec-agree-feature and ims-aka-feature off serves nobody: REGISTER and other requests alike.
 inline constexpr std::string_view kNoClearService =
     "neither sec-agree-feature nor ims-aka-feature is enabled on this interface: there is no service in clear";
@@ -35,7 +41,7 @@ std::string unknown_proxy_options(const sip::Message& request, bool refuse_media
 
 /// RFC 3261 §16.3 for a proxy: syntax and URI scheme (request_syntax.h: 400, 416), Max-Forwards (483), Proxy-Require
 /// (420). nullopt: all is well.
-std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec);
+std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_mediasec, Sender sender = Sender::phone);
 
 /// RFC 3261 §16.3 step 4: 482 for a request that has passed here before on the same way, `mark` being
 /// OwnMarks::loop_mark.

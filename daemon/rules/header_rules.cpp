@@ -56,9 +56,10 @@ constexpr std::array<std::string_view, 5> kUntrustedNames{"P-User-Database", "P-
 
 /// Inside knowledge of the network that a phone has no business with.
 constexpr std::array kNotForUe{
-    HeaderId::p_charging_vector,    HeaderId::p_charging_function_addresses,
-    HeaderId::p_visited_network_id, HeaderId::p_served_user,
-    HeaderId::security_server,  // an agreement of some other hop
+    HeaderId::p_charging_vector,     HeaderId::p_charging_function_addresses,
+    HeaderId::p_visited_network_id,  HeaderId::p_served_user,
+    HeaderId::security_server,        // an agreement of some other hop
+    HeaderId::p_access_network_info,  // where the other one is: not for outside the trust domain (RFC 7315 §4.4)
 };
 constexpr std::array<std::string_view, 4> kNotForUeNames{"P-User-Database", "P-Profile-Key", "Restoration-Info",
                                                          "Relayed-Charge"};
@@ -244,15 +245,25 @@ void strip_untrusted(sip::Edit& edit, const sip::Message& message) {
                 [](std::string_view v) { return !is_network_provided(v); });  // C-15
 }
 
+bool asks_for_id_privacy(const sip::Message& message) {
+    bool asks = false, asks_none = false;
+    message.for_each(HeaderId::privacy, [&](const sip::HeaderField& field) {
+        sip::Split lists(field.value, ',');
+        while (const auto list = lists.next()) {
+            sip::ParameterList values(*list);
+            while (const auto value = values.next()) {
+                asks |= sip::same_token(value->name, "id");
+                asks_none |= sip::same_token(value->name, "none");
+            }
+        }
+    });
+    return asks && !asks_none;
+}
+
 void strip_for_ue(sip::Edit& edit, const sip::Message& message) {
     for (const HeaderId id : kNotForUe) edit.remove_all(id);
     for (const std::string_view name : kNotForUeNames) edit.remove_all(name);
-    bool asks_privacy = false;  // RFC 3323: priv-values are separated by ';'
-    message.for_each(HeaderId::privacy, [&](const sip::HeaderField& field) {
-        sip::ParameterList values(field.value);
-        while (const auto value = values.next()) asks_privacy |= sip::same_token(value->name, "id");
-    });
-    if (asks_privacy) edit.remove_all(HeaderId::p_asserted_identity);
+    if (asks_for_id_privacy(message)) edit.remove_all(HeaderId::p_asserted_identity);
 }
 
 void strip_sec_agree(sip::Edit& edit, const sip::Message& request) {
@@ -267,6 +278,20 @@ std::string charging_vector(std::string_view orig_ioi) {
     std::string value = fmt::format("icid-value=\"{}\"", random_hex(16));
     if (!orig_ioi.empty()) value += fmt::format(";orig-ioi={}", token_or_quoted(orig_ioi));
     return value;
+}
+
+std::string charging_vector_back(std::string_view of_request, std::string_view term_ioi) {
+    std::string icid, others;
+    sip::ParameterList parameters(of_request);
+    while (const auto parameter = parameters.next()) {
+        const auto text = fmt::format("{}={}", parameter->name, parameter->value);
+        if (sip::same_token(parameter->name, "icid-value")) icid = text;
+        else if (sip::same_token(parameter->name, "icid-generated-at") || sip::same_token(parameter->name, "orig-ioi"))
+            others += ";" + text;
+    }
+    if (icid.empty()) return {};
+    if (!term_ioi.empty()) others += fmt::format(";term-ioi={}", token_or_quoted(term_ioi));
+    return icid + others;
 }
 
 }  // namespace gmgate::daemon

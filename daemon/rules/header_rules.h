@@ -39,10 +39,18 @@ std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& re
 /// P-Served-User, Path, Security-Server, … For requests and responses alike.
 void strip_untrusted(sip::Edit& edit, const sip::Message& message);
 /// What the core must not tell the UE (C-3): P-Charging-*, P-Visited-Network-ID…; P-Asserted-Identity where Privacy
-/// asks for it (RFC 3325 §7).
+/// asks for it (RFC 3325 §7), and P-Access-Network-Info of the other end.
 void strip_for_ue(sip::Edit& edit, const sip::Message& message);
+/// RFC 3325 §9.3: Privacy has `id`, so that nobody outside of the trust domain may see P-Asserted-Identity; not with
+/// `none`, which excludes the others (RFC 3323 §4.2). The other values (header, session, user, history) are the privacy
+/// service's and pass untouched: TS 24.229 §5.2.6 gives a P-CSCF no part in them. Values are separated by ";"; senders
+/// that write "," mean the same, and what they want hidden stays hidden.
+bool asks_for_id_privacy(const sip::Message& message);
 /// Security-Client, Security-Verify and the option tags sec-agree and mediasec (A-18, C-16, G-30).
 void strip_sec_agree(sip::Edit& edit, const sip::Message& request);
+/// Value of P-Charging-Vector for a phone's response (TS 24.229 §5.2.6.4.4): icid-value, icid-generated-at and orig-ioi
+/// of the request's value `of_request`, and term-ioi, type 1: this network. Empty when the request had no icid-value.
+std::string charging_vector_back(std::string_view of_request, std::string_view term_ioi);
 /// Value of P-Charging-Vector with a fresh icid-value and orig-ioi (C-13): `icid-value="…";orig-ioi=…`.
 std::string charging_vector(std::string_view orig_ioi);
 

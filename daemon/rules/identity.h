@@ -14,9 +14,14 @@ namespace gmgate::daemon {
 /// visual separators (RFC 3261 §19.1.4, RFC 3966 §4); parameters play no part.
 bool is_same_identity(std::string_view a, std::string_view b);
 
-/// Replaces P-Preferred-Identity by P-Asserted-Identity: the registered identity that it names, else the first
-/// registered one. The UE's own P-Asserted-Identity must be removed by strip_untrusted. Nothing is asserted when
-/// `registered` is empty.
+/// True when `wildcarded`, an entry of P-Associated-URI such as `sip:pbx-!.*!@home.example`, covers `uri`: what stands
+/// between the exclamation marks is an extended regular expression (TS 23.003 §13.4A, TS 24.229 §5.2.6.3.3). False for
+/// an entry without them.
+bool covers_identity(std::string_view wildcarded, std::string_view uri);
+
+/// Replaces P-Preferred-Identity by P-Asserted-Identity: the registered identity that it names (or that
+/// a wildcarded one covers), else the first registered one that is no wildcard. The UE's own P-Asserted-Identity must
+/// be removed by strip_untrusted. Nothing is asserted when `registered` is empty.
 void assert_identity(sip::Edit& edit, const sip::Message& message, const std::vector<Impu>& registered);
 
 /// For a response of the called phone: asserts the identity under which it was called (P-Called-Party-ID of the

@@ -46,21 +46,23 @@ bool is_harmless(std::string_view display_name) {
     return display_name.find_first_of(",;:@\"\\<>") == std::string_view::npos;
 }
 
-std::optional<Answer> check_address(const sip::Message& request, HeaderId field, const std::string& name) {
+std::optional<Answer> check_address(const sip::Message& request, HeaderId field, const std::string& name,
+                                    Sender sender) {
     const auto address = sip::NameAddr::parse(request.value(field));
     if (!address) return make_answer(400, "Bad " + name, name + " is no address");
-    if (!is_harmless(address->display_name))
+    if (sender == Sender::phone && !is_harmless(address->display_name))
         return make_answer(400, "Bad Display Name", "the display name of " + name + " needs quotes");
     return std::nullopt;
 }
 
 }  // namespace
 
-std::optional<Answer> check_syntax(const sip::Message& request) {
+std::optional<Answer> check_syntax(const sip::Message& request, Sender sender) {
     if (auto objection = check_request_uri(request.request_uri())) return objection;
-    if (!is_via_list(request)) return make_answer(400, "Bad Via", "a Via value is empty or malformed");
-    if (auto objection = check_address(request, HeaderId::from, "From")) return objection;
-    return check_address(request, HeaderId::to, "To");
+    const bool is_via_good = sender == Sender::phone ? is_via_list(request) : sip::top_via(request).has_value();
+    if (!is_via_good) return make_answer(400, "Bad Via", "a Via value is empty or malformed");
+    if (auto objection = check_address(request, HeaderId::from, "From", sender)) return objection;
+    return check_address(request, HeaderId::to, "To", sender);
 }
 
 std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::RequestCredentials& credentials) {

@@ -15,7 +15,8 @@ namespace gmgate::daemon {
 /// empty or malformed value (§3.1.2.1), and for a From or To that is no address (§3.1.2.6). What is merely untidy
 /// (white space inside <…>, a comma in a bare display name, a strange Date) passes untouched: §3.1.2.12, §3.1.2.14 and
 /// §3.1.2.15 allow that, and phones in the field do it.
-std::optional<Answer> check_syntax(const sip::Message& request);
+/// From the core a farther Via (a port 0, an empty value) and a display name without quotes pass.
+std::optional<Answer> check_syntax(const sip::Message& request, Sender sender = Sender::phone);
 
 /// 400 for a request of a phone or a stranger in which a field that decides identity, route or protection could be read
 /// in two ways (sip/message/doubt.h), or whose credentials could. `why` says which and why. `credentials` are

@@ -32,12 +32,11 @@ std::string impu_of_user(std::size_t user) { return "sip:" + impi_of_user(user);
 std::string Phone::impu() const { return impu_of_user(options_.user); }
 
 ProgramOptions Phone::start_options(Lab& lab, const PhoneOptions& options) {
-    const std::string of_family = options.is_v6 ? Network::kAccess6 : Network::kAccess4;
-    const std::string& gateway = options.gateway.empty() ? of_family : options.gateway;
-    std::vector<std::string> command{lab.programs().gmue, "run",
-                                     "--gateway",         gateway,
-                                     "--index",           std::to_string(options.user),
-                                     "--register-over",   options.is_tcp ? "tcp" : "udp"};
+    std::vector<std::string> command{
+        lab.programs().gmue, "run",
+        "--gateway",         options.is_v6 ? std::string(Network::kAccess6) : std::string(Network::kAccess4),
+        "--index",           std::to_string(options.user),
+        "--register-over",   options.is_tcp ? "tcp" : "udp"};
     if (!options.offer.empty()) command.insert(command.end(), {"--offer", options.offer});
     command.insert(command.end(), options.arguments.begin(), options.arguments.end());
     return {.command = command, .name = "gmue " + std::to_string(options.user), .network = &lab.network.ue};

@@ -16,7 +16,6 @@ struct PhoneOptions {
     std::size_t user = 0;  ///< number of the generated subscriber
     bool is_v6 = false;
     bool is_tcp = false;
-    std::string gateway{};                 ///< ADDRESS:PORT to register at; empty: the access address of its family
     std::string offer{};                   ///< "hmac-sha-1-96/aes-cbc"; empty: what gmue offers by itself
     std::vector<std::string> arguments{};  ///< more options of gmue
 };

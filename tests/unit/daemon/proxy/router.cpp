@@ -88,6 +88,28 @@ TEST_CASE("an INVITE call from the phone: 100 at once, ringing, 200 and its copy
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 200 Text");
 }
 
+TEST_CASE(
+    "C-72: a call from the PSTN with an unquoted name and a far Via with port 0 reaches the phone; its 200 tells term-ioi") {
+    Network net;
+    std::string call = net.from_core(
+        "INVITE",
+        "Via: SIP/2.0/UDP pstn.example:0;branch=z9hG4bKfar\n"
+        "P-Charging-Vector: icid-value=x;orig-ioi=home.example\nP-Access-Network-Info: 3GPP-E-UTRAN;cell=1\n" +
+            net.our_route());
+    const auto at = call.find("From: ");
+    call.replace(at, call.find("\r\n", at) - at, "From: Smith, John <sip:+49891@home.example;user=phone>;tag=a1");
+    net.core_peer.send(call, net.core_side);
+    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 100 Trying");
+    const std::string invite = net.ue_server.receive();
+    CHECK(header(invite, "From") == "Smith, John <sip:+49891@home.example;user=phone>;tag=a1");
+    CHECK(contains(invite, "Via: SIP/2.0/UDP pstn.example:0;branch=z9hG4bKfar"));
+    CHECK_FALSE(contains(invite, "P-Access-Network-Info"));
+    net.ue_client.send(response_text(invite, 200), net.ps);
+    const std::string answer = net.core_peer.receive();
+    CHECK(first_line(answer) == "SIP/2.0 200 Text");
+    CHECK(header(answer, "P-Charging-Vector") == "icid-value=x;orig-ioi=home.example;term-ioi=visited.example");
+}
+
 TEST_CASE("C-70: an INVITE call to the phone, answered, and the core's ACK finds it by the token") {
     Network net;
     net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
@@ -103,6 +125,7 @@ TEST_CASE("C-70: an INVITE call to the phone, answered, and the core's ACK finds
     const std::string answer = net.core_peer.receive();
     CHECK(first_line(answer) == "SIP/2.0 200 Text");
     CHECK(header(answer, "P-Asserted-Identity") == "<sip:alice@home.example>");
+    CHECK(header(answer, "P-Charging-Vector").empty());  // the core gave none
     net.core_peer.send(net.from_core("ACK", "X-In-Dialog: 1\n" + net.our_route(), "z9hG4bKcoreack"), net.core_side);
     const std::string ack = net.ue_server.receive();
     CHECK(first_line(ack) == "ACK sip:alice@192.0.2.7:1357 SIP/2.0");

@@ -60,6 +60,7 @@ inline daemon::StoredRegistration stored_registration(unsigned phone, bool is_v6
     row.expires = std::chrono::steady_clock::now() + std::chrono::minutes{59};
     row.impus = {Impu{fmt::format("sip:{:015}@ims.example", phone)}, Impu{fmt::format("tel:+49{}", phone)}};
     row.service_route = {"<sip:orig@scscf1.ims.example:5060;lr>", "<sip:second@scscf1.ims.example;lr>"};
+    row.authorized_as = {.realm = "ims.example", .uri = "sip:ims.example", .algorithm = {}};
     row.sets = {stored_set(phone, phone, is_v6)};
     return row;
 }
@@ -78,8 +79,12 @@ inline bool same(const daemon::StoredRegistration& a, const daemon::StoredRegist
     if (a.tls && (a.tls->connection != b.tls->connection || a.tls->security_client != b.tls->security_client ||
                   a.tls->security_verify != b.tls->security_verify))
         return false;
-    return a.key == b.key && a.token == b.token && a.contact_uri == b.contact_uri && a.realm_id == b.realm_id &&
-           a.transport == b.transport && a.impus == b.impus && a.service_route == b.service_route;
+    const auto same_authorization = a.authorized_as.realm == b.authorized_as.realm &&
+                                    a.authorized_as.uri == b.authorized_as.uri &&
+                                    a.authorized_as.algorithm == b.authorized_as.algorithm;
+    return same_authorization && a.key == b.key && a.token == b.token && a.contact_uri == b.contact_uri &&
+           a.realm_id == b.realm_id && a.transport == b.transport && a.impus == b.impus &&
+           a.service_route == b.service_route;
 }
 
 }  // namespace gmgate::test

@@ -214,6 +214,104 @@ Content-Length: 0
     CHECK(contains(text, "P-Asserted-Identity: <sip:alias@home.example>\r\n"));
 }
 
+TEST_CASE("C-61: wildcards of P-Associated-URI cover identities, and are never asserted themselves") {
+    constexpr std::string_view kPbx = "sip:pbx-!.*!@home.example";
+    CHECK(covers_identity(kPbx, "sip:pbx-42@home.example"));
+    CHECK(covers_identity(kPbx, "SIP:pbx-@HOME.example;user=phone"));
+    CHECK_FALSE(covers_identity(kPbx, "sip:Pbx-42@home.example"));
+    CHECK_FALSE(covers_identity(kPbx, "sip:pbx-42@other.example"));
+    CHECK_FALSE(covers_identity(kPbx, "sip:xpbx-42@home.example"));
+    CHECK_FALSE(covers_identity(kPbx, "tel:pbx-42"));
+    CHECK(covers_identity("tel:+4989!1[0-9]{2,3}!", "tel:+49891234"));
+    CHECK_FALSE(covers_identity("tel:+4989!1[0-9]{2,3}!", "tel:+498912345"));
+    CHECK_FALSE(covers_identity("tel:+4989!1|2!", "tel:+498912"));                 // the whole of it
+    CHECK_FALSE(covers_identity("sip:a!(!@home.example", "sip:a(@home.example"));  // no expression
+    CHECK_FALSE(covers_identity("sip:alice@home.example", "sip:alice@home.example"));
+    CHECK_FALSE(covers_identity(kPbx, "sip:pbx-" + std::string(300, 'x') + "@home.example"));
+
+    const auto asserted = [&](std::string_view preferred) {
+        const std::string bytes = request_with("INVITE", "sip:b@x", preferred);
+        const auto message = parse(bytes);
+        sip::Edit edit(*message);
+        assert_identity(edit, *message, {Impu(std::string(kPbx)), Impu("sip:main@home.example")});
+        const std::string text = edit.to_string();
+        const auto at = text.find("P-Asserted-Identity: ");
+        return at == std::string::npos ? std::string() : text.substr(at + 21, text.find("\r\n", at) - at - 21);
+    };
+    CHECK(asserted("P-Preferred-Identity: \"Desk\" <sip:pbx-42@home.example>\n") == "<sip:pbx-42@home.example>");
+    CHECK(asserted("P-Preferred-Identity: <sip:boss@home.example>\n") == "<sip:main@home.example>");
+    CHECK(asserted("") == "<sip:main@home.example>");
+}
+
+TEST_CASE(
+    "Privacy: id hides P-Asserted-Identity from a phone, however the values are separated, and none excludes it") {
+    const auto asks = [](std::string_view value) {
+        return asks_for_id_privacy(*parse(request_with("INVITE", "sip:b@x", fmt::format("Privacy: {}\n", value))));
+    };
+    for (const char* value : {"id", "ID", "header;id", "user; id ;critical", "session,id", "id\nPrivacy: user"})
+        CHECK(asks(value));
+    for (const char* value : {"none", "header;session;user", "history", "identity", "none;id"})
+        CHECK_FALSE(asks(value));
+}
+
+TEST_CASE("The caller's P-Access-Network-Info does not reach the called phone, nor the other way round") {
+    const auto request = parse(request_with("INVITE", "sip:a@x", "P-Access-Network-Info: 3GPP-E-UTRAN;cell=1\n"));
+    ToUe to_ue;
+    to_ue.received = udp_flow("10.0.0.1:5060", "10.0.0.9:5060");
+    CHECK_FALSE(contains(request_to_ue(*request, to_ue), "P-Access-Network-Info"));
+}
+
+TEST_CASE("TS 24.229 §5.2.6.4.4: the phone's 1xx and 2xx get the P-Charging-Vector of the request with term-ioi") {
+    CHECK(charging_vector_back("icid-value=\"a;b\";icid-generated-at=10.0.0.9;orig-ioi=home1.net;term-ioi=evil;x=1",
+                               "visited.example") ==
+          "icid-value=\"a;b\";icid-generated-at=10.0.0.9;orig-ioi=home1.net;term-ioi=visited.example");
+    CHECK(charging_vector_back("icid-value=x", "Visited Network").ends_with(";term-ioi=\"Visited Network\""));
+    CHECK(charging_vector_back("", "visited.example").empty());
+    const auto answer = [](int status, bool asserts) {
+        const auto response = parse(crlf(fmt::format(
+            "SIP/2.0 {} X\nVia: SIP/2.0/UDP 192.0.2.1:7531;branch=z9hG4bKours\nVia: SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKc\n"
+            "From: <sip:bob@home.example>;tag=a1\nTo: <sip:alice@home.example>;tag=b1\nCall-ID: c1@ue\nCSeq: 7 INVITE\n"
+            "P-Charging-Vector: icid-value=evil;term-ioi=evil\nContent-Length: 0\n\n",
+            status)));
+        ResponseToCore back;
+        back.asserts = asserts;
+        back.charging_vector = "icid-value=x;orig-ioi=home.example";
+        back.term_ioi = "visited.example";
+        return response_to_core(*response, back);
+    };
+    constexpr std::string_view kOurs =
+        "\r\nP-Charging-Vector: icid-value=x;orig-ioi=home.example;term-ioi=visited.example\r\n";
+    CHECK(contains(answer(180, true), kOurs));
+    CHECK(contains(answer(200, true), kOurs));
+    for (const auto& text : {answer(486, true), answer(200, false), answer(100, true)})
+        CHECK_FALSE(contains(text, "P-Charging-Vector"));
+    CHECK_FALSE(contains(answer(200, true), "evil"));
+}
+
+TEST_CASE("From the core what this gateway does not go by passes as it came; a phone's is judged strictly") {
+    const auto status = [](std::string text, Sender sender) {
+        const auto objection = check_proxyable(*parse(text), false, sender);
+        return objection ? objection->status : 0;
+    };
+    const auto with_from = [](std::string_view from) {
+        std::string text = request_with("INVITE", "sip:b@x");
+        const auto at = text.find("From: ");
+        return text.replace(at, text.find("\r\n", at) - at, fmt::format("From: {}", from));
+    };
+    const std::string far_via =
+        request_with("INVITE", "sip:b@x", "Via: SIP/2.0/UDP pstn.example:0;branch=z9hG4bKfar\n");
+    const std::string name = with_from("Smith, John: 5 <sip:+49891@home.example;user=phone>;tag=a1");
+    CHECK(status(far_via, Sender::phone) == 400);
+    CHECK(status(far_via, Sender::core) == 0);
+    CHECK(status(name, Sender::phone) == 400);
+    CHECK(status(name, Sender::core) == 0);
+    CHECK(status(with_from("\"Smith <sip:a@b>;tag=a1"), Sender::core) == 400);  // where does the address begin?
+    std::string top = request_with("INVITE", "sip:b@x");
+    const auto at = top.find("Via: ");
+    CHECK(status(top.replace(at, top.find("\r\n", at) - at, "Via: SIP/2.0/UDP pstn.example:0;branch=z9hG4bKt"),
+                 Sender::core) == 400);  // the answer goes there
+}
+
 TEST_CASE("C-70: the token stands in the topmost Route of ours, else in the Request-URI") {
     const auto token = [](std::string_view uri, std::string_view lines) {
         return token_of(*parse(request_with("MESSAGE", uri, lines)), kOwn);
