@@ -43,6 +43,8 @@ std::vector<std::string> known_lists() {
              "tls;q=0.2, digest;d-alg=MD5;d-qop=auth;d-ver=\"0123456789abcdef0123456789abcdef\"",
              "ipsec-3gpp;alg=hmac-sha-1-96;prot=esp;mod=trans;ealg=des-ede3-cbc;spi=0000012345;port1=5062;port2=5063",
              // q (RFC 3329 §2.2), equal parameters, numbers (TS 33.203 Annex H)
+             "digest;d-alg=MD5;d-ver=\"0123\"",
+             "digest;d-alg=\"MD5\"",
              "tls;q=0",
              "tls;q=0.",
              "tls;q=0.100",
