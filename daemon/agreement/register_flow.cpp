@@ -477,8 +477,10 @@ void RegisterFlow::object(Exchange& x, const Objection& objection) {
         objection.status, objection.why);
     if (x.over == Over::unprotected)
         x.transaction->forget();  // anybody may ask here; a copy of the request gets the same answer
-    // B-37: a failed answer aborts the procedure; an established set stays whatever was refused on it (G-27).
-    if (x.over == Over::temporary) finish_challenge(x);
+    // B-37: a failed answer aborts the procedure; an established set stays whatever was refused on it (G-27). A core
+    // that was not reached has not judged the phone's answer: it may try again over the same SAs.
+    const bool was_judged = objection.status != 502 && objection.status != 504;
+    if (x.over == Over::temporary && was_judged) finish_challenge(x);
 }
 
 // The core's response as the phone may see it, with Security-Server when given.

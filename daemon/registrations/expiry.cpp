@@ -100,7 +100,7 @@ Task<void> Expiry::end_challenge(Impi impi, Address ue) {
         log::notice("challenge-expired", {{"impi", impi.value},
                                           {"ue", ue.to_string()},
                                           {"set", challenge->set->number.value},
-                                          {"why", "the phone did not answer the challenge over its SAs in time"}});
+                                          {"why", "the phone was not accepted over its SAs in time"}});
     }
     co_await sets_.remove(std::move(challenge->set));
 }

@@ -183,6 +183,7 @@ TEST_CASE("B-41: an answer that refuses only this request keeps the temporary se
     bool is_kept = true;
     SUBCASE("423") { bench.core_status = 423; }
     SUBCASE("500") { bench.core_status = 500; }
+    SUBCASE("503") { bench.core_status = 503; }
     SUBCASE("302") { bench.core_status = 302; }
     SUBCASE("403") {
         bench.core_status = 403;
@@ -193,6 +194,31 @@ TEST_CASE("B-41: an answer that refuses only this request keeps the temporary se
     say.cseq = 3;
     CHECK(Bench::status_of(*bench.send(say, flow)) == (is_kept ? 200 : 480));
     CHECK((bench.registration() != nullptr) == is_kept);
+}
+
+TEST_CASE("C-18, B-37: a silent core gets the phone 504, and its next try over the same temporary set is answered") {
+    Bench bench;
+    auto& set = bench.challenge();
+    const auto flow = bench.over(set);
+    auto say = bench.answer_to(set);
+    bench.core_status = 0;
+    CHECK(Bench::status_of(*bench.send(say, flow)) == 504);
+    CHECK(bench.kernel.sas().size() == 4);
+    bench.core_status = 200;
+    say.cseq = 3;
+    CHECK(Bench::status_of(*bench.send(say, flow)) == 200);
+    CHECK(bench.registration());
+}
+
+TEST_CASE("The limit of registrations does not keep out a phone that has one of them") {
+    Bench bench([](daemon::Config& config) { config.limits.registrations = 1; });
+    bench.registered();
+    Say again;
+    again.client =
+        "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765425;port-c=7526;spi-s=1234565;port-s=1360";
+    CHECK(Bench::status_of(*bench.send(again)) == 401);
+    again.impi = "other@example";
+    CHECK(Bench::status_of(*bench.send(again)) == 503);
 }
 
 TEST_CASE("B-43: the 401 of an older REGISTER does not replace the challenge of a newer one") {
