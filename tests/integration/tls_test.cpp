@@ -1,5 +1,6 @@
 // Mechanism tls with the real gateway: the two call flows of the feature text, an openssl s_client as the phone, kernel
 // TLS underneath.
+#include <map>
 #include <memory>
 
 #include <doctest/doctest.h>
@@ -129,6 +130,31 @@ void check_during_registration(const Access& access, const std::string& version)
                               from);  // the body has no line end to wait for
 }
 
+/// A second interface at the address of the first one: another preference, confidentiality demanded, a profile of its
+/// own.
+constexpr const char* kSecondInterface = R"([[ims-aka-profile]]
+name = "second"
+protected-server-port = [6110, 6111]
+start-protected-client-port = 6210
+end-protected-client-port = 6213
+[[sip-interface]]
+realm-id = "second"
+sec-agree-feature = true
+sec-agree-pref = "ipsec3gpp"
+confidentiality = "required"
+[[sip-interface.sip-ports]]
+address = "10.1.0.1"
+port = 5070
+ims-aka-profile = "second"
+)";
+
+std::string ask_at(Lab& lab, int port, const RawRegister& request) {
+    RawPeer peer(lab.network.ue, RawPeer::Kind::udp, request.access.ue_port(request.port),
+                 request.access.gateway_port(port));
+    peer.send(request.text());
+    return peer.receive_until("\r\n\r\n");
+}
+
 }  // namespace
 
 TEST_SUITE("tls") {
@@ -173,5 +199,94 @@ TEST_SUITE("tls") {
         REQUIRE(noise.connects(kPatience));
         noise.send("this is no TLS record\r\n\r\n");
         lab.gateway().wait_for_text("tls-handshake-failed");
+    }
+
+    TEST_CASE(
+        "A-17, A-11: a 494, over TLS or in clear before it, names the list that is compared: who mirrors it gets through") {
+        TlsLab tls({.pref = "tls-ipsec3gpp"});
+        auto& lab = *tls.lab;
+        DigestPhone phone{{.is_v6 = false, .is_tcp = false}};
+        RawPeer clear(lab.network.ue, RawPeer::Kind::udp, phone.access.ue_port(5070), phone.access.gateway_port(5060));
+        clear.send(phone.request("UDP", "", "Require: sec-agree\r\nSecurity-Client: digest\r\n"));
+        const auto refused = clear.receive_until("\r\n\r\n");
+        INFO(refused);
+        REQUIRE(status_of(refused) == 494);
+        CHECK(refused.find("Warning: 399 gmgate \"") != std::string::npos);
+        const auto list = between(refused, "Security-Server: ", "\r\n");
+
+        const auto connection = tls.connect(phone.access, "-tls1_3");
+        const auto mark = lab.core_mark();
+        const auto shortened = ask_over(*connection, phone.request("TLS", "", "Security-Verify: tls\r\n"));
+        INFO(shortened);
+        CHECK(status_of(shortened) == 494);
+        CHECK(shortened.find("Security-Server: " + list) != std::string::npos);
+        CHECK(lab.core_received(mark).empty());
+        const std::string mirrored = "Security-Verify: " + list + "\r\n";
+        const auto challenge = ask_over(*connection, phone.request("TLS", "", mirrored));
+        REQUIRE(status_of(challenge) == 401);
+        CHECK(status_of(ask_over(*connection, phone.request("TLS", between(challenge, "nonce=\"", "\""), mirrored))) ==
+              200);
+    }
+
+    TEST_CASE("SEED-29, G-8: over TLS a refresh with another realm gets 403, the registration stays") {
+        TlsLab tls({.pref = "tls-ipsec3gpp"});
+        auto& lab = *tls.lab;
+        DigestPhone phone{{.is_v6 = true, .is_tcp = false}};
+        const auto connection = tls.connect(phone.access, "-tls1_3");
+        const auto nonce = between(ask_over(*connection, phone.request("TLS", "", "")), "nonce=\"", "\"");
+        REQUIRE(status_of(ask_over(*connection, phone.request("TLS", nonce, ""))) == 200);
+        auto other = phone.request("TLS", nonce, "");
+        const std::string realm = "realm=\"" + std::string(kRealm);
+        other.replace(other.find(realm), realm.size(), "realm=\"other.example");
+        const auto mark = lab.core_mark();
+        const auto refused = ask_over(*connection, other);
+        INFO(refused);
+        CHECK(status_of(refused) == 403);
+        CHECK(refused.find("realm in Authorization is not that of the REGISTER") != std::string::npos);
+        CHECK(lab.core_received(mark).empty());
+        // A Security-Verify where nothing was agreed costs nothing (G-28).
+        CHECK(status_of(ask_over(*connection, phone.request("TLS", nonce, "Security-Verify: tls\r\n"))) != 494);
+        CHECK(lab.core_received(mark, "REGISTER").at(0).find("integrity-protected=\"tls-yes\"") != std::string::npos);
+    }
+
+    TEST_CASE("A-24: two interfaces of different policy at one address: each phone has that of the one it came to") {
+        TlsLab tls({.pref = "tls-ipsec3gpp", .more_sections = kSecondInterface});
+        auto& lab = *tls.lab;
+        RawRegister both;
+        both.security_client = SecurityClient{}.text() + ", tls";
+        CHECK(ask_at(lab, 5060, both).find("Security-Server: tls\r\n") != std::string::npos);
+        both.call_id = unique_word("raw-");
+        const auto at_second = ask_at(lab, 5070, both);
+        INFO(at_second);
+        CHECK(at_second.find("Security-Server: ipsec-3gpp;") != std::string::npos);
+        CHECK(at_second.find("port-s=6110") != std::string::npos);
+        RawRegister open;
+        open.user = 2;
+        open.security_client =
+            SecurityClient{.ealg = "null", .spi_c = 22221, .spi_s = 22222, .port_c = 5072, .port_s = 5073}.text();
+        CHECK(status_of(ask_at(lab, 5070, open)) == 494);  // confidentiality is required there
+        open.call_id = unique_word("raw-");
+        CHECK(status_of(ask_at(lab, 5060, open)) == 401);
+
+        Phone first(lab, {.user = 3, .offer = "hmac-sha-1-96/null"});
+        first.demand_registered();
+        Program second({.command = {lab.programs().gmue, "run", "--gateway", "10.1.0.1:5070", "--index", "4", "--offer",
+                                    "hmac-sha-1-96/aes-cbc"},
+                        .name = "gmue at the second interface",
+                        .network = &lab.network.ue});
+        second.wait_for_text("\"registered\"");
+        const auto text = unique_word("across-");
+        CHECK(first.message(impu_of_user(4), text) == 200);
+        second.wait_for_text(text);
+        second.write_line("message " + first.impu() + " " + text + "-back");
+        first.await_message(text + "-back");
+        const auto shown = nlohmann::json::parse(
+            run_program({.command = {lab.programs().gmctl, "--socket", lab.control_socket(), "--json", "registrations"},
+                         .name = "gmctl"}));
+        INFO(shown.dump());
+        std::map<std::string, std::string> realms;
+        for (const auto& row : shown.at("registrations")) realms[row.value("impi", "")] = row.value("realm", "");
+        CHECK(realms[impi_of_user(3)] == "access");
+        CHECK(realms[impi_of_user(4)] == "second");
     }
 }
