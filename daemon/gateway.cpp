@@ -10,6 +10,7 @@
 #include "daemon/operate/metrics.h"
 #include "daemon/registrations/adopt.h"
 #include "daemon/restart/dialog_key.h"
+#include "sip/transport/way_back.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -18,6 +19,16 @@ sip::TransportLimits transport_limits(const Limits& limits) {
     sip::TransportLimits result;
     result.connections = limits.connections;
     result.connections_per_address = limits.connections_per_address;
+    return result;
+}
+
+// Strangers have half of the table: whatever they send and however slow the core is, registered phones have the rest.
+sip::TransactionLimits transaction_limits(const Limits& limits) {
+    sip::TransactionLimits result;
+    result.server_transactions = result.client_transactions = limits.transactions;
+    result.urgent_reserve = limits.transactions * limits.emergency_reserve / 100;
+    result.strangers = std::max<std::size_t>(1, limits.transactions / 2);
+    result.waiting_per_source = std::min(limits.connections_per_address, result.strangers);
     return result;
 }
 
@@ -46,9 +57,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       spis_(config.xfrm.spi_start, config.xfrm.spi_end),
       transports_(loop.get_executor(), transport_limits(config.limits)),
       transactions_(
-          loop.get_executor(), transports_,
-          {config.limits.transactions, config.limits.transactions,
-           config.limits.transactions * config.limits.emergency_reserve / 100},
+          loop.get_executor(), transports_, transaction_limits(config.limits),
           [this](const sip::Flow& flow) { return accesses_.find(flow.local) ? sip::kUeTimers : sip::kCoreTimers; }),
       core_(config.core, transports_, transactions_),
       store_(loop.get_executor(), config.store, counters_),
@@ -92,6 +101,8 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
         if (messages_.is_on()) see(outward, flow, bytes);
     });
     transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
+    transactions_.set_finish(
+        [this](std::string response, const sip::Flow& way) { return tell_overload(std::move(response), way); });
     transports_.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
     transactions_.on_request(
         [this](std::shared_ptr<sip::ServerTransaction> transaction) { dispatch(std::move(transaction)); });
@@ -438,6 +449,17 @@ std::optional<sip::Flow> Gateway::way_back(const sip::Flow& flow) {
     return SaSets::udp_flow(*owner.set);
 }
 
+// RFC 7339: while we are overloaded, an element of the core that can hold requests back is told how many.
+std::string Gateway::tell_overload(std::string response, const sip::Flow& way) {
+    constexpr unsigned kShare = 90;  // percent; what is new gets 503 anyway while it lasts
+    constexpr milliseconds kValidity{1000};
+    if (!loop_watch_.is_overloaded() || accesses_.find(way.local)) return response;
+    OverloadReport report{.percent = kShare, .validity = kValidity};
+    const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall().time_since_epoch()).count();
+    report.sequence = {static_cast<std::uint64_t>(now / 1000), static_cast<std::uint64_t>(now % 1000) * 100};
+    return with_overload_report(std::move(response), report);
+}
+
 // with its TLS connection a registration ends; the phone negotiates anew.
 void Gateway::connection_ended(const sip::Flow& flow) {
     handover_.closed(flow);
@@ -455,6 +477,8 @@ void Gateway::dispatch(std::shared_ptr<sip::ServerTransaction> transaction) {
     const auto executor = loop_.get_executor();
     const auto& flow = transaction->flow();
     const auto* access = accesses_.find(flow.local);
+    if (const auto via = sip::top_via(transaction->request()); via && !access)
+        transaction->set_reply_flow(sip::answer_way(flow, *via));
     if (!access && reg_events_.is_ours(transaction->request()))
         return spawn(executor, reg_events_.notify(std::move(transaction)), "notify");
     if (!access) return spawn(executor, router_.from_core(std::move(transaction)), "from_core");

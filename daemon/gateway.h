@@ -80,6 +80,7 @@ private:
     bool is_urgent(const sip::Message& request) const;
     bool must_shed(const sip::Message& request, const sip::Flow& flow);
     std::optional<sip::Flow> way_back(const sip::Flow& flow);
+    std::string tell_overload(std::string response, const sip::Flow& way);
     void connection_ended(const sip::Flow& flow);
     void dispatch(std::shared_ptr<sip::ServerTransaction> transaction);
 

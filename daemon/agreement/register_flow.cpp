@@ -91,6 +91,8 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     } else if (!response && x.is_disliked) {  // no fault of the core's, and no alarm for its operator
         p_.counters.add(Counter::core_closed);
         object(x, {502, "core-closes", "the core closes the connection when it reads this request"});
+    } else if (!response && response.error().reaction == Reaction::exhausted) {
+        object(x, {503, "core", response.error().text});
     } else if (!response) {
         p_.counters.add(Counter::core_unreachable);
         object(x, {504, "core", "the core gives no answer: " + response.error().text});  // C-18
@@ -250,7 +252,9 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     auto targets = co_await p_.core.next_hops();
     if (!targets) co_return std::unexpected(targets.error());
     const bool is_stranger = x.over == Over::unprotected || (x.over == Over::tls && !x.is_bound);
-    CoreAttempts attempts(p_.core, std::move(*targets), build, is_stranger ? Traffic::strangers : Traffic::phones);
+    // A phone that answers a challenge or refreshes has its SAs: it goes on, whatever the core wants held back.
+    CoreAttempts attempts(p_.core, std::move(*targets), build, is_stranger ? Traffic::strangers : Traffic::phones,
+                          is_stranger ? Importance::ordinary : Importance::ongoing);
     auto sent = co_await attempts.next();
     if (!sent) co_return std::unexpected(sent.error());
     for (;;) {
@@ -479,14 +483,15 @@ void RegisterFlow::object(Exchange& x, const Objection& objection) {
         x.transaction->forget();  // anybody may ask here; a copy of the request gets the same answer
     // B-37: a failed answer aborts the procedure; an established set stays whatever was refused on it (G-27). A core
     // that was not reached has not judged the phone's answer: it may try again over the same SAs.
-    const bool was_judged = objection.status != 502 && objection.status != 504;
+    const bool was_judged = objection.status != 502 && objection.status != 504 && objection.check != "core";
     if (x.over == Over::temporary && was_judged) finish_challenge(x);
 }
 
 // The core's response as the phone may see it, with Security-Server when given.
 void RegisterFlow::pass(Exchange& x, const sip::OwnedMessage& response, std::string_view why,
                         const std::optional<std::string>& security_server) {
-    answer(x, register_response_to_ue(*response, security_server), response->status(), why);
+    const int status = response->status() == 503 ? 500 : response->status();  // RFC 3261 §16.7 step 6
+    answer(x, register_response_to_ue(*response, security_server), status, why);
 }
 
 void RegisterFlow::answer(Exchange& x, std::string response, int status, std::string_view why) {

@@ -1,5 +1,7 @@
 #include "daemon/core/connector.h"
 
+#include <cerrno>
+
 #include <asio/redirect_error.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
@@ -35,6 +37,19 @@ Task<Result<sip::Flow>> Connector::connect(Endpoint local, Endpoint remote, sip:
 
 Task<Result<sip::Flow>> Connector::connect_alone(Endpoint local, Endpoint remote, sip::Transport transport,
                                                  std::string tls_name) {
+    const SilentPeers::Ends ends{local, remote};
+    if (!silent_.may_try(ends))
+        co_return failure(Reaction::broken, "no connection: " + remote.to_string() + " did not answer lately",
+                          ETIMEDOUT);
+    Result<sip::Flow> flow = co_await open(local, remote, transport, std::move(tls_name));
+    const int code = flow ? 0 : flow.error().code;
+    if (code == ETIMEDOUT || code == EHOSTUNREACH) silent_.silent(ends);
+    else if (flow || code == ECONNREFUSED) silent_.heard(ends);
+    co_return flow;
+}
+
+Task<Result<sip::Flow>> Connector::open(Endpoint local, Endpoint remote, sip::Transport transport,
+                                        std::string tls_name) {
     if (transport == sip::Transport::tls) {
         if (!tls_) co_return failure(Reaction::broken, "TLS is not set up");
         co_return co_await tls_->connect(local, remote, std::move(tls_name), kConnectTimeout);

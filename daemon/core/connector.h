@@ -12,7 +12,9 @@
 
 #include <asio/steady_timer.hpp>
 
+#include "base/clock.h"
 #include "base/task.h"
+#include "daemon/core/silent_peers.h"
 #include "sip/transport/transport.h"
 
 namespace gmgate::daemon {
@@ -26,8 +28,9 @@ public:
     void use_tls(TlsConnector& tls) { tls_ = &tls; }
 
     /// A new connection from exactly `local` (port 0: any) to `remote`, kept open while idle. `tls_name`: see
-    /// TlsConnector::connect. Who gives another `lane` gets a connection of its own. Errors: Reaction::exhausted, a
-    /// limit of ours; broken, everything else.
+    /// TlsConnector::connect. Who gives another `lane` gets a connection of its own. Who did not answer
+    /// lately is not asked again at once: broken with ETIMEDOUT, without waiting. Errors: Reaction::exhausted, a limit
+    /// of ours; broken, everything else.
     Task<Result<sip::Flow>> connect(Endpoint local, Endpoint remote, sip::Transport transport = sip::Transport::tcp,
                                     std::string tls_name = {}, unsigned lane = 0);
     /// The same, shared with nobody.
@@ -35,6 +38,7 @@ public:
                                           std::string tls_name);
 
 private:
+    Task<Result<sip::Flow>> open(Endpoint local, Endpoint remote, sip::Transport transport, std::string tls_name);
     struct Attempt {
         explicit Attempt(const asio::any_io_executor& executor)
             : done(executor, asio::steady_timer::time_point::max()) {}
@@ -44,6 +48,8 @@ private:
 
     sip::Transports& transports_;
     TlsConnector* tls_ = nullptr;
+    Clock clock_;
+    SilentPeers silent_{clock_};
     std::map<std::tuple<Endpoint, Endpoint, std::string, unsigned>, std::shared_ptr<Attempt>>
         attempts_;  ///< shared by the waiting coroutines
 };

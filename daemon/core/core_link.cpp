@@ -25,6 +25,8 @@ constexpr std::size_t kAlone = 64;  // connections for one request each; they en
 
 std::uint64_t draw(std::uint64_t most) { return random_u64() % (most + 1); }
 
+}  // namespace
+
 sip::Transport to_sip(CoreTransport transport) {
     switch (transport) {
         case CoreTransport::udp:
@@ -37,14 +39,18 @@ sip::Transport to_sip(CoreTransport transport) {
     return sip::Transport::udp;
 }
 
-}  // namespace
-
 CoreTransport transport_for(std::size_t octets, CoreTransport wanted) {
     return wanted == CoreTransport::udp && octets > kDatagramLimit ? CoreTransport::tcp : wanted;
 }
 
 CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transactions& transactions)
-    : core_(core), transports_(transports), transactions_(transactions), connector_(transports), health_(clock_) {
+    : core_(core),
+      transports_(transports),
+      transactions_(transactions),
+      connector_(transports),
+      health_(clock_),
+      busy_(clock_),
+      overload_control_(clock_, draw) {
     via_host_ = core.listen.to_string();
     uri_host_ = via_host_ + std::string(uri_transport(core.transport));
     for (const auto* hops : {&core.next_hops, &core.emergency_next_hops})
@@ -110,8 +116,11 @@ Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops) {
         }
     }
     if (all.empty()) co_return failure(Reaction::retry, why);
-    co_return order_targets(
-        std::move(all), [this](const Target& t) { return health_.is_down(t.endpoint); }, draw);
+    // Those that answer, those that are busy, those that do not answer.
+    all = order_targets(
+        std::move(all), [this](const Target& t) { return busy_.is_resting(t.endpoint); }, draw);
+    std::ranges::stable_partition(all, [this](const Target& t) { return !health_.is_down(t.endpoint); });
+    co_return all;
 }
 
 Task<Result<std::vector<Target>>> CoreLink::next_hops() { return resolve(core_.next_hops); }
@@ -213,106 +222,6 @@ Task<Result<CoreLink::Way>> CoreLink::way_alone(Endpoint to, CoreTransport trans
     co_return way;
 }
 
-Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
-    Error last{Reaction::broken, 0, "no element of the core is left to try"};
-    while (!left_.empty()) {
-        current_ = std::move(left_.front());
-        left_.erase(left_.begin());
-        const Target target = *current_;
-        std::string text = build_(to_sip(target.transport));
-        const CoreTransport transport = transport_for(text.size(), target.transport);
-        if (transport != target.transport) text = build_(to_sip(transport));
-        Result<CoreLink::Way> way = failure(Reaction::broken, {});
-        if (is_alone_) way = co_await link_->way_alone(target.endpoint, transport, target.tls_name);
-        else way = co_await link_->way_to(target.endpoint, transport, target.tls_name, traffic_);
-        if (!way &&
-            target.transport == CoreTransport::udp) {  // RFC 3261 §18.1.1: better a fragmented datagram than no request
-            text = build_(sip::Transport::udp);
-            way = co_await link_->way_to(target.endpoint, CoreTransport::udp);
-        }
-        if (!way) {
-            last = way.error();
-            if (last.reaction != Reaction::exhausted)
-                link_->failed(target, last.text);  // our own limit says nothing of the element
-            continue;
-        }
-        own_connection_ = link_->alone_.contains(way->flow.connection) ? way->flow.connection : sip::ConnectionId{};
-        used_old_connection_ = way->is_old;
-        sent_at_ = link_->clock_.now();
-        used_ = transport;
-        sip::SendOptions options;
-        options.is_urgent = is_urgent_;
-        // The last one's silence is waited for to the end; another's only so long that a living one would have sent
-        // 100. Not for other methods: they get no 100 early (RFC 4320), and to deliver a MESSAGE twice is worse than
-        // late.
-        is_invite_ = text.starts_with("INVITE ");
-        if (!left_.empty() && is_invite_) options.patience = link_->core_.next_hop_answer;
-        co_return link_->transactions_.send(std::move(text), way->flow, options);
-    }
-    co_return std::unexpected(std::move(last));
-}
-
-bool CoreAttempts::should_try_again(const Result<sip::OwnedMessage>& outcome) {
-    if (!current_) return false;
-    const bool again = judge(outcome);
-    const bool is_over = !outcome || (*outcome)->status() >= 300 || ((*outcome)->status() >= 200 && !is_invite_);
-    if (is_over && own_connection_ != sip::ConnectionId{})
-        link_->transports_.close(std::exchange(own_connection_, {}), false);
-    return again;
-}
-
-bool CoreAttempts::judge(const Result<sip::OwnedMessage>& outcome) {
-    if (outcome && (*outcome)->status() != 503) {
-        link_->answered(*current_);
-        return false;
-    }
-    const bool is_lost = !outcome && sip::is_connection_lost(outcome.error());  // and it takes no other connection
-    if (!outcome && outcome.error().code == EINPROGRESS && !is_lost) {  // it has the request, and no final answer
-        link_->answered(*current_);
-        return false;
-    }
-    const bool is_closed =
-        !is_lost && !outcome && outcome.error().reaction == Reaction::broken && used_ != CoreTransport::udp;
-    if (is_closed && traffic_ == Traffic::strangers) return try_alone();
-    if (is_closed && used_old_connection_) {  // the element may have started anew
-        left_.insert(left_.begin(), *current_);
-        return true;
-    }
-    if (!outcome && outcome.error().reaction != Reaction::broken && outcome.error().reaction != Reaction::retry)
-        return false;  // our own limit
-    return suspect(outcome);
-}
-
-// The connection that strangers share was closed without a word, perhaps because of somebody else's request. Alone it
-// tells whose fault it was; a second close is no failure of the element, and no other element is troubled with it.
-bool CoreAttempts::try_alone() {
-    is_disliked_ = own_connection_ != sip::ConnectionId{};
-    if (std::exchange(is_alone_, true)) return false;
-    left_.insert(left_.begin(), *current_);
-    return true;
-}
-
-// What it says of the element's health: nothing that a stranger causes does so by itself, for he may have chosen a
-// request that brings no answer, or 503.
-bool CoreAttempts::suspect(const Result<sip::OwnedMessage>& outcome) {
-    const std::string why = outcome ? "503" : outcome.error().text;
-    const bool is_silence = !outcome && outcome.error().reaction == Reaction::retry;
-    const bool is_doubtful = (is_silence && !is_invite_) ||
-                             (traffic_ == Traffic::strangers && link_->pinging_on_ && (is_silence || outcome));
-    if (is_doubtful) link_->doubt(*current_, sent_at_, why);
-    else if (is_silence) link_->silent(*current_, sent_at_, why);
-    else link_->failed(*current_, why);
-    return !left_.empty();
-}
-
-Task<std::optional<sip::Flow>> CoreAttempts::other_way() {
-    if (!current_) co_return std::nullopt;
-    const Target target = *current_;
-    const Result<CoreLink::Way> way = co_await link_->way_to(target.endpoint, used_, target.tls_name, traffic_);
-    if (!way) co_return std::nullopt;
-    co_return way->flow;
-}
-
 Task<Result<void>> CoreLink::send_stateless(CoreAttempts::Build build, std::vector<Target> targets, Traffic traffic) {
     if (targets.empty()) co_return failure(Reaction::broken, "no element of the core is known");
     const Target target = targets.front();
@@ -346,12 +255,18 @@ Task<Result<void>> CoreLink::send_stateless(std::string bytes, sip::Transport tr
 // health
 
 void CoreLink::answered(const Target& target) {
+    if (busy_.answered(target.endpoint))
+        log::notice("next-hop-ready", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}});
     if (health_.answered(target.endpoint))
         log::notice("next-hop-up", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}});
 }
 
 void CoreLink::log_down(const Target& target, std::string_view why) {
     log::warning("next-hop-down", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}, {"reason", why}});
+}
+
+void CoreLink::log_busy(const Target& target, std::string_view why) {
+    log::warning("next-hop-busy", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}, {"reason", why}});
 }
 
 void CoreLink::failed(const Target& target, std::string_view why) {
@@ -385,15 +300,22 @@ Task<void> CoreLink::ping(Target target) {
     sip::SendOptions options;
     options.patience = kPingPatience;
     const TimePoint sent_at = clock_.now();
-    const auto client = transactions_.send(build(to_sip(target.transport)), way->flow, options);
+    busy_.sending(target.endpoint);
+    const auto client = transactions_.send(with_overload_offer(build(to_sip(target.transport))), way->flow, options);
     const Result<sip::OwnedMessage> response = co_await client->next();
+    judge_ping(target, sent_at, response);
+}
+
+void CoreLink::judge_ping(const Target& target, TimePoint sent_at, const Result<sip::OwnedMessage>& response) {
     if (!response && response.error().reaction == Reaction::exhausted)
-        co_return;  // our own limit says nothing of the element
+        return;  // our own limit says nothing of the element
     if (!response && response.error().reaction == Reaction::retry)
-        co_return silent(target, sent_at, response.error().text);
-    if (!response) co_return failed(target, response.error().text);
-    if ((*response)->status() == 503) co_return failed(target, "503 to OPTIONS");
-    answered(target);  // 483 and 404 are signs of life, too
+        return silent(target, sent_at, response.error().text);
+    if (!response) return failed(target, response.error().text);
+    overload_control_.learn(target.endpoint, **response);
+    if ((*response)->status() != 503) return answered(target);  // 483 and 404 are signs of life, too
+    if (busy_.refused_ping(target.endpoint, retry_after_of((*response)->value(sip::HeaderId::retry_after))))
+        log_busy(target, "503 to OPTIONS");
 }
 
 Task<void> CoreLink::watch_next_hops() {
@@ -406,7 +328,8 @@ Task<void> CoreLink::watch_next_hops() {
         hops.insert(hops.end(), core_.emergency_next_hops.begin(), core_.emergency_next_hops.end());
         const Result<std::vector<Target>> targets = co_await resolve(std::move(hops));
         if (targets)
-            for (const Target& target : *targets) spawn(executor, ping(target), "ping");
+            for (const Target& target : *targets)
+                if (!busy_.asked_for_rest(target.endpoint)) spawn(executor, ping(target), "ping");
         timer.expires_after(core_.ping_interval);
         asio::error_code stopped;
         co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, stopped));

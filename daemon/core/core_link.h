@@ -15,9 +15,11 @@
 #include "base/clock.h"
 #include "base/task.h"
 #include "daemon/config/config.h"
+#include "daemon/core/busy.h"
 #include "daemon/core/connector.h"
 #include "daemon/core/health.h"
 #include "daemon/core/next_hops.h"
+#include "daemon/core/overload_control.h"
 #include "daemon/core/resolver.h"
 #include "daemon/rules/own_marks.h"
 #include "sip/message/headers.h"
@@ -34,17 +36,29 @@ enum class Traffic : std::uint8_t {
     strangers,  ///< of somebody who has proved nothing: REGISTER and emergency in clear, or over TLS that is not bound
 };
 
+/// What an overloaded core is spared.
+enum class Importance : std::uint8_t {
+    ordinary,  ///< begins something: held back as the core asks (RFC 7339, Retry-After)
+    ongoing,   ///< belongs to a dialog, or ends or keeps something: goes out, but not from one busy element to the next
+    urgent,    ///< an emergency: goes out whatever the core says, and may take the reserve of our tables
+};
+
 /// One request on its way to the core: tries one target after the other, each with a branch of its own (RFC 3263 §4.3,
 /// RFC 3261 §16.6). Tells the core link which targets answered. Must not outlive it.
 class CoreAttempts {
 public:
     /// The request as it goes out over that transport, with a fresh branch each time it is called.
     using Build = std::function<std::string(sip::Transport)>;
-    CoreAttempts(CoreLink& link, std::vector<Target> targets, Build build, Traffic traffic, bool is_urgent = false)
-        : link_(&link), left_(std::move(targets)), build_(std::move(build)), traffic_(traffic), is_urgent_(is_urgent) {}
+    CoreAttempts(CoreLink& link, std::vector<Target> targets, Build build, Traffic traffic,
+                 Importance importance = Importance::ordinary)
+        : link_(&link),
+          left_(std::move(targets)),
+          build_(std::move(build)),
+          traffic_(traffic),
+          importance_(importance) {}
 
-    /// Sends to the next target that can be sent to. Errors: Reaction::broken with the last reason when none is left,
-    /// exhausted.
+    /// Sends to the next target that can be sent to. Errors: Reaction::broken with the last reason when none is left;
+    /// exhausted, a limit of ours, or every element that is left has asked to be spared.
     Task<Result<std::unique_ptr<sip::ClientTransaction>>> next();
     /// What came of the last try. True when another target may be tried: nothing came (time-out, broken connection), or
     /// 503, and there is another target, or the connection was an old one and the same target deserves a new one. A
@@ -58,19 +72,24 @@ public:
     Task<std::optional<sip::Flow>> other_way();
 
 private:
+    bool take_next(Error& last);
+    bool must_spare(const Target& target) const;
+    void remember(CoreTransport used, bool is_old, sip::ConnectionId connection);
     bool judge(const Result<sip::OwnedMessage>& outcome);
     bool try_alone();
     bool suspect(const Result<sip::OwnedMessage>& outcome);
+    bool refused(const sip::Message& response);
 
     CoreLink* link_;
     std::vector<Target> left_;
     Build build_;
     Traffic traffic_;
-    bool is_urgent_;
+    Importance importance_;
     std::optional<Target> current_;
     TimePoint sent_at_{};
     CoreTransport used_ = CoreTransport::udp;
     bool used_old_connection_ = false, is_invite_ = false, is_alone_ = false, is_disliked_ = false;
+    bool was_refused_ = false;          ///< an element has said 503 to this request
     sip::ConnectionId own_connection_;  ///< 0: it is shared
 };
 
@@ -116,6 +135,10 @@ public:
     /// out.
     Task<void> watch_next_hops();
     const Health& health() const { return health_; }
+    const Busy& busy() const { return busy_; }
+    const OverloadControl& overload_control() const { return overload_control_; }
+    /// How many requests were held back because the core asked for less.
+    std::uint64_t held_back() const { return held_back_; }
 
 private:
     friend class CoreAttempts;
@@ -129,6 +152,7 @@ private:
     /// The same over a connection that nobody else gets; while there are too many of them, over the strangers' one.
     Task<Result<Way>> way_alone(Endpoint to, CoreTransport transport, std::string tls_name);
     Task<void> ping(Target target);
+    void judge_ping(const Target& target, TimePoint sent_at, const Result<sip::OwnedMessage>& response);
     Task<void> ask_about(Target target);  ///< one ping at a time because of a doubt
     void answered(const Target& target);
     void log_down(const Target& target, std::string_view why);
@@ -136,6 +160,7 @@ private:
     void silent(const Target& target, TimePoint since, std::string_view why);
     /// No answer to a request that may rightly stay without one (RFC 4320): an OPTIONS tells more, when pings are on.
     void doubt(const Target& target, TimePoint since, std::string_view why);
+    void log_busy(const Target& target, std::string_view why);
     Target at(const Endpoint& endpoint, CoreTransport transport) const;
 
     const Core& core_;
@@ -150,11 +175,16 @@ private:
     std::set<Address> core_addresses_;   ///< bounded; configured ones and those learnt
     Connector connector_;
     Health health_;
+    Busy busy_;
+    OverloadControl overload_control_;
+    std::uint64_t held_back_ = 0;
     std::optional<asio::any_io_executor> pinging_on_;  ///< while watch_next_hops() runs
     std::set<Endpoint> doubted_;                       ///< a ping is under way because of a doubt
     std::unique_ptr<Resolver> resolver_;               ///< made when the first name is met
 };
 
+/// As the transport layer names it.
+sip::Transport to_sip(CoreTransport transport);
 /// The transport of a request of that size towards `wanted`: TCP for what does not fit a datagram (RFC 3261 §18.1.1).
 CoreTransport transport_for(std::size_t octets, CoreTransport wanted);
 

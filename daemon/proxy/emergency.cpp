@@ -50,13 +50,6 @@ bool is_same_target(std::string_view a, std::string_view b) { return a == b || i
 
 }  // namespace
 
-Address source_prefix(const Address& address) {
-    if (!address.is_v6()) return address;
-    auto bytes = address.bytes();
-    std::fill(bytes.begin() + 8, bytes.end(), std::uint8_t{0});
-    return Address::v6(bytes);
-}
-
 const EmergencyLeg* EmergencyDialog::leg(std::string_view tag) const {
     const auto found = std::ranges::find(legs, tag, &EmergencyLeg::tag);
     return tag.empty() || found == legs.end() ? nullptr : &*found;

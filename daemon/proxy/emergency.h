@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/source.h"
 #include "daemon/config/config.h"
 #include "daemon/core/next_hops.h"
 #include "sip/message/message.h"
@@ -45,9 +46,6 @@ struct EmergencyDialog {
     /// The leg that a request of the phone names in To; nullptr: none.
     const EmergencyLeg* leg(std::string_view tag) const;
 };
-
-/// The source of calls that may be forged: an IPv4 address, or an IPv6 /64, of which one subscriber has all addresses.
-Address source_prefix(const Address& address);
 
 struct EmergencyLimits {
     std::size_t calls = 1024;

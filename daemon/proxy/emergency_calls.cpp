@@ -196,7 +196,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
     Result<std::vector<Target>> targets = co_await emergency_targets(token, *rules.route);
     const auto attempts = std::make_shared<CoreAttempts>(core_, targets ? std::move(*targets) : std::vector<Target>{},
-                                                         build, Traffic::strangers, true);
+                                                         build, Traffic::strangers, Importance::urgent);
     auto client = co_await attempts->next();
     if (!client) {
         if (initial) emergency_.close(token);

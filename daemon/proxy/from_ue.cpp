@@ -174,8 +174,11 @@ Task<void> Router::forward_from_ue(FromUe way) {
         co_return co_await answer(way.transaction, std::move(refusal), way.aim);
     }
     const auto build = [&](sip::Transport transport) { return request_to_core(request, way.rules, transport); };
+    const Importance importance = way.is_urgent          ? Importance::urgent
+                                  : way.rules.is_initial ? Importance::ordinary
+                                                         : Importance::ongoing;
     const auto attempts =
-        std::make_shared<CoreAttempts>(core_, std::move(*targets), build, Traffic::phones, way.is_urgent);
+        std::make_shared<CoreAttempts>(core_, std::move(*targets), build, Traffic::phones, importance);
     auto client = co_await attempts->next();
     if (!client) {
         Answer refusal = unreachable(client.error());

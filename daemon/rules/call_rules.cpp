@@ -90,6 +90,7 @@ namespace {
 
 void edit_response_to_ue(sip::Edit& edit, const sip::Message& response) {
     pop_via(edit, response);
+    soften_503(edit, response);  // the phone would leave this gateway, and a part of the core is busy only
     strip_for_ue(edit, response);
 }
 
@@ -111,9 +112,7 @@ std::string response_to_ue(const sip::Message& response, const MarkFor& mark) {
 std::string response_to_core(const sip::Message& response, const ResponseToCore& rules) {
     sip::Edit edit(response);
     pop_via(edit, response);
-    if (response.status() ==
-        503)  // RFC 3261 §16.7 step 6: it would say that no phone behind this gateway can be served
-        edit.replace(0, response.start_line().size(), "SIP/2.0 500 Server Internal Error");
+    soften_503(edit, response);  // it would say that no phone behind this gateway can be served
     strip_untrusted(edit, response);
     if (rules.asserts && response.status() > 100 && response.status() < 300) {  // TS 24.229 §5.2.6.4.4
         assert_called_identity(edit, response, rules.called_party, rules.registered);

@@ -178,6 +178,10 @@ void mark_received(sip::Edit& edit, const sip::Message& request, const sip::Flow
     edit.replace(begin - 1, end, std::move(parameters));
 }
 
+void soften_503(sip::Edit& edit, const sip::Message& response) {
+    if (response.status() == 503) edit.replace(0, response.start_line().size(), "SIP/2.0 500 Server Internal Error");
+}
+
 void push_via(sip::Edit& edit, sip::Transport transport, std::string_view via_host, std::string_view branch) {
     edit.insert_before(HeaderId::via,
                        fmt::format("Via: SIP/2.0/{} {};branch={}", sip::to_string(transport), via_host, branch));

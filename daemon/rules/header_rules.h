@@ -21,6 +21,9 @@ namespace gmgate::daemon {
 
 /// Adds received= (and fills rport=) in the topmost Via of a request (RFC 3261 §18.2.1, RFC 3581, C-19).
 void mark_received(sip::Edit& edit, const sip::Message& request, const sip::Flow& flow);
+/// A 503 becomes 500 where it goes on to somebody who would take it for ours and stop asking us (RFC 3261 §16.7 step
+/// 6). Its Retry-After stays: it may stand in a 500, too (§21.5.1).
+void soften_503(sip::Edit& edit, const sip::Message& response);
 /// Our Via on top.
 void push_via(sip::Edit& edit, sip::Transport transport, std::string_view via_host, std::string_view branch);
 /// Takes the topmost Via value away (ours), also out of a comma list.

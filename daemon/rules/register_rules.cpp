@@ -60,6 +60,7 @@ std::string register_response_to_ue(const sip::Message& response, const std::opt
     sip::Edit edit(response);
     std::vector<std::string_view> keys;
     pop_via(edit, response);
+    soften_503(edit, response);
     for (const HeaderId id : {HeaderId::www_authenticate, HeaderId::proxy_authenticate, HeaderId::authentication_info})
         remove_auth_params(edit, response, id, {"ck", "ik"}, &keys);  // C-31, C-36, B-4
     strip_for_ue(edit, response);                                     // C-3

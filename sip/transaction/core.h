@@ -7,6 +7,7 @@
 
 #include "base/random.h"
 #include "base/siphash.h"
+#include "base/source.h"
 #include "sip/transaction/timers.h"
 #include "sip/transaction/transactions.h"
 #include "sip/transport/door.h"
@@ -66,7 +67,17 @@ struct TransactionCore {
     bool is_way_of(const Door& door, const Flow& of, const Flow& flow) const;
     /// A request that came over this connection has its final response, or will have none.
     void answered(ConnectionId connection);
-    bool is_crowded() const { return servers.size() > limits.server_transactions / 2; }
+    bool is_crowded() const {
+        return servers.size() > limits.server_transactions / 2 ||
+               (limits.strangers != 0 && strangers > limits.strangers / 2);
+    }
+    /// Where a response of the layer's own goes.
+    std::optional<Flow> way_back(const Message& request, const Flow& flow) const;
+    /// Whether one more request may come through that door (TransactionLimits::strangers, waiting_per_source).
+    bool has_room_for_source(const ServerKey& key) const;
+    std::string finished(std::string response, const Flow& way) const {
+        return finish ? finish(std::move(response), way) : response;
+    }
 
     asio::any_io_executor executor;
     Transports& transports;  // outlives the Transactions
@@ -76,6 +87,9 @@ struct TransactionCore {
     TransactionCounters counters;
     SipHashKey tag_key{};
     DoorFinder doors;
+    std::function<std::string(std::string, const Flow&)> finish;
+    std::size_t strangers = 0;                            ///< server transactions of doors without a known owner
+    std::unordered_map<Address, std::size_t> waiting_of;  ///< those of them without an answer, by source
     /// The keys are views of the requests in the transactions.
     std::unordered_map<ServerKey, std::shared_ptr<ServerFlow>, KeyHash> servers;
     std::unordered_map<ClientKey, std::shared_ptr<ClientFlow>, KeyHash> clients;

@@ -28,6 +28,7 @@ void ServerFlow::start() {
     const auto core = core_.lock();
     is_due_ = core && is_reliable(flow_.transport) && !(is_invite() && flow_.transport == Transport::tls);
     if (is_due_) ++core->answers_due[flow_.connection];
+    if (core) count_stranger();
     // RFC 4320 §4.1: a non-INVITE request gets 100 once the client's Timer E has reached T2, not before.
     retransmit_in(is_invite() ? kTryingDelay : time_until_t2(timers_));
     end_in(64 * timers_.t1);
@@ -99,9 +100,20 @@ Result<void> ServerFlow::respond_final(int status, std::string response) {
     return {};
 }
 
+void ServerFlow::count_stranger() {
+    const auto core = core_.lock();
+    if (key_.door.owner != OwnerId{}) return;
+    is_stranger_ = is_waiting_ = true;
+    ++core->strangers;
+    ++core->waiting_of[source_prefix(key_.door.remote)];
+}
+
 void ServerFlow::count_answered() {
     const auto core = core_.lock();
     if (std::exchange(is_due_, false) && core) core->answered(flow_.connection);
+    if (!std::exchange(is_waiting_, false) || !core) return;
+    const auto waiting = core->waiting_of.find(source_prefix(key_.door.remote));
+    if (--waiting->second == 0) core->waiting_of.erase(waiting);
 }
 
 Result<void> ServerFlow::respond_again(int status, std::string response) {
@@ -115,7 +127,7 @@ Result<void> ServerFlow::respond_again(int status, std::string response) {
 Result<void> ServerFlow::transmit(std::string response) {
     const auto core = core_.lock();
     if (!core) return failure(Reaction::broken, "the transaction layer is gone");
-    return core->transports.send(reply_flow_, std::move(response));
+    return core->transports.send(reply_flow_, core->finished(std::move(response), reply_flow_));
 }
 
 std::string ServerFlow::tag() const {
@@ -219,7 +231,10 @@ void ServerFlow::terminate() {
     unsent_.clear();
     cancel_handler_ = nullptr;
     count_answered();
-    if (const auto core = core_.lock()) core->servers.erase(key_);
+    const auto core = core_.lock();
+    if (!core) return;
+    if (std::exchange(is_stranger_, false)) --core->strangers;
+    core->servers.erase(key_);
 }
 
 }  // namespace gmgate::sip

@@ -47,6 +47,7 @@ private:
     void repeat_last();
     void tell_cancelled();
     void count_answered();
+    void count_stranger();
     void on_retransmit() override;
     void on_end() override;
     std::shared_ptr<void> hold() override { return shared_from_this(); }
@@ -64,7 +65,8 @@ private:
     State state_ = State::trying;
     bool final_given_ = false;
     bool cancelled_ = false;
-    bool is_due_ = false;  // counted in answers_due
+    bool is_due_ = false;                            // counted in answers_due
+    bool is_stranger_ = false, is_waiting_ = false;  // counted in strangers and waiting_of
 };
 
 }  // namespace gmgate::sip

@@ -10,6 +10,7 @@
 #include "sip/message/headers.h"
 #include "sip/transaction/client.h"
 #include "sip/transaction/server.h"
+#include "sip/transport/transport_impl.h"
 
 namespace gmgate::sip {
 namespace {
@@ -94,6 +95,18 @@ void TransactionCore::answered(ConnectionId connection) {
 bool TransactionCore::is_way_of(const Door& door, const Flow& of, const Flow& flow) const {
     if (door.owner.value != 0 || !is_reliable(flow.transport) || of.connection == flow.connection) return true;
     return !transports.is_open(of.connection);
+}
+
+std::optional<Flow> TransactionCore::way_back(const Message& request, const Flow& flow) const {
+    const auto via = top_via(request);
+    return transports.impl_->route_answer(flow, via ? &*via : nullptr);
+}
+
+bool TransactionCore::has_room_for_source(const ServerKey& key) const {
+    if (key.door.owner != OwnerId{}) return true;
+    if (limits.strangers != 0 && strangers >= limits.strangers) return false;
+    const auto waiting = waiting_of.find(source_prefix(key.door.remote));
+    return limits.waiting_per_source == 0 || waiting == waiting_of.end() || waiting->second < limits.waiting_per_source;
 }
 
 bool operator==(const ServerKey& a, const ServerKey& b) {
@@ -196,7 +209,7 @@ struct Transactions::Impl : TransactionCore, std::enable_shared_from_this<Transa
     std::shared_ptr<ServerFlow> find_server(const ServerKey& key, const Flow& flow) const;
     void connection_lost(const Flow& flow);
     std::unique_ptr<ClientTransaction> send(std::string_view request, const Flow& flow, SendOptions options);
-    bool has_room(const Message& request, const Flow& flow);
+    bool has_room(const Message& request, const ServerKey& key, const Flow& flow);
     void stop();
 
     RequestHandler request_handler;
@@ -254,7 +267,7 @@ void Transactions::Impl::receive_cancel(OwnedMessage cancel, const Flow& flow) {
     if (const auto server = find_server(*key, flow)) return server->receive_cancel(*cancel, flow);
     // §9.2: without a transaction, whoever sends it (a stranger could fill the table); each copy gets another one.
     ++counters.cancels_unmatched;
-    if (const auto route = transports.reply_route(flow))
+    if (const auto route = way_back(*cancel, flow))
         (void)transports.send(*route,
                               make_response(*cancel, 481, "Call/Transaction Does Not Exist", tag_for(*key),
                                             {warning_line("no INVITE waits for an answer that this CANCEL is of")}));
@@ -266,7 +279,7 @@ void Transactions::Impl::receive_request(OwnedMessage request, const Flow& flow)
     if (const auto found = servers.find(*key); found != servers.end()) {
         const auto server = found->second;
         server->receive_retransmission();
-    } else if (!has_room(*request, flow)) {
+    } else if (!has_room(*request, *key, flow)) {
         ++counters.refused_limit;
         refuse(*request, flow, *key);
     } else if (must_shed && must_shed(*request, flow)) {
@@ -287,18 +300,20 @@ void Transactions::Impl::begin(const ServerKey& key, OwnedMessage request, const
         (void)server->respond(make_response(server->request(), 500, "Server Internal Error", server->tag()));
 }
 
-bool Transactions::Impl::has_room(const Message& request, const Flow& flow) {
+bool Transactions::Impl::has_room(const Message& request, const ServerKey& key, const Flow& flow) {
     const std::size_t in_use = servers.size();
-    if (in_use + limits.urgent_reserve < limits.server_transactions) return true;
-    return in_use < limits.server_transactions && is_urgent && is_urgent(request, flow);
+    if (in_use >= limits.server_transactions) return false;
+    const bool is_common = in_use + limits.urgent_reserve < limits.server_transactions && has_room_for_source(key);
+    return is_common || (is_urgent && is_urgent(request, flow));
 }
 
 /// Without a transaction, for there is no room for one: a retransmission gets another 503.
 void Transactions::Impl::refuse(const Message& request, const Flow& flow, const ServerKey& key) {
-    const auto route = transports.reply_route(flow);
+    const auto route = way_back(request, flow);
     if (!route) return;
     const std::vector<std::string> extra{"Retry-After: " + std::to_string(kRetryAfterSeconds)};
-    (void)transports.send(*route, make_response(request, 503, "Service Unavailable", tag_for(key), extra));
+    std::string refusal = make_response(request, 503, "Service Unavailable", tag_for(key), extra);
+    (void)transports.send(*route, finished(std::move(refusal), *route));
 }
 
 void Transactions::Impl::stray(OwnedMessage message, const Flow& flow) {
@@ -345,6 +360,7 @@ void Transactions::Impl::stop() {
     screen = is_urgent = must_shed = nullptr;
     wrong_door_handler = nullptr;
     doors = nullptr;
+    finish = nullptr;
     for (const auto& [key, server] : std::exchange(servers, {})) server->terminate();
     for (const auto& [key, client] : std::exchange(clients, {}))
         client->fail({Reaction::broken, 0, "the transaction layer is shut down"});
@@ -382,6 +398,9 @@ void Transactions::set_screen(std::function<bool(const Message&, const Flow&)> s
     impl_->screen = std::move(screen);
 }
 
+void Transactions::set_finish(std::function<std::string(std::string, const Flow&)> finish) {
+    impl_->finish = std::move(finish);
+}
 void Transactions::set_doors(DoorFinder doors) { impl_->doors = std::move(doors); }
 void Transactions::on_wrong_door(std::function<void(const Message&, const Flow&, const Flow&)> handler) {
     impl_->wrong_door_handler = std::move(handler);

@@ -78,6 +78,11 @@ struct TransactionLimits {
     std::size_t server_transactions = 65536;
     std::size_t client_transactions = 65536;
     std::size_t urgent_reserve = 0;  ///< how many of each only urgent requests may take (set_urgent)
+    /// How many server transactions all those may have together whom nobody knows (Door::owner 0); what is left is for
+    /// the others. 0: no limit of their own.
+    std::size_t strangers = 0;
+    /// How many requests of one such source, an IPv4 address or an IPv6 /64, may wait for their answer. 0: no limit.
+    std::size_t waiting_per_source = 0;
 };
 
 /// How a request of ours is sent.
@@ -105,7 +110,7 @@ public:
                  std::function<Timers(const Flow&)> timers_for);
     ~Transactions();
 
-    /// A new request other than ACK and CANCEL. At the limit new requests get 503 with Retry-After.
+    /// A new request other than ACK and CANCEL. At a limit new requests get 503 with Retry-After.
     void on_request(RequestHandler handler);
     /// ACKs to 2xx, and responses that match nothing (2xx retransmissions of a forgotten INVITE). What has the branch
     /// of a transaction, but came through another door, is none of them: it is dropped (responses), or is that of an
@@ -115,6 +120,8 @@ public:
     /// too.
     void set_screen(std::function<bool(const Message&, const Flow&)> screen);
 
+    /// Has the last word on each response that leaves, and on the way that it takes. Default: none.
+    void set_finish(std::function<std::string(std::string response, const Flow& way)> finish);
     /// Tells the door of a flow; default: door_of_ends(). To be set before the first message.
     void set_doors(DoorFinder doors);
     /// Told of each response that is dropped because it came through another door than its request left by.

@@ -3,9 +3,11 @@
 
 #include "base/spawn.h"
 #include "sip/message/edit.h"
+#include "sip/message/headers.h"
 #include "sip/message/scanner.h"
 #include "sip/transport/stun.h"
 #include "sip/transport/transport_impl.h"
+#include "sip/transport/way_back.h"
 
 namespace gmgate::sip {
 namespace {
@@ -108,12 +110,22 @@ void Transports::Impl::answer_malformed(std::string_view bytes, const ParseError
     auto answer = make_bad_request(bytes, error);
     if (answer && is_too_large && answer->size() > kMaxEcho) return;
     if (!answer || !bad_requests.allow(std::chrono::steady_clock::now())) return;
-    const auto route = route_reply(flow);
+    const auto copied = OwnedMessage::parse(*answer);  // its Vias are those of the request
+    const auto via = copied ? top_via(**copied) : std::nullopt;
+    const auto route = route_answer(flow, via ? &*via : nullptr);
     if (route && send(*route, std::move(*answer))) ++counters->bad_requests_answered;
 }
 
 std::optional<Flow> Transports::Impl::route_reply(const Flow& received_on) const {
     return reply_route ? reply_route(received_on) : std::optional(received_on);
+}
+
+// Where nobody knows better, as on a bare transport, back to where it came from. A gateway that sends it there sends it
+// in clear.
+std::optional<Flow> Transports::Impl::route_answer(const Flow& received_on, const Via* via) const {
+    auto route = route_reply(received_on);
+    if (reply_route && route && *route == received_on && via != nullptr) route = answer_way(received_on, *via);
+    return route;
 }
 
 }  // namespace gmgate::sip

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "sip/message/framer.h"
+#include "sip/message/headers.h"
 #include "sip/transport/stream.h"
 #include "sip/transport/transport.h"
 #include "sip/transport/udp.h"
@@ -115,6 +116,9 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     void receive_message(std::string_view bytes, const Flow& flow);
     void answer_malformed(std::string_view bytes, const ParseError& error, const Flow& flow);
     std::optional<Flow> route_reply(const Flow& received_on) const;
+    /// The same for a request with that topmost Via, which says more when the answer goes back as the request came
+    /// (RFC 3261 §18.2.2); null when it cannot be read.
+    std::optional<Flow> route_answer(const Flow& received_on, const Via* via) const;
 
     Result<void> send(const Flow& flow, std::string bytes);
     void flush_later();

@@ -349,6 +349,31 @@ TEST_SUITE("core-side") {
         one.await_message(word);
     }
 
+    TEST_CASE("a slow core under a flood of strangers' REGISTERs: registered phones send, call and refresh, none of it fails") {
+        auto options = plain_lab();
+        options.core_arguments = {"--delay", "2000"};
+        options.core_lines = "ping-interval = 0\n";
+        options.more_sections = "[limits]\ntransactions = 200\n";
+        options.log_level = "info";
+        Lab lab(options);
+        Phone one(lab, {}), two(lab, {.user = 1, .is_v6 = true, .is_tcp = true});
+        one.demand_registered();
+        two.demand_registered();
+        Stranger stranger(lab);
+        int number = 0;
+        for (int round = 0; round < 12; ++round) {
+            for (int i = 0; i < 60; ++i) stranger.start("REGISTER", "sip:x", ++number);
+            const auto word = unique_word("in-the-flood-");
+            CHECK(two.message(one.impu(), word) == 200);
+            one.await_message(word);
+        }
+        CHECK(one.call(two.impu()).value("event", "") == "call_ended");
+        one.reregister(false);
+        two.reregister(false);
+        stranger.peer.receive_until("SIP/2.0 503");
+        CHECK(gateway_status(lab).at("transactions").at("server").get<int>() < 200);
+    }
+
     TEST_CASE("a core that is gone: every request of a phone gets 504, and memory comes back to where it was") {
         auto options = plain_lab();
         options.core_lines = "ping-interval = 0\n";

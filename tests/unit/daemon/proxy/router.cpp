@@ -412,24 +412,121 @@ TEST_CASE("C-53: a phone's own SUBSCRIBE for reg is proxied to the core like any
     CHECK(header(got, "P-Asserted-Identity") == "<sip:alice@home.example>");
 }
 
+namespace {
+
+/// A second next hop of lower priority.
+Peer add_second_hop(Network& net) {
+    Peer second = Peer::udp(net.loop, Family::v4);
+    NextHop other;
+    other.endpoint = second.endpoint();
+    other.priority = 1;
+    net.config.core.next_hops.push_back(other);
+    return second;
+}
+
+std::string with_line(std::string message, const std::string& line) {
+    return message.insert(message.find("Content-Length"), line + "\r\n");
+}
+
+/// The next request that is not one of `seen` again.
+std::string next_request(Peer& peer, std::string_view branch) {
+    for (std::string got = peer.receive();; got = peer.receive())
+        if (got.empty() || got.find(branch) != std::string::npos) return got;
+}
+
+}  // namespace
+
+TEST_CASE("RFC 3261 §21.5.4: 503 of the first next hop sends the request to the next one; one 503 condemns nobody") {
+    Network net;
+    Peer second = add_second_hop(net);
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
+    const std::string first = net.core_peer.receive();
+    CHECK(header(first, "Via").ends_with(";oc;oc-algo=\"loss\""));  // RFC 7339: offered
+    net.core_peer.send(response_text(first, 503), net.core_side);
+    const std::string again = second.receive();
+    CHECK(first_line(again) == "MESSAGE sip:bob@home.example SIP/2.0");
+    CHECK(header(again, "Via") != header(first, "Via"));  // a branch of its own
+    second.send(response_text(again, 202), net.core_side);
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 202 Text");
+    CHECK_FALSE(net.link.health().is_down(net.core_peer.endpoint()));
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKnext"), net.ps);
+    CHECK(next_request(net.core_peer, "z9hG4bKnext").starts_with("MESSAGE "));
+}
+
 TEST_CASE(
-    "RFC 3263 §4.3: 503 of the first next hop, and a refused connection, send the request to the next one within the transaction") {
+    "Retry-After of the first next hop: the next request passes it over; with all of them busy what is new gets 503 from "
+    "us and troubles nobody, what belongs to a dialog goes out") {
+    Network net;
+    Peer second = add_second_hop(net);
+    const std::string lines = Network::dialog_route(net.established(), Network::End::caller);
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKone"), net.ps);
+    net.core_peer.send(with_line(response_text(next_request(net.core_peer, "z9hG4bKone"), 503), "Retry-After: 20"),
+                       net.core_side);
+    second.send(response_text(next_request(second, "z9hG4bKone"), 200), net.core_side);
+    CHECK(first_line(Network::final_of(net.ue_server)) == "SIP/2.0 200 Text");
+    CHECK(net.link.busy().asked_for_rest(net.core_peer.endpoint()));
+
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKtwo"), net.ps);
+    const std::string two = next_request(second, "z9hG4bKtwo");
+    second.send(with_line(response_text(two, 503), "Retry-After: 20"), net.core_side);
+    // Not sent to the one that rests: two busy elements do not send it to and fro. 500, not 503 (§16.7 step 6).
+    const std::string busy = Network::final_of(net.ue_server);
+    CHECK(first_line(busy) == "SIP/2.0 500 Server Internal Error");
+    CHECK(header(busy, "Retry-After") == "20");
+
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKthree"), net.ps);
+    const std::string shed = Network::final_of(net.ue_server);
+    CHECK(first_line(shed) == "SIP/2.0 503 Service Unavailable");
+    CHECK_FALSE(header(shed, "Retry-After").empty());
+    CHECK(net.link.held_back() == 2);
+    net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9", lines, "z9hG4bKbye"), net.ps);
+    CHECK(first_line(next_request(net.core_peer, "z9hG4bKbye")) == "BYE sip:bob@10.0.0.9 SIP/2.0");
+}
+
+TEST_CASE("RFC 7339: an element that asks for nothing more gets nothing new, a dialog and an emergency call go on") {
+    Network net;
+    const std::string lines = Network::dialog_route(net.established(), Network::End::caller);
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKone"), net.ps);
+    std::string answer = response_text(next_request(net.core_peer, "z9hG4bKone"), 200);
+    const std::string offer = ";oc;oc-algo=\"loss\"";
+    answer.replace(answer.find(offer), offer.size(), ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1");
+    net.core_peer.send(answer, net.core_side);
+    const std::string told = Network::final_of(net.ue_server);
+    CHECK(first_line(told) == "SIP/2.0 200 Text");
+    CHECK(told.find("oc=100") == std::string::npos);  // hop by hop
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKtwo"), net.ps);
+    CHECK(first_line(Network::final_of(net.ue_server)) == "SIP/2.0 503 Service Unavailable");
+    net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9", lines, "z9hG4bKbye"), net.ps);
+    CHECK(next_request(net.core_peer, "z9hG4bKbye").starts_with("BYE "));
+    net.ue_client.send(net.from_ue("INVITE", "urn:service:sos", "", "z9hG4bKsos"), net.ps);
+    CHECK(next_request(net.core_peer, "z9hG4bKsos").starts_with("INVITE urn:service:sos "));
+}
+
+TEST_CASE("a next hop whose TCP leads nowhere costs its time-out once: the next long request goes at once, over UDP") {
+    Network net;
+    const auto listener = sip::open_listening_socket(net.core_peer.endpoint());
+    REQUIRE(listener.has_value());
+    REQUIRE(::listen(listener->get(), 0) == 0);
+    std::vector<Peer> full;  // a backlog that is full drops every further SYN
+    for (int i = 0; i < 2; ++i) full.push_back(Peer::tcp(net.loop, net.core_peer.endpoint()));
+    const std::string longish = "X-Long: " + std::string(1400, 'x') + "\n";
+    const auto took = [&](std::string_view branch) {
+        const auto begun = std::chrono::steady_clock::now();
+        net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", longish, branch), net.ps);
+        CHECK(next_request(net.core_peer, branch).starts_with("MESSAGE "));
+        return std::chrono::steady_clock::now() - begun;
+    };
+    CHECK(took("z9hG4bKfirst") >= std::chrono::seconds{3});
+    CHECK(took("z9hG4bKsecond") < std::chrono::seconds{2});
+}
+
+TEST_CASE("RFC 3263 §4.3: a refused connection, or silence, sends the request to the next hop within the transaction") {
     Network net;
     Peer second = Peer::udp(net.loop, Family::v4);
     NextHop other;
     other.endpoint = second.endpoint();
     other.priority = 1;
     net.config.core.next_hops.push_back(other);
-    SUBCASE("503") {
-        net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
-        const std::string first = net.core_peer.receive();
-        net.core_peer.send(response_text(first, 503), net.core_side);
-        const std::string again = second.receive();
-        CHECK(first_line(again) == "MESSAGE sip:bob@home.example SIP/2.0");
-        CHECK(header(again, "Via") != header(first, "Via"));  // a branch of its own
-        second.send(response_text(again, 202), net.core_side);
-        CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 202 Text");
-    }
     SUBCASE("a refused connection") {
         net.config.core.next_hops[0].transport = CoreTransport::tcp;  // nobody listens there
         net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
@@ -473,11 +570,11 @@ TEST_CASE("one request that a next hop does not answer, while it answers others,
     CHECK_FALSE(net.link.health().is_down(net.core_peer.endpoint()));
 }
 
-TEST_CASE("RFC 3261 §16.7: 503 of the last next hop, and any other final response, go to the phone") {
+TEST_CASE("RFC 3261 §16.7 step 6: 503 of the last next hop is 500 for the phone") {
     Network net;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
     net.core_peer.send(response_text(net.core_peer.receive(), 503), net.core_side);
-    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 503 Text");
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 500 Server Internal Error");
 }
 
 TEST_CASE("no fail-over once the first next hop rings, and none after a CANCEL") {
@@ -493,7 +590,7 @@ TEST_CASE("no fail-over once the first next hop rings, and none after a CANCEL")
     net.core_peer.send(response_text(invite, 180), net.core_side);
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 180 Text");
     net.core_peer.send(response_text(invite, 503), net.core_side);
-    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 503 Text");
+    CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 500 Server Internal Error");
     CHECK_FALSE(second.try_receive().has_value());
 }
 
