@@ -138,8 +138,10 @@ bool RegisterFlow::arrive(Exchange& x) {
         x.sent_security_server = owner.set->security_server;
         x.record.over = fmt::format("{} set {}", to_string(owner.set->state), x.set.value);
         if (owner.registration) p_.expiry.used(*owner.registration, x.set);
-        if (flow.transport == sip::Transport::udp)
+        if (flow.transport == sip::Transport::udp) {
+            p_.sets.heard_datagram(x.set);
             x.transaction->set_reply_flow(SaSets::udp_flow(*owner.set));  // B-15, B-39
+        }
     } else if (flow.transport == sip::Transport::udp) {
         x.transaction->set_reply_flow(unprotected_reply_flow(x.request(), flow));  // RFC 3261 §18.2.2, RFC 3581
     }
@@ -497,6 +499,11 @@ void RegisterFlow::pass(Exchange& x, const sip::OwnedMessage& response, std::str
 void RegisterFlow::answer(Exchange& x, std::string response, int status, std::string_view why) {
     x.record.answer = status;
     x.record.why = why;
+    if (x.over == Over::temporary && p_.sets.is_waiting(x.set))  // the kernel sends it under an SPI that is nobody's
+        log::notice("answer-not-sent", {{"impi", x.impi.value},
+                                        {"ue", x.record.ue},
+                                        {"status", status},
+                                        {"reason", "another set has the phone's SPIs, and this answer is no proof"}});
     const auto sent = x.transaction->respond(std::move(response));
     if (!sent)
         log::warning("answer-not-sent",

@@ -2,7 +2,8 @@
 //   parse → check → choose → forward → take ck/ik out → install SAs → answer        (TS 33.203 §7.2, TS 24.229 §5.2.2)
 //
 // register_flow.cpp is the way itself; register_checks.cpp holds what may stop a REGISTER before the core sees it,
-// register_ipsec.cpp and register_tls.cpp what the two mechanisms do with the core's answer.
+// register_ipsec.cpp and register_tls.cpp what the two mechanisms do with the core's answer, register_same_spis.cpp
+// what is different for a phone that comes back with the SPIs that it had before.
 #pragma once
 
 #include <functional>
@@ -134,12 +135,21 @@ private:
 
     // ---- register_ipsec.cpp
     Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);
+    Task<std::unique_ptr<SaSet>> make_set(Exchange& x, ChallengeKeys keys);
+    void put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const sip::Message& response);
     Task<void> establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
     std::vector<std::unique_ptr<SaSet>> settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh,
                                                     std::optional<SetNumber> kept, TimePoint expires);
     std::vector<std::unique_ptr<SaSet>> displace_others(const Registration& registration, const Exchange& x);
     Task<void> refresh(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
     void finish_challenge(const Exchange& x);
+
+    // ---- register_same_spis.cpp
+    Task<Result<std::unique_ptr<SaSet>>> install_beside(const Exchange& x, SetWish wish, const ChallengeKeys& keys,
+                                                        Error refusal);
+    Task<Result<void>> take_spis(SetNumber number);
+    std::vector<std::unique_ptr<SaSet>> end_holders(SetNumber newcomer);
+    Task<void> await_connection(SetNumber number);
 
     // ---- register_tls.cpp
     void challenge_tls(Exchange& x, const sip::OwnedMessage& response);

@@ -3,8 +3,10 @@
 #include <cerrno>
 
 #include <fmt/format.h>
+#include <asio/this_coro.hpp>
 
 #include "base/log.h"
+#include "base/spawn.h"
 #include "daemon/agreement/contact.h"
 #include "daemon/agreement/register_flow.h"
 #include "daemon/rules/header_rules.h"
@@ -35,9 +37,35 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     }
     // B-43, C-31: a new challenge ends the one before it of this (IMPI, UE address); its SPIs may be the same.
     if (auto before = p_.table.take_challenge(x.impi, ue)) co_await p_.sets.remove(std::move(before->set));
+    auto set = co_await make_set(x, std::move(keys));
+    if (!set) {
+        response.wipe();
+        co_return;
+    }
+    if (x.over == Over::established && !p_.table.find_set(x.set).set) {  // ended meanwhile
+        response.wipe();
+        co_await p_.sets.remove(std::move(set));
+        object(x, {480, "set", "the registration ended while the core was asked"});
+        co_return;
+    }
+    const auto number = set->number;
+    put_challenge(x, std::move(set), *response);
+    p_.counters.add(Counter::challenge_tx);
+    p_.counters.add(Counter::mechanism_ipsec);
+    if (is_deprecated(x.choice.algorithms)) p_.counters.add(Counter::deprecated_chosen);
+    const bool is_waiting = p_.sets.is_waiting(number);
+    pass(x, response,
+         is_waiting ? "challenged; another set has the phone's SPIs until the phone has proved itself"
+                    : "challenged; the SAs are installed",
+         p_.table.find_set(number).set->security_server);
+    response.wipe();
+    if (is_waiting) spawn(co_await asio::this_coro::executor, await_connection(number), "await_connection");
+}
 
+// The set that the phone asked for, in the kernel (B-34). Null: the phone has been told why not.
+Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys keys) {
     SetWish wish;
-    wish.ue = ue;
+    wish.ue = x.flow().remote.address;
     wish.gateway = x.access->address;
     wish.port_uc = *x.choice.offer.port_c;
     wish.port_us = *x.choice.offer.port_s;
@@ -49,27 +77,26 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     auto esp_keys = xfrm::derive_esp_keys(x.choice.algorithms, keys.ck, keys.ik);
     if (!reserved || !esp_keys) {
         if (!reserved) p_.counters.add(Counter::set_limit);
-        response.wipe();
         const int status = reserved ? 500 : (reserved.error().reaction == Reaction::refused ? 480 : 503);
         object(x, {status, "limit", reserved ? esp_keys.error().text : reserved.error().text});
-        co_return;
+        co_return nullptr;
     }
-    auto set = co_await p_.sets.install(std::move(*reserved), std::move(*esp_keys));  // B-34
-    if (!set) {
-        response.wipe();
-        const bool taken = set.error().code == EEXIST;
-        object(x, {taken ? 480 : 503, "kernel",
-                   fmt::format("the kernel refuses the SAs: {}{}", set.error().text,
-                               taken ? " (an SPI of the phone is in use at its address)" : "")});
-        co_return;
+    auto set = co_await p_.sets.install(std::move(*reserved), std::move(*esp_keys));
+    // Over an established set the phone has its SPIs before its eyes: new ones are its duty there (B-22).
+    if (!set && set.error().code == EEXIST && x.over == Over::unprotected) {
+        auto refusal = set.error();
+        set = co_await install_beside(x, std::move(wish), keys, std::move(refusal));
     }
-    if (x.over == Over::established && !p_.table.find_set(x.set).set) {  // ended meanwhile
-        response.wipe();
-        co_await p_.sets.remove(std::move(*set));
-        object(x, {480, "set", "the registration ended while the core was asked"});
-        co_return;
-    }
+    if (set) co_return std::move(*set);
+    const bool taken = set.error().code == EEXIST;
+    object(x, {taken ? 480 : 503, "kernel",
+               fmt::format("the kernel refuses the SAs: {}{}", set.error().text,
+                           taken ? " (an SPI of the phone is in use at its address)" : "")});
+    co_return nullptr;
+}
 
+void RegisterFlow::put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const sip::Message& response) {
+    const auto ue = x.flow().remote.address;
     auto challenge = std::make_unique<Challenge>();
     challenge->impi = x.impi;
     challenge->ue = ue;
@@ -77,10 +104,10 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     const auto [oldest, end] = asking_.equal_range({x.impi, ue});
     for (auto at = oldest; at != end && at->second != &x; ++at) at->second->is_superseded = true;
     challenge->token = x.token;
-    if (const auto told = sip::DigestParams::parse(response->value(sip::HeaderId::www_authenticate)))
+    if (const auto told = sip::DigestParams::parse(response.value(sip::HeaderId::www_authenticate)))
         challenge->nonce = told->get("nonce").value_or("");
     if (x.over == Over::established) challenge->came_over = x.set;
-    challenge->set = std::move(*set);
+    challenge->set = std::move(set);
     auto& fresh = *challenge->set;
     fresh.security_client = x.client;
     const auto& parameters = fresh.parameters;
@@ -89,15 +116,8 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     x.record.security_associations = describe(parameters);
     x.record.set = fresh.number;
     x.record.parameters = parameters;
-    const auto server = fresh.security_server;
     p_.expiry.watch(fresh.number, fresh.expires);
     p_.table.put_challenge(std::move(challenge));
-
-    p_.counters.add(Counter::challenge_tx);
-    p_.counters.add(Counter::mechanism_ipsec);
-    if (is_deprecated(x.choice.algorithms)) p_.counters.add(Counter::deprecated_chosen);
-    pass(x, response, "challenged; the SAs are installed", server);
-    response.wipe();
 }
 
 // ----------------------------------------------------------------------------------------------------------- 200:
@@ -105,6 +125,15 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
 
 // SM12: the temporary set becomes established (C-40, C-42, B-51, B-53, B-54).
 Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
+    if (p_.sets.is_waiting(x.set)) {
+        const auto taken = co_await take_spis(x.set);
+        const auto* set = p_.table.find_set(x.set).set;
+        if (!taken || !set) {
+            object(x, {480, "kernel", taken ? "the set of SAs ended" : "no SAs with its SPIs: " + taken.error().text});
+            co_return;
+        }
+        x.carried_by = set->parameters;
+    }
     auto until = p_.clock.now() + expires + p_.config.timers.lifetime_margin;
     if (const auto* known = p_.table.find(x.contact))
         for (const auto& set : known->sets)

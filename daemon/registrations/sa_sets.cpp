@@ -103,6 +103,7 @@ Task<void> SaSets::remove(std::unique_ptr<SaSet> set) {
     for (const auto& [local, remote] :
          {std::pair{set->gateway_server(), set->ue_client()}, std::pair{set->gateway_client(), set->ue_server()}})
         if (const auto flow = transports_.find_connection(local, remote)) transports_.close(flow->connection, true);
+    waiting_.erase(set->number);
     if (on_unanswered_ && set->state == SetState::temporary) {
         auto reports = co_await kernel_.report_set(set->parameters);
         if (reports) on_unanswered_(*set, std::move(*reports));

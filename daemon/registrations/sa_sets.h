@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
@@ -54,10 +55,38 @@ public:
     Task<void> remove_leftovers();
     std::size_t leftovers() const { return leftovers_.size(); }
 
+    // ---- waiting_spis.cpp: a phone that comes back with the SPIs that it had before (docs/kernel.md)
+    /// Our other sets that hold one of these SPIs of a phone at its address. Looks at every set: for rare moments.
+    std::vector<SetNumber> holders_of(const Address& ue, Spi spi_uc, Spi spi_us) const;
+    /// The same for a set that waits for its SPIs.
+    std::vector<SetNumber> holders_from(SetNumber waiting) const;
+    /// As install(), but in place of the phone's SPIs, which another set holds still, the outbound SAs get stand-ins
+    /// that no phone knows. `keys` are for now, `later` the same ones for take_spis().
+    Task<Result<std::unique_ptr<SaSet>>> install_waiting(std::unique_ptr<SaSet> set, xfrm::EspKeys keys,
+                                                         xfrm::EspKeys later);
+    /// True for a set that was installed so and has not got the phone's SPIs yet.
+    bool is_waiting(SetNumber number) const { return waiting_.contains(number); }
+    /// The phone's own SPIs, which nobody holds any more, take the place of the stand-ins: in the kernel, then in the
+    /// set. Errors leave the set with its stand-ins, and it waits no more.
+    Task<Result<void>> take_spis(SetNumber number);
+    /// A datagram over a waiting set has come to the gateway: what follows from it is decided with the core's answer.
+    void heard_datagram(SetNumber number);
+    /// Something came over a waiting set that passed the kernel's check of integrity and no datagram reached the
+    /// gateway: a TCP connection that cannot be established without the phone's SPIs.
+    Task<bool> wants_connection(SetNumber number);
+
     /// Outbound flow of a set for UDP: port_pc → port_us (B-15).
     static sip::Flow udp_flow(const SaSet& set);
 
 private:
+    /// What a waiting set needs to become whole.
+    struct Waiting {
+        Spi spi_uc, spi_us;
+        xfrm::EspKeys keys;
+        bool has_heard = false;  ///< a datagram reached the gateway
+    };
+    Task<void> remove_parts(xfrm::SetParameters parts);
+
     std::function<void(const SaSet&, std::vector<xfrm::SaReport>)> on_unanswered_;
     std::optional<Port> choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const;
     std::optional<Port> choose_client_port(const SetWish& wish, const ImsAkaProfile& profile) const;
@@ -71,6 +100,7 @@ private:
     Counters& counters_;
     const Clock& clock_;
     std::vector<xfrm::SetParameters> leftovers_;
+    std::unordered_map<SetNumber, Waiting> waiting_;  ///< until the set is whole or removed
 };
 
 /// Row "message over the established-not-yet-used set" (C-43): takes it into use and cuts the old ones to `grace`. True

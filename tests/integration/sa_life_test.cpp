@@ -148,6 +148,33 @@ void check_reauthentication(Access access) {
     stage.check_link();
 }
 
+/// A rebooted phone counts its SPIs from the beginning again: it registers at once, with one challenge, and has
+/// service.
+void check_reboot(Access access, bool keeps_ports, std::size_t user = 0) {
+    const std::vector<std::string> spis{"--spi-uc", "1001", "--spi-us", "1002"};
+    Stage stage({}, access, spis);
+    stage.talk("before");
+    const auto port = [&](const char* name) { return std::to_string(stage.phone->first().value(name, 0)); };
+    auto arguments = spis;
+    if (keeps_ports)
+        for (const auto& more : {std::string("--port-uc"), port("port_uc"), std::string("--port-us"), port("port_us")})
+            arguments.push_back(more);
+    stage.phone->program().write_line("quit");  // no de-REGISTER
+    CHECK(stage.phone->program().wait() == 0);
+    CHECK(stage.sas().size() == 4);
+    const auto mark = stage.lab.core_mark();
+    Phone again(stage.lab, stage.phone_options(arguments, user));
+    again.demand_registered();
+    CHECK(stage.lab.core_registers(mark).size() == 2);
+    CHECK(stage.sets_become(1));
+    CHECK(stage.spis().contains(1001));
+    CHECK(stage.spis().contains(1002));
+    stage.from_phone(again);
+    stage.to_phone(again);
+    if (user != 0) CHECK(stage.peer.message(impu_of_user(0), stage.marker()) == 480);
+    stage.check_link();
+}
+
 struct Failure {
     std::string fault, reason;
     std::size_t registers = 1;  ///< that reach the core
@@ -455,6 +482,53 @@ TEST_SUITE("sa-failures") {
         stage.from_phone(newcomer);
         stage.to_phone(newcomer);
         CHECK(stage.peer.message(impu_of_user(0), stage.marker()) == 480);
+        stage.check_link();
+    }
+
+    TEST_CASE("B-11, G-25: a phone is rebooted and back with the same SPIs and ports, over IPv4 and UDP") {
+        check_reboot(kUdp4, true);
+    }
+    TEST_CASE("B-11, G-25: a phone is rebooted and back with the same SPIs and ports, over IPv6 and TCP") {
+        check_reboot(kTcp6, true);
+    }
+    TEST_CASE("B-11, G-25: a phone is rebooted and back with the same SPIs on other ports, over IPv6 and UDP") {
+        check_reboot({true, false}, false);
+    }
+    TEST_CASE("B-11, G-25: an address went to another user, whose phone counts its SPIs as the one before, over TCP") {
+        check_reboot({false, true}, false, 2);
+    }
+
+    TEST_CASE(
+        "B-11, G-25: a stranger who asks for the SPIs of a phone harms neither its set nor the next one, whoever is first") {
+        const std::vector<std::string> spis{"--spi-uc", "1001", "--spi-us", "1002"};
+        Stage stage("reg-await-auth = 5\n", kUdp4, spis);
+        stage.talk("before");
+        const auto live = stage.spis();
+        RawRegister spoofed;
+        spoofed.user = 2;
+        SecurityClient offer;
+        offer.spi_c = 1001;
+        offer.spi_s = 1002;
+        offer.port_c = stage.phone->first().value("port_uc", 0);
+        offer.port_s = stage.phone->first().value("port_us", 0);
+        spoofed.security_client = offer.text();
+        CHECK(status_of(ask(stage.lab, spoofed)) == 401);
+        CHECK(stage.sas().size() == 8);
+        stage.talk("during");
+        CHECK(stage.sets_become(1));  // 5 s later
+        CHECK(stage.spis() == live);
+        stage.talk("after");
+        offer.spi_c = 2001;
+        offer.spi_s = 2002;
+        spoofed.security_client = offer.text();
+        spoofed.call_id = unique_word("raw-");
+        CHECK(status_of(ask(stage.lab, spoofed)) == 401);  // before the phone whose SPIs these will be
+        Phone second(stage.lab, stage.phone_options({"--spi-uc", "2001", "--spi-us", "2002"}, 3));
+        second.demand_registered();
+        CHECK(stage.sas().size() == 8);
+        stage.from_phone(second);
+        stage.to_phone(second);
+        stage.talk("at the end");
         stage.check_link();
     }
 }
