@@ -67,6 +67,24 @@ ContactKey contact_key(const sip::Message& request, const Impi& impi) {
     return key;
 }
 
+bool may_be_same(const ContactKey& a, const ContactKey& b) {
+    const auto reg_id = [](const ContactKey& key) {
+        return std::string_view(key.reg_id).substr(is_emergency(key) ? std::string_view("sos:").size() : 0);
+    };
+    const auto agree = [](std::string_view x, std::string_view y) {
+        return x.empty() || y.empty() || sip::same_token(x, y);
+    };
+    return is_emergency(a) == is_emergency(b) && agree(a.instance, b.instance) && agree(reg_id(a), reg_id(b));
+}
+
+bool have_same_host(std::string_view a, std::string_view b) {
+    const auto x = sip::Uri::parse(a);
+    auto y = sip::Uri::parse(b);
+    if (!x || !y) return false;
+    y->port = x->port;
+    return uri_fit(*x, *y, std::nullopt) == UriFit::same;
+}
+
 bool contact_is_star(const sip::Message& request) { return request.value(sip::HeaderId::contact) == "*"; }
 
 std::string contact_uri(const sip::Message& request) {

@@ -16,6 +16,10 @@ namespace gmgate::daemon {
 ContactKey contact_key(const sip::Message& request, const Impi& impi);
 /// True for an emergency contact: it stands beside the user's others.
 inline bool is_emergency(const ContactKey& key) { return key.reg_id.starts_with("sos:"); }
+/// False when the two are of different kinds, or both name an instance or reg-id, and not the same one.
+bool may_be_same(const ContactKey& a, const ContactKey& b);
+/// True when both URIs have the same user and host, with addresses compared as addresses; the port plays no part.
+bool have_same_host(std::string_view a, std::string_view b);
 /// `Contact: *`: all contacts of the user.
 bool contact_is_star(const sip::Message& request);
 /// URI of the contact that the request speaks of, "" when there is none.

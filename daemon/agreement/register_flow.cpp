@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "daemon/agreement/contact.h"
 #include "daemon/rules/header_rules.h"
+#include "daemon/rules/identity.h"
 #include "daemon/rules/request_syntax.h"
 #include "sip/message/edit.h"
 #include "sip/message/headers.h"
@@ -68,6 +69,7 @@ Counter counter_of(int status) {
 Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transaction) {
     Exchange x;
     x.transaction = std::move(transaction);
+    x.arrival = ++arrivals_;
     if (!arrive(x)) co_return;  // over no or the wrong set: dropped and counted (B-23)
 
     auto objection = read(x);
@@ -168,16 +170,39 @@ std::optional<Objection> RegisterFlow::read_credentials(Exchange& x) {
 // What carried it tells whose it is, not how its Contact is spelled this time: instance and reg-id may be missing,
 // added or written otherwise.
 void RegisterFlow::recognise_contact(Exchange& x) {
+    bool is_known = false;
     const auto adopt = [&](const ContactKey& key) {
-        if (key.impi == x.impi && is_emergency(key) == is_emergency(x.contact)) x.contact = ContactKey{key};
+        if (key.impi != x.impi || is_emergency(key) != is_emergency(x.contact)) return;
+        x.contact = ContactKey{key};
+        is_known = true;
     };
-    if (x.over == Over::tls) {
+    if (x.over == Over::tls)
         for (const auto* bound : p_.table.bound_to(x.flow().connection)) adopt(bound->key);
-        return;
-    }
     const auto owner = p_.table.find_set(x.set);
     if (owner.challenge) adopt(owner.challenge->contact);
     else if (owner.registration) adopt(owner.registration->key);
+    if (is_known || x.over == Over::unprotected || p_.table.find(x.contact)) return;
+    if (const auto* known = same_phone(x)) x.contact = ContactKey{known->key};
+}
+
+// What carried it belongs to the other kind of contact (an emergency registration is refreshed over the normal one's
+// SAs, or the other way round), or to nobody yet (a new TLS connection): the one contact of this kind that its user has
+// at this address, when the texts do not contradict each other.
+const Registration* RegisterFlow::same_phone(const Exchange& x) {
+    const auto ue = x.flow().remote.address;
+    const auto is_here = [&](const Registration& known) {
+        if (known.tls && known.tls->flow.remote.address == ue) return true;
+        return std::ranges::any_of(known.sets, [&](const auto& set) { return set->parameters.ue == ue; });
+    };
+    const bool is_stranger = x.over == Over::tls && !x.is_bound;
+    const Registration* found = nullptr;
+    for (const auto* known : p_.table.find_by_impi(x.impi)) {
+        if (known->ended || !is_here(*known) || !may_be_same(known->key, x.contact)) continue;
+        if (is_stranger && !have_same_host(known->contact_uri, contact_uri(x.request()))) continue;  // behind one NAT
+        if (found) return nullptr;  // two: what it says decides
+        found = known;
+    }
+    return found;
 }
 
 std::optional<Objection> RegisterFlow::read(Exchange& x) {
@@ -342,7 +367,7 @@ Task<void> RegisterFlow::accept(Exchange& x, sip::OwnedMessage response) {
         pass(x, response, "queried: nothing changes");
         co_return;
     }
-    if (asks == Asks::time && owner.registration && owner.registration->ended) {
+    if (asks == Asks::time && (x.is_overtaken || (owner.registration && owner.registration->ended))) {
         object(x, {480, "set", "the phone de-registered while the core was asked"});
         co_return;
     }
@@ -387,6 +412,7 @@ void RegisterFlow::learn(Registration& registration, const Exchange& x, const si
     registration.expires = p_.clock.now() + expires;
     registration.ended = false;
     ++registration.generation;
+    p_.expiry.watch(registration.key, registration.expires);
     if (registered_) registered_(registration);
 }
 
@@ -399,12 +425,29 @@ Task<void> RegisterFlow::keep(ContactKey key) {
 // C-50: the 200 still leaves through the SA, then the sets end.
 void RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& response) {
     p_.counters.add(Counter::deregistered);
+    overtake_earlier(x);
     pass(x, response, "de-registered");
     if (x.over == Over::temporary) finish_challenge(x);
     if (contact_is_star(x.request())) {
-        for (auto* registration : p_.table.find_by_impi(x.impi)) end(*registration);
+        for (auto* registration : p_.table.find_by_impi(x.impi))  // an emergency registration ends by its time alone
+            if (!is_emergency(registration->key)) end(*registration);
     } else if (auto* registration = p_.table.find(x.contact)) {
         end(*registration);
+    }
+}
+
+// A phone that de-registers has changed its mind about what it asked for before: a 200 that comes only now brings
+// nothing back, over whatever it comes.
+void RegisterFlow::overtake_earlier(const Exchange& x) {
+    const auto user = [](const Exchange& one) { return sip::NameAddr::parse(one.request().value(sip::HeaderId::to)); };
+    const bool is_star = contact_is_star(x.request());
+    const auto mine = user(x);
+    for (auto at = asking_.lower_bound({x.impi, Address{}}); at != asking_.end() && at->first.first == x.impi; ++at) {
+        auto& other = *at->second;
+        const bool is_meant = is_star ? !is_emergency(other.contact) : other.contact == x.contact;
+        if (other.arrival >= x.arrival || !is_meant) continue;
+        const auto theirs = user(other);
+        if (mine && theirs && is_same_identity(mine->uri, theirs->uri)) other.is_overtaken = true;
     }
 }
 

@@ -69,6 +69,8 @@ private:
     struct Exchange {
         std::shared_ptr<sip::ServerTransaction> transaction;
         const Access* access = nullptr;
+        std::uint64_t arrival = 0;   ///< which of all REGISTERs it is, in the order of their arrival
+        bool is_overtaken = false;   ///< a later REGISTER has ended what this one registers, and is answered already
         bool is_superseded = false;  ///< a newer REGISTER of this IMPI and address has been challenged meanwhile
         Over over = Over::unprotected;
         SetNumber set;  ///< that carried it, 0: none
@@ -99,6 +101,7 @@ private:
     bool arrive(Exchange& x);
     std::optional<Objection> read(Exchange& x);
     void recognise_contact(Exchange& x);
+    const Registration* same_phone(const Exchange& x);
     std::optional<Objection> read_credentials(Exchange& x);
     Task<void> drop_failed_challenge(const Exchange& x);
     Task<Result<sip::OwnedMessage>> ask_core(Exchange& x);
@@ -110,6 +113,7 @@ private:
     Registration& registration_for(const Exchange& x);
     Task<void> keep(ContactKey key);
     void deregister(Exchange& x, const sip::OwnedMessage& response);
+    void overtake_earlier(const Exchange& x);
     void end(Registration& registration);
     void decline(Exchange& x, const sip::OwnedMessage& response);
     void aim_failure(const Exchange& x);
@@ -155,11 +159,14 @@ private:
     void challenge_tls(Exchange& x, const sip::OwnedMessage& response);
     static TlsBinding refreshed(const TlsBinding& before, const Exchange& x);
     Task<void> bind_tls(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
+    std::optional<Objection> check_binding(const Exchange& x);
+    std::vector<std::unique_ptr<SaSet>> give_up_others(Registration& registration, const Exchange& x);
 
     RegisterParts p_;
     OwnHosts own_hosts_;
     std::function<void(const Registration&)> registered_;
     std::multimap<std::pair<Impi, Address>, Exchange*> asking_;  ///< the core is being asked; oldest first
+    std::uint64_t arrivals_ = 0;
     KeyedLock<Address> address_lock_;
     KeyedLock<Impi> impi_lock_;
 };

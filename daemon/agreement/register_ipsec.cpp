@@ -228,7 +228,12 @@ std::vector<std::unique_ptr<SaSet>> RegisterFlow::displace_others(const Registra
 
 // A refresh without a challenge extends the SAs of the last successful authentication (B-52).
 Task<void> RegisterFlow::refresh(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
-    auto* registration = p_.table.find_set(x.set).registration;
+    // Not always the one that carried it: an emergency contact is refreshed over the normal one's SAs, too.
+    const auto* registration = p_.table.find(x.contact);
+    if (!registration || registration->ended || registration->sets.empty()) {
+        pass(x, response, "accepted without a challenge, but this contact has no SAs of its own: nothing changes");
+        co_return;
+    }
     const auto* newest = registration->sets.back().get();
     const auto number = newest->number;
     const auto parameters = newest->parameters;

@@ -1,5 +1,6 @@
 // tls: what happens with the core's 401 and 200 (TS 33.203 Annex O, the feature text's two call flows).
 #include "base/log.h"
+#include "daemon/agreement/contact.h"
 #include "daemon/agreement/register_flow.h"
 #include "daemon/rules/header_rules.h"
 #include "sip/message/digest.h"
@@ -54,21 +55,44 @@ TlsBinding RegisterFlow::refreshed(const TlsBinding& before, const Exchange& x) 
     return binding;
 }
 
+// Asked again with no await before the binding: what was true when the REGISTER came may have changed while the core
+// was asked.
+std::optional<Objection> RegisterFlow::check_binding(const Exchange& x) {
+    if (!p_.transports.is_open(x.flow().connection))
+        return Objection{480, "connection", "the TLS connection ended while the core was asked"};
+    for (const auto* other : p_.table.bound_to(x.flow().connection))
+        if (other->key.impi != x.impi) {  // C-49
+            p_.counters.add(Counter::impi_mismatch);
+            return Objection{403, "authorization", "this TLS connection belongs to another user by now"};
+        }
+    return std::nullopt;
+}
+
+// What the phone had before: SAs, when it gave up ipsec-3gpp, and a contact that a REGISTER beside this one has bound
+// to the same connection under another spelling: one phone has one registration, and the core's last word is this one.
+std::vector<std::unique_ptr<SaSet>> RegisterFlow::give_up_others(Registration& registration, const Exchange& x) {
+    std::vector<std::unique_ptr<SaSet>> leaving;
+    std::vector<SetNumber> sets;
+    for (const auto& set : registration.sets) sets.push_back(set->number);
+    for (const auto number : sets) leaving.push_back(p_.table.take_set(registration, number));
+    for (const auto* other : p_.table.bound_to(x.flow().connection)) {
+        if (other == &registration || is_emergency(other->key) != is_emergency(registration.key)) continue;
+        log::notice("registration-ended", {{"impi", other->key.impi.value},
+                                           {"connection", x.flow().connection.value},
+                                           {"why", "the phone has registered anew over this connection"}});
+        auto ended = p_.table.take(ContactKey{other->key});
+        for (auto& set : ended->sets) leaving.push_back(std::move(set));
+    }
+    return leaving;
+}
+
 // SM11: the connection, the IMPI and its identities belong together from now on (B-94). The 200 leaves on this
 // connection.
 Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
-    if (!p_.transports.is_open(x.flow().connection)) {
-        object(x, {480, "connection", "the TLS connection ended while the core was asked"});
+    if (const auto objection = check_binding(x)) {
+        object(x, *objection);
         co_return;
     }
-    // Asked again here, with no await before the binding: another user's REGISTER may have been accepted on it
-    // meanwhile (C-49).
-    for (const auto* other : p_.table.bound_to(x.flow().connection))
-        if (other->key.impi != x.impi) {
-            p_.counters.add(Counter::impi_mismatch);
-            object(x, {403, "authorization", "this TLS connection belongs to another user by now"});
-            co_return;
-        }
     auto& registration = registration_for(x);
     const bool again = registration.tls.has_value();
     TlsBinding binding{x.flow(), x.client, x.verify};
@@ -81,16 +105,12 @@ Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response
     const auto before = p_.table.bind(registration, std::move(binding));
     p_.transports.keep_open(x.flow().connection, true);
     p_.tls_agreements.erase(x.impi, x.flow().remote.address);
-    std::vector<SetNumber> sets;  // the phone gave up ipsec-3gpp
-    for (const auto& set : registration.sets) sets.push_back(set->number);
-    std::vector<std::unique_ptr<SaSet>> leaving;
-    for (const auto number : sets) leaving.push_back(p_.table.take_set(registration, number));
+    auto leaving = give_up_others(registration, x);
     learn(registration, x, *response, expires);
-    p_.expiry.watch(registration.key, registration.expires);
     p_.counters.add(again ? Counter::reregistered : Counter::registered);
     co_await keep(x.contact);
     pass(x, response, again ? "refreshed over TLS" : "registered over TLS");
-    if (before) p_.transports.close(before->connection, false);
+    if (before && p_.table.bound_to(before->connection).empty()) p_.transports.close(before->connection, false);
     for (auto& set : leaving) co_await p_.sets.remove(std::move(set));
 }
 

@@ -148,6 +148,7 @@ void Adoption::commit(const std::function<std::optional<sip::Flow>(sip::Connecti
         }
         summary_.sets += registration->sets.size();
         auto& added = p_.table.add(std::move(registration));
+        p_.expiry.watch(added.key, added.expires);
         for (const auto& set : added.sets) {
             const bool hands_over = set->state == SetState::old && set->in_use;  // as in settle_sets()
             p_.expiry.watch(set->number, hands_over ? set->expires - p_.config.timers.old_set : set->expires);

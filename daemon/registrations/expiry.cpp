@@ -11,10 +11,15 @@ namespace gmgate::daemon {
 
 Expiry::Expiry(const Config& config, Table& table, SaSets& sets, sip::Transports& transports, Counters& counters,
                const Clock& clock)
-    : config_(config), table_(table), sets_(sets), transports_(transports), counters_(counters), clock_(clock) {}
+    : config_(config), table_(table), sets_(sets), transports_(transports), counters_(counters), clock_(clock) {
+    sets_.on_removed([this](SetNumber number) { due_.erase(number); });
+    table_.on_change([this](const ContactKey& key) {
+        if (table_.find(key) == nullptr) due_contacts_.erase(key);
+    });
+}
 
-void Expiry::watch(SetNumber number, TimePoint when) { due_.push({when, number}); }
-void Expiry::watch(const ContactKey& key, TimePoint when) { due_contacts_.push({when, key}); }
+void Expiry::watch(SetNumber number, TimePoint when) { due_.put(number, when); }
+void Expiry::watch(const ContactKey& key, TimePoint when) { due_contacts_.put(key, when); }
 
 Task<void> Expiry::run() {
     asio::steady_timer timer(co_await asio::this_coro::executor);
@@ -51,31 +56,43 @@ void Expiry::prepare_handover(Registration& registration, const SaSet& set) {
         }
 }
 
-void Expiry::sweep_contacts() {
-    while (!due_contacts_.empty() && due_contacts_.top().when <= clock_.now()) {
-        const auto key = due_contacts_.top().key;
-        due_contacts_.pop();
-        const auto* registration = table_.find(key);
-        if (!registration || !registration->tls)
-            continue;  // the sets of an ipsec-3gpp registration are watched one by one
-        if (registration->expires > clock_.now()) {
-            watch(key, registration->expires);
+Task<void> Expiry::sweep_contacts() {
+    for (;;) {
+        const auto due = due_contacts_.take(clock_.now());
+        if (!due) co_return;
+        const auto* registration = table_.find(*due);
+        if (!registration || registration->ended) continue;  // its sets go one by one
+        const auto margin = registration->tls ? std::chrono::seconds{0} : config_.timers.lifetime_margin;
+        const auto end = registration->expires + margin;
+        if (end > clock_.now()) {
+            watch(*due, end);
             continue;
         }
-        counters_.add(Counter::established_expired);
-        log::info("registration-expired",
-                  {{"impi", key.impi.value}, {"connection", registration->tls->flow.connection.value}});
-        const auto connection = registration->tls->flow.connection;
-        table_.take(key);
-        transports_.close(connection, false);
+        ContactKey key = *due;
+        co_await end_service(std::move(key));
     }
 }
 
+// TS 24.229 §5.2.5: what is not registered any more is not served, and its SAs go. A TLS connection may be another
+// contact's as well.
+Task<void> Expiry::end_service(ContactKey key) {
+    const auto* known = table_.find(key);
+    const auto connection = known->tls ? known->tls->flow.connection : sip::ConnectionId{};
+    counters_.add(Counter::established_expired);
+    log::info("registration-expired",
+              {{"impi", key.impi.value}, {"connection", connection.value}, {"sets", known->sets.size()}});
+    const bool is_over_tls = known->tls.has_value();
+    auto ended = table_.take(key);
+    if (is_over_tls && table_.bound_to(connection).empty()) transports_.close(connection, false);
+    for (auto& set : ended->sets) co_await sets_.remove(std::move(set));
+}
+
 Task<void> Expiry::sweep() {
-    sweep_contacts();
-    while (!due_.empty() && due_.top().when <= clock_.now()) {
-        const auto number = due_.top().number;
-        due_.pop();
+    co_await sweep_contacts();
+    for (;;) {
+        const auto due = due_.take(clock_.now());
+        if (!due) co_return;
+        const auto number = *due;
         const auto owner = table_.find_set(number);
         if (!owner.set) continue;
         const auto handover = owner.set->expires - config_.timers.old_set;

@@ -2,14 +2,11 @@
 // safety net.
 #pragma once
 
-#include <functional>
-#include <queue>
-#include <vector>
-
 #include "base/clock.h"
 #include "base/task.h"
 #include "daemon/config/config.h"
 #include "daemon/observe/counters.h"
+#include "daemon/registrations/due_times.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 
@@ -23,7 +20,8 @@ public:
     /// Looks at a set at `when`; call it whenever a set's `expires` was set or shortened. A later `expires` is noticed
     /// by itself.
     void watch(SetNumber number, TimePoint when);
-    /// The same for a registration over TLS, which has no sets.
+    /// The same for a registration. Its service ends with it, however long its SAs could live: a refresh may be granted
+    /// less time than the one before, and the lifetime of SAs is never decreased (B-51).
     void watch(const ContactKey& key, TimePoint when);
     /// Row "message over the established-not-yet-used set" of table C-44: a message that came over a set tells that the
     /// phone uses it. Not for retransmissions of the REGISTER that established it: a phone that repeats it has not seen
@@ -33,19 +31,12 @@ public:
     Task<void> run();
     /// One pass over what is due now.
     Task<void> sweep();
+    /// How many sets and registrations are watched.
+    std::size_t watched() const { return due_.size() + due_contacts_.size(); }
 
 private:
-    struct Due {
-        TimePoint when;
-        SetNumber number;
-        bool operator>(const Due& other) const { return when > other.when; }
-    };
-    struct DueContact {
-        TimePoint when;
-        ContactKey key;
-        bool operator>(const DueContact& other) const { return when > other.when; }
-    };
-    void sweep_contacts();
+    Task<void> sweep_contacts();
+    Task<void> end_service(ContactKey key);
     Task<void> end_challenge(Impi impi, Address ue);
     Task<void> end_set(ContactKey key, SetNumber number);
     void prepare_handover(Registration& registration, const SaSet& set);
@@ -56,8 +47,8 @@ private:
     sip::Transports& transports_;
     Counters& counters_;
     const Clock& clock_;
-    std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
-    std::priority_queue<DueContact, std::vector<DueContact>, std::greater<>> due_contacts_;
+    DueTimes<SetNumber> due_;
+    DueTimes<ContactKey> due_contacts_;
 };
 
 }  // namespace gmgate::daemon

@@ -100,6 +100,7 @@ Task<Result<void>> SaSets::extend(xfrm::SetParameters parameters, TimePoint expi
 }
 
 Task<void> SaSets::remove(std::unique_ptr<SaSet> set) {
+    if (on_removed_) on_removed_(set->number);
     for (const auto& [local, remote] :
          {std::pair{set->gateway_server(), set->ue_client()}, std::pair{set->gateway_client(), set->ue_server()}})
         if (const auto flow = transports_.find_connection(local, remote)) transports_.close(flow->connection, true);

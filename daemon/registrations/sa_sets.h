@@ -51,6 +51,8 @@ public:
     void on_unanswered(std::function<void(const SaSet&, std::vector<xfrm::SaReport>)> handler) {
         on_unanswered_ = std::move(handler);
     }
+    /// Gets the number of each set that remove() is told to end.
+    void on_removed(std::function<void(SetNumber)> handler) { on_removed_ = std::move(handler); }
     /// Deletes what an earlier remove() could not; called once a second.
     Task<void> remove_leftovers();
     std::size_t leftovers() const { return leftovers_.size(); }
@@ -88,6 +90,7 @@ private:
     Task<void> remove_parts(xfrm::SetParameters parts);
 
     std::function<void(const SaSet&, std::vector<xfrm::SaReport>)> on_unanswered_;
+    std::function<void(SetNumber)> on_removed_;
     std::optional<Port> choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const;
     std::optional<Port> choose_client_port(const SetWish& wish, const ImsAkaProfile& profile) const;
     xfrm::SetRequest request_for(const SaSet& set, xfrm::EspKeys keys) const;

@@ -176,8 +176,12 @@ std::vector<Registration*> Table::bound_to(sip::ConnectionId connection) {
 
 FlowOwner Table::owner_of(const sip::Flow& flow) {
     if (flow.transport == sip::Transport::tls) {
-        const auto at = by_connection_.find(flow.connection);
-        return at == by_connection_.end() ? FlowOwner{} : FlowOwner{nullptr, at->second, nullptr};
+        // An emergency contact beside another of its user serves emergencies only: the other speaks for the connection.
+        FlowOwner owner;
+        for (auto* registration : bound_to(flow.connection))
+            if (!owner.registration || owner.registration->key.reg_id.starts_with("sos:"))
+                owner.registration = registration;
+        return owner;
     }
     if (flow.mark.value != 0) {
         const auto owner = find_set(SetNumber{flow.mark.value});

@@ -130,12 +130,6 @@ public:
             asio::co_spawn(loop, parts_->flow.handle(transaction), asio::detached);
             return transaction;
         };
-        const auto run_until = [&](const std::function<bool()>& done) {
-            const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
-            while (!done() && std::chrono::steady_clock::now() < deadline)
-                loop.run_one_for(std::chrono::milliseconds{50});
-            REQUIRE(done());
-        };
         const int status = std::exchange(core_status, 0);
         std::vector<std::string> asked;
         const auto older = start();
@@ -151,6 +145,22 @@ public:
         answer_as_core(asked[1]);
         run_until([&] { return older->is_completed() && newer->is_completed(); });
         return {older, newer};
+    }
+    /// Two REGISTERs that cross: the core has the first and answers it only after the second.
+    std::pair<int, int> crossed(const Say& first, const sip::Flow& first_flow, const Say& second,
+                                const sip::Flow& second_flow) {
+        const int status = std::exchange(core_status, 0);
+        auto parsed = sip::OwnedMessage::parse(text_of(first, first_flow));
+        auto transaction = std::make_shared<RecordedTransaction>(std::move(*parsed), first_flow);
+        const auto seen_before = core_saw.size();
+        asio::co_spawn(loop, parts_->flow.handle(transaction), asio::detached);
+        run_until([&] { return core_saw.size() > seen_before; });
+        const auto asked = core_saw.back();
+        core_status = status;
+        const int answered = status_of(*send(second, second_flow));
+        answer_as_core(asked);
+        run_until([&] { return transaction->is_completed(); });
+        return {status_of(*transaction), answered};
     }
     /// The whole registration; returns the registration.
     daemon::Registration& registered() {
@@ -199,6 +209,12 @@ private:
     }
     bool quiet() const {
         return parts_->transactions.client_count() == 0 && kernel.held() == 0 && started_ && ++idle_ > 3;
+    }
+
+    void run_until(const std::function<bool()>& done) {
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{5};
+        while (!done() && std::chrono::steady_clock::now() < deadline) loop.run_one_for(std::chrono::milliseconds{50});
+        REQUIRE(done());
     }
 
     void serve_core() {
