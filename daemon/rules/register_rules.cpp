@@ -1,11 +1,13 @@
 // REGISTER on its way to the core and its answers on their way back (requirements C.2, C.3, C.5).
 #include <algorithm>
+#include <array>
 
 #include <fmt/format.h>
 
 #include "base/secret.h"
 #include "daemon/rules/auth_params.h"
 #include "daemon/rules/header_rules.h"
+#include "sip/message/scanner.h"
 
 namespace gmgate::daemon {
 
@@ -42,16 +44,40 @@ std::optional<std::string> register_to_core(const sip::Message& request, const R
 
 namespace {
 
+/// Looks for a key, letters alike in either case. Horspool's search: it looks at one octet in key.size() as long as
+/// nothing fits, since every answer to a REGISTER is searched for two keys that it hardly ever holds.
+class KeySearch {
+public:
+    /// `key` outlives it and is not empty.
+    explicit KeySearch(std::string_view key) : key_(key) {
+        skips_.fill(key.size());
+        for (std::size_t i = 0; i + 1 < key.size(); ++i) skip_at(key[i]) = key.size() - 1 - i;
+    }
+    /// Where it stands, from `from` on; npos when it does not.
+    std::size_t find(std::string_view text, std::size_t from) {
+        while (from + key_.size() <= text.size()) {
+            const std::string_view here = text.substr(from, key_.size());
+            if (std::ranges::equal(here, key_, {}, sip::scan::lower, sip::scan::lower)) return from;
+            from += skip_at(here.back());
+        }
+        return std::string_view::npos;
+    }
+
+private:
+    std::size_t& skip_at(char c) { return skips_[static_cast<unsigned char>(sip::scan::lower(c))]; }
+
+    std::string_view key_;
+    std::array<std::size_t, 256> skips_{};
+};
+
 /// H-1: blots out every copy of a key that stands elsewhere in the message (an echo in a Warning, a debug header, a
-/// body).
+/// body). It goes on behind what it blotted out: a "key" of asterisks ends, too.
 void blot_out(std::string& text, std::string_view key) {
     constexpr std::size_t kShortestKey = 16;  // shorter values are no keys, and would hit innocent text
     if (key.size() < kShortestKey) return;
-    const auto same = [](char a, char b) {
-        return a == b || ((a | 0x20) == (b | 0x20) && (a | 0x20) >= 'a' && (a | 0x20) <= 'z');
-    };
-    for (auto hit = std::ranges::search(text, key, same); !hit.empty(); hit = std::ranges::search(text, key, same))
-        std::ranges::fill(hit, '*');
+    KeySearch search(key);
+    for (auto at = search.find(text, 0); at != std::string::npos; at = search.find(text, at + key.size()))
+        text.replace(at, key.size(), key.size(), '*');
 }
 
 }  // namespace

@@ -304,6 +304,27 @@ TEST_CASE("H-1: no octet sequence of the keys reaches the UE, however the core s
     }
 }
 
+TEST_CASE("H-1: a copy of a key is found wherever it stands, whatever stands around it") {
+    // Few letters, so that beginnings of the key are everywhere, and copies touch each other.
+    const std::string key = "abaabaaabaabaaba", upper = "ABAABAAABAABAABA";
+    for (std::size_t before = 0; before < 40; ++before) {
+        const std::string around = std::string("aababaabaaabaabaabaaabaabaabaaabaabaaababab").substr(0, before);
+        const std::string line = "X-Debug: " + around + upper + key + around + "\n";
+        const std::string out =
+            lower(to_ue(challenge_with("WWW-Authenticate: Digest realm=\"r\", ck=\"" + key + "\"\n" + line)));
+        CAPTURE(line);
+        CHECK_FALSE(contains(out, key));
+        CHECK(contains(out, std::string(key.size(), '*')));
+    }
+}
+
+TEST_CASE("H-1: a key of asterisks that the message repeats is answered, not searched for ever") {
+    const std::string stars(32, '*');
+    const std::string out =
+        to_ue(challenge_with("WWW-Authenticate: Digest realm=\"r\", ck=\"" + stars + "\"\nX-Debug: " + stars + "\n"));
+    CHECK(contains(out, "X-Debug: " + stars));
+}
+
 TEST_CASE("C-31: a nonce that looks like a key parameter in base64 is left alone") {
     const std::string line =
         "WWW-Authenticate: Digest realm=\"r\", nonce=\"Ms8l2xeF/ck=ab/ik=\", algorithm=AKAv1-MD5\n";
