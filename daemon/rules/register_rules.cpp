@@ -7,7 +7,6 @@
 #include "base/secret.h"
 #include "daemon/rules/auth_params.h"
 #include "daemon/rules/header_rules.h"
-#include "sip/message/scanner.h"
 
 namespace gmgate::daemon {
 
@@ -44,6 +43,8 @@ std::optional<std::string> register_to_core(const sip::Message& request, const R
 
 namespace {
 
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
+
 /// Looks for a key, letters alike in either case. Horspool's search: it looks at one octet in key.size() as long as
 /// nothing fits, since every answer to a REGISTER is searched for two keys that it hardly ever holds.
 class KeySearch {
@@ -57,14 +58,14 @@ public:
     std::size_t find(std::string_view text, std::size_t from) {
         while (from + key_.size() <= text.size()) {
             const std::string_view here = text.substr(from, key_.size());
-            if (std::ranges::equal(here, key_, {}, sip::scan::lower, sip::scan::lower)) return from;
+            if (std::ranges::equal(here, key_, {}, lower, lower)) return from;
             from += skip_at(here.back());
         }
         return std::string_view::npos;
     }
 
 private:
-    std::size_t& skip_at(char c) { return skips_[static_cast<unsigned char>(sip::scan::lower(c))]; }
+    std::size_t& skip_at(char c) { return skips_[static_cast<unsigned char>(lower(c))]; }
 
     std::string_view key_;
     std::array<std::size_t, 256> skips_{};

@@ -238,7 +238,16 @@ private:
         }
         if (over == "temporary" && (draft.flaws & (kOtherClient | kNoClient)) != 0 && draft.client != last_client_)
             require(status != 200, "another Security-Client is never accepted");
-        if (status >= 200 && status < 300) require(asked && core == 200, "a 2xx is the core's");
+        if (status < 200 || status >= 300) return;
+        require(asked && core == 200, "a 2xx is the core's");
+        // Whoever has just proved itself with SPIs or ports of another phone at its address takes its place.
+        if (over == "temporary") proved_at_.insert(flow.remote.address.to_string());
+    }
+
+    /// Whether that registration is at an address where another phone has proved itself since the last check.
+    bool is_displaced(const std::string& was) const {
+        return std::ranges::any_of(
+            proved_at_, [&](const std::string& address) { return was.find("sip:" + address + ":") != was.npos; });
     }
 
     void unprotected() {
@@ -410,13 +419,14 @@ private:
             for (const auto& [key, was] : before_) {
                 const auto at = after.find(key);
                 const auto impi = key.substr(0, key.find('/'));
-                if (!allowed_.contains(impi))
+                if (!allowed_.contains(impi) && !(at == after.end() && is_displaced(was)))
                     require(at != after.end() && at->second == was,
                             "a live registration changed by a REGISTER from elsewhere: " + key + "\n  before " + was +
                                 "\n  after " + (at == after.end() ? "gone" : at->second));
             }
         before_ = after;
         allowed_.clear();
+        proved_at_.clear();
         time_passed_ = false;
 
         check_kernel(owners);
@@ -448,6 +458,7 @@ private:
     std::vector<std::shared_ptr<RecordedTransaction>> transactions_;
     std::map<std::string, std::string> before_;
     std::set<std::string> allowed_;
+    std::set<std::string> proved_at_;  // addresses
     std::string story_, last_client_;
     unsigned count_ = 0;
     bool is_holding_ = false, time_passed_ = false;
