@@ -106,7 +106,8 @@ struct Ringing {
     }
     /// The caller's INVITE and the core's cancelled.
     std::vector<std::string> cancels() const {
-        return {after(at_core, "CANCEL", vias.back()), after(at_callee, "CANCEL", vias.at(1))};
+        // Whoever wants to see the answer asks for it at the port that he has (RFC 3581); else it goes where Via says.
+        return {after(at_core, "CANCEL", vias.back() + ";rport"), after(at_callee, "CANCEL", vias.at(1) + ";rport")};
     }
 
     void check_ringing() {
