@@ -63,18 +63,19 @@ ContactKey contact_key(const sip::Message& request, const Impi& impi) {
     if (!contact) return key;
     key.instance = contact->parameter("+sip.instance").value_or("");
     key.reg_id = contact->parameter("reg-id").value_or("");
-    if (is_emergency(*contact)) key.reg_id = "sos:" + key.reg_id;
+    if (is_emergency(*contact)) key.reg_id.insert(0, kEmergencyRegId);
     return key;
 }
 
 bool may_be_same(const ContactKey& a, const ContactKey& b) {
     const auto reg_id = [](const ContactKey& key) {
-        return std::string_view(key.reg_id).substr(is_emergency(key) ? std::string_view("sos:").size() : 0);
+        return std::string_view(key.reg_id).substr(is_emergency_contact(key) ? kEmergencyRegId.size() : 0);
     };
     const auto agree = [](std::string_view x, std::string_view y) {
         return x.empty() || y.empty() || sip::same_token(x, y);
     };
-    return is_emergency(a) == is_emergency(b) && agree(a.instance, b.instance) && agree(reg_id(a), reg_id(b));
+    return is_emergency_contact(a) == is_emergency_contact(b) && agree(a.instance, b.instance) &&
+           agree(reg_id(a), reg_id(b));
 }
 
 bool have_same_host(std::string_view a, std::string_view b) {
@@ -100,7 +101,7 @@ Asks asks_for(const sip::Message& request) {
 }
 
 bool asks_for_outbound(const sip::Message& request, const ContactKey& contact) {
-    const bool has_reg_id = is_emergency(contact) ? contact.reg_id != "sos:" : !contact.reg_id.empty();
+    const bool has_reg_id = is_emergency_contact(contact) ? contact.reg_id != kEmergencyRegId : !contact.reg_id.empty();
     return !contact.instance.empty() && has_reg_id && sip::via_count(request) == 1;
 }
 

@@ -14,8 +14,6 @@ namespace gmgate::daemon {
 /// The contact that a REGISTER speaks of: (IMPI, +sip.instance, reg-id); an emergency contact (`sos`, C-81) is one of
 /// its own.
 ContactKey contact_key(const sip::Message& request, const Impi& impi);
-/// True for an emergency contact: it stands beside the user's others.
-inline bool is_emergency(const ContactKey& key) { return key.reg_id.starts_with("sos:"); }
 /// False when the two are of different kinds, or both name an instance or reg-id, and not the same one.
 bool may_be_same(const ContactKey& a, const ContactKey& b);
 /// True when both URIs have the same user and host, with addresses compared as addresses; the port plays no part.

@@ -172,7 +172,7 @@ std::optional<Objection> RegisterFlow::read_credentials(Exchange& x) {
 void RegisterFlow::recognise_contact(Exchange& x) {
     bool is_known = false;
     const auto adopt = [&](const ContactKey& key) {
-        if (key.impi != x.impi || is_emergency(key) != is_emergency(x.contact)) return;
+        if (key.impi != x.impi || is_emergency_contact(key) != is_emergency_contact(x.contact)) return;
         x.contact = ContactKey{key};
         is_known = true;
     };
@@ -430,7 +430,7 @@ void RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& response) {
     if (x.over == Over::temporary) finish_challenge(x);
     if (contact_is_star(x.request())) {
         for (auto* registration : p_.table.find_by_impi(x.impi))  // an emergency registration ends by its time alone
-            if (!is_emergency(registration->key)) end(*registration);
+            if (!is_emergency_contact(registration->key)) end(*registration);
     } else if (auto* registration = p_.table.find(x.contact)) {
         end(*registration);
     }
@@ -444,7 +444,7 @@ void RegisterFlow::overtake_earlier(const Exchange& x) {
     const auto mine = user(x);
     for (auto at = asking_.lower_bound({x.impi, Address{}}); at != asking_.end() && at->first.first == x.impi; ++at) {
         auto& other = *at->second;
-        const bool is_meant = is_star ? !is_emergency(other.contact) : other.contact == x.contact;
+        const bool is_meant = is_star ? !is_emergency_contact(other.contact) : other.contact == x.contact;
         if (other.arrival >= x.arrival || !is_meant) continue;
         const auto theirs = user(other);
         if (mine && theirs && is_same_identity(mine->uri, theirs->uri)) other.is_overtaken = true;

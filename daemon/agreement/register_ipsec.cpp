@@ -212,7 +212,8 @@ std::vector<std::unique_ptr<SaSet>> RegisterFlow::displace_others(const Registra
     for (const auto* other : p_.table.at_client_port(x.carried_by->ue, x.carried_by->port_uc, x.carried_by->gateway,
                                                      x.access->profile->protected_server_ports)) {
         if (other == &registration) continue;
-        if (other->key.impi == registration.key.impi && is_emergency(other->key) != is_emergency(registration.key))
+        if (other->key.impi == registration.key.impi &&
+            is_emergency_contact(other->key) != is_emergency_contact(registration.key))
             continue;
         p_.counters.add(Counter::displaced);
         log::notice("registration-ended",

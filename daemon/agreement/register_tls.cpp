@@ -76,7 +76,8 @@ std::vector<std::unique_ptr<SaSet>> RegisterFlow::give_up_others(Registration& r
     for (const auto& set : registration.sets) sets.push_back(set->number);
     for (const auto number : sets) leaving.push_back(p_.table.take_set(registration, number));
     for (const auto* other : p_.table.bound_to(x.flow().connection)) {
-        if (other == &registration || is_emergency(other->key) != is_emergency(registration.key)) continue;
+        if (other == &registration || is_emergency_contact(other->key) != is_emergency_contact(registration.key))
+            continue;
         log::notice("registration-ended", {{"impi", other->key.impi.value},
                                            {"connection", x.flow().connection.value},
                                            {"why", "the phone has registered anew over this connection"}});

@@ -6,7 +6,6 @@
 
 #include "base/log.h"
 #include "daemon/reg_event/reg_event.h"
-#include "daemon/rules/from_ue_checks.h"
 #include "sip/message/edit.h"
 
 namespace gmgate::daemon {

@@ -13,7 +13,6 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/spawn.h"
-#include "daemon/rules/from_ue_checks.h"
 #include "daemon/rules/header_rules.h"
 
 namespace gmgate::daemon {

@@ -45,6 +45,11 @@ struct ContactKey {
     friend auto operator<=>(const ContactKey&, const ContactKey&) = default;
 };
 
+/// What the reg-id of an emergency contact begins with: it stands beside the user's others (C-81).
+inline constexpr std::string_view kEmergencyRegId = "sos:";
+/// C-81, C-82: a contact that registered with the URI parameter `sos`.
+inline bool is_emergency_contact(const ContactKey& key) { return key.reg_id.starts_with(kEmergencyRegId); }
+
 /// An authentication in progress, for one (IMPI, UE address). It cannot disturb a registration: only its 200 makes it
 /// one (B-58).
 struct Challenge {

@@ -179,8 +179,7 @@ FlowOwner Table::owner_of(const sip::Flow& flow) {
         // An emergency contact beside another of its user serves emergencies only: the other speaks for the connection.
         FlowOwner owner;
         for (auto* registration : bound_to(flow.connection))
-            if (!owner.registration || owner.registration->key.reg_id.starts_with("sos:"))
-                owner.registration = registration;
+            if (!owner.registration || is_emergency_contact(owner.registration->key)) owner.registration = registration;
         return owner;
     }
     if (flow.mark.value != 0) {

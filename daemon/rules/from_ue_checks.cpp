@@ -151,8 +151,6 @@ std::string first_route_uri(const std::vector<std::string>& route) {
     return first_route_uri(std::vector<std::string_view>(route.begin(), route.begin() + (route.empty() ? 0 : 1)));
 }
 
-bool is_emergency_contact(const ContactKey& key) { return key.reg_id.starts_with("sos:"); }
-
 bool has_no_to_tag(const sip::Message& request) { return sip::tag_of(request, HeaderId::to).empty(); }
 
 }  // namespace gmgate::daemon

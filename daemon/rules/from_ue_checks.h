@@ -62,9 +62,6 @@ RouteVerdict compare_route(const std::vector<std::string_view>& remaining,
 std::string first_route_uri(const std::vector<std::string>& route);
 std::string first_route_uri(const std::vector<std::string_view>& route);
 
-/// C-81, C-82: a contact that registered with the URI parameter `sos`.
-bool is_emergency_contact(const ContactKey& key);
-
 /// True for a request without To tag. One with a To tag is inside a dialog only when the dialog is known (DialogMarks,
 /// EmergencyDialogs).
 bool has_no_to_tag(const sip::Message& request);

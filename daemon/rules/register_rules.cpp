@@ -1,5 +1,4 @@
 // REGISTER on its way to the core and its answers on their way back (requirements C.2, C.3, C.5).
-#include <algorithm>
 #include <array>
 
 #include <fmt/format.h>
@@ -7,6 +6,7 @@
 #include "base/secret.h"
 #include "daemon/rules/auth_params.h"
 #include "daemon/rules/header_rules.h"
+#include "sip/message/headers.h"
 
 namespace gmgate::daemon {
 
@@ -58,7 +58,7 @@ public:
     std::size_t find(std::string_view text, std::size_t from) {
         while (from + key_.size() <= text.size()) {
             const std::string_view here = text.substr(from, key_.size());
-            if (std::ranges::equal(here, key_, {}, lower, lower)) return from;
+            if (sip::same_token(here, key_)) return from;
             from += skip_at(here.back());
         }
         return std::string_view::npos;
