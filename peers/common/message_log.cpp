@@ -18,6 +18,7 @@ std::string to_line(const nlohmann::json& object) {
 }
 
 Result<MessageLog> MessageLog::open(const std::string& path) {
+    if (path.empty()) return MessageLog{};
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
     if (fd < 0) return fail("{}: {}", path, std::strerror(errno));
     MessageLog out;

@@ -23,7 +23,8 @@ struct MessagePath {
 class MessageLog {
 public:
     MessageLog() = default;
-    /// Truncates the file and makes it readable by its owner only: raw text holds ck and ik on the core side.
+    /// Truncates the file and makes it readable by its owner only: raw text holds ck and ik on the core side. Without a
+    /// path nothing is written.
     [[nodiscard]] static Result<MessageLog> open(const std::string& path);
     /// {"time":…,"event":"message","dir":"in"|"out","transport":…,"local":…,"remote":…,"method":…,"status":…,"call_id":…,"cseq":…,"raw":…}
     void message(const MessagePath& path, std::string_view raw);

@@ -7,6 +7,7 @@
 #include "users.h"
 
 #include "../common/load_identity.h"
+#include "../common/program.h"
 #include "../common/task.h"
 #include "../common/text.h"
 
@@ -14,7 +15,6 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdio>
-#include <iostream>
 
 namespace gmgate::peers {
 namespace {
@@ -219,15 +219,11 @@ int run(int argc, char** argv) {
     if (auto ok = finish_options(options); !ok) return give_up(ok.error());
     UserStore users(options.realm);
     if (auto ok = load_users(options, users); !ok) return give_up(ok.error());
-    MessageLog log;
-    if (!options.log.empty()) {
-        auto opened = MessageLog::open(options.log);
-        if (!opened) return give_up(opened.error());
-        log = std::move(*opened);
-    }
+    auto log = MessageLog::open(options.log);
+    if (!log) return give_up(log.error());
     raise_file_limit();
     Loop loop;
-    Core core(loop, options, users, log);
+    Core core(loop, options, users, *log);
     core.notifier().end_each(options.end_subscriptions);
     if (auto ok = core.start(); !ok) return give_up(ok.error());
     loop.on_signals({SIGTERM, SIGINT, SIGUSR1, SIGUSR2}, [&](int signal) {
@@ -235,7 +231,7 @@ int run(int argc, char** argv) {
         else if (signal == SIGUSR2) core.notifier().end_former_contacts();
         else loop.stop();
     });
-    log.write({{"event", "ready"}, {"users", users.size()}});
+    log->write({{"event", "ready"}, {"users", users.size()}});
     if (options.print_ready) {
         fmt::print("gmcore ready: {} users, listening on {}\n", users.size(), join(options.listen, " "));
         std::fflush(stdout);
@@ -247,11 +243,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace gmgate::peers
 
-int main(int argc, char** argv) {
-    try {
-        return gmgate::peers::run(argc, argv);
-    } catch (const std::exception& error) {
-        std::cerr << "gmcore: " << error.what() << '\n';
-        return 2;
-    }
-}
+int main(int argc, char** argv) { return gmgate::peers::run_program("gmcore", gmgate::peers::run, argc, argv); }

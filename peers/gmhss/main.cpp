@@ -4,13 +4,13 @@
 
 #include "../common/line_input.h"
 #include "../common/load_identity.h"
+#include "../common/program.h"
 #include "../common/text.h"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include <cstdio>
-#include <iostream>
 
 namespace gmgate::peers {
 namespace {
@@ -175,14 +175,10 @@ int run(int argc, char** argv) {
     };
     UserStore users(options.realm, UserStore::Sharing::allowed);
     if (auto ok = load_users(options, users); !ok) return give_up(ok.error());
-    MessageLog log;
-    if (!options.log.empty()) {
-        auto opened = MessageLog::open(options.log);
-        if (!opened) return give_up(opened.error());
-        log = std::move(*opened);
-    }
+    auto log = MessageLog::open(options.log);
+    if (!log) return give_up(log.error());
     Loop loop;
-    Hss hss(loop, options, users, log);
+    Hss hss(loop, options, users, *log);
     if (auto ok = hss.listen(options.listen); !ok) return give_up(ok.error());
     loop.on_signals({SIGTERM, SIGINT}, [&](int) { loop.stop(); });
     if (options.print_ready) {
@@ -196,11 +192,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace gmgate::peers
 
-int main(int argc, char** argv) {
-    try {
-        return gmgate::peers::run(argc, argv);
-    } catch (const std::exception& error) {
-        std::cerr << "gmhss: " << error.what() << '\n';
-        return 2;
-    }
-}
+int main(int argc, char** argv) { return gmgate::peers::run_program("gmhss", gmgate::peers::run, argc, argv); }

@@ -1,8 +1,9 @@
 // gmue: a test phone and load generator for IMS access security.
 #include "scenarios.h"
 
+#include "../common/program.h"
+
 #include <cstdio>
-#include <iostream>
 
 namespace gmgate::peers {
 namespace {
@@ -49,12 +50,8 @@ int run(int argc, char** argv) {
     if (!start_sqn) return give_up("--sqn is 12 hexadecimal digits");
     auto sqns = SqnStore::open(options.sqn_file, Sqn::from_octets(*start_sqn));
     if (!sqns) return give_up(sqns.error().text);
-    MessageLog log;
-    if (!options.log.empty()) {
-        auto opened = MessageLog::open(options.log);
-        if (!opened) return give_up(opened.error().text);
-        log = std::move(*opened);
-    }
+    auto log = MessageLog::open(options.log);
+    if (!log) return give_up(log.error().text);
     std::unique_ptr<SaProgrammer> sas;
     if (auto ok = prepare(options); !ok) return give_up(ok.error().text);
     if (options.security == "ipsec-3gpp") {
@@ -67,7 +64,7 @@ int run(int argc, char** argv) {
     SpiPool spis;
     const Reporter reporter(options, subcommand == "run");
     PhoneEnvironment environment{loop, sas.get(), spis,
-                                 log,  *sqns,     [&](const nlohmann::json& event) { reporter.event(event); }};
+                                 *log, *sqns,     [&](const nlohmann::json& event) { reporter.event(event); }};
     Program program{options, loop, environment, reporter, subcommand};
     int signal = 0;
     loop.on_signals({SIGTERM, SIGINT}, [&](int number) {
@@ -88,11 +85,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace gmgate::peers
 
-int main(int argc, char** argv) {
-    try {
-        return gmgate::peers::run(argc, argv);
-    } catch (const std::exception& error) {
-        std::cerr << "gmue: " << error.what() << '\n';
-        return 2;
-    }
-}
+int main(int argc, char** argv) { return gmgate::peers::run_program("gmue", gmgate::peers::run, argc, argv); }
