@@ -347,12 +347,16 @@ Result<void> Gateway::open_monitoring() {
 }
 
 Result<void> Gateway::reload_certificates() {
-    if (tls_engine_.certificates().empty()) return {};
     auto done = tls_engine_.certificates().reload();
+    if (auto opened = tls_.open_missing(); !opened) {
+        if (!done) opened.error().text = fmt::format("{}; {}", done.error().text, opened.error().text);
+        done = std::move(opened);
+    }
+    if (tls_engine_.certificates().empty() && done) return {};
     if (done) log::notice("certificates-reloaded", {{"why", "for new connections; those that stand go on"}});
     else
         log::error("certificates-not-reloaded",
-                   {{"why", done.error().text}, {"now", "the certificates from before stay in use"}});
+                   {{"why", done.error().text}, {"now", "what is named here stays as it was"}});
     return done;
 }
 

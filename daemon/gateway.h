@@ -46,8 +46,8 @@ public:
     void use(Prepared prepared);
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
     void stop();
-    /// SIGHUP: reads certificates and keys again, all or none, and logs what came of it. The Error says what is wrong
-    /// with which file.
+    /// SIGHUP: reads certificates and keys again, opens TLS ports that had none which were good, and logs what came of
+    /// it. The Error says what is wrong with which file.
     Result<void> reload_certificates();
 
     /// What the kernel's event sockets tell (xfrm::Monitor, xfrm::AddressWatch).

@@ -17,6 +17,7 @@
 #include "daemon/engine.h"
 #include "daemon/gateway.h"
 #include "daemon/operate/reload.h"
+#include "daemon/tls/check.h"
 #include "xfrm/engine/client.h"
 #include "xfrm/netlink/address_watch.h"
 #include "xfrm/netlink/codec.h"
@@ -186,8 +187,9 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
         // A file with mistakes does not keep new certificates from being taken: they are told apart.
         const auto certificates = gateway.reload_certificates();
         if (report)
-            (*report)["notes"].push_back(certificates ? "Certificates and keys were read again."
-                                                      : "Certificates stay as they were: " + certificates.error().text);
+            (*report)["notes"].push_back(certificates
+                                             ? "Certificates and keys were read again."
+                                             : "Not all certificates were read again: " + certificates.error().text);
         return report;
     };
     gateway.operations().set_reload(reload_all);
@@ -232,6 +234,8 @@ Result<void> separate(const daemon::Config& config, sip::FileDescriptor& guard, 
 }  // namespace
 
 int main(int argc, char** argv) {
+    // A log pipe that nobody reads any more, or a peer's end, fails one write and nothing else.
+    std::signal(SIGPIPE, SIG_IGN);
     CLI::App app{
         "gmgated: IMS access security gateway. Phones register with ipsec-3gpp; the kernel protects, the core gets clear SIP."};
     Options options;
@@ -256,14 +260,15 @@ int main(int argc, char** argv) {
     if (!problems.empty() && !options.remove_guards) return kBadConfig;
     if (options.check_config) {
         for (const auto& warning : config->warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+        const auto unfit = daemon::check_certificates(*config);
+        for (const auto& problem : unfit) std::fprintf(stderr, "%s\n", problem.c_str());
+        if (!unfit.empty()) return kBadConfig;
         std::printf("%s: all well\n", options.config.c_str());
         return kOk;
     }
     log::start(std::getenv("JOURNAL_STREAM") != nullptr);
     log::set_level(log::parse_level(config->log_level).value_or(log::Level::info));
     for (const auto& warning : config->warnings) log::warning("config-warning", {{"why", warning}});
-    // A log pipe that nobody reads any more, or a peer's end, fails one write and nothing else.
-    std::signal(SIGPIPE, SIG_IGN);
     harden();
     sip::FileDescriptor guard;
     daemon::Prepared prepared;

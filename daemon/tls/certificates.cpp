@@ -39,19 +39,18 @@ void TlsCertificates::tell(const Entry& entry) {
 }
 
 Result<void> TlsCertificates::reload() {
-    std::vector<ktls::Context> fresh;
+    std::string refused;
     for (const auto& entry : entries_) {
-        auto context = *entry.context;
-        if (auto ok = context.reload(); !ok) {
-            ok.error().text = fmt::format("{}: {}", entry.name, ok.error().text);
-            return ok;
+        auto fresh = *entry.context;
+        if (const auto ok = fresh.reload(); !ok) {
+            refused += fmt::format("{}{}: {}", refused.empty() ? "" : "; ", entry.name, ok.error().text);
+            continue;
         }
-        fresh.push_back(std::move(context));
+        *entry.context = std::move(fresh);
+        tell(entry);
     }
-    for (std::size_t i = 0; i < fresh.size(); ++i)
-        *entries_[i].context = std::move(fresh[i]);  // no fallible step from here on
-    for (const auto& entry : entries_) tell(entry);
     warn(std::chrono::system_clock::now());
+    if (!refused.empty()) return failure(Reaction::refused, std::move(refused));
     return {};
 }
 

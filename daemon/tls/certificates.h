@@ -1,4 +1,4 @@
-// The certificates in use: read again on SIGHUP, all or none, and warned about before they end.
+// The certificates in use: read again on SIGHUP, each profile by itself, and warned about before they end.
 #pragma once
 
 #include <chrono>
@@ -25,8 +25,9 @@ public:
     /// end within `warn_ahead`. What comes back always is the context in use; begin each handshake with a copy of it.
     std::shared_ptr<const ktls::Context> add(std::string name, ktls::Context context, std::chrono::days warn_ahead);
 
-    /// Reads every file again. All of them are good and taken into use, for the handshakes that begin from now on, or
-    /// nothing changes and the Error says why. Connections are not touched.
+    /// Reads every file again. The files of one context are all good and taken into use, for the handshakes that begin
+    /// from now on, or nothing of it changes; another one is not held up by that. The Error names each that did not
+    /// change, and why. Connections are not touched.
     Result<void> reload();
 
     /// Logs a warning for each certificate that ends within its time, an error for each that has ended; returns how

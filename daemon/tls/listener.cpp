@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include <fmt/format.h>
 #include <asio/posix/stream_descriptor.hpp>
@@ -52,16 +53,42 @@ TlsListeners::~TlsListeners() { close(); }
 Result<void> TlsListeners::open() {
     for (const auto& interface : config_.sip_interfaces)
         for (const auto& port : interface.sip_ports)
-            if (port.tls) {
-                auto context = access_context(*config_.tls_profile(port.tls_profile));
-                if (!context) return std::unexpected(context.error());
-                if (auto ok = open_port({port.address, port.port}, std::move(*context)); !ok) return ok;
-            }
+            if (port.tls)
+                if (auto ok = open_access_port({port.address, port.port}, *config_.tls_profile(port.tls_profile)); !ok)
+                    return ok;
     const auto& core = config_.core;
     if (core.transport != CoreTransport::tls) return {};
     auto context = core_context(*config_.tls_profile(core.tls_profile));
     if (!context) return std::unexpected(context.error());
     return open_port(core.listen, std::move(*context));
+}
+
+Result<void> TlsListeners::open_access_port(const Endpoint& local, const TlsProfile& profile) {
+    auto context = access_context(profile);
+    if (context) return open_port(local, std::move(*context));
+    missing_[local] = &profile;
+    log::error("tls-port-not-opened", {{"address", local.to_string()},
+                                       {"tls-profile", profile.name},
+                                       {"why", context.error().text},
+                                       {"now", "no phone can use TLS there; mend it and send SIGHUP"}});
+    return {};
+}
+
+Result<void> TlsListeners::open_missing() {
+    std::string closed;
+    for (const auto& [local, profile] : std::exchange(missing_, {})) {
+        if (const auto ok = open_access_port(local, *profile); !ok) {
+            missing_[local] = profile;  // the next reload tries it once more
+            closed += fmt::format("{}{}", closed.empty() ? "" : "; ", ok.error().text);
+        } else if (missing_.contains(local)) {
+            closed += fmt::format("{}the TLS port {} is still closed: tls-profile {}", closed.empty() ? "" : "; ",
+                                  local.to_string(), profile->name);
+        } else {
+            log::notice("tls-port-opened", {{"address", local.to_string()}});
+        }
+    }
+    if (!closed.empty()) return failure(Reaction::refused, std::move(closed));
+    return {};
 }
 
 // One for all ports of a profile: a session that began on one port can be resumed on another.

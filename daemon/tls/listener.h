@@ -27,9 +27,12 @@ public:
                  Counters& counters);
     ~TlsListeners();
 
-    /// Loads the certificates, tries the kernel, opens every TLS port, that towards the core included. Errors name the
-    /// file or port, the reason and the fix.
+    /// Loads the certificates, tries the kernel, opens every TLS port, that towards the core included. A port of phones
+    /// whose certificate is not good stays closed, loudly: the others, and ipsec-3gpp, are served. Errors, of the rest,
+    /// name the file or port, the reason and the fix.
     Result<void> open();
+    /// Tries those ports again, after a reload. The Error names each that is still closed.
+    Result<void> open_missing();
     void close();
 
     // ---- from process to process
@@ -47,6 +50,7 @@ private:
     using SharedContext = std::shared_ptr<const ktls::Context>;  // shared with TlsCertificates, which reloads it
     Result<SharedContext> access_context(const TlsProfile& profile);
     Result<SharedContext> core_context(const TlsProfile& profile);
+    Result<void> open_access_port(const Endpoint& local, const TlsProfile& profile);
     Result<void> open_port(const Endpoint& local, SharedContext context);
     Task<void> serve(std::shared_ptr<Port> port);
     Task<void> welcome(std::shared_ptr<Port> port, ktls::OwnedFd socket, Endpoint remote);
@@ -61,9 +65,10 @@ private:
     sip::Transports& transports_;
     Counters& counters_;
     std::map<std::string, SharedContext> access_contexts_;
-    std::vector<std::shared_ptr<Port>> ports_;  // shared with their accept loops
-    std::size_t in_progress_ = 0;               ///< handshakes
-    std::map<Address, std::size_t> under_way_;  ///< the same by address; never more entries than handshakes
+    std::vector<std::shared_ptr<Port>> ports_;       // shared with their accept loops
+    std::map<Endpoint, const TlsProfile*> missing_;  ///< not open: their certificates are not good
+    std::size_t in_progress_ = 0;                    ///< handshakes
+    std::map<Address, std::size_t> under_way_;       ///< the same by address; never more entries than handshakes
     std::chrono::seconds log_second_{};
     unsigned lines_ = 0;
     std::vector<sip::FileDescriptor> inherited_;

@@ -99,6 +99,34 @@ void deafen(Lab& lab, Phone& phone) {
 }  // namespace
 
 TEST_SUITE("bad-days") {
+    TEST_CASE("the reader of the log goes, or reads nothing: the gateway serves on, and no SIGPIPE ends it") {
+        for (const char* reader : {"head -n 1", "sleep 30"}) {
+            CAPTURE(reader);
+            auto options = plain_lab();
+            options.is_gateway_started = false;
+            Lab lab(options);
+            const std::string pid_file = make_temporary_folder() + "/pid";
+            const std::string command = fmt::format("sh -c 'echo $$ >{}; exec {} --config {} 2>&1' | {}", pid_file,
+                                                    lab.programs().gmgated, lab.config_path(), reader);
+            Program gateway({.command = {"sh", "-c", command}, .name = "gmgated", .network = &lab.network.gw});
+            const auto is_serving = [&] {
+                try {
+                    return gateway_status(lab).contains("transactions");
+                } catch (const std::exception&) {
+                    return false;  // not yet
+                }
+            };
+            REQUIRE(eventually(is_serving));
+            Phone one(lab, {}), two(lab, {.user = 1, .is_v6 = true});
+            one.demand_registered();
+            two.demand_registered();
+            for (int i = 0; i < 30; ++i)  // a line or more each, at level debug: a pipe holds 64 KiB
+                CHECK(two.message(one.impu(), repeated("filling-the-pipe-", 800)) == 200);
+            CHECK(is_serving());
+            run_program({.command = {"sh", "-c", "kill $(cat " + pid_file + ")"}, .name = "kill"});
+        }
+    }
+
     TEST_CASE(
         "phones freeze, hear nothing or are silent in an INVITE and before a BYE, over SAs: the callers get 487 and 504, and the gateway goes on") {
         Lab lab(plain_lab());

@@ -101,25 +101,47 @@ TEST_SUITE("tls-operate") {
     }
 
     TEST_CASE(
-        "At start a certificate that has expired, or a key that does not fit, is an error with the reason and the fix") {
-        TlsLab tls;
+        "A certificate that is not good closes its TLS port and nothing else: ipsec-3gpp is served, --check-config and the log say why, SIGHUP opens it") {
+        TlsLab tls({.is_gateway_started = false});
         auto& lab = *tls.lab;
-        CHECK(lab.stop_gateway() == 0);
-        const auto start = [&] {
-            Program gateway({.command = {lab.programs().gmgated, "--config", lab.config_path()},
-                             .name = "gmgated",
+        const auto check = [&](const std::string& reason) {
+            CAPTURE(reason);
+            Program gateway({.command = {lab.programs().gmgated, "--config", lab.config_path(), "--check-config"},
+                             .name = "gmgated-check",
                              .network = &lab.network.gw});
-            CHECK(gateway.wait() == 1);
-            return gateway.output();
+            CHECK(gateway.wait() == 2);
+            CHECK_MESSAGE(gateway.output().find(reason) != std::string::npos, gateway.output());
+            CHECK(gateway.output().find("would stay closed") != std::string::npos);
         };
+        std::filesystem::remove(tls.folder + "/ecdsa.pem");
+        check("No such file");
+        make_certificate(tls.folder, "ecdsa");
         make_certificate(tls.folder, "other");
         std::filesystem::copy(tls.folder + "/other.key", tls.folder + "/ecdsa.key",
                               std::filesystem::copy_options::overwrite_existing);
-        CHECK(start().find("does not belong to the certificate") != std::string::npos);
+        check("does not belong to the certificate");
         make_expired_certificate(tls.folder, "ecdsa");
-        CHECK(start().find("renew it") != std::string::npos);
-        make_certificate(tls.folder, "ecdsa");
+        check("renew it");
+
         lab.start_gateway();
+        const auto line = lab.gateway().wait_for_text("tls-port-not-opened").text;
+        CHECK_MESSAGE(line.find("expired on 2020-02-01") != std::string::npos, line);
+        Phone four(lab, {.user = 1}), six(lab, {.user = 2, .is_v6 = true});
+        four.demand_registered();
+        six.demand_registered();
+        auto mark = lab.gateway().line_count();
+        hang_up(lab);  // nothing was mended
+        lab.gateway().wait_for_text("tls-port-not-opened", mark);
+        lab.gateway().wait_for_text("certificates-not-reloaded", mark);
+        make_certificate(tls.folder, "ecdsa");
+        mark = lab.gateway().line_count();
+        hang_up(lab);
+        lab.gateway().wait_for_text("tls-port-opened", mark);
+        lab.gateway().wait_for_text("certificates-reloaded", mark);
+        CHECK(serial_shown(tls) == serial_of(tls.folder + "/ecdsa.pem"));
+        const auto text = unique_word("all-the-while-");
+        CHECK(four.message(six.impu(), text) == 200);
+        six.await_message(text);
     }
 
     TEST_CASE(
