@@ -6,11 +6,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <ctime>
+#include <mutex>
 #include <utility>
+#include <vector>
+
+#include "base/log_limit.h"
 
 namespace gmgate::log {
 namespace {
@@ -103,6 +108,28 @@ LevelName name_of(Level level) {
     return {"?", ""};
 }
 
+std::string line_of(Level level, std::string_view id) {
+    const auto name = name_of(level);
+    return (g_prefixes ? std::string(name.prefix) : time_stamp() + fmt::format("{:<7} ", name.word)) + std::string(id);
+}
+
+/// Of all threads. By level: refusals, which strangers cause, take nothing from the lines about good phones.
+struct Limited {
+    std::mutex mutex;
+    std::array<LineLimit, 5> limits;
+};
+Limited& limited() {
+    static Limited instance;
+    return instance;
+}
+
+// Whoever asks for debug lines wants them all.
+bool may_write(Level level, std::string_view id) {
+    if (level == Level::debug) return true;
+    const std::lock_guard lock(limited().mutex);
+    return limited().limits[static_cast<std::size_t>(level)].may_write(id, std::chrono::steady_clock::now());
+}
+
 }  // namespace
 
 std::optional<Level> parse_level(std::string_view word) {
@@ -142,9 +169,9 @@ void write(Level level, std::string_view id, std::initializer_list<Field> fields
     if (level < g_level.load(std::memory_order_relaxed)) return;
     if (const auto lost = g_output.take_lost(); lost != 0)
         log::warning("log-lines-lost", {{"count", lost}, {"why", "nobody read the log fast enough"}});
-    const auto name = name_of(level);
-    std::string line = g_prefixes ? std::string(name.prefix) : time_stamp() + fmt::format("{:<7} ", name.word);
-    line += id;
+    tell_held_lines();
+    if (!may_write(level, id)) return;
+    std::string line = line_of(level, id);
     for (const auto& field : fields) {
         line += ' ';
         line += field.key;
@@ -152,6 +179,18 @@ void write(Level level, std::string_view id, std::initializer_list<Field> fields
         line += escape(field.value);
     }
     g_output.put(std::move(line));
+}
+
+void tell_held_lines() {
+    const auto now = std::chrono::steady_clock::now();
+    for (const auto level : {Level::info, Level::notice, Level::warning, Level::error}) {
+        std::vector<LineLimit::Held> all;
+        {
+            const std::lock_guard lock(limited().mutex);
+            all = limited().limits[static_cast<std::size_t>(level)].held(now);
+        }
+        for (const auto& held : all) g_output.put(fmt::format("{} more={}", line_of(level, held.id), held.lines));
+    }
 }
 
 }  // namespace gmgate::log

@@ -8,6 +8,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include "base/log.h"
+#include "base/log_limit.h"
 
 namespace gmgate::daemon {
 
@@ -25,6 +26,7 @@ Task<void> LoopWatch::run() {
         co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, stopped));
         if (stopped) break;
         look(std::chrono::duration_cast<milliseconds>(clock_.now() - due_));
+        log::tell_held_lines();
     }
     is_running_ = false;
 }

@@ -139,6 +139,32 @@ TEST_SUITE("limits") {
     }
 
     TEST_CASE(
+        "strangers fill no log: of thousands of refusals some hundred lines are written, and how many more there were") {
+        Lab lab(plain_lab());
+        RawPeer stranger(lab.network.ue, RawPeer::Kind::udp, std::string(Network::kUe4) + ":5070",
+                         std::string(Network::kAccess4) + ":5060");
+        constexpr int kSent = 2000;
+        for (int i = 0; i < kSent; ++i) {
+            RawRegister request;
+            request.port = 5070;
+            request.more_headers = "X-Long: " + std::string(500, 'x') + "\r\n";
+            stranger.send(request.text());
+            stranger.receive_until("SIP/2.0 4");
+        }
+        lab.gateway().wait_for_text("register more=");
+        const std::string log = lab.gateway_log();
+        std::size_t lines = 0;
+        for (auto at = log.find(" register impi="); at != std::string::npos; at = log.find(" register impi=", at + 1))
+            ++lines;
+        INFO(lines);
+        CHECK(lines >= 500);
+        CHECK(lines < kSent * 3 / 4);
+        Phone phone(lab, {});
+        phone.demand_registered();
+        CHECK(phone.message(phone.impu(), unique_word("quiet-")) == 200);
+    }
+
+    TEST_CASE(
         "overload: what is new gets 503 with Retry-After; dialogs, refreshes over SAs and emergency calls are served") {
         auto options = with("[limits]\nloop-lag = 2000\n");
         options.interface_lines = "anonymous-emergency = true\n";
