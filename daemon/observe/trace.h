@@ -69,10 +69,16 @@ public:
     /// Destroying it ends the subscription.
     using Subscription = std::shared_ptr<RecordHandler>;
 
-    Trace(std::size_t records_per_ue, std::size_t ues) : records_per_ue_(records_per_ue), ues_(ues) {}
+    static constexpr std::size_t kFieldLimit = 512;   ///< octets kept of a field: phones and strangers write them
+    static constexpr std::size_t kOfferLimit = 2048;  ///< of the offer, which names every algorithm
+    static constexpr std::size_t kOctets = 64 * 1024 * 1024;  ///< that all records may take
 
-    /// Keeps the record and writes one log line; the least recently heard UE gives way when the table is full. `also`:
-    /// the phone that sent it, when it names another; the record is kept for both.
+    Trace(std::size_t records_per_ue, std::size_t ues, std::size_t octets = kOctets)
+        : records_per_ue_(records_per_ue), ues_(ues), octet_limit_(octets) {}
+
+    /// Keeps the record, its fields cut, and writes one log line; the least recently heard UE gives way when the table
+    /// is full or its octets are used up. `also`: the phone that sent it, when it names another; the record is kept for
+    /// both.
     void add(DecisionRecord record, const Impi& also = {});
     /// Between the two the REGISTER waits for the core. As many as there are transactions.
     std::uint64_t core_asked(PendingRegister pending);
@@ -91,6 +97,8 @@ public:
     /// Calls `handler` for each record from now on, until the subscription is destroyed.
     Subscription on_record(RecordHandler handler);
     std::size_t ue_count() const { return rings_.size(); }
+    /// What the records take, about.
+    std::size_t octets() const { return octets_; }
 
 private:
     struct Ring {
@@ -99,7 +107,8 @@ private:
         std::list<Impi>::iterator recency;
     };
     void keep(DecisionRecord record);
-    std::size_t records_per_ue_, ues_;
+    void forget_oldest_ue();
+    std::size_t records_per_ue_, ues_, octet_limit_, octets_ = 0;
     std::uint64_t last_pending_ = 0;
     std::map<std::uint64_t, PendingRegister> pending_;
     std::unordered_map<Impi, Ring> rings_;

@@ -57,6 +57,42 @@ TEST_CASE(
 }
 
 TEST_CASE(
+    "What strangers write is cut before it is kept, and found by its long name; in all it keeps within its octets") {
+    daemon::Trace trace(16, 100'000, 1024 * 1024);
+    const auto name_of = [](int i) { return Impi{std::to_string(i) + std::string(60'000, 'n')}; };
+    const std::string words(60'000, 'w');
+    for (int i = 0; i < 2'000; ++i) {
+        daemon::DecisionRecord record;
+        record.impi = name_of(i);
+        record.ue = "192.0.2.7:5060/UDP";
+        record.offer = words;
+        record.checks.push_back({"via", false, words});
+        trace.add(std::move(record));
+        REQUIRE(trace.octets() <= 1024 * 1024);
+    }
+    CHECK(trace.ue_count() > 100);
+    CHECK(trace.ue_count() < 1'000);
+    CHECK(trace.impis().size() == trace.ue_count());
+    CHECK(trace.of(name_of(0)).empty());
+    const auto kept = trace.of(name_of(1'999));
+    REQUIRE(kept.size() == 1);
+    CHECK(kept[0].impi.value.size() == daemon::Trace::kFieldLimit);
+    CHECK(kept[0].offer.size() == daemon::Trace::kOfferLimit);
+    CHECK(kept[0].checks[0].detail.size() == daemon::Trace::kFieldLimit);
+    const auto number = trace.core_asked({{}, name_of(7), "a", "unprotected"});
+    REQUIRE(trace.pending(name_of(7)).size() == 1);
+    CHECK(trace.pending(name_of(7))[0].impi.value.size() == daemon::Trace::kFieldLimit);
+    trace.core_answered(number);
+    for (int i = 0; i < 100; ++i) {  // of one UE sixteen
+        daemon::DecisionRecord record;
+        record.impi = name_of(1'999);
+        trace.add(std::move(record));
+    }
+    CHECK(trace.of(name_of(1'999)).size() == 16);
+    CHECK(trace.octets() <= 1024 * 1024);
+}
+
+TEST_CASE(
     "Every REGISTER yields one record: offer, policy, choice, each check with its verdict, SPIs and ports, answer and why") {
     Bench bench;
     auto& set = bench.challenge();
