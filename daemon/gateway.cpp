@@ -324,24 +324,25 @@ Result<void> Gateway::open_hep() {
 Result<void> Gateway::open_monitoring() {
     if (config_.metrics_listen.port.value == 0) return {};
     monitoring_ = std::make_unique<HttpResponder>(loop_.get_executor(), HttpSettings{config_.metrics_listen});
-    monitoring_->add("/metrics", [this] {
-        const MetricSources sources{config_,
-                                    table_,
-                                    counters_,
-                                    kernel_,
-                                    transports_,
-                                    transactions_,
-                                    tap_,
-                                    [this] { return tls_engine_.counters(); },
-                                    [this] { return kernel_watch_.guards_stand(); },
-                                    [this] { return operating_.draining; }};
-        return HttpAnswer{200, "text/plain; version=0.0.4; charset=utf-8", metrics_text(sources)};
+    monitoring_->add("/metrics", [this]() -> Task<HttpAnswer> {
+        MetricSources sources{config_,
+                              table_,
+                              counters_,
+                              kernel_,
+                              transports_,
+                              transactions_,
+                              tap_,
+                              [this] { return tls_engine_.counters(); },
+                              [this] { return kernel_watch_.guards_stand(); },
+                              [this] { return operating_.draining; }};
+        auto text = co_await metrics_text(std::move(sources));
+        co_return HttpAnswer{200, "text/plain; version=0.0.4; charset=utf-8", std::move(text)};
     });
-    monitoring_->add("/healthz", [] { return HttpAnswer{.body = "ok\n"}; });
-    monitoring_->add("/readyz", [this] {
-        if (operating_.draining) return HttpAnswer{.status = 503, .body = "draining\n"};
-        if (!kernel_watch_.guards_stand()) return HttpAnswer{.status = 503, .body = "a guard policy is missing\n"};
-        return HttpAnswer{.body = "ready\n"};
+    monitoring_->add("/healthz", []() -> Task<HttpAnswer> { co_return HttpAnswer{.body = "ok\n"}; });
+    monitoring_->add("/readyz", [this]() -> Task<HttpAnswer> {
+        if (operating_.draining) co_return HttpAnswer{.status = 503, .body = "draining\n"};
+        if (!kernel_watch_.guards_stand()) co_return HttpAnswer{.status = 503, .body = "a guard policy is missing\n"};
+        co_return HttpAnswer{.body = "ready\n"};
     });
     return monitoring_->open();
 }

@@ -27,13 +27,13 @@ void Operations::add_admin_commands() {
 Task<Result<nlohmann::json>> Operations::deregister(Json arguments) {
     const auto impi = text_argument(arguments, "impi");
     if (!impi) co_return std::unexpected(impi.error());
+    std::vector<Address> waiting;
+    std::function<void(Challenge&)> look = [&waiting, &impi](Challenge& challenge) {
+        if (challenge.impi.value == *impi) waiting.push_back(challenge.ue);
+    };
+    co_await p_.table.walk_challenges(std::move(look));
     std::vector<ContactKey> keys;
     for (const auto* registration : p_.table.find_by_impi(Impi{*impi})) keys.push_back(registration->key);
-    std::vector<Address> waiting;
-    p_.table.for_each_set([&](const SaSet& set) {
-        const auto owner = p_.table.find_set(set.number);
-        if (owner.challenge && owner.challenge->impi.value == *impi) waiting.push_back(owner.challenge->ue);
-    });
     if (keys.empty() && waiting.empty())
         co_return failure(Reaction::reject, *impi + " is neither registered nor being challenged");
     // Out of the table first, without an await between: from here on nothing is served for them.

@@ -13,6 +13,17 @@ nlohmann::json statistics_json(const std::vector<KernelStatistic>& statistics) {
     return list;
 }
 
+struct AuditSums {
+    std::uint64_t sas = 0, packets = 0, failures = 0, replays = 0, unused = 0;
+    void add(const xfrm::SaReport& sa) {
+        ++sas;
+        packets += sa.packets;
+        failures += sa.integrity_failures;
+        replays += sa.replay_drops + sa.replay_window_drops;
+        unused += sa.packets == 0;
+    }
+};
+
 }  // namespace
 
 void Operations::add_kernel_commands() {
@@ -65,20 +76,16 @@ Task<Result<nlohmann::json>> Operations::kernel(const Json& arguments) {
                 {"xfrm_stat", statistics_json(xfrm_statistics())},
                 {"tls_stat", statistics_json(tls_statistics())}};
     if (*audit) {  // lists every SA: not for free with many phones
-        const auto found = co_await p_.kernel.dump();
-        if (!found) co_return std::unexpected(found.error());
-        std::uint64_t packets = 0, failures = 0, replays = 0, unused = 0;
-        for (const auto& sa : *found) {
-            packets += sa.packets;
-            failures += sa.integrity_failures;
-            replays += sa.replay_drops + sa.replay_window_drops;
-            unused += sa.packets == 0;
-        }
-        result["audit"] = {{"sas", found->size()},
-                           {"packets", packets},
-                           {"integrity_failures", failures},
-                           {"replays", replays},
-                           {"without_a_packet", unused}};
+        AuditSums sums;
+        std::function<void(xfrm::SaReport)> each = [&sums](xfrm::SaReport sa) { sums.add(sa); };
+        std::function<void()> again = [&sums] { sums = {}; };
+        const auto told = co_await p_.kernel.dump_each(std::move(each), std::move(again));
+        if (!told) co_return std::unexpected(told.error());
+        result["audit"] = {{"sas", sums.sas},
+                           {"packets", sums.packets},
+                           {"integrity_failures", sums.failures},
+                           {"replays", sums.replays},
+                           {"without_a_packet", sums.unused}};
     }
     co_return result;
 }

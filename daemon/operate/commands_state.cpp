@@ -13,7 +13,7 @@
 namespace gmgate::daemon {
 namespace {
 
-constexpr std::int64_t kPage = 1000;  // registrations in one answer
+constexpr std::int64_t kPage = 300;  // registrations in one answer: to write it holds the loop up for some milliseconds
 constexpr std::size_t kFollowBacklog =
     10000;  // events that a follower may lag behind before some are dropped and told as a number
 
@@ -57,9 +57,7 @@ void Operations::add_state_commands() {
     server_.add("status", {Rights::read, "what the gateway does at the moment",
                            [this](const Json&, ControlClient&) { return status(); }});
     server_.add("registrations", {Rights::read, "registered contacts, a page at a time",
-                                  [this](const Json& arguments, ControlClient&) -> Task<Result<Json>> {
-                                      co_return registrations(arguments);
-                                  }});
+                                  [this](const Json& arguments, ControlClient&) { return registrations(arguments); }});
     server_.add("follow", {Rights::read, "one event for each REGISTER as it is decided",
                            [this](const Json& arguments, ControlClient& client) { return follow(arguments, client); }});
     server_.add("show", {Rights::read, "everything about one IMPI, IMPU or address",
@@ -70,23 +68,7 @@ void Operations::add_state_commands() {
 // status
 
 Task<Result<nlohmann::json>> Operations::status() const {
-    std::size_t temporary = 0, established = 0, old = 0, over_tls = 0, over_ipsec = 0, ended = 0;
-    p_.table.for_each_set([&](const SaSet& set) {
-        switch (set.state) {
-            case SetState::temporary:
-                ++temporary;
-                break;
-            case SetState::established:
-                ++established;
-                break;
-            case SetState::old:
-                ++old;
-                break;
-        }
-    });
-    p_.table.for_each([&](Registration& registration) {
-        ++(registration.ended ? ended : registration.tls ? over_tls : over_ipsec);
-    });
+    const TableCounts counts = co_await p_.table.count();
     auto interfaces = Json::array();
     for (const auto& access : p_.accesses.all()) {
         const auto policy = Policy::of(*access.interface, access.profile);
@@ -117,9 +99,12 @@ Task<Result<nlohmann::json>> Operations::status() const {
         {"core", {{"listen", p_.config.core.listen.to_string()}, {"next_hop", next_hops}}},
         {"interfaces", interfaces},
         {"registrations",
-         {{"ipsec_3gpp", over_ipsec}, {"tls", over_tls}, {"ending", ended}, {"limit", limits.registrations}}},
+         {{"ipsec_3gpp", counts.over_ipsec},
+          {"tls", counts.over_tls},
+          {"ending", counts.ended},
+          {"limit", limits.registrations}}},
         {"challenges", {{"waiting", p_.table.challenge_count()}, {"limit", limits.challenges}}},
-        {"sets", {{"temporary", temporary}, {"established", established}, {"old", old}}},
+        {"sets", {{"temporary", counts.temporary}, {"established", counts.established}, {"old", counts.old_sets}}},
         {"connections", {{"open", p_.transports.connection_count()}, {"limit", limits.connections}}},
         {"transactions",
          {{"server", p_.transactions.server_count()},
@@ -154,23 +139,24 @@ nlohmann::json Operations::row_of(const Registration& registration) const {
     return row;
 }
 
-Result<nlohmann::json> Operations::registrations(const Json& arguments) {
+Task<Result<nlohmann::json>> Operations::registrations(Json arguments) {
     const auto filter = text_argument(arguments, "filter");
     const auto limit = number_argument(arguments, "limit", kPage, 1, kPage);
-    if (!filter) return std::unexpected(filter.error());
-    if (!limit) return std::unexpected(limit.error());
+    if (!filter) co_return std::unexpected(filter.error());
+    if (!limit) co_return std::unexpected(limit.error());
     const auto skip = number_argument(arguments, "skip", 0, 0, 1'000'000'000);  // of those that match
-    if (!skip) return std::unexpected(skip.error());
+    if (!skip) co_return std::unexpected(skip.error());
     auto rows = Json::array();
     std::int64_t matches = 0;
-    p_.table.for_each([&](Registration& registration) {
+    std::function<void(Registration&)> look = [&](Registration& registration) {
         auto matched = filter->empty() || registration.key.impi.value.find(*filter) != std::string::npos ||
                        names(registration, *filter);
         for (const auto& impu : registration.impus) matched = matched || impu.value.find(*filter) != std::string::npos;
         if (matched && ++matches > *skip && static_cast<std::int64_t>(rows.size()) < *limit)
             rows.push_back(row_of(registration));
-    });
-    return Json{{"matches", matches}, {"total", p_.table.registration_count()}, {"registrations", std::move(rows)}};
+    };
+    co_await p_.table.walk(std::move(look));
+    co_return Json{{"matches", matches}, {"total", p_.table.registration_count()}, {"registrations", std::move(rows)}};
 }
 
 // Events are queued by the trace's handler and sent from here, so that a slow reader never holds up a REGISTER.
@@ -271,15 +257,16 @@ Task<Result<nlohmann::json>> Operations::show(Json arguments) {
     if (of->empty()) co_return failure(Reaction::reject, "\"of\" is missing: an IMPI, IMPU or address");
     std::vector<ContactKey> keys;
     std::vector<SetNumber> challenged;
-    p_.table.for_each([&](Registration& registration) {
+    std::function<void(Registration&)> look = [&](Registration& registration) {
         if (names(registration, *of) && keys.size() < static_cast<std::size_t>(kPage)) keys.push_back(registration.key);
-    });
-    p_.table.for_each_set([&](const SaSet& set) {
-        if (set.state != SetState::temporary || challenged.size() >= static_cast<std::size_t>(kPage)) return;
-        const auto owner = p_.table.find_set(set.number);
-        if (owner.challenge && (owner.challenge->impi.value == *of || owner.challenge->ue.to_string() == *of))
-            challenged.push_back(set.number);
-    });
+    };
+    co_await p_.table.walk(std::move(look));
+    std::function<void(Challenge&)> look_too = [&](Challenge& challenge) {
+        if (challenge.set && challenged.size() < static_cast<std::size_t>(kPage) &&
+            (challenge.impi.value == *of || challenge.ue.to_string() == *of))
+            challenged.push_back(challenge.set->number);
+    };
+    co_await p_.table.walk_challenges(std::move(look_too));
     auto contacts = Json::array(), challenges = Json::array(), records = Json::array(), waiting = Json::array();
     for (const auto& key : keys)
         if (auto contact = co_await details_of(key); !contact.is_null()) contacts.push_back(std::move(contact));

@@ -49,7 +49,7 @@ Task<Result<nlohmann::json>> Operations::trace(const Json& arguments, ControlCli
         for (const auto& user : p_.messages.users()) users.push_back(user.value);
         co_return Json{{"users", std::move(users)}};
     }
-    const auto impi = impi_named(*of);
+    const auto impi = co_await impi_named(*of);
     if (*off) {
         p_.messages.stop(impi);
         co_return Json{{"impi", impi.value}, {"state", "off"}};

@@ -15,18 +15,19 @@ void Operations::add_why_command() {
 }
 
 // An IMPU will do, and a bare user part such as an IMSI.
-Impi Operations::impi_named(const std::string& of) {
+Task<Impi> Operations::impi_named(std::string of) {
     Impi found{of};
     if (!p_.trace.of(found).empty() || !p_.trace.pending(found).empty() || !p_.table.find_by_impi(found).empty())
-        return found;
-    p_.table.for_each([&](Registration& registration) {
+        co_return found;
+    std::function<void(Registration&)> look = [&found, &of](Registration& registration) {
         if (names(registration, of)) found = registration.key.impi;
-    });
-    if (found.value != of) return found;
+    };
+    co_await p_.table.walk(std::move(look));
+    if (found.value != of) co_return found;
     const auto plain = of.starts_with("sip:") ? of.substr(4) : of;
     for (const auto& impi : p_.trace.impis())
-        if (impi.value == plain || impi.value.starts_with(plain + "@")) return impi;
-    return found;
+        if (impi.value == plain || impi.value.starts_with(plain + "@")) co_return impi;
+    co_return found;
 }
 
 // What an interface's profile does not allow, in words.
@@ -127,7 +128,7 @@ Task<Result<nlohmann::json>> Operations::why(Json arguments) {
     if (!of) co_return std::unexpected(of.error());
     if (of->empty())
         co_return failure(Reaction::reject, "\"of\" is missing: an IMPI, or an IMPU of a registered phone");
-    const auto impi = impi_named(*of);
+    const auto impi = co_await impi_named(*of);
     const auto evidence = co_await gather(impi);
     const auto verdict = diagnose(evidence);
     Json result{{"impi", impi.value},

@@ -109,7 +109,7 @@ Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> kee
         if (!path) answer = path.error();
         else if (handler == handlers.end())
             answer = {404, "text/plain; charset=utf-8", "here are /metrics, /healthz and /readyz\n"};
-        else answer = handler->second();
+        else answer = co_await handler->second();
     }
     if (!error || error == asio::error::not_found) {
         ++counters.requests;

@@ -17,6 +17,7 @@
 
 #include "base/endpoint.h"
 #include "base/error.h"
+#include "base/task.h"
 
 namespace gmgate::daemon {
 
@@ -39,7 +40,7 @@ struct HttpCounters {
 
 class HttpResponder {
 public:
-    using Handler = std::function<HttpAnswer()>;
+    using Handler = std::function<Task<HttpAnswer>()>;
     HttpResponder(asio::any_io_executor executor, HttpSettings settings);
     ~HttpResponder();
 

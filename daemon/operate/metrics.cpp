@@ -53,20 +53,15 @@ private:
     std::deque<MetricFamily> families_;
 };
 
-void add_registrations(Page& page, const MetricSources& s) {
-    std::uint64_t tls = 0, ipsec = 0, temporary = 0, established = 0, old = 0;
-    s.table.for_each([&](Registration& registration) { ++(registration.tls ? tls : ipsec); });
-    s.table.for_each_set([&](const SaSet& set) {
-        ++(set.state == SetState::temporary ? temporary : set.state == SetState::established ? established : old);
-    });
+void add_registrations(Page& page, const MetricSources& s, const TableCounts& counts) {
     page.gauge("registrations", "registered contacts")
-        .add(ipsec, {{"mechanism", "ipsec-3gpp"}})
-        .add(tls, {{"mechanism", "tls"}});
+        .add(counts.over_ipsec, {{"mechanism", "ipsec-3gpp"}})
+        .add(counts.over_tls, {{"mechanism", "tls"}});
     page.gauge("challenges", "challenges that wait for the phone's answer").add(s.table.challenge_count());
     page.gauge("sa_sets", "sets of four SAs by state (TS 24.229 table 5.2.2-1)")
-        .add(temporary, {{"state", "temporary"}})
-        .add(established, {{"state", "established"}})
-        .add(old, {{"state", "old"}});
+        .add(counts.temporary, {{"state", "temporary"}})
+        .add(counts.established, {{"state", "established"}})
+        .add(counts.old_sets, {{"state", "old"}});
     page.gauge("limit", "configured limits")
         .add(s.config.limits.registrations, {{"of", "registrations"}})
         .add(s.config.limits.challenges, {{"of", "challenges"}})
@@ -173,17 +168,18 @@ void add_tls(Page& page, const MetricSources& s) {
 
 }  // namespace
 
-std::string metrics_text(const MetricSources& sources) {
+Task<std::string> metrics_text(MetricSources sources) {
+    const TableCounts counts = co_await sources.table.count();
     Page page;
     page.gauge("build_info", "1, with the version as a label").add(1, {{"version", GMGATE_VERSION}});
     for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
         page.counter(std::string(kCounterInfo[i].name) + "_total", std::string(kCounterInfo[i].help))
             .add(sources.counters.at(i));
-    add_registrations(page, sources);
+    add_registrations(page, sources, counts);
     add_transport(page, sources);
     add_kernel(page, sources);
     add_tls(page, sources);
-    return page.text();
+    co_return page.text();
 }
 
 }  // namespace gmgate::daemon

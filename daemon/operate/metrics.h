@@ -31,7 +31,7 @@ struct MetricSources {
     std::function<bool()> is_draining;
 };
 
-/// The whole page of /metrics.
-std::string metrics_text(const MetricSources& sources);
+/// The whole page of /metrics; counting registrations is done in slices.
+Task<std::string> metrics_text(MetricSources sources);
 
 }  // namespace gmgate::daemon

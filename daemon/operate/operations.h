@@ -65,7 +65,7 @@ private:
     // ---- commands_state.cpp
     void add_state_commands();
     Task<Result<Json>> status() const;
-    Result<Json> registrations(const Json& arguments);
+    Task<Result<Json>> registrations(Json arguments);
     Task<Result<Json>> follow(const Json& arguments, ControlClient& client);
     Task<Result<Json>> show(Json arguments);
     Json row_of(const Registration& registration) const;
@@ -87,7 +87,7 @@ private:
     void add_why_command();
     Task<Result<Json>> why(Json arguments);
     Task<Evidence> gather(Impi impi);
-    Impi impi_named(const std::string& of);
+    Task<Impi> impi_named(std::string of);
     std::string refused_algorithms(const std::string& realm) const;
 
     // ---- commands_trace.cpp

@@ -6,6 +6,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include "base/log.h"
+#include "base/slice.h"
 
 namespace gmgate::daemon {
 
@@ -57,7 +58,9 @@ void Expiry::prepare_handover(Registration& registration, const SaSet& set) {
 }
 
 Task<void> Expiry::sweep_contacts() {
+    Slice slice;
     for (;;) {
+        if (slice.is_over()) co_await slice.pause();
         const auto due = due_contacts_.take(clock_.now());
         if (!due) co_return;
         const auto* registration = table_.find(*due);
@@ -89,7 +92,9 @@ Task<void> Expiry::end_service(ContactKey key) {
 
 Task<void> Expiry::sweep() {
     co_await sweep_contacts();
+    Slice slice;
     for (;;) {
+        if (slice.is_over()) co_await slice.pause();
         const auto due = due_.take(clock_.now());
         if (!due) co_return;
         const auto number = *due;

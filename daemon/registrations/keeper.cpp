@@ -1,9 +1,12 @@
 #include "daemon/registrations/keeper.h"
 
+#include <functional>
 #include <utility>
 #include <vector>
 
 #include <asio/post.hpp>
+
+#include "base/slice.h"
 
 namespace gmgate::daemon {
 
@@ -37,10 +40,22 @@ void Keeper::write_now() {
     }
 }
 
+// The writer takes what stands in the queue together: waiting for each of 50,000 rows would take minutes.
 Task<void> Keeper::save_all() {
+    constexpr std::size_t kTogether = 256;
     std::vector<ContactKey> keys;
-    table_.for_each([&](Registration& registration) { keys.push_back(registration.key); });
-    for (auto& key : keys) co_await save(std::move(key));
+    std::function<void(Registration&)> each = [&keys](Registration& registration) { keys.push_back(registration.key); };
+    co_await table_.walk(std::move(each));
+    Slice slice;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        if ((i + 1) % kTogether == 0 || i + 1 == keys.size()) {
+            co_await save(std::move(keys[i]));
+            continue;
+        }
+        const auto* registration = table_.find(keys[i]);
+        if (registration && !registration->ended) store_.put(to_stored(*registration));
+        if (slice.is_over()) co_await slice.pause();
+    }
 }
 
 }  // namespace gmgate::daemon

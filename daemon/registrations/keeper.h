@@ -22,7 +22,7 @@ public:
     void changed(const ContactKey& key);
     /// Writes what changed() has gathered, for the end of the process.
     void write_now();
-    /// Every registration anew, one after the other (the store lost changes).
+    /// Every registration anew, some hundred at a time (the store lost changes).
     Task<void> save_all();
 
 private:

@@ -149,7 +149,14 @@ Task<Result<void>> KernelWatch::restore_guards() {
 Task<Result<void>> KernelWatch::audit() {
     std::vector<SetNumber> known;  // those that come later may be missing in the dump
     known.reserve(table_.set_count());
-    table_.for_each_set([&](const SaSet& set) { known.push_back(set.number); });
+    std::function<void(Registration&)> registered = [&known](Registration& registration) {
+        for (const auto& set : registration.sets) known.push_back(set->number);
+    };
+    co_await table_.walk(std::move(registered));
+    std::function<void(Challenge&)> challenged = [&known](Challenge& challenge) {
+        if (challenge.set) known.push_back(challenge.set->number);
+    };
+    co_await table_.walk_challenges(std::move(challenged));
     KnownSas present;
     std::function<void(xfrm::SaReport)> each = [&present](xfrm::SaReport report) { present.add(report.sa.id); };
     std::function<void()> again = [&present] { present.clear(); };

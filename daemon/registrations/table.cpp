@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/random.h"
+#include "base/slice.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -30,7 +31,7 @@ void Table::index(SaSet& set, Registration* registration, Challenge* challenge) 
     owners_[set.number] = {&set, registration, challenge};
     by_pair_[{set.gateway_server(), set.ue_client()}] = set.number;
     by_pair_[{set.gateway_client(), set.ue_server()}] = set.number;
-    ++sets_per_address_[set.parameters.ue];
+    sets_at_[set.parameters.ue].push_back(set.number);
 }
 
 void Table::unindex(const SaSet& set) {
@@ -40,7 +41,10 @@ void Table::unindex(const SaSet& set) {
         const auto at = by_pair_.find(pair);
         if (at != by_pair_.end() && at->second == set.number) by_pair_.erase(at);
     }
-    decrement(sets_per_address_, set.parameters.ue);
+    if (const auto at = sets_at_.find(set.parameters.ue); at != sets_at_.end()) {
+        std::erase(at->second, set.number);
+        if (at->second.empty()) sets_at_.erase(at);
+    }
 }
 
 Challenge* Table::find_challenge(const Impi& impi, const Address& ue) {
@@ -69,7 +73,17 @@ std::unique_ptr<Challenge> Table::take_challenge(const Impi& impi, const Address
 }
 
 std::size_t Table::challenges_at(const Address& ue) const { return count_at(challenges_per_address_, ue); }
-std::size_t Table::sets_at(const Address& ue) const { return count_at(sets_per_address_, ue); }
+
+std::size_t Table::sets_at(const Address& ue) const {
+    const auto at = sets_at_.find(ue);
+    return at == sets_at_.end() ? 0 : at->second.size();
+}
+
+void Table::for_each_set_at(const Address& ue, const std::function<void(const SaSet&)>& f) const {
+    const auto at = sets_at_.find(ue);
+    if (at == sets_at_.end()) return;
+    for (const auto number : at->second) f(*owners_.at(number).set);
+}
 
 Registration* Table::find(const ContactKey& key) {
     const auto at = registrations_.find(key);
@@ -114,6 +128,44 @@ void Table::for_each(const std::function<void(Registration&)>& f) {
     for (const auto& [key, registration] : registrations_) f(*registration);
 }
 
+namespace {
+
+/// From one to the next; a pause finds its place again by the key.
+template <class Map, class F>
+Task<void> walk_map(Map& map, F f) {
+    Slice slice;
+    for (auto at = map.begin(); at != map.end();) {
+        f(*at->second);
+        if (slice.is_over()) {
+            const auto key = at->first;
+            co_await slice.pause();
+            at = map.upper_bound(key);
+        } else {
+            ++at;
+        }
+    }
+}
+
+}  // namespace
+
+Task<void> Table::walk(std::function<void(Registration&)> f) { return walk_map(registrations_, std::move(f)); }
+Task<void> Table::walk_challenges(std::function<void(Challenge&)> f) { return walk_map(challenges_, std::move(f)); }
+
+Task<TableCounts> Table::count() {
+    TableCounts counts;
+    std::function<void(Registration&)> one = [&counts](Registration& registration) {
+        ++(registration.ended ? counts.ended : registration.tls ? counts.over_tls : counts.over_ipsec);
+        for (const auto& set : registration.sets)
+            ++(set->state == SetState::old ? counts.old_sets : counts.established);
+    };
+    co_await walk(std::move(one));
+    std::function<void(Challenge&)> waiting = [&counts](Challenge& challenge) {
+        if (challenge.set) ++counts.temporary;
+    };
+    co_await walk_challenges(std::move(waiting));
+    co_return counts;
+}
+
 SetNumber Table::next_number(std::uint32_t mask) {
     do {
         last_number_ = (last_number_ + 1) & mask;
@@ -136,10 +188,6 @@ std::unique_ptr<SaSet> Table::take_set(Registration& registration, SetNumber num
     unindex(*set);
     changed(registration.key);
     return set;
-}
-
-void Table::for_each_set(const std::function<void(const SaSet&)>& f) const {
-    for (const auto& [number, owner] : owners_) f(*owner.set);
 }
 
 FlowOwner Table::find_set(SetNumber number) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/siphash.h"
+#include "base/task.h"
 #include "daemon/registrations/registration.h"
 
 namespace gmgate::daemon {
@@ -19,6 +20,12 @@ struct FlowOwner {
     SaSet* set = nullptr;                  ///< null for a bound TLS connection
     Registration* registration = nullptr;  ///< null for a temporary set
     Challenge* challenge = nullptr;        ///< set when the set is temporary
+};
+
+/// How many there are of each kind.
+struct TableCounts {
+    std::size_t over_ipsec = 0, over_tls = 0, ended = 0;       ///< registrations
+    std::size_t temporary = 0, established = 0, old_sets = 0;  ///< sets of SAs
 };
 
 /// The owner of every core-side door; which element of the core it is tells the address.
@@ -54,7 +61,15 @@ public:
     /// Out of every index; the caller removes its sets from the kernel.
     std::unique_ptr<Registration> take(const ContactKey& key);
     std::size_t registration_count() const { return registrations_.size(); }
+    /// Holds the loop up as long as it takes, some ten milliseconds with very many: when nobody is served yet.
     void for_each(const std::function<void(Registration&)>& f);
+
+    // ---- walks over all, in slices: phones are served between. What comes or goes meanwhile is told or not; what
+    // stands all the while is told once.
+    /// `f` may keep no reference.
+    Task<void> walk(std::function<void(Registration&)> f);
+    Task<void> walk_challenges(std::function<void(Challenge&)> f);
+    Task<TableCounts> count();
 
     // ---- TLS connections
     /// Binds a connection to a registration; the flow it was bound to before comes back, for the caller to close (C-49:
@@ -87,9 +102,9 @@ public:
     /// a re-registration, and a temporary set is its own already. A datagram that leaves has no mark: the two ends
     /// tell whose SA it takes.
     sip::OwnerId phone_of(const sip::Flow& flow, sip::Direction direction);
-    void for_each_set(const std::function<void(const SaSet&)>& f) const;
     std::size_t set_count() const { return owners_.size(); }
     std::size_t sets_at(const Address& ue) const;
+    void for_each_set_at(const Address& ue, const std::function<void(const SaSet&)>& f) const;
     /// True when a live set has this UE address and client port towards that protected server port (B-22, G-25).
     bool uses_client_port(const Address& ue, Port port_uc, const Endpoint& gateway_server) const;
     /// Registrations that have a set with this UE address and client port towards one of these server ports.
@@ -121,7 +136,8 @@ private:
     std::unordered_multimap<sip::ConnectionId, Registration*> by_connection_;  ///< contacts of one user (B-3)
     std::unordered_map<SetNumber, Owner> owners_;
     std::unordered_map<Pair, SetNumber, PairHash> by_pair_;
-    std::unordered_map<Address, std::size_t> challenges_per_address_, sets_per_address_;
+    std::unordered_map<Address, std::size_t> challenges_per_address_;
+    std::unordered_map<Address, std::vector<SetNumber>> sets_at_;
     std::set<Address> suspended_;
     std::uint32_t last_number_ = 0;
     SipHashKey phone_key_{};

@@ -24,10 +24,9 @@ Spi stand_in(Spi other) {
 
 std::vector<SetNumber> SaSets::holders_of(const Address& ue, Spi spi_uc, Spi spi_us) const {
     std::vector<SetNumber> found;
-    if (table_.sets_at(ue) == 0) return found;
-    table_.for_each_set([&](const SaSet& set) {
+    table_.for_each_set_at(ue, [&](const SaSet& set) {
         const auto& p = set.parameters;
-        if (p.ue == ue && (p.spi_uc == spi_uc || p.spi_uc == spi_us || p.spi_us == spi_uc || p.spi_us == spi_us))
+        if (p.spi_uc == spi_uc || p.spi_uc == spi_us || p.spi_us == spi_uc || p.spi_us == spi_us)
             found.push_back(set.number);
     });
     return found;

@@ -22,7 +22,7 @@ namespace gmgate::test {
 ///     … }
 ///
 /// A failed DELSA of a roll-back is tried once more, as NetlinkKernel does after asking what is left.
-class FakeKernel final : public xfrm::Kernel {
+class FakeKernel : public xfrm::Kernel {
 public:
     struct LiveSa {
         xfrm::Sa sa;

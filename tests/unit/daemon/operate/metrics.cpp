@@ -9,6 +9,7 @@
 #include <sstream>
 #include <thread>
 
+#include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
 
@@ -25,7 +26,7 @@ struct Responder {
     explicit Responder(const char* address = "127.0.0.1", HttpSettings settings = {}) {
         settings.listen = {*Address::parse(address), Port{0}};
         http = std::make_unique<HttpResponder>(loop.get_executor(), settings);
-        http->add("/healthz", [] { return HttpAnswer{.body = "ok\n"}; });
+        http->add("/healthz", []() -> Task<HttpAnswer> { co_return HttpAnswer{.body = "ok\n"}; });
         const auto opened = http->open();
         REQUIRE_MESSAGE(opened.has_value(), (opened ? "" : opened.error().text));
         local = http->local();
@@ -101,8 +102,12 @@ TEST_CASE("metrics: each metric is declared once with help and type, and every c
     PacketTap tap(loop.get_executor(), clock, {}, [](Spi) { return false; });
     ktls::Counters tls;
     tls.handshakes_ok = 3;
-    const auto text = metrics_text({config, table, counters, kernel, transports, transactions, tap,
-                                    [&] { return &tls; }, [] { return true; }, [] { return false; }});
+    std::string text;
+    asio::co_spawn(loop,
+                   metrics_text({config, table, counters, kernel, transports, transactions, tap, [&] { return &tls; },
+                                 [] { return true; }, [] { return false; }}),
+                   [&text](const std::exception_ptr&, std::string page) { text = std::move(page); });
+    loop.run();
     INFO(text);
     CHECK(text.find("\ngmgate_challenge_tx_total 5\n") != std::string::npos);
     CHECK(text.find("gmgate_guards_stand 1") != std::string::npos);
