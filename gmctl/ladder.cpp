@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::size_t kTimeWidth = 12;  // "22:01:02.123"
 
-std::string text_of(const nlohmann::json& json, const char* key) {
+std::string string_of(const nlohmann::json& json, const char* key) {
     const auto at = json.find(key);
     return at != json.end() && at->is_string() ? at->get<std::string>() : std::string{};
 }
@@ -71,12 +71,12 @@ LadderMessage ladder_message(const nlohmann::json& json) {
     };
     message.number = static_cast<std::uint64_t>(number("number"));
     message.microseconds = number("microseconds");
-    message.time = text_of(json, "time");
-    message.transport = text_of(json, "transport");
-    message.source = text_of(json, "source");
-    message.destination = text_of(json, "destination");
-    message.protection = text_of(json, "protection");
-    message.bytes = text_of(json, "bytes");
+    message.time = string_of(json, "time");
+    message.transport = string_of(json, "transport");
+    message.source = string_of(json, "source");
+    message.destination = string_of(json, "destination");
+    message.protection = string_of(json, "protection");
+    message.bytes = string_of(json, "bytes");
     message.outward = json.contains("outward") && json["outward"].is_boolean() && json["outward"].get<bool>();
     message.core_side = json.contains("core_side") && json["core_side"].is_boolean() && json["core_side"].get<bool>();
     return message;

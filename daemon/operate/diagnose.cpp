@@ -22,7 +22,7 @@ std::string duration_text(std::chrono::seconds time) {
 std::string spi_text(Spi spi) { return fmt::format("0x{:08x}", spi.value); }
 
 // Text that came from the network stands in quotes and without what a terminal would obey.
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
     std::string out = "\"";
     for (const char c : text.substr(0, 200)) out += (c >= 0x20 && c < 0x7f && c != '"') ? c : '?';
     return out + (text.size() > 200 ? "...\"" : "\"");
@@ -46,7 +46,7 @@ Verdict verdict(Cause cause, std::string paragraph) { return {cause, std::move(p
 
 std::string challenge_words(const Case& c) {
     return fmt::format("The phone at {} offered {} and {} was chosen; the 401 left at {} with its SAs installed",
-                       c.last->ue, c.challenge->offer.empty() ? "nothing" : quoted(c.challenge->offer),
+                       c.last->ue, c.challenge->offer.empty() ? "nothing" : in_quotes(c.challenge->offer),
                        c.challenge->choice, clock_text(c.challenge->time));
 }
 
@@ -80,7 +80,7 @@ std::optional<Verdict> refused_agreement(const Case& c, const std::string& check
             start +
                 fmt::format(
                     "it offers only what this interface does not allow: {} ({}).{} Allow one of its algorithms in the ims-aka-profile, or change the phone's profile.",
-                    quoted(r.offer), detail,
+                    in_quotes(r.offer), detail,
                     c.e.refused_algorithms.empty() ? "" : " The profile refuses " + c.e.refused_algorithms + "."));
     if ((is("security-client") || is("sec-agree")) && r.offer.empty() && (r.answer == 421 || r.answer == 494))
         return verdict(
@@ -243,7 +243,7 @@ std::optional<Verdict> clear(const Case& c) {
             "It sends in clear to the protected port: {} {} packet{} without ESP from {} to {}, last at {}{}. The kernel drops them. The phone did not put its own SAs into place "
             "(its kernel refused them, or its IPsec is switched off); look at the phone's log.",
             s->count, s->is_tcp ? "TCP" : "UDP", s->count == 1 ? "" : "s", s->source.to_string(),
-            s->destination.to_string(), clock_text(s->last), s->impi.empty() ? "" : ", naming " + quoted(s->impi)));
+            s->destination.to_string(), clock_text(s->last), s->impi.empty() ? "" : ", naming " + in_quotes(s->impi)));
 }
 
 std::optional<Verdict> challenged(const Case& c) {
@@ -280,7 +280,7 @@ std::vector<std::string> facts(const Case& c) {
     for (auto r = first; r != records.end(); ++r)
         lines.push_back(
             fmt::format("{} REGISTER from {} over {}: offer {}, policy {}, chosen {}{}; core {}, answer {} ({})",
-                        clock_text(r->time), r->ue, r->over, r->offer.empty() ? "none" : quoted(r->offer), r->policy,
+                        clock_text(r->time), r->ue, r->over, r->offer.empty() ? "none" : in_quotes(r->offer), r->policy,
                         r->choice.empty() ? "-" : r->choice, r->rule.empty() ? "" : " because " + r->rule,
                         r->core_status, r->answer, r->why));
     for (const auto& p : c.e.pending)
@@ -305,7 +305,7 @@ std::vector<std::string> facts(const Case& c) {
                                           clock_text(s.last))
                             : fmt::format("seen on the wire: {} in clear from {} to {}{}, {} times, {} to {}",
                                           s.is_tcp ? "TCP" : "UDP", s.source.to_string(), s.destination.to_string(),
-                                          s.impi.empty() ? "" : " naming " + quoted(s.impi), s.count,
+                                          s.impi.empty() ? "" : " naming " + in_quotes(s.impi), s.count,
                                           clock_text(s.first), clock_text(s.last)));
     for (const auto* name :
          {"XfrmInNoStates", "XfrmInTmplMismatch", "XfrmInStateProtoError", "XfrmInStateSeqError", "XfrmOutNoStates"})

@@ -8,7 +8,7 @@
 namespace gmgate::peers {
 namespace {
 
-constexpr std::uint32_t kDefaultExpires = 600000;
+constexpr std::uint32_t kDefaultSubscription = 600000;
 
 std::string escaped(std::string_view text) {
     std::string out;
@@ -53,7 +53,7 @@ void RegNotifier::subscribe(const SipMessage& request, const Origin& origin) {
     User* user = known != subscriptions_.end() ? known->second.user : users_.by_aor(request.uri());
     if (!user || (!initial && known == subscriptions_.end()))
         return link_.respond(SipMessage::response_to(request, initial ? 404 : 481, "", random_token()), origin);
-    const auto expires = to_number<std::uint32_t>(request.get("Expires")).value_or(kDefaultExpires);
+    const auto expires = to_number<std::uint32_t>(request.get("Expires")).value_or(kDefaultSubscription);
     SipMessage response = SipMessage::response_to(request, 200, "", random_token());
     response.add("Expires", std::to_string(expires));
     response.add("Contact", fmt::format("<sip:{}@{}>", kUser, origin.local.to_string()));

@@ -143,7 +143,7 @@ Message Message::answer() const {
     return out;
 }
 
-Result<std::optional<Message>> StreamFramer::next() {
+Result<std::optional<Message>> MessageFramer::next() {
     if (buffer_.size() < 4) return std::nullopt;
     if (buffer_[0] != kVersion) return fail("version {} is not 1", buffer_[0]);
     const std::size_t size = read_number(buffer_, 1, 3);

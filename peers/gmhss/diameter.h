@@ -69,7 +69,7 @@ struct Message {
 };
 
 /// Cuts a byte stream into messages.
-class StreamFramer {
+class MessageFramer {
 public:
     /// Nobody sends as much over Cx; whoever announces more is not in step with us.
     static constexpr std::size_t kMaxMessage = 65536;

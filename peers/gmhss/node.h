@@ -51,7 +51,7 @@ private:
     Endpoint remote_;
     Endpoint local_;
     Events events_;
-    StreamFramer framer_;
+    MessageFramer framer_;
     Bytes out_;
     bool finishing_ = false;
     bool open_ = true;

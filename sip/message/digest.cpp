@@ -6,8 +6,6 @@
 namespace gmgate::sip {
 namespace {
 
-constexpr std::size_t kNone = std::string_view::npos;
-
 /// Where the element that begins at `begin` ends: the next comma outside quotes, or the end. npos when a quoted string
 /// does not end.
 std::size_t element_end(std::string_view value, std::size_t begin) {
@@ -17,13 +15,13 @@ std::size_t element_end(std::string_view value, std::size_t begin) {
         else if (value[i] == '"') quoted = !quoted;
         else if (value[i] == ',' && !quoted) return i;
     }
-    return quoted ? kNone : value.size();
+    return quoted ? scan::kNone : value.size();
 }
 
 /// A value is one quoted string or has no quote at all: what stands in `x="a"b` is read differently by different
 /// parsers.
 bool is_clean(std::string_view raw) {
-    if (raw.empty() || raw.front() != '"') return raw.find('"') == kNone;
+    if (raw.empty() || raw.front() != '"') return raw.find('"') == scan::kNone;
     const char* const end = raw.data() + raw.size();
     return scan::skip_quoted(raw.data(), end) == end;
 }
@@ -40,7 +38,7 @@ bool read_element(std::string_view value, std::size_t begin, std::size_t end, st
     if (begin == end) return true;  // empty element
     const std::string_view element = value.substr(begin, end - begin);
     const std::size_t equal = element.find('=');
-    if (equal == kNone) {
+    if (equal == scan::kNone) {
         if (!scan::is_token(element)) return false;
         if (params.empty() || params.back().raw_value.empty() || params.back().raw_value.starts_with('"')) {
             params.push_back({.name = element, .value = {}, .raw_value = {}, .begin = begin, .end = end});
@@ -73,7 +71,7 @@ std::optional<DigestParams> DigestParams::parse(std::string_view value) {
     result.params_.reserve(12);
     while (at < value.size()) {
         const std::size_t end = element_end(value, at);
-        if (end == kNone || !read_element(value, at, end, result.params_)) return std::nullopt;
+        if (end == scan::kNone || !read_element(value, at, end, result.params_)) return std::nullopt;
         at = end + 1;
     }
     return result;

@@ -12,7 +12,6 @@ namespace gmgate::sip {
 namespace {
 
 using Why = std::optional<std::string_view>;
-constexpr std::size_t kNone = std::string_view::npos;
 constexpr std::string_view kTwice = "a parameter occurs twice";
 
 /// One quoted string and nothing else.
@@ -49,7 +48,7 @@ std::string unescaped(std::string_view text) {
 
 bool is_same_name(std::string_view a, std::string_view b) {
     if (same_token(a, b)) return true;
-    if (a.find('%') == kNone && b.find('%') == kNone) return false;
+    if (a.find('%') == scan::kNone && b.find('%') == scan::kNone) return false;
     return same_token(unescaped(a), unescaped(b));
 }
 
@@ -67,7 +66,8 @@ bool decides(std::string_view name) {
 Why doubt_in_parameter(const Parameter& parameter, Grammar grammar) {
     const bool is_value = !parameter.has_value || is_gen_value(parameter.value);
     if (grammar == Grammar::header && (!scan::is_token(parameter.name) || !is_value)) return "a parameter is malformed";
-    if (parameter.value.find('"') != kNone && !is_quoted_string(parameter.value)) return "a quoted string is malformed";
+    if (parameter.value.find('"') != scan::kNone && !is_quoted_string(parameter.value))
+        return "a quoted string is malformed";
     return std::nullopt;
 }
 
@@ -100,11 +100,11 @@ Why doubt_in_address(std::string_view value, bool is_register) {
     const auto address = NameAddr::parse(value);
     if (!address) return "it is no address";
     const bool is_bracketed = address->uri.data() != address->text.data();
-    if (!is_bracketed && address->uri.find_first_of(",?") != kNone) return "a URI with a comma or ? needs <>";
+    if (!is_bracketed && address->uri.find_first_of(",?") != scan::kNone) return "a URI with a comma or ? needs <>";
     if (address->display_name.starts_with('"')) {
         if (!is_quoted_string(address->display_name)) return "the display name is malformed";
-        if (address->display_name.find_first_of("<>") != kNone) return "the display name holds an angle bracket";
-        if (is_register && address->display_name.find('\\') != kNone) return "the display name holds a backslash";
+        if (address->display_name.find_first_of("<>") != scan::kNone) return "the display name holds an angle bracket";
+        if (is_register && address->display_name.find('\\') != scan::kNone) return "the display name holds a backslash";
     }
     const auto uri = Uri::parse(address->uri);
     if (uri && uri->is_sip() && !uri->headers.empty()) return "its URI carries header fields";
@@ -208,7 +208,7 @@ Why doubt_in_max_forwards(const Message& request) {
 
 Why doubt_in_call_id(std::string_view value) {
     const bool is_word = std::ranges::none_of(value, [](char c) { return scan::is(c, scan::kSpace | scan::kControl); });
-    return is_word && value.find(',') == kNone ? Why() : Why("it is more than one word");
+    return is_word && value.find(',') == scan::kNone ? Why() : Why("it is more than one word");
 }
 
 }  // namespace

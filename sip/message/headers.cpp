@@ -9,8 +9,6 @@
 namespace gmgate::sip {
 namespace {
 
-constexpr std::size_t kNone = std::string_view::npos;
-
 /// First of `wanted` outside quoted strings and <…>; npos when there is none. One that does not end reaches to the end.
 std::size_t find_outside(std::string_view text, char wanted) {
     const char* const end = text.data() + text.size();
@@ -20,7 +18,7 @@ std::size_t find_outside(std::string_view text, char wanted) {
         at = *at == '"' ? scan::skip_quoted(at, end) : scan::find_near(at, end, '>');
         if (at == nullptr || at == end) break;
     }
-    return kNone;
+    return scan::kNone;
 }
 
 std::string_view from(std::string_view text, std::size_t begin) {
@@ -32,7 +30,7 @@ bool parse_host_port(std::string_view text, std::string_view& host, Port& port) 
     std::size_t end = 0;
     if (!text.empty() && text.front() == '[') {
         end = text.find(']');
-        if (end == kNone || !Address::parse(text.substr(0, end + 1))) return false;
+        if (end == scan::kNone || !Address::parse(text.substr(0, end + 1))) return false;
         ++end;
     } else {
         while (end < text.size() && scan::is(text[end], scan::kHost)) ++end;
@@ -67,14 +65,14 @@ std::optional<std::string_view> Split::next() {
     if (done_) return std::nullopt;
     const std::size_t at = find_outside(rest_, separator_);
     const std::string_view element = rest_.substr(0, at);
-    if (at == kNone) done_ = true;
+    if (at == scan::kNone) done_ = true;
     else rest_.remove_prefix(at + 1);
     return trim(element);
 }
 
 std::optional<Uri> Uri::parse(std::string_view text) {
     const std::size_t colon = text.find(':');
-    if (colon == kNone || colon == 0 || colon + 1 == text.size() || !scan::is(text.front(), scan::kAlpha))
+    if (colon == scan::kNone || colon == 0 || colon + 1 == text.size() || !scan::is(text.front(), scan::kAlpha))
         return std::nullopt;
     if (scan::any(text, scan::kNoUri)) return std::nullopt;
     Uri uri{.text = text,
@@ -87,18 +85,18 @@ std::optional<Uri> Uri::parse(std::string_view text) {
     for (const char c : uri.scheme)
         if (!scan::is(c, scan::kAlpha | scan::kDigit) && c != '+' && c != '-' && c != '.') return std::nullopt;
     std::string_view rest = text.substr(colon + 1);
-    const std::size_t at = uri.is_sip() ? rest.find('@') : kNone;
-    if (at != kNone) {  // ';' and '?' are legal in a user part, '@' is not (RFC 3261 §25.1)
+    const std::size_t at = uri.is_sip() ? rest.find('@') : scan::kNone;
+    if (at != scan::kNone) {  // ';' and '?' are legal in a user part, '@' is not (RFC 3261 §25.1)
         const std::string_view userinfo = rest.substr(0, at);
         uri.user = userinfo.substr(0, userinfo.find(':'));
         rest.remove_prefix(at + 1);
-        if (uri.user.empty() || rest.find('@') != kNone) return std::nullopt;
+        if (uri.user.empty() || rest.find('@') != scan::kNone) return std::nullopt;
     }
     const std::size_t question = rest.find('?');
-    if (question != kNone) uri.headers = rest.substr(question + 1);
+    if (question != scan::kNone) uri.headers = rest.substr(question + 1);
     rest = rest.substr(0, question);
     const std::size_t semicolon = rest.find(';');
-    if (semicolon != kNone) uri.parameters = rest.substr(semicolon + 1);
+    if (semicolon != scan::kNone) uri.parameters = rest.substr(semicolon + 1);
     rest = rest.substr(0, semicolon);
     if (uri.is_sip()) return parse_host_port(rest, uri.host, uri.port) ? std::optional(uri) : std::nullopt;
     uri.user = rest;
@@ -112,15 +110,15 @@ std::optional<NameAddr> NameAddr::parse(std::string_view element) {
     const std::string_view text = result.text;
     const std::size_t open = find_outside(text, '<');
     std::string_view rest;
-    if (open == kNone) {  // addr-spec: parameters belong to the header field (RFC 3261 §20)
-        if (text.find('"') < text.find(';') && text.find('"') != kNone) return std::nullopt;
+    if (open == scan::kNone) {  // addr-spec: parameters belong to the header field (RFC 3261 §20)
+        if (text.find('"') < text.find(';') && text.find('"') != scan::kNone) return std::nullopt;
         const std::size_t semicolon = text.find(';');
         result.uri = trim(text.substr(0, semicolon));
-        rest = semicolon == kNone ? std::string_view{} : text.substr(semicolon);
+        rest = semicolon == scan::kNone ? std::string_view{} : text.substr(semicolon);
     } else {
         result.display_name = trim(text.substr(0, open));
         const std::size_t close = text.find('>', open);
-        if (close == kNone) return std::nullopt;
+        if (close == scan::kNone) return std::nullopt;
         result.uri = trim(text.substr(open + 1, close - open - 1));
         rest = trim(text.substr(close + 1));
     }
@@ -139,11 +137,11 @@ std::optional<std::string_view> NameAddr::parameter(std::string_view name) const
 std::optional<Via> Via::parse(std::string_view element) {
     Via via{.text = trim(element), .transport = {}, .host = {}, .port = {}, .parameters = {}};
     const std::size_t semicolon = via.text.find(';');
-    if (semicolon != kNone) via.parameters = trim(via.text.substr(semicolon + 1));
+    if (semicolon != scan::kNone) via.parameters = trim(via.text.substr(semicolon + 1));
     std::string_view rest = via.text.substr(0, semicolon);
     for (int part = 0; part < 2; ++part) {  // "SIP" / "2.0" /
         const std::size_t slash = rest.find('/');
-        if (slash == kNone || !scan::is_token(trim(rest.substr(0, slash)))) return std::nullopt;
+        if (slash == scan::kNone || !scan::is_token(trim(rest.substr(0, slash)))) return std::nullopt;
         rest = trim(rest.substr(slash + 1));
     }
     std::size_t end = 0;
@@ -175,7 +173,7 @@ std::optional<Parameter> ParameterList::next() {
     while (const auto element = split_.next()) {
         if (element->empty()) continue;
         const std::size_t equal = element->find('=');
-        if (equal == kNone) return Parameter{.name = *element, .value = {}, .has_value = false};
+        if (equal == scan::kNone) return Parameter{.name = *element, .value = {}, .has_value = false};
         return Parameter{
             .name = trim(element->substr(0, equal)), .value = trim(element->substr(equal + 1)), .has_value = true};
     }

@@ -16,6 +16,9 @@
 
 namespace gmgate::sip::scan {
 
+/// Where a search found nothing.
+inline constexpr std::size_t kNone = std::string_view::npos;
+
 // Character classes (RFC 3261 §25.1), one bit each.
 inline constexpr std::uint8_t kToken = 1;  ///< token
 inline constexpr std::uint8_t kDigit = 2;

@@ -9,7 +9,6 @@
 namespace gmgate::sip {
 namespace {
 
-constexpr std::size_t kNone = std::string_view::npos;
 constexpr std::string_view kIpsec = "ipsec-3gpp";
 constexpr const char* kTooLong = "the list is longer than 8192 octets";
 constexpr const char* kTooMany = "there are more than 32 entries";
@@ -99,7 +98,7 @@ bool scan_mechanism(std::string_view element, Sink& sink, Problem& problem) {
     std::size_t count = 0;
     while (const auto part = parts.next()) {
         const std::size_t equal = part->find('=');
-        Parameter parameter{.name = trim(part->substr(0, equal)), .value = {}, .has_value = equal != kNone};
+        Parameter parameter{.name = trim(part->substr(0, equal)), .value = {}, .has_value = equal != scan::kNone};
         if (!scan::is_token(parameter.name)) return fail("parameter name is no token");
         if (parameter.has_value) {
             parameter.value = trim(part->substr(equal + 1));

@@ -16,14 +16,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/support/fail.h"
+
 namespace gmgate::test {
 
 namespace {
 
 constexpr std::size_t kEthernetHeader = 14, kLargestFrame = 70000;
 constexpr int kIpv6FragmentHeader = 44, kQueueBytes = 64 << 20;
-
-[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
 
 int ether_type(const std::vector<std::uint8_t>& bytes) {
     return bytes.size() < kEthernetHeader ? 0 : bytes[12] << 8 | bytes[13];

@@ -14,13 +14,12 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include "tests/support/fail.h"
 #include "tests/support/process.h"
 
 namespace gmgate::test {
 
 namespace {
-
-[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
 
 /// Runs on a thread of its own, because a thread's namespace cannot be given back safely.
 void on_fresh_thread(const std::function<void()>& work) {

@@ -15,13 +15,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/fail.h"
 #include "tests/support/netns.h"
 
 namespace gmgate::test {
 
 namespace {
-
-[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
 
 struct Pipe {
     int read_end = -1, write_end = -1;

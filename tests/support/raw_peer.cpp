@@ -9,11 +9,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/support/fail.h"
+
 namespace gmgate::test {
 
 namespace {
-
-[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
 
 Endpoint endpoint(const std::string& text) {
     const auto parsed = Endpoint::parse(text);

@@ -15,20 +15,9 @@
 
 #include "daemon/agreement/register_flow.h"
 #include "tests/support/fake_kernel.h"
+#include "tests/support/still_clock.h"
 
 namespace gmgate::test {
-
-class StillClock final : public Clock {
-public:
-    TimePoint now() const override { return now_; }
-    std::chrono::system_clock::time_point wall() const override {
-        return std::chrono::system_clock::time_point{now_.time_since_epoch()};
-    }
-    void advance(std::chrono::seconds by) { now_ += by; }
-
-private:
-    TimePoint now_{std::chrono::hours{1000}};
-};
 
 /// Stands for a TLS connection.
 class IdleStream final : public sip::ByteStream {

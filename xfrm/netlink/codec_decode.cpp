@@ -9,6 +9,7 @@
 
 #include "xfrm/algorithms.h"
 #include "xfrm/netlink/codec.h"
+#include "xfrm/netlink/fixed_part.h"
 #include "xfrm/netlink/kernel_address.h"
 
 namespace gmgate::xfrm {
@@ -28,17 +29,8 @@ Attributes attributes_of(const nlmsghdr* message, std::size_t offset) {
     return found;
 }
 
-// The fixed part of a message, copied so that alignment does not matter; nullopt when the message is too short.
 template <class Fixed>
-std::optional<Fixed> fixed_part(const nlmsghdr* message) {
-    if (mnl_nlmsg_get_payload_len(message) < sizeof(Fixed)) return std::nullopt;
-    Fixed out;
-    std::memcpy(&out, mnl_nlmsg_get_payload(message), sizeof out);
-    return out;
-}
-
-template <class Fixed>
-std::optional<Fixed> fixed_part(const nlattr* attribute) {
+std::optional<Fixed> fixed_value(const nlattr* attribute) {
     if (!attribute || mnl_attr_get_payload_len(attribute) < sizeof(Fixed)) return std::nullopt;
     Fixed out;
     std::memcpy(&out, mnl_attr_get_payload(attribute), sizeof out);
@@ -76,10 +68,10 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
     report.sa.destination = {address_from(&info->sel.daddr, info->family), Port{ntohs(info->sel.dport)}};
     // The mark of the set is `seq`; an SA that libcharon wrote has it in XFRMA_SET_MARK alone, outbound ones with mask
     // 0 (xfrm/engine/charon).
-    const auto set_mark = fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK]).value_or(0);
+    const auto set_mark = fixed_value<std::uint32_t>(attributes[XFRMA_SET_MARK]).value_or(0);
     report.mark = Mark{info->seq != 0 ? info->seq : set_mark};
     // Kernel 6.1 does not tell a direction; only our inbound SAs set a mark.
-    const auto applied = set_mark & fixed_part<std::uint32_t>(attributes[XFRMA_SET_MARK_MASK]).value_or(0xffffffff);
+    const auto applied = set_mark & fixed_value<std::uint32_t>(attributes[XFRMA_SET_MARK_MASK]).value_or(0xffffffff);
     report.sa.direction = applied == 0 ? Direction::out : Direction::in;
     report.packets = info->curlft.packets;
     report.bytes = info->curlft.bytes;
@@ -125,7 +117,7 @@ void read_policy(const nlmsghdr* message, Reply& reply) {
         inbound ? Endpoint{address_from(&info->sel.daddr, info->sel.family), Port{ntohs(info->sel.dport)}}
                 : Endpoint{address_from(&info->sel.saddr, info->sel.family), Port{ntohs(info->sel.sport)}};
     bool has_template = false;
-    if (const auto tmpl = fixed_part<xfrm_user_tmpl>(attributes[XFRMA_TMPL])) {
+    if (const auto tmpl = fixed_value<xfrm_user_tmpl>(attributes[XFRMA_TMPL])) {
         record.reqid = ReqId{tmpl->reqid};
         has_template =
             is_guard_template(*tmpl) && mnl_attr_get_payload_len(attributes[XFRMA_TMPL]) == sizeof(xfrm_user_tmpl);

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <asio/posix/stream_descriptor.hpp>
 
+#include "xfrm/netlink/fixed_part.h"
 #include "xfrm/netlink/kernel_address.h"
 
 namespace gmgate::xfrm {
@@ -25,14 +26,6 @@ namespace {
 
 constexpr int kReceiveBuffer = 4 * 1024 * 1024;
 constexpr std::size_t kDatagramLimit = 64 * 1024;
-
-template <class Fixed>
-std::optional<Fixed> fixed_part(const nlmsghdr* message) {
-    if (nlmsg_datalen(message) < static_cast<int>(sizeof(Fixed))) return std::nullopt;
-    Fixed out;
-    std::memcpy(&out, nlmsg_data(message), sizeof out);
-    return out;
-}
 
 std::optional<KernelEvent> event_of_sa(KernelEvent::Kind kind, const xfrm_usersa_info& info, const Ownership& owner) {
     if (ReqId{info.reqid} != owner.reqid || info.id.proto != IPPROTO_ESP) return std::nullopt;

@@ -170,7 +170,7 @@ TEST_CASE(
     Bytes both = one;
     both.insert(both.end(), one.begin(), one.end());
     for (std::size_t piece = 1; piece <= both.size(); ++piece) {
-        diameter::StreamFramer framer;
+        diameter::MessageFramer framer;
         std::size_t seen = 0;
         for (std::size_t at = 0; at < both.size(); at += piece) {
             framer.feed(ByteView(both).subspan(at, std::min(piece, both.size() - at)));
@@ -178,10 +178,10 @@ TEST_CASE(
         }
         CHECK(seen == 2);
     }
-    diameter::StreamFramer sip;
+    diameter::MessageFramer sip;
     sip.feed(as_bytes("OPTIONS sip:x SIP/2.0\r\n"));
     CHECK_FALSE(sip.next());
-    diameter::StreamFramer large;
+    diameter::MessageFramer large;
     large.feed(octets("01ffffff"));
     CHECK_FALSE(large.next());
 }

@@ -9,7 +9,7 @@ using namespace gmgate::peers;
 
 namespace {
 
-Key<16> key(const char* hex) { return Key<16>(std::span<const std::uint8_t, 16>(*array_from_hex<16>(hex))); }
+Key<16> key_of(const char* hex) { return Key<16>(std::span<const std::uint8_t, 16>(*array_from_hex<16>(hex))); }
 
 }  // namespace
 
@@ -17,11 +17,11 @@ TEST_CASE("TS 33.203 Annex I: integrity and cipher keys, with parity for 3DES") 
     for (const vectors::Derived& d : vectors::kDerived) {
         const vectors::Milenage& v = vectors::kMilenage[d.index];
         CAPTURE(v.set);
-        CHECK(to_hex(esp_integrity_key(Alg::hmac_md5_96, key(v.f4)).expose()) == d.ik_md5);
-        CHECK(to_hex(esp_integrity_key(Alg::hmac_sha_1_96, key(v.f4)).expose()) == d.ik_sha1);
-        CHECK(to_hex(esp_cipher_key(Ealg::aes_cbc, key(v.f3)).expose()) == d.ck_aes);
-        CHECK(to_hex(esp_cipher_key(Ealg::des_ede3_cbc, key(v.f3)).expose()) == d.ck_des3);
-        CHECK(esp_cipher_key(Ealg::null, key(v.f3)).size() == 0);
+        CHECK(to_hex(esp_integrity_key(Alg::hmac_md5_96, key_of(v.f4)).expose()) == d.ik_md5);
+        CHECK(to_hex(esp_integrity_key(Alg::hmac_sha_1_96, key_of(v.f4)).expose()) == d.ik_sha1);
+        CHECK(to_hex(esp_cipher_key(Ealg::aes_cbc, key_of(v.f3)).expose()) == d.ck_aes);
+        CHECK(to_hex(esp_cipher_key(Ealg::des_ede3_cbc, key_of(v.f3)).expose()) == d.ck_des3);
+        CHECK(esp_cipher_key(Ealg::null, key_of(v.f3)).size() == 0);
     }
 }
 
@@ -29,10 +29,11 @@ TEST_CASE("TS 33.203 Annex I, TS 33.220 Annex B: salts of aes-gcm and aes-gmac")
     for (const vectors::Derived& d : vectors::kDerived) {
         const vectors::Milenage& v = vectors::kMilenage[d.index];
         CAPTURE(v.set);
-        CHECK(to_hex(gba_kdf(key(v.f3), key(v.f4), 0x58, "AES_GMAC_SALT").expose()) == d.kdf_58);
-        CHECK(to_hex(gba_kdf(key(v.f3), key(v.f4), 0x59, "AES_GCM_SALT").expose()) == d.kdf_59);
-        CHECK(to_hex(esp_aead_key({Alg::aes_gmac, Ealg::null}, key(v.f3), key(v.f4)).expose()) == d.gmac_key_salt);
-        CHECK(to_hex(esp_aead_key({Alg::null, Ealg::aes_gcm}, key(v.f3), key(v.f4)).expose()) == d.gcm_key_salt);
+        CHECK(to_hex(gba_kdf(key_of(v.f3), key_of(v.f4), 0x58, "AES_GMAC_SALT").expose()) == d.kdf_58);
+        CHECK(to_hex(gba_kdf(key_of(v.f3), key_of(v.f4), 0x59, "AES_GCM_SALT").expose()) == d.kdf_59);
+        CHECK(to_hex(esp_aead_key({Alg::aes_gmac, Ealg::null}, key_of(v.f3), key_of(v.f4)).expose()) ==
+              d.gmac_key_salt);
+        CHECK(to_hex(esp_aead_key({Alg::null, Ealg::aes_gcm}, key_of(v.f3), key_of(v.f4)).expose()) == d.gcm_key_salt);
     }
 }
 
@@ -59,7 +60,7 @@ TEST_CASE("an offer is read in order and refused with a reason") {
 }
 
 TEST_CASE("a moved-from key holds nothing") {
-    Key<16> k = key("465b5ce8b199b49faa5f0a2ee238a6bc");
+    Key<16> k = key_of("465b5ce8b199b49faa5f0a2ee238a6bc");
     const Key<16> other = std::move(k);
     CHECK(to_hex(k.expose()) == std::string(32, '0'));  // NOLINT(bugprone-use-after-move): that is the point
     CHECK(to_hex(other.expose()) == "465b5ce8b199b49faa5f0a2ee238a6bc");

@@ -7,12 +7,12 @@ using Bench = RegisterBench;
 
 namespace {
 
-void prefer_tls(daemon::Config& config) {
+void put_tls_first(daemon::Config& config) {
     config.sip_interfaces.front().sec_agree_pref = daemon::SecAgreePref::tls_ipsec3gpp;
 }
 
 /// Registers over TLS after an agreement in clear; returns the bound connection.
-sip::Flow registered_over_tls(Bench& bench) {
+sip::Flow agreed_over_tls(Bench& bench) {
     REQUIRE(Bench::status_of(*bench.send({})) == 401);
     const auto flow = bench.tls_connection();
     Say say;
@@ -30,7 +30,7 @@ sip::Flow registered_over_tls(Bench& bench) {
 
 TEST_CASE(
     "SEED-TLS-1, B-94, G-3: TLS during registration: 401 with 'tls', no indicator, then tls-pending, then bound") {
-    Bench bench(prefer_tls);
+    Bench bench(put_tls_first);
     const auto sm6 = bench.send({});
     REQUIRE(Bench::status_of(*sm6) == 401);
     CHECK(Bench::header(sm6->responses.back(), "Security-Server") == "tls");
@@ -56,7 +56,7 @@ TEST_CASE(
 }
 
 TEST_CASE("B-95: TLS prior to registration: no sec-agree anywhere, no Security-Server, tls-pending with the response") {
-    Bench bench(prefer_tls);
+    Bench bench(put_tls_first);
     const auto flow = bench.tls_connection();
     const auto sm6 = bench.send({.client = "", .sec_agree = false}, flow);
     REQUIRE(Bench::status_of(*sm6) == 401);
@@ -72,7 +72,7 @@ TEST_CASE("B-95: TLS prior to registration: no sec-agree anywhere, no Security-S
     }
     SUBCASE("C-21: bare where configured") {
         Bench bare([](daemon::Config& config) {
-            prefer_tls(config);
+            put_tls_first(config);
             config.sip_interfaces.front().bare_integrity_protected = true;
         });
         bare.core_status = 200;
@@ -101,8 +101,8 @@ TEST_CASE("G-16: a REGISTER over TLS with Security-Client gets tls, whatever els
 
 TEST_CASE(
     "G-6, C-48: over the bound connection presence or change of Security-Client and Security-Verify gets 494, the binding stays") {
-    Bench bench(prefer_tls);
-    const auto flow = registered_over_tls(bench);
+    Bench bench(put_tls_first);
+    const auto flow = agreed_over_tls(bench);
     Say say{.verify = "tls", .response = "3779ff40a057f999a2f8288bbfafc10d", .nonce = bench.nonce};
     SUBCASE("Security-Verify missing") { say.verify = ""; }
     SUBCASE("Security-Verify changed") { say.verify = "ipsec-3gpp"; }
@@ -116,8 +116,8 @@ TEST_CASE(
 
 TEST_CASE(
     "G-8, C-49: another private identity over the bound connection gets 403; none is forwarded without an indicator (B-97)") {
-    Bench bench(prefer_tls);
-    const auto flow = registered_over_tls(bench);
+    Bench bench(put_tls_first);
+    const auto flow = agreed_over_tls(bench);
     Say say{.verify = "tls", .response = "3779ff40a057f999a2f8288bbfafc10d", .nonce = bench.nonce};
     SUBCASE("another") {
         say.impi = "mallory@example";
@@ -134,8 +134,8 @@ TEST_CASE(
 }
 
 TEST_CASE("G-22, G-23: a REGISTER over another connection is an initial one and moves the binding only with its 200") {
-    Bench bench(prefer_tls);
-    const auto first = registered_over_tls(bench);
+    Bench bench(put_tls_first);
+    const auto first = agreed_over_tls(bench);
     const auto second = bench.tls_connection();
     Say say{.client = "", .response = "3779ff40a057f999a2f8288bbfafc10d", .nonce = bench.nonce, .sec_agree = false};
     bench.core_status = 403;
@@ -151,8 +151,8 @@ TEST_CASE("G-22, G-23: a REGISTER over another connection is an initial one and 
 }
 
 TEST_CASE("C-50: de-registration over TLS ends the binding and the connection") {
-    Bench bench(prefer_tls);
-    const auto flow = registered_over_tls(bench);
+    Bench bench(put_tls_first);
+    const auto flow = agreed_over_tls(bench);
     Say say{.verify = "tls", .response = "3779ff40a057f999a2f8288bbfafc10d", .nonce = bench.nonce, .expires = "0"};
     CHECK(Bench::status_of(*bench.send(say, flow)) == 200);
     CHECK(bench.registration() == nullptr);
@@ -161,7 +161,7 @@ TEST_CASE("C-50: de-registration over TLS ends the binding and the connection") 
 
 TEST_CASE("G-2: AKAv1 over TLS is let through by default and refused by aka-over-tls = reject-akav1") {
     Bench bench([](daemon::Config& config) {
-        prefer_tls(config);
+        put_tls_first(config);
         config.sip_interfaces.front().reject_akav1_over_tls = true;
     });
     CHECK(Bench::status_of(*bench.send({.client = "", .sec_agree = false}, bench.tls_connection())) == 403);

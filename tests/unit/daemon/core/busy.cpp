@@ -8,16 +8,13 @@
 #include "daemon/core/busy.h"
 #include "daemon/core/overload_control.h"
 #include "daemon/core/silent_peers.h"
+#include "tests/support/still_clock.h"
 
 using namespace gmgate;
 using namespace gmgate::daemon;
+using gmgate::test::StillClock;
 
 namespace {
-
-struct StillClock : Clock {
-    TimePoint at{};
-    TimePoint now() const override { return at; }
-};
 
 const Endpoint kA = *Endpoint::parse("10.0.0.1:5060"), kB = *Endpoint::parse("[fd00::1]:5060");
 

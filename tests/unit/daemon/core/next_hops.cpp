@@ -6,9 +6,11 @@
 #include "daemon/core/core_link.h"
 #include "daemon/core/health.h"
 #include "daemon/core/next_hops.h"
+#include "tests/support/still_clock.h"
 
 using namespace gmgate;
 using namespace gmgate::daemon;
+using gmgate::test::StillClock;
 
 namespace {
 
@@ -30,11 +32,6 @@ std::string order(const std::vector<Target>& targets) {
 
 const IsDown kAllUp = [](const Target&) { return false; };
 const Draw kLeast = [](std::uint64_t) { return std::uint64_t{0}; };
-
-struct StillClock : Clock {
-    TimePoint at{};
-    TimePoint now() const override { return at; }
-};
 
 std::string config_text(std::string_view core) {
     return "[core]\nlisten = \"10.2.0.1:5060\"\nvisited-network-id = \"v.example\"\n" + std::string(core) +

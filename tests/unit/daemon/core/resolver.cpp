@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 
 #include "daemon/core/resolver.h"
+#include "tests/support/still_clock.h"
 #include "tests/unit/sip/transport/net_support.h"
 
 using namespace gmgate;
 using namespace gmgate::daemon;
 using gmgate::sip::test::Loop;
 using gmgate::sip::test::Peer;
+using gmgate::test::StillClock;
 
 namespace {
 
@@ -107,11 +109,6 @@ struct NameServer {
             ::sendto(socket.fd(), reply.data(), reply.size(), 0, reinterpret_cast<const sockaddr*>(&from), length);
         }
     }
-};
-
-struct StillClock : Clock {
-    TimePoint at = std::chrono::steady_clock::now();
-    TimePoint now() const override { return at; }
 };
 
 struct World {

@@ -14,13 +14,13 @@ constexpr sip::Timers kFast{milliseconds{10}, milliseconds{40}, milliseconds{50}
 constexpr sip::Timers kFastUe{milliseconds{40}, milliseconds{160},
                               milliseconds{200}};  // longer, as towards real phones
 
-bool nothing_left(Network& net) {
+bool nothing_left(ProxyNetwork& net) {
     return net.loop.until([&] { return net.transactions.server_count() == 0 && net.transactions.client_count() == 0; },
                           seconds{60});
 }
 
 /// All that has come to a peer until nothing more is left to come, counted by start line.
-std::map<std::string, int> gather(Network& net, Peer& peer) {
+std::map<std::string, int> gather(ProxyNetwork& net, Peer& peer) {
     std::map<std::string, int> lines;
     for (auto text = peer.try_receive(); text; text = peer.try_receive()) ++lines[first_line(*text)];
     (void)net;
@@ -31,7 +31,7 @@ std::map<std::string, int> gather(Network& net, Peer& peer) {
 
 TEST_CASE(
     "a storm of retransmissions reaches the core as one request; a core that is silent gives each phone one 504, and no transaction stays") {
-    Network net;
+    ProxyNetwork net;
     net.timers = kFast;
     net.ue_timers = kFastUe;
     constexpr int kRequests = 100, kCopies = 20;
@@ -64,7 +64,7 @@ TEST_CASE(
 
 TEST_CASE(
     "RFC 3261 §16.9: a core over TCP that dies while it rings, or before it answers: 504 at once, and no transaction stays") {
-    Network net;
+    ProxyNetwork net;
     net.timers = kFast;
     net.ue_timers = kFastUe;
     net.config.core.transport = CoreTransport::tcp;
@@ -75,7 +75,7 @@ TEST_CASE(
         Peer core = Peer::accept(net.loop, *listener);
         const std::string invite = core.receive();
         core.send(response_text(invite, 180));
-        CHECK(Network::final_of(net.ue_server).starts_with("SIP/2.0 180"));
+        CHECK(ProxyNetwork::final_of(net.ue_server).starts_with("SIP/2.0 180"));
         listener->close();
         core.reset();
     }
@@ -97,7 +97,7 @@ TEST_CASE(
 
 TEST_CASE(
     "RFC 3261 §18.2.2: a core that closes its connection while it rings and takes a new one may answer there, and is cancelled there") {
-    Network net;
+    ProxyNetwork net;
     net.config.core.transport = CoreTransport::tcp;
     auto listener = sip::open_listening_socket(net.core_peer.endpoint());
     REQUIRE(listener.has_value());
@@ -107,7 +107,7 @@ TEST_CASE(
         Peer core = Peer::accept(net.loop, *listener);
         invite = core.receive();
         core.send(response_text(invite, 180));
-        CHECK(Network::final_of(net.ue_server).starts_with("SIP/2.0 180"));
+        CHECK(ProxyNetwork::final_of(net.ue_server).starts_with("SIP/2.0 180"));
         core.reset();
     }
     Peer core = Peer::accept(net.loop, *listener);
@@ -127,12 +127,12 @@ TEST_CASE(
 TEST_CASE(
     "RFC 3261 §16.8, Timer C: a phone that rings for ever is cancelled, and its 487 is a 408 for the caller; a 200 that crosses is a 200") {
     for (const bool answers : {false, true}) {
-        Network net;
+        ProxyNetwork net;
         net.config.timers.ringing = seconds{1};
         net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
         const std::string invite = net.ue_server.receive();
         net.ue_client.send(response_text(invite, 180), net.ps);
-        CHECK(Network::final_of(net.core_peer).starts_with("SIP/2.0 180"));
+        CHECK(ProxyNetwork::final_of(net.core_peer).starts_with("SIP/2.0 180"));
         const std::string cancel = net.ue_server.receive();
         CHECK(first_line(cancel).starts_with("CANCEL "));
         CHECK(header(cancel, "Reason") == "SIP;cause=408;text=\"Request Timeout\"");  // RFC 3326
@@ -146,11 +146,11 @@ TEST_CASE(
 TEST_CASE(
     "RFC 3261 §16.9: a phone whose registration ends while it rings: 480 for the caller at once; when it can be told yet, it is") {
     for (const bool tells : {false, true}) {
-        Network net;
+        ProxyNetwork net;
         net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
         const std::string invite = net.ue_server.receive();
         net.ue_client.send(response_text(invite, 180), net.ps);
-        CHECK(Network::final_of(net.core_peer).starts_with("SIP/2.0 180"));
+        CHECK(ProxyNetwork::final_of(net.core_peer).starts_with("SIP/2.0 180"));
         if (tells) {
             net.table.find(net.key)->ended = true;  // de-registered: its SAs wait for the last answer
             net.table.changed(net.key);
@@ -166,13 +166,13 @@ TEST_CASE(
 }
 
 TEST_CASE("a caller whose registration ends while it waits: the callee is cancelled, and nothing goes to the caller") {
-    Network net;
+    ProxyNetwork net;
     net.timers = kFast;
     net.ue_timers = kFastUe;
     net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
     const std::string invite = net.core_peer.receive();
     net.core_peer.send(response_text(invite, 180), net.core_side);
-    CHECK(Network::final_of(net.ue_server).starts_with("SIP/2.0 180"));
+    CHECK(ProxyNetwork::final_of(net.ue_server).starts_with("SIP/2.0 180"));
     (void)net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
     const std::string cancel = net.core_peer.receive();
     CHECK(first_line(cancel) == "CANCEL sip:bob@home.example SIP/2.0");
@@ -186,7 +186,7 @@ TEST_CASE("a caller whose registration ends while it waits: the callee is cancel
 TEST_CASE(
     "RFC 3261 §16.9: a phone that loses its TCP connection while it rings: refused at port_us it has gone, 480; else it may answer on a new one") {
     for (const bool lives : {false, true}) {
-        Network net;
+        ProxyNetwork net;
         net.timers = kFast;
         net.ue_timers = kFastUe;
         net.table.find(net.key)->transport = sip::Transport::tcp;
@@ -198,7 +198,7 @@ TEST_CASE(
             Peer phone = Peer::accept(net.loop, *listener);
             invite = phone.receive();
             phone.send(response_text(invite, 180));
-            CHECK(Network::final_of(net.core_peer).starts_with("SIP/2.0 180"));
+            CHECK(ProxyNetwork::final_of(net.core_peer).starts_with("SIP/2.0 180"));
             if (!lives) listener->close();
             phone.reset();
         }
@@ -217,7 +217,7 @@ TEST_CASE(
 
 TEST_CASE(
     "a phone that vanishes: the core gets 408 to its INVITE, nothing late to other requests (RFC 4320), and no transaction stays") {
-    Network net;
+    ProxyNetwork net;
     net.timers = kFast;
     net.ue_timers = kFastUe;
     net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
@@ -237,11 +237,11 @@ TEST_CASE(
 
 TEST_CASE(
     "RFC 3261 §16.7: provisional answers of several branches and their 2xx all reach the caller; RFC 6026 absorbs the INVITE again") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
     const std::string invite = net.core_peer.receive();
     for (const char* tag : {"fork1", "fork2"}) net.core_peer.send(response_text(invite, 183, tag), net.core_side);
-    CHECK(contains(header(Network::final_of(net.ue_server), "To"), "tag=fork1"));
+    CHECK(contains(header(ProxyNetwork::final_of(net.ue_server), "To"), "tag=fork1"));
     CHECK(contains(header(net.ue_server.receive(), "To"), "tag=fork2"));
     for (const char* tag : {"fork1", "fork2"}) net.core_peer.send(response_text(invite, 200, tag), net.core_side);
     CHECK(contains(header(net.ue_server.receive(), "To"), "tag=fork1"));
@@ -254,11 +254,11 @@ TEST_CASE(
 }
 
 TEST_CASE("a CANCEL that crosses the 200 changes nothing: the phone gets both, and ends the call itself") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
     const std::string invite = net.core_peer.receive();
     net.core_peer.send(response_text(invite, 200), net.core_side);
-    CHECK(Network::final_of(net.ue_server).starts_with("SIP/2.0 200"));
+    CHECK(ProxyNetwork::final_of(net.ue_server).starts_with("SIP/2.0 200"));
     net.ue_client.send(net.from_ue("CANCEL", "sip:bob@home.example"), net.ps);
     CHECK(header(net.ue_server.receive(), "CSeq") == "7 CANCEL");
     net.loop.drain(milliseconds{50});
@@ -267,18 +267,18 @@ TEST_CASE("a CANCEL that crosses the 200 changes nothing: the phone gets both, a
 
 TEST_CASE(
     "PRACK and UPDATE in an early dialog pass in both directions by the dialog's route, and 100rel stays as it is") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example", "Require: 100rel, sec-agree\nSupported: 100rel\n"),
                        net.ps);
     const std::string invite = net.core_peer.receive();
     CHECK(header(invite, "Require") == "100rel");
-    std::string progress = Network::answer_by_way_of("scscf.home.example", invite, 183);
+    std::string progress = ProxyNetwork::answer_by_way_of("scscf.home.example", invite, 183);
     progress.insert(progress.find("Content-Length"), "Require: 100rel\r\nRSeq: 1\r\n");
     net.core_peer.send(progress, net.core_side);
-    const std::string got = Network::final_of(net.ue_server);
+    const std::string got = ProxyNetwork::final_of(net.ue_server);
     CHECK(header(got, "RSeq") == "1");
     CHECK(header(got, "Require") == "100rel");
-    const std::string route = "RAck: 1 7 INVITE\n" + Network::dialog_route(got, Network::End::caller);
+    const std::string route = "RAck: 1 7 INVITE\n" + ProxyNetwork::dialog_route(got, ProxyNetwork::End::caller);
     for (const char* method : {"PRACK", "UPDATE"}) {
         net.ue_client.send(net.from_ue(method, "sip:bob@10.0.0.9", route, std::string("z9hG4bK") + method), net.ps);
         const std::string forwarded = net.core_peer.receive();

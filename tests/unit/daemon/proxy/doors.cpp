@@ -10,8 +10,8 @@ namespace {
 
 constexpr std::uint32_t kBobsSet = 78;
 
-/// Alice, as in Network, and another registered phone with a set of its own.
-struct TwoPhones : Network {
+/// Alice, as in ProxyNetwork, and another registered phone with a set of its own.
+struct TwoPhones : ProxyNetwork {
     Peer bob_client = Peer::udp(loop, Family::v4), bob_server = Peer::udp(loop, Family::v4);
 
     TwoPhones() {
@@ -64,10 +64,10 @@ std::string late_2xx(const std::string& invite, const std::string& record_route)
 TEST_CASE("a CANCEL keeps its Reason on the next leg, in both directions") {
     const std::string reasons = "Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\nReason: Q.850;cause=26\r\n";
     {
-        Network net;
+        ProxyNetwork net;
         net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
         net.core_peer.send(response_text(net.core_peer.receive(), 180), net.core_side);
-        CHECK(Network::final_of(net.ue_server).starts_with("SIP/2.0 180"));
+        CHECK(ProxyNetwork::final_of(net.ue_server).starts_with("SIP/2.0 180"));
         net.ue_client.send(with_lines(net.from_ue("CANCEL", "sip:bob@home.example"),
                                       reasons + "P-Asserted-Identity: <sip:king@home.example>\r\n"),
                            net.ps);
@@ -76,10 +76,10 @@ TEST_CASE("a CANCEL keeps its Reason on the next leg, in both directions") {
         CHECK(cancel.find(reasons) != std::string::npos);
         CHECK(header(cancel, "P-Asserted-Identity").empty());
     }
-    Network net;
+    ProxyNetwork net;
     net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
     net.ue_client.send(response_text(net.ue_server.receive(), 180), net.ps);
-    CHECK(Network::final_of(net.core_peer).starts_with("SIP/2.0 180"));
+    CHECK(ProxyNetwork::final_of(net.core_peer).starts_with("SIP/2.0 180"));
     net.core_peer.send(with_lines(net.from_core("CANCEL", net.our_route()), reasons), net.core_side);
     const std::string cancel = net.ue_server.receive();
     CHECK(first_line(cancel).starts_with("CANCEL "));
@@ -131,7 +131,7 @@ TEST_CASE("a late 2xx at the core's port passes only from an address of the core
 
 TEST_CASE(
     "B-54: the phone at a door's other end is the same over every set and contact of one device, and nobody else's") {
-    Network net;
+    ProxyNetwork net;
     Table& table = net.table;
     const Address ue = sip::test::loopback(Family::v4);
     const auto make_set = [&](std::uint32_t number, std::uint16_t port) {

@@ -45,7 +45,7 @@ private:
 
 inline constexpr std::uint32_t kSet = 77;
 
-struct Network {
+struct ProxyNetwork {
     Loop loop;
     Peer ue_client = Peer::udp(loop, Family::v4), ue_server = Peer::udp(loop, Family::v4),
          core_peer = Peer::udp(loop, Family::v4);
@@ -64,7 +64,7 @@ struct Network {
     ContactKey key{Impi("alice_private@home.example"), "", ""};
     std::uint32_t mark = kSet;
 
-    Network() {
+    ProxyNetwork() {
         for (const Endpoint& local : {ps, pc, core_side}) REQUIRE(transports.listen(local, {}).has_value());
         transactions.set_doors([this](const sip::Flow& flow, sip::Direction) {
             const bool is_phone = flow.local == ps || flow.local == pc;
@@ -97,7 +97,7 @@ struct Network {
         registration->sets.push_back(std::move(set));
         table.add(std::move(registration));
     }
-    ~Network() { transports.shutdown(); }
+    ~ProxyNetwork() { transports.shutdown(); }
 
     Config make_config() const {
         Config c;

@@ -18,7 +18,7 @@ std::string without_marks(std::string text) {
 
 TEST_CASE(
     "B-15, C-60…C-63, C-65: a MESSAGE over the SAs reaches the core, its Request-URI as it was, and the answer goes from port_pc to port_us") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example",
                                    "Route: <sip:" + net.ps.to_string() +
                                        ";lr>, <sip:orig@scscf.home.example;lr>\nProxy-Require: sec-agree\n"),
@@ -40,14 +40,14 @@ TEST_CASE(
 }
 
 TEST_CASE("C-60: a Route that is not the Service-Route is replaced and counted") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "Route: <sip:evil.example;lr>\n"), net.ps);
     CHECK(header(net.core_peer.receive(), "Route") == "<sip:orig@scscf.home.example;lr>");
     CHECK(net.counters.get(Counter::route_replaced) == 1);
 }
 
 TEST_CASE("B-23, C-62: a request over no set of a registration is dropped, not answered") {
-    Network net;
+    ProxyNetwork net;
     net.mark = 0;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
     CHECK(net.loop.until([&] { return net.counters.get(Counter::wrong_sa) == 1; }));
@@ -56,7 +56,7 @@ TEST_CASE("B-23, C-62: a request over no set of a registration is dropped, not a
 }
 
 TEST_CASE("an INVITE call from the phone: 100 at once, ringing, 200 and its copy, ACK by Route, BYE from the core") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 100 Trying");
     const std::string invite = net.core_peer.receive();
@@ -66,13 +66,13 @@ TEST_CASE("an INVITE call from the phone: 100 at once, ringing, 200 and its copy
 
     net.core_peer.send(response_text(invite, 180), net.core_side);
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 180 Text");
-    net.core_peer.send(Network::answer_by_way_of("scscf.home.example", invite, 200), net.core_side);
+    net.core_peer.send(ProxyNetwork::answer_by_way_of("scscf.home.example", invite, 200), net.core_side);
     const std::string answer = net.ue_server.receive();
     CHECK(first_line(answer) == "SIP/2.0 200 Text");
     net.core_peer.send(response_text(invite, 200), net.core_side);  // the callee has seen no ACK yet
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 200 Text");
 
-    const std::string ue_routes = Network::dialog_route(answer, Network::End::caller);
+    const std::string ue_routes = ProxyNetwork::dialog_route(answer, ProxyNetwork::End::caller);
     net.ue_client.send(net.from_ue("ACK", "sip:bob@10.0.0.9", ue_routes, "z9hG4bKack"), net.ps);
     const std::string ack = net.core_peer.receive();
     CHECK(first_line(ack) == "ACK sip:bob@10.0.0.9 SIP/2.0");
@@ -90,7 +90,7 @@ TEST_CASE("an INVITE call from the phone: 100 at once, ringing, 200 and its copy
 
 TEST_CASE(
     "C-72: a call from the PSTN with an unquoted name and a far Via with port 0 reaches the phone; its 200 tells term-ioi") {
-    Network net;
+    ProxyNetwork net;
     std::string call = net.from_core(
         "INVITE",
         "Via: SIP/2.0/UDP pstn.example:0;branch=z9hG4bKfar\n"
@@ -111,7 +111,7 @@ TEST_CASE(
 }
 
 TEST_CASE("C-70: an INVITE call to the phone, answered, and the core's ACK finds it by the token") {
-    Network net;
+    ProxyNetwork net;
     net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 100 Trying");
     const std::string invite = net.ue_server.receive();
@@ -133,7 +133,7 @@ TEST_CASE("C-70: an INVITE call to the phone, answered, and the core's ACK finds
 }
 
 TEST_CASE("a CANCEL from the phone goes on to the core, and the 487 comes back") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 100 Trying");
     const std::string invite = net.core_peer.receive();
@@ -155,10 +155,10 @@ TEST_CASE(
     for (const char* lines : {"Accept: application/sdp, application/3gpp-ims+xml;q=0.5\n", "Accept: application/sdp\n",
                               "X-In-Dialog: 1\nAccept: application/3gpp-ims+xml\n"}) {
         INFO(lines);
-        Network net;
+        ProxyNetwork net;
         net.config.core.transport = CoreTransport::tcp;  // nobody listens there
         net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example", lines), net.ps);
-        const std::string answer = Network::final_of(net.ue_server);
+        const std::string answer = ProxyNetwork::final_of(net.ue_server);
         CHECK(answer.starts_with("SIP/2.0 504 "));
         const auto parsed = sip::Message::parse(answer);
         REQUIRE(parsed.has_value());
@@ -176,7 +176,7 @@ TEST_CASE(
 
 TEST_CASE(
     "RFC 3261 §16.7: a phone's 503 is a 500 for the core, which would take the gateway for dead; its Retry-After stays") {
-    Network net;
+    ProxyNetwork net;
     net.core_peer.send(net.from_core("MESSAGE", net.our_route()), net.core_side);
     std::string busy = response_text(net.ue_server.receive(), 503);
     busy.insert(busy.find("Content-Length"), "Retry-After: 30\r\n");
@@ -188,7 +188,7 @@ TEST_CASE(
 
 TEST_CASE(
     "C-71, H-8: an unknown token and a phone without a set get 480, who names nobody of ours 404; nothing is sent") {
-    Network net;
+    ProxyNetwork net;
     net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:other@" + net.core_side.to_string() + ";lr>\n"),
                        net.core_side);
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 480 Temporarily Unavailable");
@@ -205,7 +205,7 @@ TEST_CASE(
 }
 
 TEST_CASE("H-8: the answer to a request whose set has gone meanwhile is not sent") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
     const std::string got = net.core_peer.receive();
     net.table.take(net.key);
@@ -217,16 +217,16 @@ TEST_CASE("H-8: the answer to a request whose set has gone meanwhile is not sent
 }
 
 TEST_CASE("OPTIONS of the core to the gateway itself is answered") {
-    Network net;
-    net.core_peer.send(
-        Network::request("OPTIONS", "sip:" + net.core_side.to_string(), "", "z9hG4bKping", net.core_peer.endpoint()),
-        net.core_side);
+    ProxyNetwork net;
+    net.core_peer.send(ProxyNetwork::request("OPTIONS", "sip:" + net.core_side.to_string(), "", "z9hG4bKping",
+                                             net.core_peer.endpoint()),
+                       net.core_side);
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 200 OK");
 }
 
 TEST_CASE(
     "B-15: to a phone that registered over TCP a request goes from port_pc to port_us over one connection, UDP when it does not answer") {
-    Network net;
+    ProxyNetwork net;
     net.table.find(net.key)->transport = sip::Transport::tcp;
     SUBCASE("it listens") {
         auto listener = sip::open_listening_socket(net.ue_server.endpoint());
@@ -248,7 +248,7 @@ TEST_CASE(
 
 TEST_CASE(
     "B-15: a phone that registered over TCP and sends by UDP is answered by UDP at port_us; a long request reaches a UDP phone over TCP") {
-    Network net;
+    ProxyNetwork net;
     net.table.find(net.key)->transport = sip::Transport::tcp;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
     net.core_peer.send(response_text(net.core_peer.receive(), 200), net.core_side);
@@ -269,7 +269,7 @@ TEST_CASE(
 }
 
 TEST_CASE("B-15: a request on the phone's own connection is answered there") {
-    Network net;
+    ProxyNetwork net;
     auto set = net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
     Peer phone = Peer::tcp(net.loop, net.ps);
     set->parameters.port_uc = phone.endpoint().port;
@@ -282,7 +282,7 @@ TEST_CASE("B-15: a request on the phone's own connection is answered there") {
 }
 
 TEST_CASE("core over TCP: requests that come together share one connection, and a lost one is opened again") {
-    Network net;
+    ProxyNetwork net;
     net.config.core.transport = CoreTransport::tcp;
     auto listener = sip::open_listening_socket(net.core_peer.endpoint());
     REQUIRE(listener.has_value());
@@ -309,7 +309,7 @@ TEST_CASE("core over TCP: requests that come together share one connection, and 
 
 TEST_CASE(
     "RFC 3261 §18.1.1: a request too long for a datagram goes to the core over TCP, and over UDP when TCP is refused") {
-    Network net;
+    ProxyNetwork net;
     const std::string long_line = "X-Long: " + std::string(1400, 'x') + "\n";
     SUBCASE("the core listens") {
         auto listener = sip::open_listening_socket(net.core_peer.endpoint());
@@ -325,7 +325,7 @@ TEST_CASE(
 }
 
 TEST_CASE("C-66: a core that cannot be reached gives 504 to the phone") {
-    Network net;
+    ProxyNetwork net;
     net.config.core.transport = CoreTransport::tcp;  // nobody listens
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 504 Server Time-out");
@@ -334,7 +334,7 @@ TEST_CASE("C-66: a core that cannot be reached gives 504 to the phone") {
 
 TEST_CASE(
     "B-15: a phone's connection that breaks before any answer is replaced by one of ours, that one and a refused one by UDP, within the transaction") {
-    Network net;
+    ProxyNetwork net;
     Result<sip::FileDescriptor> listener = failure(Reaction::refused, "it does not listen");
     SUBCASE("it listens") {
         listener = sip::open_listening_socket(net.ue_server.endpoint());
@@ -363,7 +363,7 @@ TEST_CASE(
 }
 
 TEST_CASE("RFC 3261 §16.3: a request that comes round unchanged gets 482, a spiral passes") {
-    Network net;
+    ProxyNetwork net;
     net.core_peer.send(net.from_core("MESSAGE", net.our_route()), net.core_side);
     const std::string first = net.ue_server.receive();
     const std::string looped =
@@ -378,7 +378,7 @@ TEST_CASE("RFC 3261 §16.3: a request that comes round unchanged gets 482, a spi
 }
 
 TEST_CASE("C-71: a token that was tampered with gets 403") {
-    Network net;
+    ProxyNetwork net;
     std::string token = net.link.marks().new_token();
     CHECK(net.link.marks().judge(token) == TokenVerdict::genuine);
     net.core_peer.send(net.from_core("MESSAGE", "Route: <sip:" + token + "@" + net.core_side.to_string() + ";lr>\n"),
@@ -395,7 +395,7 @@ TEST_CASE("C-71: a token that was tampered with gets 403") {
 }
 
 TEST_CASE("RFC 5658: Record-Route tells the transport of each side") {
-    Network net;
+    ProxyNetwork net;
     net.table.find(net.key)->transport = sip::Transport::tcp;
     net.ue_client.send(net.from_ue("INVITE", "sip:bob@home.example"), net.ps);
     CHECK(without_marks(header(net.core_peer.receive(), "Record-Route")) ==
@@ -403,7 +403,7 @@ TEST_CASE("RFC 5658: Record-Route tells the transport of each side") {
 }
 
 TEST_CASE("C-53: a phone's own SUBSCRIBE for reg is proxied to the core like any request") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("SUBSCRIBE", "sip:alice@home.example", "Event: reg\n"), net.ps);
     const std::string got = net.core_peer.receive();
     CHECK(first_line(got) == "SUBSCRIBE sip:alice@home.example SIP/2.0");
@@ -415,7 +415,7 @@ TEST_CASE("C-53: a phone's own SUBSCRIBE for reg is proxied to the core like any
 namespace {
 
 /// A second next hop of lower priority.
-Peer add_second_hop(Network& net) {
+Peer add_second_hop(ProxyNetwork& net) {
     Peer second = Peer::udp(net.loop, Family::v4);
     NextHop other;
     other.endpoint = second.endpoint();
@@ -437,7 +437,7 @@ std::string next_request(Peer& peer, std::string_view branch) {
 }  // namespace
 
 TEST_CASE("RFC 3261 §21.5.4: 503 of the first next hop sends the request to the next one; one 503 condemns nobody") {
-    Network net;
+    ProxyNetwork net;
     Peer second = add_second_hop(net);
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
     const std::string first = net.core_peer.receive();
@@ -456,26 +456,26 @@ TEST_CASE("RFC 3261 §21.5.4: 503 of the first next hop sends the request to the
 TEST_CASE(
     "Retry-After of the first next hop: the next request passes it over; with all of them busy what is new gets 503 from "
     "us and troubles nobody, what belongs to a dialog goes out") {
-    Network net;
+    ProxyNetwork net;
     Peer second = add_second_hop(net);
-    const std::string lines = Network::dialog_route(net.established(), Network::End::caller);
+    const std::string lines = ProxyNetwork::dialog_route(net.established(), ProxyNetwork::End::caller);
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKone"), net.ps);
     net.core_peer.send(with_line(response_text(next_request(net.core_peer, "z9hG4bKone"), 503), "Retry-After: 20"),
                        net.core_side);
     second.send(response_text(next_request(second, "z9hG4bKone"), 200), net.core_side);
-    CHECK(first_line(Network::final_of(net.ue_server)) == "SIP/2.0 200 Text");
+    CHECK(first_line(ProxyNetwork::final_of(net.ue_server)) == "SIP/2.0 200 Text");
     CHECK(net.link.busy().asked_for_rest(net.core_peer.endpoint()));
 
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKtwo"), net.ps);
     const std::string two = next_request(second, "z9hG4bKtwo");
     second.send(with_line(response_text(two, 503), "Retry-After: 20"), net.core_side);
     // Not sent to the one that rests: two busy elements do not send it to and fro. 500, not 503 (§16.7 step 6).
-    const std::string busy = Network::final_of(net.ue_server);
+    const std::string busy = ProxyNetwork::final_of(net.ue_server);
     CHECK(first_line(busy) == "SIP/2.0 500 Server Internal Error");
     CHECK(header(busy, "Retry-After") == "20");
 
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKthree"), net.ps);
-    const std::string shed = Network::final_of(net.ue_server);
+    const std::string shed = ProxyNetwork::final_of(net.ue_server);
     CHECK(first_line(shed) == "SIP/2.0 503 Service Unavailable");
     CHECK_FALSE(header(shed, "Retry-After").empty());
     CHECK(net.link.held_back() == 2);
@@ -484,18 +484,18 @@ TEST_CASE(
 }
 
 TEST_CASE("RFC 7339: an element that asks for nothing more gets nothing new, a dialog and an emergency call go on") {
-    Network net;
-    const std::string lines = Network::dialog_route(net.established(), Network::End::caller);
+    ProxyNetwork net;
+    const std::string lines = ProxyNetwork::dialog_route(net.established(), ProxyNetwork::End::caller);
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKone"), net.ps);
     std::string answer = response_text(next_request(net.core_peer, "z9hG4bKone"), 200);
     const std::string offer = ";oc;oc-algo=\"loss\"";
     answer.replace(answer.find(offer), offer.size(), ";oc=100;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1");
     net.core_peer.send(answer, net.core_side);
-    const std::string told = Network::final_of(net.ue_server);
+    const std::string told = ProxyNetwork::final_of(net.ue_server);
     CHECK(first_line(told) == "SIP/2.0 200 Text");
     CHECK(told.find("oc=100") == std::string::npos);  // hop by hop
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", "", "z9hG4bKtwo"), net.ps);
-    CHECK(first_line(Network::final_of(net.ue_server)) == "SIP/2.0 503 Service Unavailable");
+    CHECK(first_line(ProxyNetwork::final_of(net.ue_server)) == "SIP/2.0 503 Service Unavailable");
     net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9", lines, "z9hG4bKbye"), net.ps);
     CHECK(next_request(net.core_peer, "z9hG4bKbye").starts_with("BYE "));
     net.ue_client.send(net.from_ue("INVITE", "urn:service:sos", "", "z9hG4bKsos"), net.ps);
@@ -503,7 +503,7 @@ TEST_CASE("RFC 7339: an element that asks for nothing more gets nothing new, a d
 }
 
 TEST_CASE("a next hop whose TCP leads nowhere costs its time-out once: the next long request goes at once, over UDP") {
-    Network net;
+    ProxyNetwork net;
     const auto listener = sip::open_listening_socket(net.core_peer.endpoint());
     REQUIRE(listener.has_value());
     REQUIRE(::listen(listener->get(), 0) == 0);
@@ -521,7 +521,7 @@ TEST_CASE("a next hop whose TCP leads nowhere costs its time-out once: the next 
 }
 
 TEST_CASE("RFC 3263 §4.3: a refused connection, or silence, sends the request to the next hop within the transaction") {
-    Network net;
+    ProxyNetwork net;
     Peer second = Peer::udp(net.loop, Family::v4);
     NextHop other;
     other.endpoint = second.endpoint();
@@ -549,7 +549,7 @@ TEST_CASE("RFC 3263 §4.3: a refused connection, or silence, sends the request t
 }
 
 TEST_CASE("one request that a next hop does not answer, while it answers others, moves that request only") {
-    Network net;
+    ProxyNetwork net;
     Peer second = Peer::udp(net.loop, Family::v4);
     NextHop other;
     other.endpoint = second.endpoint();
@@ -571,14 +571,14 @@ TEST_CASE("one request that a next hop does not answer, while it answers others,
 }
 
 TEST_CASE("RFC 3261 §16.7 step 6: 503 of the last next hop is 500 for the phone") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example"), net.ps);
     net.core_peer.send(response_text(net.core_peer.receive(), 503), net.core_side);
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 500 Server Internal Error");
 }
 
 TEST_CASE("no fail-over once the first next hop rings, and none after a CANCEL") {
-    Network net;
+    ProxyNetwork net;
     Peer second = Peer::udp(net.loop, Family::v4);
     NextHop other;
     other.endpoint = second.endpoint();
@@ -595,14 +595,14 @@ TEST_CASE("no fail-over once the first next hop rings, and none after a CANCEL")
 }
 
 TEST_CASE("a dialog stays with the next hop that its Route names") {
-    Network net;
+    ProxyNetwork net;
     Peer second = Peer::udp(net.loop, Family::v4);
     NextHop other;
     other.endpoint = second.endpoint();
     other.priority = 1;
     net.config.core.next_hops.push_back(other);
     const std::string lines =
-        Network::dialog_route(net.established(second.endpoint().to_string()), Network::End::caller);
+        ProxyNetwork::dialog_route(net.established(second.endpoint().to_string()), ProxyNetwork::End::caller);
     net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9", lines), net.ps);
     CHECK(first_line(second.receive()) == "BYE sip:bob@10.0.0.9 SIP/2.0");
     net.ue_client.send(net.from_ue("ACK", "sip:bob@10.0.0.9", lines, "z9hG4bKack"), net.ps);
@@ -610,7 +610,7 @@ TEST_CASE("a dialog stays with the next hop that its Route names") {
 }
 
 TEST_CASE("follow-route: requests go where Service-Route says; a Route that names a stranger goes to the next hop") {
-    Network net;
+    ProxyNetwork net;
     Peer scscf = Peer::udp(net.loop, Family::v4);
     net.config.core.follow_route = true;
     net.table.find(net.key)->service_route = {"<sip:orig@" + scscf.endpoint().to_string() + ";lr>"};
@@ -628,15 +628,15 @@ TEST_CASE("follow-route: requests go where Service-Route says; a Route that name
     // asked.
     net.table.find(net.key)->service_route = {"<sip:orig@scscf.home.example;lr>"};
     const std::string answer = net.established(evil);
-    net.ue_client.send(
-        net.from_ue("BYE", "sip:bob@10.0.0.9", Network::dialog_route(answer, Network::End::caller), "z9hG4bKlater"),
-        net.ps);
+    net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9",
+                                   ProxyNetwork::dialog_route(answer, ProxyNetwork::End::caller), "z9hG4bKlater"),
+                       net.ps);
     CHECK(first_line(net.core_peer.receive()) == "BYE sip:bob@10.0.0.9 SIP/2.0");
 }
 
 TEST_CASE(
     "C-83: an emergency request over the SAs goes to the E-CSCF without Service-Route, and asserts the user; C-81, C-82: nothing else over an emergency registration") {
-    Network net;
+    ProxyNetwork net;
     Peer ecscf = Peer::udp(net.loop, Family::v4);
     NextHop hop;
     hop.endpoint = ecscf.endpoint();
@@ -663,7 +663,7 @@ TEST_CASE(
 
 TEST_CASE(
     "C-83: alternative-service: who dials an emergency number as a normal call gets 380; an emergency registration does not") {
-    Network net;
+    ProxyNetwork net;
     net.config.sip_interfaces.front().alternative_service = true;
     int number = 0;
     const auto call = [&](std::string_view uri) {
@@ -672,7 +672,7 @@ TEST_CASE(
     for (const char* uri : {"tel:112", "sip:911@home.example;user=phone", "sip:112@home.example"}) {
         INFO(uri);
         call(uri);
-        const std::string answer = Network::final_of(net.ue_server);
+        const std::string answer = ProxyNetwork::final_of(net.ue_server);
         CHECK(first_line(answer) == "SIP/2.0 380 Alternative Service");
         CHECK(header(answer, "P-Asserted-Identity") == "<sip:tok1@" + net.core_side.to_string() + ";lr>");
         CHECK(header(answer, "Contact") == "<urn:service:sos>");
@@ -696,7 +696,7 @@ TEST_CASE(
 }
 
 TEST_CASE("C-83: without alternative-service the call goes to the E-CSCF; what brings no help goes the usual way") {
-    Network net;
+    ProxyNetwork net;
     Peer ecscf = Peer::udp(net.loop, Family::v4);
     NextHop hop;
     hop.endpoint = ecscf.endpoint();
@@ -708,7 +708,7 @@ TEST_CASE("C-83: without alternative-service the call goes to the E-CSCF; what b
 }
 
 TEST_CASE("G-9: a CANCEL on an unprotected port is answered, and what is refused there is told why") {
-    Network net;
+    ProxyNetwork net;
     const Endpoint open_port = sip::test::free_endpoint(Family::v4);
     REQUIRE(net.transports.listen(open_port, {}).has_value());
     SipInterface interface;
@@ -717,7 +717,7 @@ TEST_CASE("G-9: a CANCEL on an unprotected port is answered, and what is refused
     });
     Peer& stranger = net.ue_client;
     const auto text = [&](std::string_view method) {
-        return Network::request(method, "sip:bob@home.example", "", "z9hG4bKs1", stranger.endpoint());
+        return ProxyNetwork::request(method, "sip:bob@home.example", "", "z9hG4bKs1", stranger.endpoint());
     };
     stranger.send(text("INVITE"), open_port);
     std::string refused = stranger.receive();
@@ -736,7 +736,7 @@ TEST_CASE("G-9: a CANCEL on an unprotected port is answered, and what is refused
 
 TEST_CASE(
     "C-80, C-84: an emergency call from an unprotected port reaches the core, asserts nobody, and its dialog passes both ways") {
-    Network net;
+    ProxyNetwork net;
     const Endpoint open_port = sip::test::free_endpoint(Family::v4);
     REQUIRE(net.transports.listen(open_port, {}).has_value());
     SipInterface interface;
@@ -752,7 +752,7 @@ TEST_CASE(
     Peer& phone = net.ue_client;
     const auto text = [&](std::string_view method, std::string_view uri, std::string_view lines,
                           std::string_view branch) {
-        return Network::request(method, uri, lines, branch, phone.endpoint());
+        return ProxyNetwork::request(method, uri, lines, branch, phone.endpoint());
     };
     phone.send(text("INVITE", "sip:bob@home.example", "Require: sec-agree\n", "z9hG4bKe0"), open_port);
     const std::string refused = phone.receive();
@@ -768,7 +768,7 @@ TEST_CASE(
     CHECK(first_line(invite) == "INVITE urn:service:sos SIP/2.0");
     CHECK(header(invite, "P-Asserted-Identity").empty());
     CHECK(header(invite, "Route").empty());
-    std::string answer = Network::answer_by_way_of("ecscf.home.example", invite, 200);
+    std::string answer = ProxyNetwork::answer_by_way_of("ecscf.home.example", invite, 200);
     net.core_peer.send(answer.insert(answer.find("Call-ID"), "Contact: <sip:psap@10.0.0.9>\r\n"), net.core_side);
     CHECK(first_line(phone.receive()) == "SIP/2.0 200 Text");
     phone.send(text("ACK", "sip:psap@10.0.0.9", "X-In-Dialog: 1\n", "z9hG4bKe2"), open_port);

@@ -12,7 +12,7 @@ namespace {
 
 /// A core over TCP that the test plays: every connection that it accepts, and what came over it.
 struct TcpCore {
-    explicit TcpCore(Network& n) : net(n), listener(sip::open_listening_socket(n.core_peer.endpoint())) {
+    explicit TcpCore(ProxyNetwork& n) : net(n), listener(sip::open_listening_socket(n.core_peer.endpoint())) {
         REQUIRE(listener.has_value());
         net.config.core.transport = CoreTransport::tcp;
     }
@@ -22,7 +22,7 @@ struct TcpCore {
         return ::poll(&state, 1, 0) > 0;
     }
 
-    Network& net;
+    ProxyNetwork& net;
     Result<sip::FileDescriptor> listener;
 };
 
@@ -33,7 +33,7 @@ struct Asked {
     std::string why{};
 };
 
-Task<bool> ask(Network& net, std::string name, Traffic traffic, Asked& result) {
+Task<bool> ask(ProxyNetwork& net, std::string name, Traffic traffic, Asked& result) {
     const auto build = [&](sip::Transport transport) {
         return crlf(fmt::format(
             "REGISTER sip:home.example SIP/2.0\nVia: SIP/2.0/{} {};branch={}\nMax-Forwards: 70\nFrom: "
@@ -60,7 +60,7 @@ Task<bool> ask(Network& net, std::string name, Traffic traffic, Asked& result) {
 }
 
 struct Asking {
-    Asking(Network& net, std::string name, Traffic traffic) {
+    Asking(ProxyNetwork& net, std::string name, Traffic traffic) {
         net.loop.start(ask(net, std::move(name), traffic, result), [](bool) {});
     }
     Asked result;
@@ -71,7 +71,7 @@ std::string caller(const std::string& text) { return header(text, "Call-ID"); }
 }  // namespace
 
 TEST_CASE("strangers have a connection to the core of their own, also when both are opened at the same moment") {
-    Network net;
+    ProxyNetwork net;
     TcpCore core(net);
     Asking phone(net, "phone", Traffic::phones), stranger(net, "stranger", Traffic::strangers),
         other(net, "other", Traffic::strangers);
@@ -91,7 +91,7 @@ TEST_CASE("strangers have a connection to the core of their own, also when both 
 TEST_CASE(
     "a core that closes the connection at a stranger's request: phones and other strangers are answered, the request "
     "is tried once alone, and no next hop is down") {
-    Network net;
+    ProxyNetwork net;
     TcpCore core(net);
     net.config.core.next_hops.push_back(NextHop{.endpoint = sip::test::free_endpoint(Family::v4), .priority = 1});
     Asking phone(net, "phone", Traffic::phones);
@@ -136,7 +136,7 @@ TEST_CASE(
 TEST_CASE(
     "RFC 3263 §4.3: an element that refuses connections is down for strangers, too, and the next one gets the "
     "request") {
-    Network net;
+    ProxyNetwork net;
     TcpCore core(net);
     const Endpoint nobody = sip::test::free_endpoint(Family::v4);
     net.config.core.next_hops = {NextHop{.endpoint = nobody},
@@ -149,7 +149,7 @@ TEST_CASE(
 }
 
 TEST_CASE("our own limit of connections says nothing of the core") {
-    Network net;
+    ProxyNetwork net;
     TcpCore core(net);
     sip::Transports few{net.loop.io.get_executor(), {.connections = 0}};
     sip::Transactions transactions{

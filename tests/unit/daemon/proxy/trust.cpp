@@ -11,7 +11,7 @@ namespace {
 const std::string kSent = "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null;spi-c=11111;spi-s=22222;port-c=8642;port-s=7531";
 
 /// The phone's request as the core gets it.
-std::string at_core(Network& net, std::string_view lines, std::string_view branch = "z9hG4bKue1") {
+std::string at_core(ProxyNetwork& net, std::string_view lines, std::string_view branch = "z9hG4bKue1") {
     net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example", lines, branch), net.ps);
     return net.core_peer.receive();
 }
@@ -19,7 +19,7 @@ std::string at_core(Network& net, std::string_view lines, std::string_view branc
 }  // namespace
 
 TEST_CASE("H-2, C-3, C-4, C-15: what only the network may say does not pass from a registered phone") {
-    Network net;
+    ProxyNetwork net;
     const std::string got = at_core(
         net,
         "Path: <sip:evil@192.0.2.66;lr>\nService-Route: <sip:evil@192.0.2.66;lr>\nP-Visited-Network-ID: \"evil\"\nP-Charging-Vector: icid-value=evil\n"
@@ -34,9 +34,8 @@ TEST_CASE("H-2, C-3, C-4, C-15: what only the network may say does not pass from
     CHECK(header(got, "P-Asserted-Identity") == "<sip:alice@home.example>");
 }
 
-TEST_CASE(
-    "C-13, C-63: each initial request gets a P-Charging-Vector with an icid of its own and the visited network") {
-    Network net;
+TEST_CASE("C-13, C-63: each initial request gets a P-Charging-Vector with an icid of its own and the visited network") {
+    ProxyNetwork net;
     const std::string first = header(at_core(net, "", "z9hG4bKa"), "P-Charging-Vector"),
                       second = header(at_core(net, "", "z9hG4bKb"), "P-Charging-Vector");
     for (const std::string& vector : {first, second}) {
@@ -49,7 +48,7 @@ TEST_CASE(
 }
 
 TEST_CASE("C-61: a preferred identity is asserted when it is registered, else the default one; From plays no part") {
-    Network net;
+    ProxyNetwork net;
     net.table.find(net.key)->impus.emplace_back("tel:+491701234567");
     const auto asserted = [&](const std::string& preferred, std::string_view branch) {
         const std::string got = at_core(net, preferred.empty() ? "" : "P-Preferred-Identity: " + preferred + "\n",
@@ -64,7 +63,7 @@ TEST_CASE("C-61: a preferred identity is asserted when it is registered, else th
 
 TEST_CASE(
     "A-9, C-64: Security-Verify and Security-Client are read in any request and go no further; one that is not what was sent gets 494") {
-    Network net;
+    ProxyNetwork net;
     net.table.find(net.key)->sets.front()->security_server = kSent;
     int branch = 0;
     for (const char* method : {"MESSAGE", "PRACK", "UPDATE"}) {
@@ -80,9 +79,9 @@ TEST_CASE(
         CHECK(first_line(got).starts_with(method));
         CHECK_FALSE(contains(got, "Security-"));
         net.core_peer.send(response_text(got, 200), net.core_side);
-        CHECK(first_line(Network::final_of(net.ue_server)) == "SIP/2.0 200 Text");
+        CHECK(first_line(ProxyNetwork::final_of(net.ue_server)) == "SIP/2.0 200 Text");
         send("ipsec-3gpp;alg=hmac-md5-96;spi-c=1;spi-s=2;port-c=3;port-s=4");
-        const std::string refused = Network::final_of(net.ue_server);
+        const std::string refused = ProxyNetwork::final_of(net.ue_server);
         CHECK(first_line(refused) == "SIP/2.0 494 Security Agreement Required");
         CHECK(header(refused, "Security-Server") == kSent);
         CHECK_FALSE(net.core_peer.try_receive().has_value());
@@ -91,7 +90,7 @@ TEST_CASE(
 
 TEST_CASE(
     "C-3, C-72: no charging header reaches a phone, and its answer asserts the identity that was called, not what it says itself") {
-    Network net;
+    ProxyNetwork net;
     net.table.find(net.key)->impus.emplace_back("sip:alias@home.example");
     net.core_peer.send(
         net.from_core("MESSAGE",
@@ -114,7 +113,7 @@ TEST_CASE(
 }
 
 TEST_CASE("C-45, H-4: over a temporary set nothing but REGISTER goes to the core: it is dropped and counted") {
-    Network net;
+    ProxyNetwork net;
     auto set = net.table.take_set(*net.table.find(net.key), SetNumber{kSet});
     set->state = SetState::temporary;
     auto challenge = std::make_unique<Challenge>();

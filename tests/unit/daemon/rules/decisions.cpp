@@ -9,11 +9,13 @@
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/identity.h"
 #include "daemon/rules/own_names.h"
+#include "tests/support/still_clock.h"
 #include "tests/unit/daemon/proxy/support.h"
 
 using namespace gmgate;
 using namespace gmgate::daemon;
 using namespace gmgate::daemon::test;
+using gmgate::test::StillClock;
 
 namespace {
 
@@ -53,12 +55,6 @@ std::string without_branch(std::string text) {
     const std::size_t begin = text.find("branch=", text.find("Via: ")) + 7;
     return without_icid(text.replace(begin, text.find("\r\n", begin) - begin, "BRANCH"));
 }
-
-class StillClock : public Clock {
-public:
-    TimePoint now() const override { return time; }
-    TimePoint time{seconds{1000}};
-};
 
 }  // namespace
 
@@ -265,7 +261,7 @@ TEST_CASE("TS 24.229 §5.2.6.4.4: the phone's 1xx and 2xx get the P-Charging-Vec
     CHECK(charging_vector_back("icid-value=\"a;b\";icid-generated-at=10.0.0.9;orig-ioi=home1.net;term-ioi=evil;x=1",
                                "visited.example") ==
           "icid-value=\"a;b\";icid-generated-at=10.0.0.9;orig-ioi=home1.net;term-ioi=visited.example");
-    CHECK(charging_vector_back("icid-value=x", "Visited Network").ends_with(";term-ioi=\"Visited Network\""));
+    CHECK(charging_vector_back("icid-value=x", "Visited ProxyNetwork").ends_with(";term-ioi=\"Visited ProxyNetwork\""));
     CHECK(charging_vector_back("", "visited.example").empty());
     const auto answer = [](int status, bool asserts) {
         const auto response = parse(crlf(fmt::format(
@@ -449,7 +445,7 @@ TEST_CASE("C-84: the rest of an emergency dialog passes in both directions, and 
     CHECK(dialogs.find_by_token(token) != nullptr);
     dialogs.answered(dialogs.open(*parse(third), flow)->token);
     CHECK(dialogs.open(*parse(second), flow) == nullptr);  // answered calls never do
-    clock.time += seconds{61};
+    clock.at += seconds{61};
     CHECK(dialogs.find_by_token(token) == nullptr);
     CHECK(dialogs.open(*parse(third), flow) != nullptr);
     CHECK(dialogs.size() == 1);

@@ -14,7 +14,7 @@ using namespace gmgate::daemon::test;
 
 namespace {
 
-const std::vector<std::string> kOwn{"192.0.2.1:7531", "10.0.0.1:5060"};
+const std::vector<std::string> kOwnHosts{"192.0.2.1:7531", "10.0.0.1:5060"};
 const ContactKey kAlice{Impi("alice@home.example"), "urn:a", "1"}, kBob{Impi("bob@home.example"), "urn:b", "1"};
 
 std::string message(std::string_view first, std::string_view from_tag, std::string_view to_tag, std::string_view lines,
@@ -46,7 +46,7 @@ struct Begun {
             parse(message("SIP/2.0 200 OK", "a1", "b1",
                           fmt::format("Record-Route: {}\nRecord-Route: {}\n", proxies, pair_of(user, true))));
         sip::Edit edit(*answer);
-        marks.mark_response(edit, *answer, "TOKEN", kAlice, kOwn);
+        marks.mark_response(edit, *answer, "TOKEN", kAlice, kOwnHosts);
         const auto marked = parse(edit.to_string());
         auto values = values_of(*marked, sip::HeaderId::record_route);
         std::ranges::reverse(values);
@@ -56,7 +56,7 @@ struct Begun {
                std::string_view call_id = "c1") const {
         const auto request =
             parse(message("BYE sip:b@x SIP/2.0", "a1", to_tag, fmt::format("Route: {}\n", its_route), call_id));
-        return marks.knows_from_ue(owner, *request, split_route(*request, kOwn));
+        return marks.knows_from_ue(owner, *request, split_route(*request, kOwnHosts));
     }
     std::string with(std::string_view old, std::string_view now) const {
         std::string text = route;
@@ -103,7 +103,7 @@ TEST_CASE("a dialog that came to the phone is known from both sides") {
     const auto from_ue = [&](std::string_view rest, std::string_view to_tag = "b1") {
         const auto bye = parse(
             message("BYE sip:b@x SIP/2.0", "a1", to_tag, fmt::format("Route: {}{}\n", pair_of(user, false), rest)));
-        return marks.knows_from_ue(kAlice, *bye, split_route(*bye, kOwn));
+        return marks.knows_from_ue(kAlice, *bye, split_route(*bye, kOwnHosts));
     };
     CHECK(from_ue(", <sip:s1;lr>, <sip:s2;lr>"));
     CHECK_FALSE(from_ue(", <sip:s2;lr>, <sip:s1;lr>"));
@@ -136,7 +136,7 @@ TEST_CASE("a call to oneself: the caller's pair is marked, the callee's stays, a
         parse(message("SIP/2.0 200 OK", "a1", "b1",
                       fmt::format("Record-Route: {}, {}\n", pair_of(callee, false), pair_of(caller, true))));
     sip::Edit edit(*answer);
-    marks.mark_response(edit, *answer, "TOKEN", kAlice, kOwn);
+    marks.mark_response(edit, *answer, "TOKEN", kAlice, kOwnHosts);
     const auto marked = parse(edit.to_string());
     auto route = values_of(*marked, sip::HeaderId::record_route);
     CHECK(contains(route[0], callee));
@@ -144,8 +144,8 @@ TEST_CASE("a call to oneself: the caller's pair is marked, the callee's stays, a
     std::ranges::reverse(route);
     const auto bye =
         parse(message("BYE sip:a@x SIP/2.0", "a1", "b1", fmt::format("Route: {}\n", fmt::join(route, ", "))));
-    CHECK(split_route(*bye, kOwn).rest.size() == 2);
-    CHECK(marks.knows_from_ue(kAlice, *bye, split_route(*bye, kOwn)));
+    CHECK(split_route(*bye, kOwnHosts).rest.size() == 2);
+    CHECK(marks.knows_from_ue(kAlice, *bye, split_route(*bye, kOwnHosts)));
 }
 
 TEST_CASE("the key is kept, in a file for us alone; what is no key, or open to others, is replaced") {
@@ -183,7 +183,7 @@ TEST_CASE("the key is kept, in a file for us alone; what is no key, or open to o
 
 TEST_CASE(
     "a made-up To tag frees nobody of Service-Route and asserted identity; a request of the dialog keeps its route and asserts nobody") {
-    Network net;
+    ProxyNetwork net;
     const std::string answer = net.established();
     for (const char* method : {"BYE", "INVITE", "MESSAGE", "SUBSCRIBE", "REFER", "UPDATE", "INFO", "PRACK", "NOTIFY",
                                "OPTIONS", "PUBLISH", "FOO"}) {
@@ -197,14 +197,14 @@ TEST_CASE(
         CHECK(header(forged, "Route") == "<sip:orig@scscf.home.example;lr>");
         CHECK(header(forged, "P-Asserted-Identity") == "<sip:alice@home.example>");
         net.core_peer.send(response_text(forged, 481), net.core_side);
-        CHECK(first_line(Network::final_of(net.ue_server)) == "SIP/2.0 481 Text");
+        CHECK(first_line(ProxyNetwork::final_of(net.ue_server)) == "SIP/2.0 481 Text");
         if (std::string_view(method) == "INVITE") CHECK(first_line(net.core_peer.receive()).starts_with("ACK "));
     }
     CHECK(net.counters.get(Counter::unknown_dialog) == 12);
     CHECK(net.counters.get(Counter::route_replaced) == 13);  // the call's own INVITE came without Route
-    net.ue_client.send(
-        net.from_ue("BYE", "sip:bob@10.0.0.9", Network::dialog_route(answer, Network::End::caller), "z9hG4bKbye"),
-        net.ps);
+    net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9",
+                                   ProxyNetwork::dialog_route(answer, ProxyNetwork::End::caller), "z9hG4bKbye"),
+                       net.ps);
     const std::string bye = net.core_peer.receive();
     CHECK(header(bye, "Route") == "<sip:scscf.home.example;lr>");
     CHECK(header(bye, "P-Asserted-Identity").empty());
@@ -213,7 +213,7 @@ TEST_CASE(
 
 TEST_CASE(
     "the dialog of a contact that registered again under another token, and whose gateway is another process, is known") {
-    Network net;
+    ProxyNetwork net;
     SipHashKey key{};
     key.fill(7);
     net.router.use_dialog_key(key);
@@ -228,9 +228,9 @@ TEST_CASE(
         auto marked = std::make_shared<Marked>(std::move(transaction), Mark{kSet});
         spawn(net.loop.io.get_executor(), another.from_ue(marked), "test");
     });
-    net.ue_client.send(
-        net.from_ue("BYE", "sip:bob@10.0.0.9", Network::dialog_route(answer, Network::End::caller), "z9hG4bKbye"),
-        net.ps);
+    net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9",
+                                   ProxyNetwork::dialog_route(answer, ProxyNetwork::End::caller), "z9hG4bKbye"),
+                       net.ps);
     const std::string bye = net.core_peer.receive();
     CHECK(header(bye, "Route") == "<sip:scscf.home.example;lr>");
     CHECK(net.counters.get(Counter::unknown_dialog) == 0);
@@ -238,14 +238,14 @@ TEST_CASE(
 
 TEST_CASE(
     "C-82: over an emergency registration neither a made-up To tag nor the real dialog of an emergency call carries anything but that call") {
-    Network net;
+    ProxyNetwork net;
     auto registration = net.table.take(net.key);
     net.key.reg_id = "sos:1";
     registration->key = net.key;
     net.table.add(std::move(registration));
     const auto refused = [&](std::string_view method, const std::string& lines, std::string_view branch) {
         net.ue_client.send(net.from_ue(method, "sip:bob@home.example", lines, branch), net.ps);
-        return first_line(Network::final_of(net.ue_server)) == "SIP/2.0 403 Forbidden";
+        return first_line(ProxyNetwork::final_of(net.ue_server)) == "SIP/2.0 403 Forbidden";
     };
     const std::string made_up = "X-In-Dialog: 1\nRoute: <sip:tok1@" + net.ps.to_string() + ";lr>\n";
     CHECK(refused("MESSAGE", made_up, "z9hG4bKm1"));
@@ -256,8 +256,9 @@ TEST_CASE(
 
     net.ue_client.send(net.from_ue("INVITE", "urn:service:sos", "", "z9hG4bKsos"), net.ps);
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 100 Trying");
-    net.core_peer.send(Network::answer_by_way_of("ecscf.home.example", net.core_peer.receive(), 200), net.core_side);
-    const std::string lines = Network::dialog_route(net.ue_server.receive(), Network::End::caller);
+    net.core_peer.send(ProxyNetwork::answer_by_way_of("ecscf.home.example", net.core_peer.receive(), 200),
+                       net.core_side);
+    const std::string lines = ProxyNetwork::dialog_route(net.ue_server.receive(), ProxyNetwork::End::caller);
     CHECK(refused("MESSAGE", lines, "z9hG4bKm5"));
     net.ue_client.send(net.from_ue("BYE", "sip:psap@10.0.0.9", lines, "z9hG4bKbye"), net.ps);
     CHECK(header(net.core_peer.receive(), "Route") == "<sip:ecscf.home.example;lr>");
@@ -265,7 +266,7 @@ TEST_CASE(
 
 TEST_CASE(
     "a phone asks the gateway itself: OPTIONS is answered, other methods get 405; a user at our host is still the core's") {
-    Network net;
+    ProxyNetwork net;
     net.ue_client.send(net.from_ue("OPTIONS", "sip:" + net.ps.to_string(), "", "z9hG4bKo1"), net.ps);
     const std::string alive = net.ue_server.receive();
     CHECK(first_line(alive) == "SIP/2.0 200 OK");

@@ -20,7 +20,7 @@ RegisterToCore rules_24228() {
     rules.via_host = "pcscf1.visited1.net";
     rules.branch = "z9hG4bK240f34.1";
     rules.path_uri = "sip:term@pcscf1.visited1.net;lr";
-    rules.visited_network_id = "Visited Network Number 1";
+    rules.visited_network_id = "Visited ProxyNetwork Number 1";
     rules.orig_ioi = "visited1.net";
     rules.integrity_protected = "no";
     return rules;
@@ -106,7 +106,7 @@ CSeq: 1 REGISTER
 Supported: path
 Content-Length: 0
 Path: <sip:term@pcscf1.visited1.net;lr>
-P-Visited-Network-ID: "Visited Network Number 1"
+P-Visited-Network-ID: "Visited ProxyNetwork Number 1"
 P-Charging-Vector: icid-value="ICID";orig-ioi=visited1.net
 
 )"));
@@ -179,16 +179,16 @@ TEST_CASE("H-2, C-17: no spelling of integrity-protected survives, whoever wrote
 }
 
 TEST_CASE("H-2: what only the network may say does not pass") {
-    const std::string text = to_core(
-        register_with("Path: <sip:evil@192.0.2.66;lr>\n"
-                      "P-Visited-Network-ID: \"free roaming\"\n"
-                      "P-Charging-Vector: icid-value=mine\n"
-                      "P-Charging-Function-Addresses: ccf=192.0.2.66\n"
-                      "P-Asserted-Identity: <sip:boss@home1.net>\n"
-                      "P-Asserted-Service: urn:x\n"
-                      "P-Served-User: <sip:boss@home1.net>\n"
-                      "p-user-database: <aaa://192.0.2.66>\n"
-                      "P-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1, IEEE-802.11;Network-Provided\n"));
+    const std::string text = to_core(register_with(
+        "Path: <sip:evil@192.0.2.66;lr>\n"
+        "P-Visited-Network-ID: \"free roaming\"\n"
+        "P-Charging-Vector: icid-value=mine\n"
+        "P-Charging-Function-Addresses: ccf=192.0.2.66\n"
+        "P-Asserted-Identity: <sip:boss@home1.net>\n"
+        "P-Asserted-Service: urn:x\n"
+        "P-Served-User: <sip:boss@home1.net>\n"
+        "p-user-database: <aaa://192.0.2.66>\n"
+        "P-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1, IEEE-802.11;Network-Provided\n"));
     CHECK_FALSE(contains(text, "evil"));
     CHECK_FALSE(contains(text, "free roaming"));
     CHECK_FALSE(contains(text, "192.0.2.66"));

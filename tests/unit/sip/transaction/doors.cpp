@@ -12,14 +12,14 @@ using namespace gmgate::sip::test;
 
 namespace {
 
-constexpr Timers kPatient{2000ms, 8000ms, 10ms};  // nothing is retransmitted while a test looks
+constexpr Timers kUnhurried{2000ms, 8000ms, 10ms};  // nothing is retransmitted while a test looks
 
 /// Two phones: each has two of our sockets (a server and a client port, as over SAs); and two sockets in clear.
 struct House {
     explicit House(Family f)
         : family(f),
           transports(loop.io.get_executor(), {}),
-          transactions(loop.io.get_executor(), transports, {}, [](const Flow&) { return kPatient; }) {
+          transactions(loop.io.get_executor(), transports, {}, [](const Flow&) { return kUnhurried; }) {
         for (Endpoint* local : {&alice_server, &alice_client, &bob_server, &bob_client, &clear, &other_clear}) {
             *local = free_endpoint(family);
             REQUIRE(transports.listen(*local, {}).has_value());

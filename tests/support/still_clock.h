@@ -1,0 +1,19 @@
+// A clock that stands still until a test moves it.
+#pragma once
+
+#include "base/clock.h"
+
+namespace gmgate::test {
+
+struct StillClock final : Clock {
+    TimePoint at{std::chrono::hours{1000}};
+
+    TimePoint now() const override { return at; }
+    /// The wall shows the same time, counted from its own epoch.
+    std::chrono::system_clock::time_point wall() const override {
+        return std::chrono::system_clock::time_point{at.time_since_epoch()};
+    }
+    void advance(TimePoint::duration by) { at += by; }
+};
+
+}  // namespace gmgate::test
