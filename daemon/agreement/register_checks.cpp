@@ -136,11 +136,8 @@ std::optional<Objection> RegisterFlow::check_limits(const Exchange& x) const {
         return Objection{503, "draining", "the gateway is being drained: no new registrations here"};
     if (x.over != Over::unprotected || x.choice.mechanism != MechanismKind::ipsec_3gpp) return std::nullopt;
     const auto& limits = p_.config.limits;
-    const auto& ue = x.flow().remote.address;
     if (p_.table.challenge_count() >= limits.challenges)
         return Objection{503, "limit", "too many challenges are waiting for an answer"};
-    if (p_.table.challenges_at(ue) >= limits.challenges_per_address)
-        return Objection{503, "limit", "too many challenges for this UE address"};
     const bool is_known = !p_.table.find_by_impi(x.impi).empty();  // rebooted: it takes the place that it has
     if (!is_known && p_.table.registration_count() >= limits.registrations)
         return Objection{503, "limit", "the limit of registrations is reached"};

@@ -21,6 +21,41 @@ std::string describe(const xfrm::SetParameters& s) {
                        s.port_pc.value, s.port_ps.value);
 }
 
+// The core has a REGISTER that came over this challenge's set.
+template <class Asking>
+bool is_being_answered(const Asking& asking, const Challenge& challenge) {
+    for (auto at = asking.lower_bound({challenge.impi, Address{}});
+         at != asking.end() && at->first.first == challenge.impi; ++at)
+        if (at->second->set == challenge.set->number) return true;
+    return false;
+}
+
+bool is_registered_here(Table& table, const Challenge& challenge) {
+    return std::ranges::any_of(table.find_by_impi(challenge.impi), [&](const Registration* known) {
+        return std::ranges::any_of(known->sets, [&](const auto& set) { return set->parameters.ue == challenge.ue; });
+    });
+}
+
+// Whoever sends datagrams from the address of a phone has what the phone needs, if only until it is known that nobody
+// answers. Such a challenge gives way to a newer one that the core has made: the oldest, those of users who are
+// registered at the address last, for who is known there is the phone rather than the stranger. Null: what is in the
+// way are registrations, or answers that the core has.
+template <class Asking>
+const Challenge* in_the_way(Table& table, const Limits& limits, const SetWish& wish, const Asking& asking) {
+    const bool is_full = table.challenges_at(wish.ue) >= limits.challenges_per_address ||
+                         table.sets_at(wish.ue) >= limits.sets_per_address;
+    const Challenge *known = nullptr, *unknown = nullptr;
+    table.for_each_set_at(wish.ue, [&](const SaSet& set) {
+        const auto* challenge = table.find_set(set.number).challenge;
+        const auto& ports = set.parameters;
+        const bool is_meant = is_full || ports.port_uc == wish.port_uc || ports.port_us == wish.port_us;
+        if (!challenge || unknown || !is_meant || is_being_answered(asking, *challenge)) return;
+        if (!is_registered_here(table, *challenge)) unknown = challenge;
+        else if (!known) known = challenge;
+    });
+    return unknown ? unknown : known;
+}
+
 }  // namespace
 
 // ------------------------------------------------------------------------------------------------- 401: the SAs, then
@@ -33,6 +68,12 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     if (x.is_superseded) {
         response.wipe();
         object(x, {480, "superseded", "a newer REGISTER of this phone has been challenged meanwhile"});
+        co_return;
+    }
+    const auto* known = p_.table.find_challenge(x.impi, ue);
+    if (known && x.over == Over::unprotected && is_being_answered(asking_, *known)) {  // anybody may have sent this one
+        response.wipe();
+        object(x, {480, "being-answered", "the core is judging the phone's answer to the challenge before this one"});
         co_return;
     }
     // B-43, C-31: a new challenge ends the one before it of this (IMPI, UE address); its SPIs may be the same.
@@ -73,7 +114,21 @@ Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys k
     wish.spi_us = *x.choice.offer.spi_s;
     wish.algorithms = x.choice.algorithms;
     if (x.carried_by) wish.port_ps = x.carried_by->port_ps;  // B-17
-    auto reserved = p_.sets.reserve(wish, *x.access->profile, x.access->interface->strict_collision);
+    Result<std::unique_ptr<SaSet>> reserved = nullptr;
+    for (;;) {
+        reserved = failure(Reaction::exhausted, "too many challenges for this UE address");
+        if (p_.table.challenges_at(wish.ue) < p_.config.limits.challenges_per_address)
+            reserved = p_.sets.reserve(wish, *x.access->profile, x.access->interface->strict_collision);
+        const auto* oldest = reserved ? nullptr : in_the_way(p_.table, p_.config.limits, wish, asking_);
+        if (!oldest) break;
+        log::notice("challenge-gives-way", {{"impi", oldest->impi.value},
+                                            {"ue", oldest->ue.to_string()},
+                                            {"set", oldest->set->number.value},
+                                            {"to", x.impi.value},
+                                            {"why", reserved.error().text}});
+        auto leaving = p_.table.take_challenge(Impi{oldest->impi}, Address{oldest->ue});
+        co_await p_.sets.remove(std::move(leaving->set));
+    }
     auto esp_keys = xfrm::derive_esp_keys(x.choice.algorithms, keys.ck, keys.ik);
     if (!reserved || !esp_keys) {
         if (!reserved) p_.counters.add(Counter::set_limit);

@@ -410,12 +410,14 @@ TEST_CASE("ims-aka-feature keeps plain IMS-AKA with ipsec-3gpp while sec-agree-f
     CHECK(bench.kernel.sas().size() == 4);
 }
 
-TEST_CASE("Limits: beyond the challenges of one address a phone gets 503 and the kernel is not asked") {
+TEST_CASE("Limits: beyond the challenges of one address the oldest one that nobody answers gives way") {
     Bench bench([](daemon::Config& config) { config.limits.challenges_per_address = 1; });
     bench.challenge();
     Say say;
     say.impi = "another@example";
     const auto answer = bench.send(say);
-    CHECK(Bench::status_of(*answer) == 503);
+    CHECK(Bench::status_of(*answer) == 401);
+    CHECK(bench.temporary_set() == nullptr);
     CHECK(bench.kernel.sas().size() == 4);
+    CHECK(bench.parts().spis.in_use() == 2);
 }

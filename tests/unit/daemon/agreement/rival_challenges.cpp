@@ -1,0 +1,80 @@
+// Authentications at one address that are in each other's way: those of strangers who send from the address of a phone.
+#include "tests/unit/daemon/agreement/register_bench.h"
+
+using namespace gmgate;
+using namespace gmgate::test;
+
+namespace {
+
+/// What somebody sends from the phone's address, for another user of the network.
+Say spoofed(int number, int port_c, int port_s) {
+    Say say;
+    say.impi = fmt::format("victim{}@example", number);
+    say.client = fmt::format(
+        "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={}",
+        40000 + 2 * number, 40001 + 2 * number, port_c, port_s);
+    return say;
+}
+
+/// The phone's answer to its challenge; 0: its set is gone.
+int answered(RegisterBench& bench) {
+    auto* set = bench.temporary_set();
+    if (!set) return 0;
+    bench.core_status = 200;
+    const auto status = RegisterBench::status_of(*bench.send(bench.answer_to(*set), bench.over(*set)));
+    bench.core_status = 401;
+    return status;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "Datagrams from the address of a phone, as many as it may have challenges: the oldest gives way to the phone") {
+    RegisterBench bench([](daemon::Config& config) { config.limits.challenges_per_address = 3; });
+    for (int i = 0; i < 3; ++i) REQUIRE(RegisterBench::status_of(*bench.send(spoofed(i, 7600 + i, 1400 + i))) == 401);
+    bench.challenge();
+    CHECK(bench.kernel.sas().size() == 12);
+    CHECK(bench.parts().spis.in_use() == 6);
+    for (int i = 3; i < 5; ++i) bench.send(spoofed(i, 7600 + i, 1400 + i));  // the phone's own is the newest but two
+    CHECK(answered(bench) == 200);
+    CHECK(bench.registration() != nullptr);
+}
+
+TEST_CASE(
+    "B-22: who knows the client port of a phone takes every server port that it could have: the oldest gives way") {
+    RegisterBench bench;
+    for (int i = 0; i < 2; ++i) REQUIRE(RegisterBench::status_of(*bench.send(spoofed(i, 7524, 1400 + i))) == 401);
+    const auto elsewhere = spoofed(2, 7700, 1410);
+    REQUIRE(RegisterBench::status_of(*bench.send(elsewhere)) == 401);
+    bench.challenge();
+    CHECK(bench.parts().table.find_challenge(Impi{elsewhere.impi}, bench.ue) != nullptr);  // was not in the way
+    CHECK(bench.parts().table.challenge_count() == 3);
+    CHECK(answered(bench) == 200);
+}
+
+TEST_CASE("A registered phone that comes back is safe from strangers at its address, however many they send") {
+    RegisterBench bench([](daemon::Config& config) { config.limits.challenges_per_address = 2; });
+    bench.registered();
+    bench.challenge();
+    for (int i = 0; i < 5; ++i) CHECK(RegisterBench::status_of(*bench.send(spoofed(i, 7600 + i, 1400 + i))) == 401);
+    CHECK(bench.parts().table.challenge_count() == 2);
+    CHECK(answered(bench) == 200);
+}
+
+TEST_CASE("A REGISTER in clear does not take away the challenge whose answer the core has") {
+    RegisterBench bench([](daemon::Config& config) { config.limits.challenges_per_address = 1; });
+    auto& set = bench.challenge();
+    const auto number = set.number;
+    Say rival;
+    int wanted = 480;
+    SUBCASE("in the name of the same user") {}
+    SUBCASE("in another's") {
+        rival = spoofed(1, 7600, 1400);
+        wanted = 503;
+    }
+    const auto statuses = bench.crossed(bench.answer_to(set), bench.over(set), rival, bench.unprotected());
+    CHECK(statuses == std::pair{401, wanted});  // the phone is challenged again over its set
+    REQUIRE(bench.temporary_set());
+    CHECK(bench.temporary_set()->number == number);
+    CHECK(bench.kernel.sas().size() == 4);
+}
