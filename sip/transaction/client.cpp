@@ -198,7 +198,11 @@ void ClientFlow::receive_final(OwnedMessage response) {
     state_ = State::completed;
     if (is_invite()) acknowledge(*response);
     deliver(std::move(response));
-    if (!is_udp()) terminate();                               // Timer D, K are 0
+    // Timer D, K are 0 over a stream. In a crowd nobody waits for copies of an answer, which as strays go nowhere: what
+    // a flood of strangers leaves behind would take the room of registered phones.
+    const auto core = core_.lock();
+    const bool is_in_the_way = !is_invite() && core && core->is_crowded_with_clients();
+    if (!is_udp() || is_in_the_way) terminate();
     else end_in(is_invite() ? 64 * timers_.t1 : timers_.t4);  // Timer D (32 s with the default T1), K
 }
 

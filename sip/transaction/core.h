@@ -71,6 +71,8 @@ struct TransactionCore {
         return servers.size() > limits.server_transactions / 2 ||
                (limits.strangers != 0 && strangers > limits.strangers / 2);
     }
+    /// More than half of the clients' table is in use: who has his answer makes room at once.
+    bool is_crowded_with_clients() const { return clients.size() > limits.client_transactions / 2; }
     /// Where a response of the layer's own goes.
     std::optional<Flow> way_back(const Message& request, const Flow& flow) const;
     /// Whether one more request may come through that door (TransactionLimits::strangers, waiting_per_source).

@@ -573,6 +573,24 @@ TEST_SUITE("client transactions") {
         CHECK(l.transactions.client_count() == 0);
     }
 
+    TEST_CASE("Timer K: with half of the table in use, who has his answer does not wait for copies of it") {
+        Layer l(kPatient, {.client_transactions = 2});
+        const std::string first = l.send("OPTIONS", l.to_peer());
+        const auto waits = std::move(l.client);
+        for (int i = 0; i < 3; ++i) {  // more than fit if they stayed
+            const std::string request = l.send("MESSAGE", l.to_peer());
+            CHECK(request.starts_with("MESSAGE "));
+            l.respond(request, 200);
+            CHECK(l.next_status() == 200);
+            CHECK(l.transactions.client_count() == 1);
+            l.respond(request, 200);
+            CHECK(l.loop.until([&] { return l.strays.size() == static_cast<std::size_t>(i) + 1; }));
+        }
+        l.respond(first, 200);
+        CHECK((*l.loop.get(waits->next()))->status() == 200);
+        CHECK(l.transactions.counters().refused_limit == 0);
+    }
+
     TEST_CASE("a connection that ends before any response breaks the transaction; over TCP nothing is retransmitted") {
         Layer l;
         const auto listener = open_listening_socket({loopback(Family::v4), Port(0)});
