@@ -61,6 +61,9 @@ Counter counter_of(int status) {
     }
 }
 
+// Refuses this request (another interval, another time or place), not its sender.
+bool asks_to_try_again(int status) { return status == 423 || status / 100 == 3 || status / 100 == 5; }
+
 }  // namespace
 
 // ---------------------------------------------------------------------------------------------------------------- the
@@ -88,6 +91,12 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     const auto asked = p_.trace.core_asked(std::move(pending));
     auto response = co_await ask_core(x);  // C.2, C.3: stripped, marked, forwarded
     p_.trace.core_answered(asked);
+    const bool may_try_again =
+        response ? asks_to_try_again((*response)->status()) : response.error().reaction != Reaction::reject;
+    if (may_try_again && x.over == Over::temporary && p_.sets.is_waiting(x.set)) {
+        const auto taken = co_await take_spis(x.set);  // the phone must hear of it: register_same_spis.cpp
+        if (!taken) log::warning("spis-not-taken", {{"set", x.set.value}, {"reason", taken.error().text}});
+    }
     if (!response && response.error().reaction == Reaction::reject) {
         object(x, {483, "max-forwards", response.error().text});
     } else if (!response && x.is_disliked) {  // no fault of the core's, and no alarm for its operator
@@ -495,9 +504,7 @@ void RegisterFlow::aim_failure(const Exchange& x) {
 void RegisterFlow::decline(Exchange& x, const sip::OwnedMessage& response) {
     aim_failure(x);
     pass(x, response, "declined by the core");
-    const auto status = response->status();
-    const bool may_try_again = status == 423 || status / 100 == 3 || status / 100 == 5;
-    if (x.over == Over::temporary && !may_try_again) finish_challenge(x);
+    if (x.over == Over::temporary && !asks_to_try_again(response->status())) finish_challenge(x);
     // B-98: a failed authentication closes the TLS connection; one that is bound already stays for its user (B-5,
     // G-27).
     if (x.over == Over::tls && !x.is_bound && x.has_response) p_.transports.close(x.flow().connection, false);

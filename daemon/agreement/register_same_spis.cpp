@@ -32,11 +32,15 @@ Task<Result<std::unique_ptr<SaSet>>> RegisterFlow::install_beside(const Exchange
     co_return co_await p_.sets.install_waiting(std::move(*reserved), std::move(*now), std::move(*later));
 }
 
-// The newcomer has proved itself: whoever had its SPIs is gone, for a host has one inbound SA of an SPI.
+// The newcomer has proved itself: whoever had its SPIs is gone, for a host has one inbound SA of an SPI. The core's 200
+// says so; and what came over the new set has passed the kernel's check of integrity, with keys that only the user's
+// USIM and the core have. That counts where the phone waits for an answer that tells it to try again over the same SAs:
+// it must hear of it.
 Task<Result<void>> RegisterFlow::take_spis(SetNumber number) {
     const auto* set = p_.table.find_set(number).set;
     if (!set) co_return failure(Reaction::broken, "the set of SAs ended");
     const auto guard = co_await address_lock_.acquire(set->parameters.ue);
+    if (!p_.sets.is_waiting(number)) co_return Result<void>{};  // another REGISTER over it has done so meanwhile
     auto ended = end_holders(number);
     for (auto& holder : ended) co_await p_.sets.remove(std::move(holder));
     co_return co_await p_.sets.take_spis(number);

@@ -238,6 +238,8 @@ private:
         }
         if (over == "temporary" && (draft.flaws & (kOtherClient | kNoClient)) != 0 && draft.client != last_client_)
             require(status != 200, "another Security-Client is never accepted");
+        // So does one that the core leaves without an answer: it must hear of that.
+        if (over == "temporary" && asked && core == 0) proved_at_.insert(flow.remote.address.to_string());
         if (status < 200 || status >= 300) return;
         require(asked && core == 200, "a 2xx is the core's");
         // Whoever has just proved itself with SPIs or ports of another phone at its address takes its place.

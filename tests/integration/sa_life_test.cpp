@@ -498,6 +498,31 @@ TEST_SUITE("sa-failures") {
         check_reboot({false, true}, false, 2);
     }
 
+    TEST_CASE("B-11, B-41: a phone back with its SPIs hears the core's 500 over UDP and registers at its next try") {
+        auto options = plain_lab();
+        options.core_arguments = {"--wrong-response", "500"};
+        Lab lab(options);
+        for (const bool is_v6 : {false, true}) {
+            INFO("IPv6: ", is_v6);
+            PhoneOptions known{.is_v6 = is_v6, .arguments = {"--spi-uc", "1001", "--spi-us", "1002"}};
+            Phone before(lab, known);
+            before.demand_registered();
+            before.program().write_line("quit");  // no de-REGISTER
+            CHECK(before.program().wait() == 0);
+            auto refused = known;
+            refused.arguments.emplace_back("--wrong-res");
+            const Phone first_try(lab, refused);
+            INFO(first_try.first().dump());
+            CHECK(first_try.first().value("event", "") == "register_failed");
+            CHECK(first_try.first().value("status", 0) == 500);
+            CHECK(count_sas(lab.network.gw) == 4);  // those of before have ended
+            Phone again(lab, known);
+            again.demand_registered();
+            again.deregister();
+            CHECK(eventually([&] { return count_sas(lab.network.gw) == 0; }));
+        }
+    }
+
     TEST_CASE(
         "B-11, G-25: a stranger who asks for the SPIs of a phone harms neither its set nor the next one, whoever is first") {
         const std::vector<std::string> spis{"--spi-uc", "1001", "--spi-us", "1002"};

@@ -77,6 +77,30 @@ TEST_CASE("B-5, B-11: a newcomer with a live phone's SPIs that proves nothing do
     CHECK(bench.parts().spis.in_use() == 2);
 }
 
+TEST_CASE(
+    "B-11: a phone back with its SPIs hears an answer after which it may try again, and its next try registers it") {
+    for (const int status : {302, 423, 500, 503, 0}) {
+        INFO("the core says ", status);
+        Bench bench;
+        const auto before = bench.registered().sets.back()->number;
+        auto& set = bench.challenge();
+        const auto number = set.number;
+        const auto say = bench.answer_to(set);
+        const auto flow = bench.over(set);
+        bench.core_status = status;
+        CHECK(Bench::status_of(*bench.send(say, flow)) == (status == 0 ? 504 : status == 503 ? 500 : status));
+        CHECK(holder_of_both(bench) == number.value);
+        CHECK_FALSE(bench.parts().table.find_set(before).set);
+        CHECK(bench.kernel.sas().size() == 4);
+        bench.core_status = 200;
+        CHECK(Bench::status_of(*bench.send(say, flow)) == 200);
+        REQUIRE(bench.registration());
+        CHECK(bench.registration()->sets.back()->number == number);
+        CHECK(bench.kernel.sas().size() == 4);
+        CHECK(bench.parts().spis.in_use() == 2);
+    }
+}
+
 TEST_CASE("B-11: the SYN of a phone with the same SPIs is its proof, for nothing can be answered before") {
     Bench bench;
     const auto before = bench.registered().sets.back()->number;
