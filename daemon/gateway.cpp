@@ -258,7 +258,11 @@ Result<void> Gateway::open_sockets() {
 // With transport = "tls" nothing goes to the core or comes from it in clear; the listener is one of tls_.
 Result<void> Gateway::open_core_side() {
     const auto& core = config_.core;
-    if (core.transport != CoreTransport::tls) return transports_.listen(core.listen, {});
+    if (core.transport != CoreTransport::tls) {
+        for (const Endpoint& local : core.listen)
+            if (auto ok = transports_.listen(local, {}); !ok) return ok;
+        return {};
+    }
     const auto& profile = *config_.tls_profile(core.tls_profile);
     return tls_connector_.open({core.tls_ca, core.tls_names(), certificate_files(profile), profile.expiry_warning});
 }

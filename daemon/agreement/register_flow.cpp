@@ -270,8 +270,6 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
 
     RegisterToCore rules;
     rules.received = x.flow();
-    rules.via_host = p_.core.via_host();
-    rules.path_uri = token_uri(x.token, p_.core.uri_host()) + (asks_for_outbound(x.request(), x.contact) ? ";ob" : "");
     rules.visited_network_id = p_.config.core.visited_network_id;
     rules.orig_ioi = p_.config.core.orig_ioi;
     rules.bare_integrity_protected = x.access->interface->bare_integrity_protected;
@@ -280,8 +278,11 @@ Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
     x.record.integrity_protected = rules.integrity_protected.value_or("absent");
 
     if (!has_hops_left(x.request())) co_return failure(Reaction::reject, "Max-Forwards is used up");
-    const std::function<std::string(sip::Transport)> build = [&](sip::Transport transport) {
+    const std::string_view outbound = asks_for_outbound(x.request(), x.contact) ? ";ob" : "";
+    const CoreAttempts::Build build = [&](sip::Transport transport, const CoreSide& side) {
         rules.transport = transport;
+        rules.via_host = side.via_host;
+        rules.path_uri = fmt::format("{}{}", token_uri(x.token, side.uri_host), outbound);
         rules.branch = sip::Transactions::new_branch();
         return register_to_core(x.request(), rules).value_or(std::string{});
     };

@@ -25,15 +25,29 @@ void read_seconds(Section& section, std::string_view key, std::chrono::seconds& 
     out = std::chrono::seconds{value};
 }
 
+constexpr std::size_t kEndpoints = 16;  // of one key
+
+std::optional<Endpoint> endpoint_of(Section& section, std::string_view key, const std::string& text) {
+    if (const auto endpoint = Endpoint::parse(text); endpoint && endpoint->port.value != 0) return endpoint;
+    section.mistake(
+        key, fmt::format("\"{}\" is not \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\"); names are not looked up", text));
+    return std::nullopt;
+}
+
 void read_endpoint(Section& section, std::string_view key, Endpoint& out) {
     std::string text;
     section.text(key, text);
     if (text.empty()) return;
-    if (const auto endpoint = Endpoint::parse(text); endpoint && endpoint->port.value != 0) out = *endpoint;
-    else
-        section.mistake(
-            key,
-            fmt::format("\"{}\" is not \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\"); names are not looked up", text));
+    out = endpoint_of(section, key, text).value_or(out);
+}
+
+// One, or a list of them.
+void read_endpoints(Section& section, std::string_view key, std::vector<Endpoint>& out) {
+    std::vector<std::string> texts;
+    section.texts(key, texts);
+    if (texts.size() > kEndpoints) return section.mistake(key, fmt::format("at most {} addresses", kEndpoints));
+    for (const std::string& text : texts)
+        if (const auto endpoint = endpoint_of(section, key, text)) out.push_back(*endpoint);
 }
 
 // A member of a list with which no member of the other one makes a pair that may be chosen: said, as it looks like an
@@ -343,8 +357,10 @@ void read_next_hops(Section& section, std::string_view key, std::string_view tab
                 at, fmt::format("\"{}\" is neither \"ADDRESS:PORT\" (IPv6: \"[ADDRESS]:PORT\") nor a host name", text));
         more.host = hop->host;
         more.endpoint = hop->endpoint;
-        if (more.host.empty() && more.endpoint.address.family() != core.listen.address.family())
-            where.mistake(at, fmt::format("listen and {} must be of one address family", key));
+        if (more.host.empty() && !core.listen.empty() && core.listen_for(more.endpoint.address.family()) == nullptr)
+            where.mistake(at, fmt::format("listen has no address of the family of {} {}; add one, as in "
+                                          "listen = [\"10.2.0.1:5060\", \"[2001:db8::1]:5060\"]",
+                                          key, text));
         out.push_back(std::move(more));
     };
     std::string one;
@@ -368,7 +384,7 @@ void read_next_hops(Section& section, std::string_view key, std::string_view tab
 }
 
 void read_core(Section& section, Config& config) {
-    read_endpoint(section, "listen", config.core.listen);
+    read_endpoints(section, "listen", config.core.listen);
     read_next_hops(section, "next-hop", "next-hops", config.core, config.core.next_hops);
     read_transport(section, config.core.transport);
     section.text("visited-network-id", config.core.visited_network_id);
@@ -386,7 +402,7 @@ void read_core(Section& section, Config& config) {
         else section.mistake("name-servers", fmt::format("\"{}\" is no \"ADDRESS\" or \"ADDRESS:PORT\"", server));
     }
     read_core_tls(section, config.core);
-    if (config.core.listen.port.value == 0)
+    if (config.core.listen.empty())
         section.mistake("listen", "the gateway's own \"ADDRESS:PORT\" on the core side is needed");
     if (!section.has("next-hop") && !section.has("next-hops"))
         section.mistake("next-hop", "the \"ADDRESS:PORT\" or name of the I-CSCF, S-CSCF or P-CSCF is needed");
@@ -532,7 +548,7 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
             mistakes.add(root.source(), fmt::format("{} is used by {} and by {}; give one of them another port",
                                                     Endpoint{address, port}.to_string(), at->second, what));
     };
-    if (config.core.listen.port.value != 0) claim(config.core.listen.address, config.core.listen.port, "[core] listen");
+    for (const Endpoint& local : config.core.listen) claim(local.address, local.port, "[core] listen");
     if (!config.core.tls_profile.empty() && !config.tls_profile(config.core.tls_profile))
         mistakes.add(root.source(),
                      fmt::format("[core] names tls-profile \"{}\", which is not defined", config.core.tls_profile));
@@ -592,6 +608,13 @@ std::string_view to_string(SecAgreePref pref) {
             return "tls-ipsec3gpp";
     }
     return "?";
+}
+
+bool Core::listens_at(const Endpoint& local) const { return std::ranges::find(listen, local) != listen.end(); }
+
+const Endpoint* Core::listen_for(Family family) const {
+    const auto at = std::ranges::find(listen, family, [](const Endpoint& local) { return local.address.family(); });
+    return at == listen.end() ? nullptr : &*at;
 }
 
 std::vector<std::string> Core::tls_names() const {
@@ -699,7 +722,7 @@ std::vector<std::string> check_addresses(const Config& config) {
                 fmt::format("{}: {} {} does not exist on this machine; add it (ip address add …) or correct the file",
                             config.path, what, address.to_string()));
     };
-    need(config.core.listen.address, "[core] listen address");
+    for (const Endpoint& local : config.core.listen) need(local.address, "[core] listen address");
     for (const auto& interface : config.sip_interfaces)
         for (const auto& port : interface.sip_ports)
             need(port.address, fmt::format("sip-interface \"{}\" address", interface.realm_id));

@@ -124,7 +124,12 @@ struct NextHop {
 
 /// [core]
 struct Core {
-    Endpoint listen;                 ///< our address on the core side
+    /// Our addresses on the core side, at least one. What goes out leaves from the first of the element's family, which
+    /// is also what Via, Path and Record-Route say.
+    std::vector<Endpoint> listen;
+    bool listens_at(const Endpoint& local) const;
+    /// The first of that family; null: elements of that family cannot be reached.
+    const Endpoint* listen_for(Family family) const;
     std::vector<NextHop> next_hops;  ///< I-CSCF, S-CSCF or P-CSCF; at least one
     CoreTransport transport = CoreTransport::udp;
     std::string visited_network_id;

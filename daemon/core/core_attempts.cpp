@@ -11,15 +11,16 @@ Task<Result<std::unique_ptr<sip::ClientTransaction>>> CoreAttempts::next() {
     Error last{Reaction::broken, 0, "no element of the core is left to try"};
     while (take_next(last)) {
         const Target target = *current_;
-        std::string text = build_(to_sip(target.transport));
+        const CoreSide& side = link_->side_for(target.endpoint.address.family());
+        std::string text = build_(to_sip(target.transport), side);
         const CoreTransport transport = transport_for(text.size(), target.transport);
-        if (transport != target.transport) text = build_(to_sip(transport));
+        if (transport != target.transport) text = build_(to_sip(transport), side);
         Result<CoreLink::Way> way = failure(Reaction::broken, {});
         if (is_alone_) way = co_await link_->way_alone(target.endpoint, transport, target.tls_name);
         else way = co_await link_->way_to(target.endpoint, transport, target.tls_name, traffic_);
         if (!way &&
             target.transport == CoreTransport::udp) {  // RFC 3261 §18.1.1: better a fragmented datagram than no request
-            text = build_(sip::Transport::udp);
+            text = build_(sip::Transport::udp, side);
             way = co_await link_->way_to(target.endpoint, CoreTransport::udp);
         }
         if (!way) {

@@ -51,19 +51,27 @@ CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transacti
       health_(clock_),
       busy_(clock_),
       overload_control_(clock_, draw) {
-    via_host_ = core.listen.to_string();
-    uri_host_ = via_host_ + std::string(uri_transport(core.transport));
+    for (const Endpoint& local : core.listen) {
+        if (core.listen_for(local.address.family()) != &local) continue;
+        const std::string host = local.to_string();
+        sides_.push_back({local, host, host + std::string(uri_transport(core.transport))});
+    }
     for (const auto* hops : {&core.next_hops, &core.emergency_next_hops})
         for (const NextHop& hop : *hops)
             if (hop.host.empty()) core_addresses_.insert(hop.endpoint.address);
 }
 
 bool CoreLink::is_core_side(const sip::Flow& flow) const {
-    if (flow.local == core_.listen) return true;
+    if (core_.listens_at(flow.local)) return true;
     return sip::is_reliable(flow.transport) &&
            (alone_.contains(flow.connection) || std::ranges::any_of(connections_, [&](const auto& known) {
                 return known.second.connection == flow.connection;
             }));
+}
+
+const CoreSide& CoreLink::side_for(Family family) const {
+    const auto at = std::ranges::find(sides_, family, [](const CoreSide& side) { return side.local.address.family(); });
+    return at == sides_.end() ? sides_.front() : *at;
 }
 
 sip::Door CoreLink::door_of(const sip::Flow& flow) {
@@ -102,8 +110,9 @@ Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops) {
             continue;
         }
         if (!resolver_)
-            resolver_ = std::make_unique<Resolver>(co_await asio::this_coro::executor, clock_, core_.name_servers,
-                                                   core_.listen.address.family());
+            resolver_ = std::make_unique<Resolver>(
+                co_await asio::this_coro::executor, clock_, core_.name_servers,
+                sides_.size() == 1 ? std::optional(core_.listen.front().address.family()) : std::nullopt);
         Result<std::vector<Target>> found = co_await resolver_->resolve(hop, core_.transport);
         if (!found) {
             why = found.error().text;
@@ -163,7 +172,7 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
             if (urgent) std::erase_if(*urgent, [&](const Target& t) { return t.endpoint != endpoint; });
             if (urgent && !urgent->empty()) co_return urgent;
         }
-        const bool may_follow = core_.follow_route && address->family() == core_.listen.address.family() &&
+        const bool may_follow = core_.follow_route && core_.listen_for(address->family()) != nullptr &&
                                 (is_trusted || is_core_address(*address));
         if (!may_follow) co_return hops;
         note_core_address(*address);
@@ -185,7 +194,7 @@ Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transpor
     Way way;
     if (transport == CoreTransport::udp) {
         way.flow.transport = sip::Transport::udp;
-        way.flow.local = core_.listen;
+        way.flow.local = side_for(to.address.family()).local;
         way.flow.remote = to;
         co_return way;
     }
@@ -198,7 +207,7 @@ Task<Result<CoreLink::Way>> CoreLink::way_to(Endpoint to, CoreTransport transpor
         }
         connections_.erase(known);
     }
-    const Endpoint from{core_.listen.address, Port{0}};
+    const Endpoint from{side_for(to.address.family()).local.address, Port{0}};
     const Result<sip::Flow> opened =
         co_await connector_.connect(from, to, to_sip(transport), std::move(tls_name), static_cast<unsigned>(traffic));
     if (!opened) co_return std::unexpected(opened.error());
@@ -211,7 +220,7 @@ Task<Result<CoreLink::Way>> CoreLink::way_alone(Endpoint to, CoreTransport trans
     std::erase_if(alone_, [this](sip::ConnectionId connection) { return !transports_.is_open(connection); });
     if (transport == CoreTransport::udp || alone_.size() >= kAlone)
         co_return co_await way_to(to, transport, std::move(tls_name), Traffic::strangers);
-    const Endpoint from{core_.listen.address, Port{0}};
+    const Endpoint from{side_for(to.address.family()).local.address, Port{0}};
     const Result<sip::Flow> opened =
         co_await connector_.connect_alone(from, to, to_sip(transport), std::move(tls_name));
     if (!opened) co_return std::unexpected(opened.error());
@@ -225,12 +234,13 @@ Task<Result<CoreLink::Way>> CoreLink::way_alone(Endpoint to, CoreTransport trans
 Task<Result<void>> CoreLink::send_stateless(CoreAttempts::Build build, std::vector<Target> targets, Traffic traffic) {
     if (targets.empty()) co_return failure(Reaction::broken, "no element of the core is known");
     const Target target = targets.front();
-    std::string text = build(to_sip(target.transport));
+    const CoreSide& side = side_for(target.endpoint.address.family());
+    std::string text = build(to_sip(target.transport), side);
     const CoreTransport transport = transport_for(text.size(), target.transport);
-    if (transport != target.transport) text = build(to_sip(transport));
+    if (transport != target.transport) text = build(to_sip(transport), side);
     Result<Way> way = co_await way_to(target.endpoint, transport, target.tls_name, traffic);
     if (!way && target.transport == CoreTransport::udp) {
-        text = build(sip::Transport::udp);
+        text = build(sip::Transport::udp, side);
         way = co_await way_to(target.endpoint, CoreTransport::udp);
     }
     if (!way) co_return std::unexpected(way.error());
@@ -293,7 +303,8 @@ Task<void> CoreLink::ping(Target target) {
         return fmt::format(
             "OPTIONS {0} SIP/2.0\r\nVia: SIP/2.0/{1} {2};branch={3}\r\nMax-Forwards: 0\r\nFrom: <sip:{2}>;tag={4}\r\nTo: <{0}>\r\n"
             "Call-ID: {5}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
-            to, sip::to_string(transport), via_host_, sip::Transactions::new_branch(), random_hex(8), random_hex(16));
+            to, sip::to_string(transport), side_for(target.endpoint.address.family()).via_host,
+            sip::Transactions::new_branch(), random_hex(8), random_hex(16));
     };
     Result<Way> way = co_await way_to(target.endpoint, target.transport, target.tls_name);
     if (!way) co_return failed(target, way.error().text);

@@ -29,6 +29,14 @@ namespace gmgate::daemon {
 
 class CoreLink;
 
+/// How the core reaches us in one address family.
+struct CoreSide {
+    Endpoint local;
+    std::string via_host;  ///< host:port
+    std::string
+        uri_host;  ///< host:port for Path and Record-Route; with ;transport=tcp or tls when the core is spoken to so
+};
+
 /// Whose requests a connection to the core carries. What a stranger sends may make the core close it; that must cost
 /// strangers only.
 enum class Traffic : std::uint8_t {
@@ -47,8 +55,9 @@ enum class Importance : std::uint8_t {
 /// RFC 3261 §16.6). Tells the core link which targets answered. Must not outlive it.
 class CoreAttempts {
 public:
-    /// The request as it goes out over that transport, with a fresh branch each time it is called.
-    using Build = std::function<std::string(sip::Transport)>;
+    /// The request as it goes out over that transport from that side of ours, with a fresh branch each time it is
+    /// called.
+    using Build = std::function<std::string(sip::Transport, const CoreSide&)>;
     CoreAttempts(CoreLink& link, std::vector<Target> targets, Build build, Traffic traffic,
                  Importance importance = Importance::ordinary)
         : link_(&link),
@@ -101,10 +110,16 @@ public:
 
     /// What tells our own tokens and loops from those of others.
     const OwnMarks& marks() const { return marks_; }
-    const std::string& via_host() const { return via_host_; }
-    /// host:port of our URI as the core reaches it, in Path and Record-Route; with ;transport=tcp or tls when the core
-    /// is spoken to so.
-    const std::string& uri_host() const { return uri_host_; }
+    /// The first of [core] listen: where nothing says which element of the core will see it.
+    const CoreSide& side() const { return sides_.front(); }
+    /// From which an element of that family is reached; side() when there is none.
+    const CoreSide& side_for(Family family) const;
+    /// From which the first of `targets` is reached.
+    const CoreSide& side_towards(const Result<std::vector<Target>>& targets) const {
+        return targets && !targets->empty() ? side_for(targets->front().endpoint.address.family()) : side();
+    }
+    /// At which a request of the core came.
+    const CoreSide& side_of(const sip::Flow& flow) const { return side_for(flow.local.address.family()); }
     bool is_core_side(
         const sip::Flow& flow) const;  ///< received on the core-side socket or on a connection of ours to the core
     /// The door of a core-side flow: the element of the core, by its address. A datagram comes through our socket; of
@@ -168,7 +183,7 @@ private:
     sip::Transactions& transactions_;
     Clock clock_;
     OwnMarks marks_;
-    std::string via_host_, uri_host_;
+    std::vector<CoreSide> sides_;  ///< one for each family of [core] listen, the first one's first
     /// The live TCP or TLS connection to each element, by TLS name and by whose requests it carries.
     std::map<std::tuple<Endpoint, CoreTransport, std::string, Traffic>, sip::Flow> connections_;
     std::set<sip::ConnectionId> alone_;  ///< of single requests; bounded

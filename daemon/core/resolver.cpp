@@ -171,7 +171,7 @@ struct Resolver::Impl : std::enable_shared_from_this<Impl> {
     };
     using Key = std::pair<std::string, int>;  ///< name, and port with transport
 
-    Impl(asio::any_io_executor e, const Clock& c, Family f, ResolverLimits l)
+    Impl(asio::any_io_executor e, const Clock& c, std::optional<Family> f, ResolverLimits l)
         : executor(std::move(e)),
           clock(c),
           family(f),
@@ -199,7 +199,7 @@ struct Resolver::Impl : std::enable_shared_from_this<Impl> {
 
     asio::any_io_executor executor;
     const Clock& clock;
-    Family family;
+    std::optional<Family> family;
     ResolverLimits limits;
     ResolverCounters counters;
     ares_channel channel = nullptr;
@@ -309,7 +309,7 @@ Task<Reply> Resolver::Impl::addresses(std::string name) {
     ++counters.queries;
     const auto query = std::make_shared<Query>(executor);
     ares_addrinfo_hints hints{};
-    hints.ai_family = family == Family::v4 ? AF_INET : AF_INET6;
+    hints.ai_family = !family ? AF_UNSPEC : family == Family::v4 ? AF_INET : AF_INET6;
     hints.ai_flags = ARES_AI_NOSORT;
     ares_getaddrinfo(channel, name.c_str(), nullptr, &hints, &on_addresses, Query::argument(query));
     arm_timer();
@@ -393,7 +393,7 @@ Task<Found> Resolver::Impl::look_up_host(std::string name, Port port, CoreTransp
         result.failure =
             fmt::format("{}: {}", name, answer.status == ARES_SUCCESS ? "no address" : ares_strerror(answer.status));
     for (const auto& [address, ttl] : answer.addresses) {
-        if (result.targets.size() >= limits.targets || address.family() != family) continue;
+        if (result.targets.size() >= limits.targets || (family && address.family() != *family)) continue;
         result.ttl = result.targets.empty() ? ttl : std::min(result.ttl, ttl);
         Target target;
         target.endpoint = {address, port};
@@ -417,7 +417,7 @@ void Resolver::Impl::make_room() {
 }
 
 Resolver::Resolver(asio::any_io_executor executor, const Clock& clock, const std::vector<Endpoint>& servers,
-                   Family family, ResolverLimits limits)
+                   std::optional<Family> family, ResolverLimits limits)
     : impl_(std::make_shared<Impl>(std::move(executor), clock, family, limits)) {
     impl_->open(servers);
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <asio/any_io_executor.hpp>
@@ -34,9 +35,10 @@ struct ResolverCounters {
 /// with an error.
 class Resolver {
 public:
-    /// `servers` empty: those of /etc/resolv.conf. `family`: only addresses of the core side's family are of use.
-    Resolver(asio::any_io_executor executor, const Clock& clock, const std::vector<Endpoint>& servers, Family family,
-             ResolverLimits limits = {});
+    /// `servers` empty: those of /etc/resolv.conf. `family`: the only one of use, because the core side has no other;
+    /// unset: both.
+    Resolver(asio::any_io_executor executor, const Clock& clock, const std::vector<Endpoint>& servers,
+             std::optional<Family> family, ResolverLimits limits = {});
     ~Resolver();
 
     /// The targets of a name (`hop.host`), each with the priority that SRV gives below the hop's own. A port in `hop`

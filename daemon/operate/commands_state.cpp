@@ -17,6 +17,12 @@ constexpr std::int64_t kPage = 300;  // registrations in one answer: to write it
 constexpr std::size_t kFollowBacklog =
     10000;  // events that a follower may lag behind before some are dropped and told as a number
 
+std::string listed(const std::vector<Endpoint>& all) {
+    std::string text;
+    for (const Endpoint& one : all) text += (text.empty() ? "" : ", ") + one.to_string();
+    return text;
+}
+
 nlohmann::json record_json(const DecisionRecord& record) {
     auto checks = nlohmann::json::array();
     for (const auto& check : record.checks)
@@ -96,7 +102,7 @@ Task<Result<nlohmann::json>> Operations::status() const {
         {"uptime", uptime},
         {"config", p_.config.path},
         {"log_level", p_.operating.log_level},
-        {"core", {{"listen", p_.config.core.listen.to_string()}, {"next_hop", next_hops}}},
+        {"core", {{"listen", listed(p_.config.core.listen)}, {"next_hop", next_hops}}},
         {"interfaces", interfaces},
         {"registrations",
          {{"ipsec_3gpp", counts.over_ipsec},

@@ -20,7 +20,7 @@ std::multiset<Family> udp_ports(const Config& config) {
     for (const auto& interface : config.sip_interfaces)
         for (const auto& port : interface.sip_ports)
             if (port.udp) ports.insert({port.address, port.port});
-    if (config.core.transport != CoreTransport::tls) ports.insert(config.core.listen);
+    if (config.core.transport != CoreTransport::tls) ports.insert(config.core.listen.begin(), config.core.listen.end());
     std::multiset<Family> families;
     for (const auto& port : ports) families.insert(port.address.family());
     return families;

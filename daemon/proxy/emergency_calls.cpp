@@ -140,8 +140,7 @@ void Router::learn_of_emergency(const std::string& token, const sip::Message& re
 ToCore Router::emergency_rules(const sip::Message& request, const sip::Flow& flow, const std::string& token) const {
     ToCore rules;
     rules.received = flow;
-    rules.via_host = core_.via_host();
-    rules.core_uri = token_uri(token, core_.uri_host());
+    rules.core_user = token;
     rules.ue_uri = token_uri(token, reached_over(flow.local.to_string(), flow.transport));
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;  // C-83: nobody is asserted
@@ -193,7 +192,9 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
                                      {"call-id", request.value(HeaderId::call_id)}});
     if (is_invite) (void)transaction->respond(sip::make_response(request, 100, "Trying", {}));
 
-    const auto build = [&](sip::Transport transport) { return request_to_core(request, rules, transport); };
+    const auto build = [&](sip::Transport transport, const CoreSide& side) {
+        return request_to_core(request, named(rules, side), transport);
+    };
     Result<std::vector<Target>> targets = co_await emergency_targets(token, *rules.route);
     const auto attempts = std::make_shared<CoreAttempts>(core_, targets ? std::move(*targets) : std::vector<Target>{},
                                                          build, Traffic::strangers, Importance::urgent);
@@ -243,7 +244,7 @@ Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> t
     rules.received = transaction->flow();
     rules.transport = flow.transport;
     rules.via_host = flow.local.to_string();
-    rules.core_uri = token_uri(token, core_.uri_host());
+    rules.core_uri = token_uri(token, core_.side_of(transaction->flow()).uri_host);
     rules.ue_uri = token_uri(token, reached_over(flow.local.to_string(), flow.transport));
     rules.own_hosts = own_hosts_;
 
@@ -270,7 +271,9 @@ Task<void> Router::stray_emergency(sip::OwnedMessage message, sip::Flow flow) {
     rules.credentials = credentials;
     Result<std::vector<Target>> targets = co_await emergency_targets(token, *rules.route);
     if (!targets) co_return;
-    CoreAttempts::Build build = [&](sip::Transport transport) { return request_to_core(*message, rules, transport); };
+    CoreAttempts::Build build = [&](sip::Transport transport, const CoreSide& side) {
+        return request_to_core(*message, named(rules, side), transport);
+    };
     (void)co_await core_.send_stateless(std::move(build), std::move(*targets), Traffic::strangers);
 }
 

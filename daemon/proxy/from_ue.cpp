@@ -38,8 +38,7 @@ ToCore Router::rules_from_ue(const sip::Message& request, const sip::Flow& flow,
                                  : std::string();
     ToCore rules;
     rules.received = flow;
-    rules.via_host = core_.via_host();
-    rules.core_uri = token_uri(user, core_.uri_host());
+    rules.core_user = user;
     rules.ue_uri = token_uri(user, ue_uri_host(config_, registration.realm_id, ours, registration.transport));
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;
@@ -90,7 +89,7 @@ std::optional<Answer> Router::choose_route(FromUe& way, const Registration& regi
     if (way.is_urgent) {
         if (interface->alternative_service && !is_sos_contact &&
             is_dialled_number(request, interface->emergency_numbers))
-            return alternative_service(token_uri(way.token, core_.uri_host()));  // as in Path
+            return alternative_service(token_uri(way.token, core_.side().uri_host));  // as in Path
         way.rules.route.emplace();  // C-83: to the E-CSCF, whatever Service-Route says
         counters_.add(Counter::emergency_passed);
     } else if (is_sos_contact && (initial || !is_call_method(request.method()))) {  // C-82
@@ -163,7 +162,7 @@ Task<void> Router::forward_from_ue(FromUe way) {
     else targets = co_await core_.targets_for(way.top_route, way.service_route);
     std::string restoration;
     if (!way.is_urgent && understands_restoration(request))
-        restoration = token_uri(way.token, core_.uri_host());  // as in Path
+        restoration = token_uri(way.token, core_.side_towards(targets).uri_host);  // as in Path
     const auto unreachable = [&](const Error& error) {
         Answer refusal = no_answer(error, true, *way.watch);
         if (refusal.status == 504 && !restoration.empty()) ask_for_restoration(refusal, restoration);  // C-66
@@ -173,7 +172,9 @@ Task<void> Router::forward_from_ue(FromUe way) {
         Answer refusal = unreachable(targets.error());
         co_return co_await answer(way.transaction, std::move(refusal), way.aim);
     }
-    const auto build = [&](sip::Transport transport) { return request_to_core(request, way.rules, transport); };
+    const auto build = [&](sip::Transport transport, const CoreSide& side) {
+        return request_to_core(request, named(way.rules, side), transport);
+    };
     const Importance importance = way.is_urgent          ? Importance::urgent
                                   : way.rules.is_initial ? Importance::ordinary
                                                          : Importance::ongoing;

@@ -27,6 +27,13 @@
 
 namespace gmgate::daemon {
 
+/// `rules` with our names on the side from which the request leaves.
+inline const ToCore& named(ToCore& rules, const CoreSide& side) {
+    rules.via_host = side.via_host;
+    rules.core_uri = token_uri(rules.core_user, side.uri_host);
+    return rules;
+}
+
 /// How to reach a phone over one of its sets: UDP port_pc → port_us, or a TCP connection (B-15).
 struct UePath {
     sip::Flow flow;

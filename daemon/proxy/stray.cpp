@@ -73,7 +73,6 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     ToCore rules;
     rules.credentials = sip::RequestCredentials::read(*ack);
     if (check_unambiguous(*ack, rules.credentials)) co_return;  // nobody answers an ACK
-    rules.via_host = core_.via_host();
     rules.own_hosts = own_hosts_;
     if (const auto via = sip::top_via(*ack)) {  // leave the phone's Via as it is: an ACK gets no response
         rules.received.remote.address = via->sent_by_address().value_or(Address{});
@@ -90,7 +89,9 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     const std::vector<std::string> service_route =
         registration != nullptr ? registration->service_route : std::vector<std::string>{};
     Result<std::vector<Target>> targets = co_await core_.targets_for(top_route, service_route);
-    CoreAttempts::Build build = [&](sip::Transport transport) { return request_to_core(*ack, rules, transport); };
+    CoreAttempts::Build build = [&](sip::Transport transport, const CoreSide& side) {
+        return request_to_core(*ack, named(rules, side), transport);
+    };
     Result<void> sent = failure(Reaction::broken, {});
     if (targets) sent = co_await core_.send_stateless(std::move(build), std::move(*targets), Traffic::phones);
     else sent = std::unexpected(targets.error());

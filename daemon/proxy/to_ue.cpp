@@ -86,7 +86,7 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     rules.via_host = path->via_host;
     const std::string marked =
         needs_record_route(request) ? dialogs_.user_towards_ue(token, registration->key, request) : std::string();
-    rules.core_uri = token_uri(marked, core_.uri_host());
+    rules.core_uri = token_uri(marked, core_.side_of(transaction->flow()).uri_host);
     rules.ue_uri = token_uri(marked, ue_uri_host(config_, registration->realm_id, *ours, registration->transport));
     rules.loop_mark = loop_mark;
     rules.own_hosts = own_hosts_;

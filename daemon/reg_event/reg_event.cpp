@@ -194,18 +194,20 @@ bool RegEvents::look_at(Entry& entry) {
 // ------------------------------------------------------------------------------------------------------------
 // SUBSCRIBE
 
-std::string RegEvents::subscribe_text(const Entry& entry, seconds expires, sip::Transport transport) const {
+std::string RegEvents::subscribe_text(const Entry& entry, seconds expires, sip::Transport transport,
+                                      const CoreSide& side) const {
     const Subscription& s = entry.second;
-    const std::string own = fmt::format("<sip:{}>", core_.uri_host());
+    // The same in the whole dialog, whichever element takes it.
+    const std::string own = fmt::format("<sip:{}>", core_.side().uri_host);
     std::string text = fmt::format("SUBSCRIBE {} SIP/2.0\r\nVia: SIP/2.0/{} {};branch={}\r\nMax-Forwards: 70\r\n",
-                                   s.target.empty() ? s.impu : s.target, sip::to_string(transport), core_.via_host(),
+                                   s.target.empty() ? s.impu : s.target, sip::to_string(transport), side.via_host,
                                    sip::Transactions::new_branch());
     if (!s.route.empty()) text += fmt::format("Route: {}\r\n", s.route);
     text += fmt::format("From: {};tag={:016x}\r\nTo: <{}>{}{}\r\nCall-ID: {}\r\nCSeq: {} SUBSCRIBE\r\n", own, s.tag,
                         s.impu, s.their_tag.empty() ? "" : ";tag=", s.their_tag, call_id(s), s.cseq);
     text += fmt::format(
         "Contact: <sip:{}{:016x}@{}>\r\nP-Asserted-Identity: {}\r\nEvent: reg\r\nAccept: application/reginfo+xml\r\nExpires: {}\r\n",
-        kContactUser, s.tag, core_.uri_host(), own, expires.count());
+        kContactUser, s.tag, side.uri_host, own, expires.count());
     if (s.their_tag.empty()) text += fmt::format("P-Charging-Vector: {}\r\n", charging_vector(config_.core.orig_ioi));
     return text + "Content-Length: 0\r\n\r\n";
 }
@@ -218,7 +220,8 @@ Task<Result<sip::OwnedMessage>> RegEvents::ask(const Entry& asked, seconds expir
         co_await core_.targets_for(std::move(first_route), std::move(no_service_route));
     if (!targets) co_return std::unexpected(targets.error());
     CoreAttempts attempts(
-        core_, std::move(*targets), [&](sip::Transport transport) { return subscribe_text(asked, expires, transport); },
+        core_, std::move(*targets),
+        [&](sip::Transport transport, const CoreSide& side) { return subscribe_text(asked, expires, transport, side); },
         Traffic::phones);
     for (;;) {
         auto sent = co_await attempts.next();
@@ -305,7 +308,7 @@ bool RegEvents::is_ours(const sip::Message& request) const {
     const auto uri = sip::Uri::parse(request.request_uri());
     const auto address = uri && uri->user.starts_with(kContactUser) ? Address::parse(uri->host) : std::nullopt;
     const Port port = uri && uri->port.value != 0 ? uri->port : Port{5060};
-    return address && Endpoint{*address, port} == config_.core.listen;
+    return address && config_.core.listens_at(Endpoint{*address, port});
 }
 
 }  // namespace gmgate::daemon

@@ -92,7 +92,8 @@ private:
     void forget(Entry& entry);
     bool look_at(Entry& entry);
 
-    std::string subscribe_text(const Entry& entry, seconds expires, sip::Transport transport) const;
+    std::string subscribe_text(const Entry& entry, seconds expires, sip::Transport transport,
+                               const CoreSide& side) const;
     Task<void> subscribe(CallNumber call, seconds expires);
     Task<Result<sip::OwnedMessage>> ask(const Entry& asked, seconds expires);
     void answered(Entry& entry, const Result<sip::OwnedMessage>& response);

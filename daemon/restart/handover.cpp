@@ -30,7 +30,7 @@ Result<void> Handover::receive(bool take_over) {
     for (const auto& name : inheritance_.unknown) log::warning("unknown-descriptor", {{"name", name}});
     for (auto& socket : inheritance_.sockets) {
         const auto local = sip::local_endpoint_of(socket.get());
-        bool is_tls = p_.config.core.transport == CoreTransport::tls && p_.config.core.listen == local;
+        bool is_tls = p_.config.core.transport == CoreTransport::tls && p_.config.core.listens_at(local);
         for (const auto& interface : p_.config.sip_interfaces)
             for (const auto& port : interface.sip_ports)
                 is_tls = is_tls || (port.tls && Endpoint{port.address, port.port} == local);

@@ -19,6 +19,7 @@ struct ToCore {
     sip::Flow received;
     std::string via_host;
     std::string core_uri, ue_uri;  ///< our Record-Route pair, as the core and as the UE reach us
+    std::string core_user;         ///< user part of core_uri; its host is that of the side which sends it
     std::string loop_mark;         ///< follows our branch (OwnMarks)
     std::string orig_ioi;
     OwnHosts own_hosts;

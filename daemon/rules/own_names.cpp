@@ -19,7 +19,7 @@ OwnHosts own_hosts(const Config& config) {
     const auto add = [&](std::string host) {
         if (std::ranges::find(hosts, host) == hosts.end()) hosts.push_back(std::move(host));
     };
-    add(config.core.listen.to_string());
+    for (const Endpoint& local : config.core.listen) add(local.to_string());
     for (const SipInterface& interface : config.sip_interfaces) {
         if (!interface.host.empty()) add(interface.host);  // any port
         for (const SipPort& port : interface.sip_ports) {

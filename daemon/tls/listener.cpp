@@ -60,7 +60,9 @@ Result<void> TlsListeners::open() {
     if (core.transport != CoreTransport::tls) return {};
     auto context = core_context(*config_.tls_profile(core.tls_profile));
     if (!context) return std::unexpected(context.error());
-    return open_port(core.listen, std::move(*context));
+    for (const Endpoint& local : core.listen)
+        if (auto ok = open_port(local, *context); !ok) return ok;
+    return {};
 }
 
 Result<void> TlsListeners::open_access_port(const Endpoint& local, const TlsProfile& profile) {

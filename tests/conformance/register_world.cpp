@@ -45,9 +45,9 @@ RegisterWorld::RegisterWorld(daemon::Config made, std::chrono::milliseconds t1) 
     core_.bind({loopback, 0});
     config.core.next_hops = {
         daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
-    config.core.listen = {*Address::parse("127.0.0.1"), test::fresh_port()};
+    config.core.listen = {{*Address::parse("127.0.0.1"), test::fresh_port()}};
     parts_ = std::make_unique<Parts>(loop, config, kernel, clock, t1);
-    if (!parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false}))
+    if (!parts_->transports.listen(config.core.listen.front(), {.udp = true, .tcp = false}))
         throw std::runtime_error("no UDP socket on loopback");
     parts_->transports.on_closed([this](const sip::Flow& flow) { connection_ended(flow); });
     serve_core();

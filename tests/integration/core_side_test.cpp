@@ -349,7 +349,47 @@ TEST_SUITE("core-side") {
         one.await_message(word);
     }
 
-    TEST_CASE("a slow core under a flood of strangers' REGISTERs: registered phones send, call and refresh, none of it fails") {
+    TEST_CASE(
+        "a core of both families: a next hop is gone, the other is reached from the address of its own family, and reaches the phone there") {
+        for (const bool is_v6 : {false, true}) {
+            for (const char* transport : {"udp", "tcp"}) {
+                INFO("living core over ", is_v6 ? "IPv6, " : "IPv4, ", transport);
+                const std::string four = std::string(Network::kCore4) + ":5060",
+                                  six = fmt::format("[{}]:5060", Network::kCore6);
+                const std::string& living = is_v6 ? six : four;
+                auto options = plain_lab();
+                options.core_side = fmt::format("[\"{}:5060\", \"[{}]:5060\"]", Network::kGwCore4, Network::kGwCore6);
+                options.core_transport = transport;
+                options.core_listen = living;
+                // Over UDP only silence tells that nobody is there, and a REGISTER waits for it: there it stands
+                // second.
+                const int rank = options.core_transport == "tcp" ? 0 : 2;
+                options.next_hops =
+                    fmt::format("[[core.next-hops]]\nhost = \"{}\"\npriority = {}\n", is_v6 ? four : six, rank) +
+                    fmt::format("[[core.next-hops]]\nhost = \"{}\"\npriority = 1\n", living);
+                Lab lab(options);
+                Phone alice(lab, {}), bob(lab, {.user = 1, .is_v6 = true});
+                alice.demand_registered();
+                bob.demand_registered();
+                const std::string ours =
+                    is_v6 ? fmt::format("[{}]:5060", Network::kGwCore6) : std::string(Network::kGwCore4) + ":5060";
+                const auto registers = lab.core_received(0, "REGISTER");
+                REQUIRE_FALSE(registers.empty());
+                for (const std::string& text : registers) {
+                    CHECK(text.find("@" + ours) != std::string::npos);  // Path
+                    CHECK(text.find(" " + ours + ";branch=") != std::string::npos);
+                }
+                const auto there = unique_word("there-"), back = unique_word("back-");
+                CHECK(alice.message(bob.impu(), there) == 200);
+                bob.await_message(there);
+                CHECK(bob.message(alice.impu(), back) == 200);
+                alice.await_message(back);
+            }
+        }
+    }
+
+    TEST_CASE(
+        "a slow core under a flood of strangers' REGISTERs: registered phones send, call and refresh, none of it fails") {
         auto options = plain_lab();
         options.core_arguments = {"--delay", "2000"};
         options.core_lines = "ping-interval = 0\n";

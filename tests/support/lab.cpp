@@ -70,7 +70,7 @@ void Lab::write_config() const {
     // Tests say that the core heard nothing: no pings, but where they are the subject.
     const bool pings = options_.core_lines.find("ping-interval") != std::string::npos;
     file << "log-level = \"" << options_.log_level << "\"\ncontrol-socket = \"" << control_socket() << "\"\n"
-         << options_.top_lines << "[core]\nlisten = \"" << Network::kGwCore4 << ":5060\"\n"
+         << options_.top_lines << "[core]\nlisten = " << options_.core_side << "\n"
          << (options_.next_hops.empty() ? "next-hop = \"" + std::string(Network::kCore4) + ":5060\"\n" : "")
          << "transport = \"" << options_.core_transport << "\"\nvisited-network-id = \"visited.example\"\n"
          << (pings ? "" : "ping-interval = 0\n") << options_.core_lines << options_.next_hops

@@ -29,6 +29,7 @@ struct LabOptions {
     std::string log_level = "debug";
     std::string core_lines{};  ///< more lines for [core]
     std::string next_hops{};   ///< [[core.next-hops]] tables; empty: the lab's core
+    std::string core_side = std::string("\"") + Network::kGwCore4 + ":5060\"";  ///< [core] listen, as TOML
     std::string sec_agree_pref = "ipsec3gpp";
     std::string profile_lines{};    ///< more lines for [[ims-aka-profile]]
     std::string interface_lines{};  ///< more lines for [[sip-interface]]

@@ -59,6 +59,8 @@ public:
     static constexpr const char* kAccess6 = "fd01::1";
     static constexpr const char* kGwCore4 = "10.2.0.1";
     static constexpr const char* kCore4 = "10.2.0.2";
+    static constexpr const char* kGwCore6 = "fd02::1";
+    static constexpr const char* kCore6 = "fd02::2";
 };
 
 /// A random word that will not occur by chance, to be searched for in captures and logs.

@@ -49,7 +49,7 @@ public:
         core_.bind({asio::ip::make_address("127.0.0.1"), 0});
         config.core.next_hops = {
             daemon::NextHop{.endpoint = {*Address::parse("127.0.0.1"), Port{core_.local_endpoint().port()}}}};
-        config.core.listen = {*Address::parse("127.0.0.1"), gmgate::test::fresh_port()};
+        config.core.listen = {{*Address::parse("127.0.0.1"), gmgate::test::fresh_port()}};
         config.core.visited_network_id = "visited.example";
         config.core.orig_ioi = "visited.example";
         daemon::ImsAkaProfile profile;
@@ -204,7 +204,7 @@ public:
 private:
     void build() {
         parts_ = std::make_unique<Parts>(loop, config, kernel, clock, t1_);
-        REQUIRE(parts_->transports.listen(config.core.listen, {.udp = true, .tcp = false}).has_value());
+        REQUIRE(parts_->transports.listen(config.core.listen.front(), {.udp = true, .tcp = false}).has_value());
         serve_core();
     }
     bool quiet() const {

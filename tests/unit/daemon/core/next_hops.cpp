@@ -152,12 +152,37 @@ TEST_CASE("[core] next-hop: a text for one, tables for several") {
     CHECK(config->core.name_servers.at(0).to_string() == "10.2.0.53:53");
 }
 
+TEST_CASE("[core] listen: several, of both families; each next hop has one of its family") {
+    const auto with = [](std::string_view listen, std::string_view hops) {
+        auto text = config_text(hops);
+        const std::string_view one = "\"10.2.0.1:5060\"";
+        return parse_config(text.replace(text.find(one), one.size(), listen), "t.toml");
+    };
+    const auto config = with("[\"10.2.0.1:5060\", \"[fd02::1]:5060\", \"10.2.0.1:5080\"]",
+                             "next-hop = \"[fd02::2]:5060\"\n[[core.next-hops]]\nhost = \"10.2.0.2\"\n");
+    REQUIRE(config);
+    CHECK(config->core.listen_for(Family::v4)->to_string() == "10.2.0.1:5060");
+    CHECK(config->core.listen_for(Family::v6)->to_string() == "[fd02::1]:5060");
+    CHECK(config->core.listens_at(*Endpoint::parse("10.2.0.1:5080")));
+    const auto mistake_of = [&](std::string_view listen) {
+        const auto wrong = with(listen, "next-hop = \"10.2.0.2:5060\"");
+        return wrong ? std::string() : wrong.error().text;
+    };
+    CHECK(mistake_of("[]").find("listen: the gateway's own \"ADDRESS:PORT\"") != std::string::npos);
+    CHECK(mistake_of("[\"10.2.0.1:5060\", \"10.2.0.1:5060\"]").find("is used by [core] listen and by [core] listen") !=
+          std::string::npos);
+    CHECK(mistake_of("[\"10.2.0.1:5060\", \"10.2.0.1\"]").find("\"10.2.0.1\" is not \"ADDRESS:PORT\"") !=
+          std::string::npos);
+    CHECK(mistake_of("[\"10.2.0.1:5060\", 5]").find("listen: must be a list of texts") != std::string::npos);
+    CHECK(mistake_of("\"[fd02::1]:5060\"").find("listen has no address of the family of") != std::string::npos);
+}
+
 TEST_CASE("[core] next-hop: every mistake is told with its place") {
     CHECK(mistake("").find("next-hop: the \"ADDRESS:PORT\" or name") != std::string::npos);
     CHECK(mistake("next-hop = \"10.2.0.2:x\"").find("t.toml:4:12: [core]: next-hop: \"10.2.0.2:x\" is neither") !=
           std::string::npos);
     CHECK(mistake("next-hop = \"user@host\"").find("is neither") != std::string::npos);
-    CHECK(mistake("next-hop = \"[fd02::2]:5060\"").find("one address family") != std::string::npos);
+    CHECK(mistake("next-hop = \"[fd02::2]:5060\"").find("listen has no address of the family of") != std::string::npos);
     CHECK(mistake("next-hops = 5").find("must be written [[core.next-hops]]") != std::string::npos);
     CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nweight = 0")
               .find("weight: must be a whole number from 1 to 65535") != std::string::npos);

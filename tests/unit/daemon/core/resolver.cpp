@@ -117,7 +117,7 @@ struct World {
     StillClock clock;
     std::unique_ptr<Resolver> resolver;
 
-    explicit World(ResolverLimits limits = {}, Family family = Family::v4) {
+    explicit World(ResolverLimits limits = {}, std::optional<Family> family = Family::v4) {
         resolver = std::make_unique<Resolver>(loop.io.get_executor(), clock,
                                               std::vector<Endpoint>{server.socket.endpoint()}, family, limits);
     }
@@ -184,6 +184,17 @@ TEST_CASE("AAAA for a core side of IPv6") {
     world.server.records[{"six.example", kAaaa}] = {{300, a_record("fd09::1")}};
     world.server.records[{"six.example", kA}] = {{300, a_record("10.9.0.1")}};
     CHECK(shown(world.resolve("six.example", 5060)) == "[fd09::1]:5060/udp 1.0 w1");
+}
+
+TEST_CASE("A and AAAA for a core side of both families; one without the other is no failure") {
+    World world({}, std::nullopt);
+    world.server.records[{"icscf.home.example", kA}] = {{300, a_record("10.2.0.2")}};
+    world.server.records[{"icscf.home.example", kAaaa}] = {{300, a_record("fd02::2")}};
+    const auto both = shown(world.resolve("icscf.home.example", 5070));
+    CHECK(both.find("10.2.0.2:5070/udp") != std::string::npos);
+    CHECK(both.find("[fd02::2]:5070/udp") != std::string::npos);
+    world.server.records[{"six.home.example", kAaaa}] = {{300, a_record("fd02::6")}};
+    CHECK(shown(world.resolve("six.home.example", 5070)).find("[fd02::6]:5070/udp") != std::string::npos);
 }
 
 TEST_CASE("an answer serves for its TTL, not longer; the least TTL of the records counts") {

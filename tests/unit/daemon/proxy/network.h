@@ -101,7 +101,7 @@ struct ProxyNetwork {
 
     Config make_config() const {
         Config c;
-        c.core.listen = core_side;
+        c.core.listen = {core_side};
         c.core.next_hops = {NextHop{.endpoint = core_peer.endpoint()}};
         c.core.visited_network_id = "visited.example";
         SipInterface interface;

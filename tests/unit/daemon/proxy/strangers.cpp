@@ -34,12 +34,12 @@ struct Asked {
 };
 
 Task<bool> ask(ProxyNetwork& net, std::string name, Traffic traffic, Asked& result) {
-    const auto build = [&](sip::Transport transport) {
+    const auto build = [&](sip::Transport transport, const CoreSide& side) {
         return crlf(fmt::format(
             "REGISTER sip:home.example SIP/2.0\nVia: SIP/2.0/{} {};branch={}\nMax-Forwards: 70\nFrom: "
             "<sip:{}@home.example>;tag=a1\n"
             "To: <sip:b@home.example>\nCall-ID: {}\nCSeq: 1 REGISTER\nContent-Length: 0\n\n",
-            sip::to_string(transport), net.core_side.to_string(), sip::Transactions::new_branch(), name, name));
+            sip::to_string(transport), side.via_host, sip::Transactions::new_branch(), name, name));
     };
     Result<std::vector<Target>> targets = co_await net.link.next_hops();
     CoreAttempts attempts(net.link, std::move(*targets), build, traffic);
@@ -159,7 +159,7 @@ TEST_CASE("our own limit of connections says nothing of the core") {
     target.endpoint = net.core_peer.endpoint();
     target.transport = CoreTransport::tcp;
     CoreAttempts attempts(
-        link, {target}, [](sip::Transport) { return std::string("x"); }, Traffic::phones);
+        link, {target}, [](sip::Transport, const CoreSide&) { return std::string("x"); }, Traffic::phones);
     const auto sent = net.loop.get(attempts.next());
     REQUIRE_FALSE(sent.has_value());
     CHECK(sent.error().reaction == Reaction::exhausted);

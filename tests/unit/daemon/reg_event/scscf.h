@@ -79,7 +79,7 @@ struct Scscf {
     ~Scscf() { transports.shutdown(); }
     Config make_config() const {
         Config c;
-        c.core.listen = core_side;
+        c.core.listen = {core_side};
         c.core.next_hops = {NextHop{.endpoint = scscf.endpoint()}};
         c.core.visited_network_id = "visited.example";
         c.core.reg_event = true;
