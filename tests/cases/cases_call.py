@@ -328,7 +328,8 @@ def odd_answers(lab):
     differently."""
     core, phone = lab.core, Phone(lab, 20)
     phone.register_with(core)
-    ends = {"no To tag": lambda m, vias, text: text(vias, to=m.get("to")),
+    ends = {"bare LF": lambda m, vias, text: text(vias).replace(b"\r\n", b"\n"),
+            "no To tag": lambda m, vias, text: text(vias, to=m.get("to")),
             "Via joined": lambda m, vias, text: text([", ".join(vias)]),
             "compact": lambda m, vias, text: re.sub(b"(?m)^Via", b"v", text(vias))
             .replace(b"From:", b"f:").replace(b"To:", b"t:")
@@ -338,8 +339,7 @@ def odd_answers(lab):
             "reason in UTF-8": lambda m, vias, text: text(vias, start="SIP/2.0 486 Besetzt\tgrüß"),
             "no Content-Length": lambda m, vias, text: text(vias).replace(b"Content-Length: 0\r\n", b""),
             "branch in upper case": lambda m, vias, text: text([vias[0].replace("branch", "Branch"), *vias[1:]]),
-            "folded Via": lambda m, vias, text: text([",\r\n ".join(vias)]),
-            "bare LF": lambda m, vias, text: text(vias).replace(b"\r\n", b"\n")}
+            "folded Via": lambda m, vias, text: text([",\r\n ".join(vias)])}
     for name, write in ends.items():
         call = token()
         core.send(core.request("INVITE", phone.uri(), phone.path, call=call,

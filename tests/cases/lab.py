@@ -195,16 +195,20 @@ class Gateway:
     def lines(self, pattern):
         return re.findall(rf".*{pattern}.*", self.text()[self.lab.log_before:])
 
-    def registrations(self):
-        """What `gmctl --json registrations` lists of the phones of this case."""
+    def ask(self, command):
+        """What `gmctl --json COMMAND` prints."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
             control.settimeout(PATIENCE)
             control.connect(self.folder + "/control.sock")
-            control.sendall(b'{"command": "registrations", "arguments": {}}\n')
+            control.sendall(json.dumps({"command": command, "arguments": {}}).encode() + b"\n")
             with control.makefile() as answers:
-                listed = json.loads(answers.readline())["result"]
+                return json.loads(answers.readline())["result"]
+
+    def registrations(self):
+        """Those of the phones of this case."""
         first = self.lab.first_phone
-        return [one for one in listed["registrations"] if first <= int(one["impi"].split("@")[0][-5:]) < first + PHONES]
+        return [one for one in self.ask("registrations")["registrations"]
+                if first <= int(one["impi"].split("@")[0][-5:]) < first + PHONES]
 
     def is_alive(self):
         return self.process.poll() is None

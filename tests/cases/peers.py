@@ -157,12 +157,12 @@ class Phone(Peer):
         return f"<sip:{self.gateway_host}:{self.port_ps};lr>"
 
     def request(self, method, uri=f"sip:peer@{REALM}", cseq=1, extra=(), body=b"", call=None, routes=None, to=None,
-                to_tag="",
-                from_tag=None, via_branch=None, has_contact=False):
+                to_tag="", from_tag=None, via_branch=None, has_contact=False, via_port=None):
         """`routes`: values of Route, one header each; None: own gateway and Service-Route."""
         if routes is None:
             routes = [", ".join([self.own_route(), *self.service_route])]
-        headers = [f"Via: SIP/2.0/{self.transport} {self.host}:{self.port_us};branch={via_branch or branch()};rport",
+        via_port, via_branch = via_port or self.port_us, via_branch or branch()
+        headers = [f"Via: SIP/2.0/{self.transport} {self.host}:{via_port};branch={via_branch};rport",
                    "Max-Forwards: 70", *[f"Route: {one}" for one in routes],
                    f"From: <{self.impu}>;tag={from_tag or token()}",
                    f"To: {to or f'<{uri}>'}" + (f";tag={to_tag}" if to_tag else ""), f"Call-ID: {call or token()}",

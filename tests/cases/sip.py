@@ -126,14 +126,21 @@ class Peer:
         return self.receive(lambda m: is_final(m) and (method is None or (m.get("cseq") or "").endswith(method)),
                             patience)
 
+    def sockets(self):
+        return [*self.datagram, *self.listening, *self.streams]
+
     def read_all(self, patience):
-        for socket in select.select([*self.datagram, *self.listening, *self.streams], [], [], patience)[0]:
-            if socket in self.listening:
-                self.watch(socket.accept()[0])
-            elif socket in self.streams:
-                self.read_stream(socket)
-            else:
-                self.read_datagram(socket)
+        """What is there, or comes first within that time."""
+        for socket in select.select(self.sockets(), [], [], patience)[0]:
+            self.read(socket)
+
+    def read(self, socket):
+        if socket in self.listening:
+            self.watch(socket.accept()[0])
+        elif socket in self.streams:
+            self.read_stream(socket)
+        else:
+            self.read_datagram(socket)
 
     def read_datagram(self, socket):
         try:

@@ -1,0 +1,162 @@
+"""Who stands at the wrong door. Every message belongs to the door that its dialog and its transaction came through: a
+stranger in clear, and a phone with SAs of its own, know every tag, branch and Route of somebody's call and get nothing
+with it."""
+import itertools
+import time
+
+from cases_call import PEER_AT_CORE, bye_from_phone, in_call_from_core, make_call, of_call, route_back
+from lab import CORE, CORE_SIDE
+from peers import REALM, Phone
+from sip import PATIENCE, branch, is_final, is_method, token
+
+STRANGER_AT_CORE = "10.2.0.99"
+MARK = "Subject: through the wrong door"
+IN_DIALOG = ("ACK", "INFO", "UPDATE", "INVITE", "BYE")
+
+
+class Stranger(Phone):
+    """Whoever sends in clear to the unprotected port, over UDP or TCP, or at the core's port, from no address of the
+    core's."""
+
+    def __init__(self, lab, number, kind, v6=False, at_core=False):
+        super().__init__(lab, number, v6=v6, tcp=kind == "tcp")
+        self.port_ps = 5060
+        if not at_core:
+            self.open_clear()
+            return
+        self.clear = lab.socket(lab.home, kind, STRANGER_AT_CORE, 0)
+        self.clear.connect((CORE_SIDE, 5060))
+        self.watch(self.clear) if kind == "tcp" else self.datagram.append(self.clear)
+
+    def send(self, octets):
+        self.clear.sendall(octets)
+
+    def acknowledge(self, message):
+        pass  # what it did not ask for
+
+
+def doors_of_phones(lab, number, v6, tcp):
+    """Three ways to the gateway that are not the caller's: in clear, and over the SAs of another registered phone."""
+    other = Phone(lab, number, v6=v6, tcp=tcp)
+    other.register_with(lab.core)
+    return {"clear UDP": Stranger(lab, number + 1, "udp", v6), "clear TCP": Stranger(lab, number + 2, "tcp", v6),
+            "another phone's SAs": other}
+
+
+def is_over(lab, door, what):
+    """Whatever came through that door before has been dealt with: the gateway answers a later request to itself."""
+    call = token()
+    port = door.clear.getsockname()[1] if isinstance(door, Stranger) else door.port_us
+    door.send(door.request("OPTIONS", f"sip:{door.gateway_host}:{door.port_ps}", routes=[], call=call, via_port=port))
+    lab.check(door.receive(lambda m: m.get("call-id") == call), f"the gateway answers {what}")
+
+
+def outcome(lab, door, method, cseq):
+    """What the core got of what stands at the wrong door, each with its identity and Route; and the final answer."""
+    seen, deadline = [], time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        lab.core.read_all(0)
+        for message in [one for one in lab.core.waiting if MARK in one.raw.decode()]:
+            seen.append([message.method, message.get("p-asserted-identity"), *message.all("route")])
+            lab.core.reply(message, 481)
+        lab.core.waiting.clear()
+        answer = door.receive(lambda m: is_final(m) and m.get("cseq") == f"{cseq} {method}", 0.02)
+        if answer:
+            return seen, answer.status
+    return seen, None
+
+
+def in_dialog(lab, phone, doors, what):
+    """Requests of both ends of a call. In clear they get 403; another phone's are its own, outside any dialog: nothing
+    of them reaches the phone, and the core sees by whom they are. The call goes on."""
+    call, core = token(), lab.core
+    invite, answer = make_call(lab, phone, call)
+    route_set = [f"Route: {', '.join(invite.route_set())}"]
+    as_phone = {"from_tag": "f", "to_tag": "core", "routes": [route_back(answer)], "has_contact": True, "extra": [MARK]}
+    as_peer = {"from_tag": "core", "to_tag": "f", "extra": [MARK, *route_set]}
+    via = f"Via: SIP/2.0/UDP {CORE}:5060;rport;branch="
+    for (name, door), method in itertools.product(doors.items(), IN_DIALOG):
+        own = [] if isinstance(door, Stranger) else [[method, f"<{door.impu}>", *door.service_route]]
+        of_phone = phone.request(method, PEER_AT_CORE, cseq=7, call=call, **as_phone)
+        of_peer = core.request(method, phone.uri(), cseq=9, call=call, via=via + branch(), **as_peer)
+        for end, cseq, octets in (("phone", 7, of_phone), ("peer", 9, of_peer)):
+            where = f"{method} as of the {end} through {name}, {what}"
+            if own:  # that phone writes the Security-Verify that it has agreed on
+                octets = octets.replace(phone.security_server.encode(), door.security_server.encode())
+            door.send(octets)
+            if method == "ACK":
+                is_over(lab, door, f"after {where}")
+                continue
+            seen, status = outcome(lab, door, method, cseq)
+            lab.check(seen in ([], own), f"nothing of that call at the core: {where}", seen)
+            lab.check(status in ((481,) if seen else (403, 494)), f"the answer to {where}", status)
+        lab.check(not [one for one in phone.waiting if one.method], f"nothing at the phone: {where}", phone.waiting)
+    in_call_from_core(lab, phone, "UPDATE", call, invite)
+    bye_from_phone(lab, phone, call, answer)
+
+
+def cancels_and_acks(lab, phone, doors, what):
+    """A CANCEL of a call that rings, and the ACK of its refusal, by the phone's own branch: the first changes nothing,
+    and the second does not stop the refusal from being sent again."""
+    call, core, refused = token(), lab.core, phone.acknowledge
+    same = {"call": call, "via_branch": branch(), "from_tag": "f"}
+    phone.send(phone.request("INVITE", has_contact=True, **same))
+    invite = core.expect("INVITE")
+    core.reply(invite, 180, "Ringing")
+    lab.check(phone.receive(lambda m: m.status == 180), f"180 at the phone, {what}")
+    for name, door in doors.items():
+        door.send(phone.request("CANCEL", **same))
+        is_over(lab, door, f"after CANCEL through {name}, {what}")
+    lab.check(not [m for m in core.waiting if m.method == "CANCEL"], f"no CANCEL at the core, {what}", core.waiting)
+    phone.acknowledge = lambda message: None
+    core.reply(invite, 486, "Busy Here")
+    busy = phone.receive(lambda m: m.status == 486)
+    lab.check(busy, f"486 at the phone, {what}")
+    for name, door in doors.items():
+        door.send(phone.request("ACK", **same))
+        is_over(lab, door, f"after ACK through {name}, {what}")
+    for copy in () if phone.is_tcp else ("a", "another"):  # over TCP nothing is sent again
+        lab.check(phone.receive(lambda m: m.status == 486), f"{copy} 486 again after ACKs through all doors, {what}")
+    phone.acknowledge = refused
+    phone.acknowledge(busy)
+
+
+def at_the_core(lab, phone, what):
+    """The same at the core's port, where a request may come from anywhere, but not another's CANCEL and ACK."""
+    core, call, acknowledge = lab.core, token(), lab.core.acknowledge
+    via = f"Via: SIP/2.0/UDP {CORE}:5060;branch={branch()};rport"
+    core.send(core.request("INVITE", phone.uri(), phone.path, call=call, via=via))
+    invite = phone.receive(is_method("INVITE"))
+    phone.answer(invite, 180, "Ringing")
+    doors = [Stranger(lab, 90, kind, at_core=True) for kind in ("udp", "tcp")]
+    for door in doors:
+        door.send(core.request("CANCEL", phone.uri(), phone.path, call=call, via=via))
+        answer = door.receive(of_call(call, "CANCEL"))
+        lab.check(answer and answer.status == 481, f"481 to a stranger's CANCEL at the core's port, {what}", answer)
+    lab.check(not [m for m in phone.waiting if m.method], f"no CANCEL at the phone, {what}", phone.waiting)
+    core.acknowledge = lambda message: None
+    phone.answer(invite, 486, "Busy Here")
+    busy = core.receive(lambda m: m.status == 486)
+    for door in doors:
+        door.send(core.request("ACK", phone.uri(), phone.path, call=call, via=via, to_tag="ue"))
+    for copy in ("a", "another"):
+        again = core.receive(lambda m: m.status == 486)
+        lab.check(again, f"{copy} 486 again after strangers' ACKs at the core's port, {what}")
+    core.acknowledge = acknowledge
+    core.acknowledge(busy)
+
+
+def wrong_doors(lab):
+    """BYE, ACK, CANCEL and their like by somebody who knows all of a call: in clear over UDP and TCP, over another
+    phone's SAs, at the core's port; for calls over UDP and TCP, IPv4 and IPv6, of either end."""
+    lab.set_up(lab.home, f"address replace {STRANGER_AT_CORE}/24 dev c0\n")
+    for number, (v6, tcp) in enumerate(itertools.product((False, True), repeat=2)):
+        phone = Phone(lab, 20 + 10 * number, v6=v6, tcp=tcp)
+        phone.register_with(lab.core)
+        doors, what = doors_of_phones(lab, 21 + 10 * number, v6, tcp), f"{'IPv6' if v6 else 'IPv4'} {phone.transport}"
+        in_dialog(lab, phone, doors, what)
+        cancels_and_acks(lab, phone, doors, what)
+        at_the_core(lab, phone, what)
+
+
+CASES = {"d01-wrong-doors": wrong_doors}
