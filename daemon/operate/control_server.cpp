@@ -29,6 +29,12 @@ namespace {
 using Socket = asio::local::stream_protocol::socket;
 constexpr std::size_t kGroupLimit = 256;  // of a peer's supplementary groups that are looked at
 
+/// Makes a folder with this mode, whatever the umask; one that is there stays as it is.
+bool is_made(const std::string& folder, mode_t mode) {
+    if (mkdir(folder.c_str(), mode) != 0) return errno == EEXIST;
+    return chmod(folder.c_str(), mode) == 0;
+}
+
 std::optional<gid_t> group_number(const std::string& word) {
     gid_t number = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
@@ -132,7 +138,7 @@ Result<void> ControlServer::Impl::open(bool replace) {
                             settings.group, settings.group));
     }
     if (const auto folder = std::filesystem::path(path).parent_path();
-        !folder.empty() && mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST)
+        !folder.empty() && !is_made(folder.string(), 0755))
         return wrong("its folder cannot be made", errno);
     struct stat found {};
     if (lstat(path.c_str(), &found) == 0) {

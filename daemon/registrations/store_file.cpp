@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -221,6 +222,7 @@ Result<void> StoreFile::take_lock() {
     const auto name = path_ + ".lock";
     lock_ = ::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock_ < 0) return system_failure(Reaction::refused, "cannot make " + name, errno);
+    static_cast<void>(::fchmod(lock_, 0600));
     if (::flock(lock_, LOCK_EX | LOCK_NB) != 0)
         return failure(
             Reaction::refused,
@@ -231,6 +233,12 @@ Result<void> StoreFile::take_lock() {
 }
 
 Result<void> StoreFile::open_database() {
+    // What is known of phones is nobody else's, whatever the umask. SQLite makes its other files with the mode of this
+    // one.
+    if (const int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600); file >= 0) {
+        static_cast<void>(::fchmod(file, 0600));
+        ::close(file);
+    }
     sqlite3* handle = nullptr;
     const auto fail = [&](const std::string& what) {
         const int code = handle ? sqlite3_errcode(handle) : SQLITE_NOMEM;

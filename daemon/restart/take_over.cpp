@@ -142,8 +142,14 @@ Result<void> TakeOverServer::open() {
     }
     sip::FileDescriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     ::unlink(state_->path.c_str());
-    if (!socket.is_open() || ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0 ||
-        ::chmod(state_->path.c_str(), 0600) != 0 || ::listen(socket.get(), 1) != 0)
+    const auto bind_as_owner = [&] {  // nobody else can connect before the mode is right
+        const auto mask = ::umask(0177);
+        const int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address);
+        ::umask(mask);
+        return bound == 0;
+    };
+    if (!socket.is_open() || !bind_as_owner() || ::chmod(state_->path.c_str(), 0600) != 0 ||
+        ::listen(socket.get(), 1) != 0)
         return system_failure(Reaction::refused, "cannot listen at [restart] take-over-socket " + state_->path, errno);
     asio::error_code error;
     state_->listener.assign(socket.release(), error);
