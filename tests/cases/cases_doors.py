@@ -1,13 +1,14 @@
 """Who stands at the wrong door. Every message belongs to the door that its dialog and its transaction came through: a
 stranger in clear, and a phone with SAs of its own, know every tag, branch and Route of somebody's call and get nothing
 with it."""
+import heapq
 import itertools
 import time
 
 from cases_call import PEER_AT_CORE, bye_from_phone, in_call_from_core, make_call, of_call, route_back
 from lab import CORE, CORE_SIDE
 from peers import REALM, Phone
-from sip import PATIENCE, branch, is_final, is_method, token
+from sip import PATIENCE, branch, is_final, is_method, read_all_of, token
 
 STRANGER_AT_CORE = "10.2.0.99"
 MARK = "Subject: through the wrong door"
@@ -159,4 +160,116 @@ def wrong_doors(lab):
         at_the_core(lab, phone, what)
 
 
-CASES = {"d01-wrong-doors": wrong_doors}
+SLOW, SLOW_FOR_STRANGERS = 5.0, 20.0  # seconds that the core needs for an answer
+PHONES, STRANGERS, RATE = 50, 16, 150  # REGISTERs of strangers, a second
+
+
+class SlowCore:
+    """Answers each request once, that long after it came; an INVITE has its 100 at once."""
+
+    def __init__(self, lab):
+        self.core, self.seen, self.due, self.is_slow = lab.core, set(), [], True
+
+    def hurry(self):
+        """From now on it answers at once, and at last what waits."""
+        self.is_slow, self.due = False, [(0, number, message) for _, number, message in self.due]
+
+    def turn(self):
+        for message in self.core.waiting:
+            key = (message.start, message.vias()[0])
+            if message.method and message.method != "ACK" and key not in self.seen:
+                self.seen.add(key)
+                wait = SLOW_FOR_STRANGERS if message.get("from").startswith("<sip:nobody") else SLOW
+                heapq.heappush(self.due, (time.monotonic() + wait * self.is_slow, len(self.seen), message))
+                if message.method == "INVITE":
+                    self.core.reply(message, 100, "Trying")
+        self.core.waiting.clear()
+        while self.due and self.due[0][0] < time.monotonic():
+            self.answer(heapq.heappop(self.due)[2])
+
+    def answer(self, message):
+        if message.get("from").startswith("<sip:nobody"):
+            self.core.reply(message, 403, "Forbidden")
+        elif message.method == "REGISTER":
+            self.core.accept(message)
+        elif message.method == "INVITE":
+            routes = [f"Record-Route: {one}" for one in message.all("record-route")]
+            self.core.reply(message, 200, "OK", [f"Contact: <{PEER_AT_CORE}>", *routes])
+        else:
+            self.core.reply(message, 200, "OK")
+
+
+class Busy:
+    """A phone that refreshes, calls, and hangs up as soon as it is answered."""
+
+    def __init__(self, phone):
+        self.phone, self.call, self.answers = phone, token(), []
+        phone.send(phone.register(credentials=phone.credentials(), offer="", is_protected=True))
+        phone.send(phone.request("INVITE", call=self.call, from_tag="f", has_contact=True))
+
+    def turn(self):
+        for message in self.phone.waiting:
+            if message.status >= 200:
+                self.answers.append(f"{message.status} {message.get('cseq').split()[1]}")
+                if self.answers[-1] == "200 INVITE":
+                    self.hang_up([route_back(message)])
+        self.phone.waiting.clear()
+
+    def hang_up(self, routes):
+        for cseq, method in ((1, "ACK"), (2, "BYE")):
+            self.phone.send(self.phone.request(method, PEER_AT_CORE, cseq=cseq, call=self.call, from_tag="f",
+                                               to_tag="core", routes=routes))
+
+    def is_done(self):
+        return len(self.answers) >= 3 or any(not one.startswith("200") for one in self.answers)
+
+
+class Flood:
+    """REGISTERs of users whom nobody knows, from several addresses in turn."""
+
+    def __init__(self, strangers):
+        self.strangers, self.sent, self.refused, self.begun = strangers, 0, 0, time.monotonic()
+
+    def turn(self):
+        late = RATE * (time.monotonic() - self.begun) - self.sent
+        for _ in range(min(int(late), 20)):  # the core and the phones have their turn, too, where everything is slow
+            one, self.sent = self.strangers[self.sent % len(self.strangers)], self.sent + 1
+            one.call, one.impi = token(), f"nobody{self.sent}@{REALM}"
+            one.send(one.register(port=one.clear.getsockname()[1], identity=f"sip:{one.impi}"))
+        for one in self.strangers:
+            self.refused += sum(message.status == 503 for message in one.waiting)
+            one.waiting.clear()
+
+
+def slow_core(lab):
+    """50 phones refresh and call while the core needs seconds for each answer and strangers send more REGISTERs than
+    they may have of the table of transactions: the strangers are told to come later, and no phone is."""
+    phones = [Phone(lab, 20 + n, v6=n % 2 == 1, tcp=n % 4 > 1) for n in range(PHONES)]
+    for phone in phones:
+        phone.register_with(lab.core)
+    strangers = [Stranger(lab, 20 + PHONES + n, "udp", v6=n % 2 == 1) for n in range(STRANGERS)]
+    core, flood, busy, deadline = SlowCore(lab), Flood(strangers), [], time.monotonic() + 120
+    while not (busy and all(one.is_done() for one in busy)) and time.monotonic() < deadline:
+        flood.turn()
+        if not busy and flood.refused:  # the strangers have all that they can get
+            busy = [Busy(phone) for phone in phones]
+        read_all_of([lab.core, *phones, *strangers], 0.005)
+        for one in [core, *busy]:
+            one.turn()
+    status = lab.gateway.ask("status")
+    seen = [status["transactions"], {name: count for name, count in status["counters"].items() if count}, flood.sent]
+    lab.check(flood.refused, "strangers are told to come later", seen)
+    for one in busy:
+        is_served = sorted(one.answers) == ["200 BYE", "200 INVITE", "200 REGISTER"]
+        lab.check(is_served, f"phone {one.phone.number}, {one.phone.transport}", f"{one.answers} {seen}")
+    core.hurry()  # nothing of it is left to the next case
+
+    def is_over():
+        read_all_of([lab.core, *strangers], 0)
+        core.turn()
+        return lab.gateway.ask("status")["transactions"]["client"] == 0
+
+    lab.check(lab.becomes(is_over, 60), "what waited for the core ends")
+
+
+CASES = {"d01-wrong-doors": wrong_doors, "d02-slow-core": slow_core}

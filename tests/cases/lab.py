@@ -56,6 +56,9 @@ address = "10.1.0.5"
 port = 5061
 transport-protocol = "TLS"
 tls-profile = "t"
+[limits]
+transactions = 800
+loop-lag = 60000
 [store]
 file = "{folder}/registrations.db"
 [restart]

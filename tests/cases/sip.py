@@ -173,6 +173,18 @@ class Peer:
         raise NotImplementedError
 
 
+def read_all_of(peers, patience):
+    """What is there for any of them, to the last message; the first may take that time to come."""
+    while True:
+        owners = {socket: peer for peer in peers for socket in peer.sockets()}
+        ready = select.select(owners, [], [], patience)[0]
+        if not ready:
+            return
+        for socket in ready:
+            owners[socket].read(socket)
+        patience = 0
+
+
 def ack_of(message, uri):
     """The ACK of a final answer that is no 2xx (RFC 3261 §17.1.1.3)."""
     return build(f"ACK {uri} SIP/2.0",
