@@ -134,7 +134,8 @@ std::string status_view(const Json& status, std::size_t width) {
     for (const auto& one : part(status, "interfaces")) {
         const auto gets = joined(part(one, "mechanisms"));
         interfaces.add({text_of(one, "realm"), text_of(one, "address") + (one.value("usable", true) ? "" : " (gone)"),
-                        one.value("sec_agree", false) ? "enabled" : "disabled", gets.empty() ? "no service in clear" : gets});
+                        one.value("sec_agree", false) ? "enabled" : "disabled",
+                        gets.empty() ? "no service in clear" : gets});
     }
     out += interfaces.text(width);
     TextTable counters({{"counter"}, {"since start", true}});
@@ -187,6 +188,13 @@ std::string show_view(const Json& shown, std::size_t width) {
         out += "  identities     " + printable(joined(part(contact, "impus"))) + '\n';
         if (!part(contact, "service_route").empty())
             out += "  service route  " + printable(joined(part(contact, "service_route"))) + '\n';
+        if (part(contact, "identities").size() > 1)
+            for (const auto& identity : part(contact, "identities"))
+                out += printable(fmt::format("  registered as  {}: {}, expires in {}, service route {}",
+                                             text_of(identity, "registered_as"), joined(part(identity, "impus")),
+                                             duration_text(number_of(identity, "expires_in")),
+                                             joined(part(identity, "service_route")))) +
+                       '\n';
         if (!text_of(contact, "instance").empty())
             out += "  instance       " + printable(text_of(contact, "instance")) + " reg-id " +
                    printable(text_of(contact, "reg_id")) + '\n';

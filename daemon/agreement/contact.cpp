@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "daemon/rules/contact_uri.h"
+#include "daemon/rules/identity.h"
 #include "sip/message/headers.h"
 
 namespace gmgate::daemon {
@@ -53,6 +54,12 @@ int fit(const sip::NameAddr& asked, const sip::NameAddr& listed, const Endpoint&
     const auto x = sip::Uri::parse(asked.uri), y = sip::Uri::parse(listed.uri);
     const bool names_device = asked.parameter("+sip.instance") && listed.parameter("+sip.instance");
     return (names_device ? 4 : 0) + (x && y ? static_cast<int>(uri_fit(*x, *y, source)) : 0);
+}
+
+// It was registered by that name, or implicitly with it.
+bool is_or_has(const RegisteredIdentity& one, const Impu& impu) {
+    if (is_same_identity(one.aor.value, impu.value)) return true;
+    return std::ranges::any_of(one.impus, [&](const Impu& own) { return is_same_identity(own.value, impu.value); });
 }
 
 }  // namespace
@@ -147,6 +154,37 @@ std::vector<Impu> associated_identities(const sip::Message& response, const sip:
         if (const auto to = sip::NameAddr::parse(request.value(sip::HeaderId::to)))
             identities.emplace_back(std::string(to->uri));
     return identities;
+}
+
+Impu to_identity(const sip::Message& request) {
+    const auto to = sip::NameAddr::parse(request.value(sip::HeaderId::to));
+    return to ? Impu{std::string(to->uri)} : Impu{};
+}
+
+std::optional<RegisteredIdentity> put_identity(Registration& registration, RegisteredIdentity identity) {
+    auto& known = registration.identities;
+    const auto is_meant = [&](const RegisteredIdentity& one) {
+        return is_or_has(one, identity.aor) ||
+               std::ranges::any_of(one.impus, [&](const Impu& impu) { return is_or_has(identity, impu); });
+    };
+    const auto place = std::ranges::find_if(known, is_meant) - known.begin();
+    std::erase_if(known, is_meant);
+    std::optional<RegisteredIdentity> displaced;
+    if (known.size() >= kMostIdentities) {
+        const auto first = std::ranges::min_element(known, {}, &RegisteredIdentity::expires);
+        displaced = std::move(*first);
+        known.erase(first);
+    }
+    known.insert(std::min(known.begin() + place, known.end()), std::move(identity));
+    registration.summarise();
+    return displaced;
+}
+
+void drop_identity(Registration& registration, const Impu& to) {
+    auto& known = registration.identities;
+    if (std::erase_if(known, [&](const auto& one) { return is_or_has(one, to); }) == 0)
+        std::erase_if(known, [](const auto& one) { return one.aor.empty(); });
+    registration.summarise();
 }
 
 sip::Flow unprotected_reply_flow(const sip::Message& request, const sip::Flow& flow) {

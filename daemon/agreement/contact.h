@@ -2,6 +2,8 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +46,17 @@ Grant granted(const sip::Message& response, const sip::Message& request, const E
 std::vector<std::string> route_values(const sip::Message& message, sip::HeaderId id);
 /// P-Associated-URI's URIs in order; without that header the To URI of the request (C-39).
 std::vector<Impu> associated_identities(const sip::Message& response, const sip::Message& request);
+/// The public identity that a REGISTER is about: its To URI.
+Impu to_identity(const sip::Message& request);
+/// So many identities one contact may have, whatever a registrar accepts.
+inline constexpr std::size_t kMostIdentities = 64;
+/// Registers one more identity on the contact, or one that is there anew: with its To, or with a member of its implicit
+/// set (an identity is in one set only, so sets that share a member are one). The others stay as they are; when there
+/// are too many, the one that would end first gives way and comes back.
+std::optional<RegisteredIdentity> put_identity(Registration& registration, RegisteredIdentity identity);
+/// The identity with this To, or in whose implicit set it is, goes; else one whose To is not known. The list may be
+/// empty then.
+void drop_identity(Registration& registration, const Impu& to);
 /// Where an unprotected UDP response goes: with rport to the source port, else to the source address and the sent-by
 /// port (RFC 3261 §18.2.2, RFC 3581).
 sip::Flow unprotected_reply_flow(const sip::Message& request, const sip::Flow& flow);

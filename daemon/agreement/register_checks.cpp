@@ -147,13 +147,16 @@ std::optional<Objection> RegisterFlow::check_limits(const Exchange& x) const {
 // ----------------------------------------------------------------------------------------------------
 // TLS
 
-// SEED's refresh check, literally: presence and change of both headers, and Authorization (G-6, G-8, C-48).
-std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
-    const auto owner = p_.table.owner_of(x.flow());
-    // Several contacts of the user may share the connection: each is judged by what it began with.
+// Several contacts of the user may share the connection: each is judged by what it began with.
+Registration* RegisterFlow::bound_contact(const Exchange& x) {
     const auto bound = p_.table.bound_to(x.flow().connection);
     const auto own = std::ranges::find_if(bound, [&](const auto* one) { return one->key == x.contact; });
-    const auto& registration = *(own == bound.end() ? owner.registration : *own);
+    return own == bound.end() ? p_.table.owner_of(x.flow()).registration : *own;
+}
+
+// SEED's refresh check, literally: presence and change of both headers, and Authorization (G-6, G-8, C-48).
+std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
+    const auto& registration = *bound_contact(x);
     if (x.names_impi() && x.impi != registration.key.impi) {  // C-49: one TLS connection, one IMPI
         p_.counters.add(Counter::impi_mismatch);
         x.sender = registration.key.impi;

@@ -414,15 +414,22 @@ Registration& RegisterFlow::registration_for(const Exchange& x) {
 // C-39: what the 200 tells of the user.
 void RegisterFlow::learn(Registration& registration, const Exchange& x, const sip::Message& response,
                          std::chrono::seconds expires) {
-    registration.service_route = route_values(response, sip::HeaderId::service_route);
-    registration.impus = associated_identities(response, x.request());
     registration.contact_uri = contact_uri(x.request());
     registration.realm_id = x.access->interface->realm_id;
     registration.transport = x.flow().transport;
-    registration.expires = p_.clock.now() + expires;
+    if (registration.ended) registration.identities.clear();  // it begins anew
+    RegisteredIdentity identity{.aor = to_identity(x.request()),
+                                .impus = associated_identities(response, x.request()),
+                                .service_route = route_values(response, sip::HeaderId::service_route),
+                                .expires = p_.clock.now() + expires};
+    if (const auto displaced = put_identity(registration, std::move(identity)))
+        log::notice("identity-ended", {{"impi", x.impi.value},
+                                       {"identity", displaced->aor.value},
+                                       {"left", registration.identities.size()},
+                                       {"why", "one contact has no more identities than these"}});
     registration.ended = false;
     ++registration.generation;
-    p_.expiry.watch(registration.key, registration.expires);
+    p_.expiry.watch(registration.key, registration.first_end());
     if (registered_) registered_(registration);
 }
 
@@ -432,18 +439,33 @@ Task<void> RegisterFlow::keep(ContactKey key) {
     if (p_.keeper) co_await p_.keeper->save(std::move(key));
 }
 
-// C-50: the 200 still leaves through the SA, then the sets end.
+// C-50, TS 24.229 §5.2.5.1: the identity that To names goes with its implicit set; the 200 still leaves through the SA,
+// and the sets end when no identity is left.
 void RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& response) {
     p_.counters.add(Counter::deregistered);
     overtake_earlier(x);
-    pass(x, response, "de-registered");
-    if (x.over == Over::temporary) finish_challenge(x);
+    std::vector<Registration*> meant;
     if (contact_is_star(x.request())) {
         for (auto* registration : p_.table.find_by_impi(x.impi))  // an emergency registration ends by its time alone
-            if (!is_emergency_contact(registration->key)) end(*registration);
+            if (!is_emergency_contact(registration->key)) meant.push_back(registration);
     } else if (auto* registration = p_.table.find(x.contact)) {
-        end(*registration);
+        meant.push_back(registration);
     }
+    std::size_t left = 0;
+    for (auto* registration : meant) left += end_identity(*registration, x);
+    pass(x, response, left == 0 ? "de-registered" : "de-registered; other identities of this contact stay");
+    if (x.over == Over::temporary) finish_challenge(x);
+    for (auto* registration : meant)
+        if (registration->identities.empty()) end(*registration);
+}
+
+// How many identities are left.
+std::size_t RegisterFlow::end_identity(Registration& registration, const Exchange& x) {
+    drop_identity(registration, to_identity(x.request()));
+    if (registration.identities.empty()) return 0;
+    ++registration.generation;
+    p_.table.changed(registration.key);
+    return registration.identities.size();
 }
 
 // A phone that de-registers has changed its mind about what it asked for before: a 200 that comes only now brings

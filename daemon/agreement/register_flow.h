@@ -113,6 +113,7 @@ private:
     Registration& registration_for(const Exchange& x);
     Task<void> keep(ContactKey key);
     void deregister(Exchange& x, const sip::OwnedMessage& response);
+    std::size_t end_identity(Registration& registration, const Exchange& x);
     void overtake_earlier(const Exchange& x);
     void end(Registration& registration);
     void decline(Exchange& x, const sip::OwnedMessage& response);
@@ -128,6 +129,7 @@ private:
     std::optional<Objection> check_without_offer(Exchange& x);
     std::optional<Objection> check_protected(Exchange& x);
     std::optional<Objection> check_proxy_require(const Exchange& x) const;
+    Registration* bound_contact(const Exchange& x);
     std::optional<Objection> check_bound_tls(Exchange& x);
     std::optional<Objection> check_bound_lists(Exchange& x, const TlsBinding& binding);
     std::optional<Objection> check_without_agreement(Exchange& x, const TlsBinding& binding);

@@ -190,9 +190,12 @@ Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& respons
         x.carried_by = set->parameters;
     }
     auto until = p_.clock.now() + expires + p_.config.timers.lifetime_margin;
-    if (const auto* known = p_.table.find(x.contact))
+    if (const auto* known = p_.table.find(x.contact)) {
         for (const auto& set : known->sets)
             until = std::max(until, set->state == SetState::established ? set->expires : until);
+        if (known->identities.size() > 1)  // another of them may have been granted more, over TLS
+            until = std::max(until, known->expires + p_.config.timers.lifetime_margin);
+    }
     const auto extended = co_await p_.sets.extend(*x.carried_by, until);
     auto owner = p_.table.find_set(x.set);  // again: the table moved on while the kernel was asked
     if (!owner.challenge || owner.challenge->finished) {

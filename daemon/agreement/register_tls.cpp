@@ -28,8 +28,7 @@ void RegisterFlow::challenge_tls(Exchange& x, const sip::OwnedMessage& response)
         return;
     }
     p_.counters.add(Counter::mechanism_tls);
-    if (const auto owner = x.is_bound ? p_.table.owner_of(x.flow()) : FlowOwner{}; owner.registration)
-        owner.registration->tls->challenged_as = asked_by(*response);
+    if (auto* bound = x.is_bound ? bound_contact(x) : nullptr) bound->tls->challenged_as = asked_by(*response);
     if (x.over == Over::tls && x.client.empty()) {
         pass(x, response, "challenged over TLS, without sec-agree");
         return;

@@ -236,6 +236,15 @@ Task<nlohmann::json> Operations::details_of(ContactKey key) {
     details["impus"] = Json::array();
     for (const auto& impu : registration->impus) details["impus"].push_back(impu.value);
     details["service_route"] = registration->service_route;
+    details["identities"] = Json::array();
+    for (const auto& identity : registration->identities) {
+        auto set = Json::array();
+        for (const auto& impu : identity.impus) set.push_back(impu.value);
+        details["identities"].push_back({{"registered_as", identity.aor.value},
+                                         {"impus", std::move(set)},
+                                         {"service_route", identity.service_route},
+                                         {"expires_in", seconds_left(identity.expires)}});
+    }
     if (registration->tls) {
         const auto& flow = registration->tls->flow;
         details["tls"] = {{"local", flow.local.to_string()},

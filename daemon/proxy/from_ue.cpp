@@ -86,6 +86,9 @@ std::optional<Answer> Router::choose_route(FromUe& way, const Registration& regi
     const bool initial = way.rules.is_initial;
     const bool is_sos_contact = is_emergency_contact(registration.key);
     way.is_urgent = initial && interface != nullptr && is_emergency_request(request, interface->emergency_numbers);
+    const bool has_several = registration.identities.size() > 1;
+    const auto& service_route = has_several ? route_for(registration, asserted_identity(request, registration.impus))
+                                            : registration.service_route;
     if (way.is_urgent) {
         if (interface->alternative_service && !is_sos_contact &&
             is_dialled_number(request, interface->emergency_numbers))
@@ -95,14 +98,14 @@ std::optional<Answer> Router::choose_route(FromUe& way, const Registration& regi
     } else if (is_sos_contact && (initial || !is_call_method(request.method()))) {  // C-82
         return make_answer(403, "Forbidden",
                            "an emergency registration serves emergency requests and their calls only");
-    } else if (initial && compare_route(route.rest, registration.service_route) == RouteVerdict::differs) {
-        way.rules.route = registration.service_route;  // C-60: replaced by the stored one
+    } else if (initial && compare_route(route.rest, service_route) == RouteVerdict::differs) {
+        way.rules.route = service_route;  // C-60: replaced by the stored one
         counters_.add(Counter::route_replaced);
         log::debug("proxy-route-replaced", {{"impi", registration.key.impi.value},
                                             {"method", request.method_name()},
                                             {"route", fmt::format("{}", fmt::join(route.rest, ", "))}});
     }
-    way.service_route = registration.service_route;
+    way.service_route = has_several && !initial ? registration.all_routes() : service_route;
     way.top_route = way.rules.route ? first_route_uri(*way.rules.route) : first_route_uri(route.rest);
     return std::nullopt;
 }

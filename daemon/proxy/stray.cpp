@@ -87,7 +87,7 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     const std::string top_route = rules.route ? first_route_uri(*rules.route)
                                               : first_route_uri(route.rest);  // the way of the dialog's other requests
     const std::vector<std::string> service_route =
-        registration != nullptr ? registration->service_route : std::vector<std::string>{};
+        registration != nullptr ? registration->all_routes() : std::vector<std::string>{};
     Result<std::vector<Target>> targets = co_await core_.targets_for(top_route, service_route);
     CoreAttempts::Build build = [&](sip::Transport transport, const CoreSide& side) {
         return request_to_core(*ack, named(rules, side), transport);

@@ -118,30 +118,54 @@ void RegEvents::ended(Entry& entry, const SubscriptionState& state) {
 }
 
 void RegEvents::apply(const Impi& impi, const RegInfo& info) {
-    for (Registration* registration : table_.find_by_impi(impi)) {
-        if (is_emergency_contact(registration->key) || registration->ended) continue;
-        const auto news = news_of(info, own_contact(*registration));
-        if (!news) continue;
-        if (news->is_terminated) {  // C-52: the phone may still be told over its SAs, for 64·T1
-            counters_.add(Counter::network_deregistered);
-            shorten(*registration, config_.timers.old_set, "de-registered by the network");
-        } else if (news->expires && clock_.now() + *news->expires + seconds{5} < registration->expires) {
-            shorten(*registration, *news->expires, "shortened by the network");
-        }
-    }
+    for (Registration* registration : table_.find_by_impi(impi))
+        if (!is_emergency_contact(registration->key) && !registration->ended) apply_to(*registration, info);
 }
 
-void RegEvents::shorten(Registration& registration, seconds left, std::string_view why) {
-    const TimePoint until = clock_.now() + left;
-    if (registration.expires <= until) return;
-    log::notice("registration-shortened",
-                {{"impi", registration.key.impi.value}, {"seconds", left.count()}, {"why", why}});
-    registration.expires = until;
+// C-52: identities that the network has ended go. With the last one the contact goes, and until then the phone may
+// still be told over its SAs, for 64·T1.
+void RegEvents::apply_to(Registration& registration, const RegInfo& info) {
+    const TimePoint now = clock_.now(), before = registration.expires;
+    std::vector<RegisteredIdentity> standing;
+    bool is_shorter = false;
+    for (const RegisteredIdentity& identity : registration.identities) {
+        const auto news = news_of(info, own_contact(registration, identity));
+        if (news && news->is_terminated) continue;
+        RegisteredIdentity& stands = standing.emplace_back(identity);
+        if (!news || !news->expires || now + *news->expires + seconds{5} >= stands.expires) continue;
+        stands.expires = now + *news->expires;
+        is_shorter = true;
+    }
+    const auto gone = registration.identities.size() - standing.size();
+    if (gone != 0) counters_.add(Counter::network_deregistered);
+    if (gone != 0 && standing.empty()) {
+        if (before <= now + config_.timers.old_set) return;
+        registration.shorten(now + config_.timers.old_set);
+        return settle(registration, before, "de-registered by the network");
+    }
+    if (gone != 0)
+        log::notice("identity-ended", {{"impi", registration.key.impi.value},
+                                       {"identities", gone},
+                                       {"left", standing.size()},
+                                       {"why", "de-registered by the network"}});
+    if (gone == 0 && !is_shorter) return;
+    registration.identities = std::move(standing);
+    registration.summarise();
+    settle(registration, before, is_shorter ? "shortened by the network" : "de-registered by the network");
+}
+
+// Its identities have changed: it may end earlier than `before`, and its sets with it.
+void RegEvents::settle(Registration& registration, TimePoint before, std::string_view why) {
     ++registration.generation;
-    if (registration.tls) expiry_.watch(registration.key, until);
-    for (const auto& set : registration.sets) {
-        set->expires = std::min(set->expires, until);
-        expiry_.watch(set->number, set->expires);
+    expiry_.watch(registration.key, registration.first_end());
+    if (registration.expires < before) {
+        const auto left = std::chrono::duration_cast<seconds>(registration.expires - clock_.now());
+        log::notice("registration-shortened",
+                    {{"impi", registration.key.impi.value}, {"seconds", left.count()}, {"why", why}});
+        for (const auto& set : registration.sets) {
+            set->expires = std::min(set->expires, registration.expires);
+            expiry_.watch(set->number, set->expires);
+        }
     }
     table_.changed(registration.key);
 }

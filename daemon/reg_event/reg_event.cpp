@@ -90,15 +90,18 @@ RegEvents::Entry* RegEvents::find(std::string_view text) const {
 }
 
 // And will be for that time; the network ends no emergency registration.
-bool RegEvents::is_registered(const Impi& impi, seconds left) {
-    return std::ranges::any_of(table_.find_by_impi(impi), [&](const Registration* r) {
-        return !is_emergency_contact(r->key) && !r->ended && r->expires > clock_.now() + left;
-    });
+const Registration* RegEvents::registered_as(const Impi& impi, seconds left) {
+    for (const Registration* r : table_.find_by_impi(impi))
+        if (!is_emergency_contact(r->key) && !r->ended && r->expires > clock_.now() + left) return r;
+    return nullptr;
 }
 
-// What is known of a former dialog is forgotten; a SUBSCRIBE that is under way finds its subscription no more.
+// What is known of a former dialog is forgotten; a SUBSCRIBE that is under way finds its subscription no more. The
+// identity that was the default then may have ended.
 void RegEvents::begin_dialog(Entry& entry) {
     Subscription& s = entry.second;
+    if (const auto* user = registered_as(entry.first); user != nullptr && !user->impus.empty())
+        s.impu = user->impus.front().value;
     due_.erase({s.due, s.call});
     s.due = TimePoint::max();
     by_call_.erase(s.call);

@@ -80,7 +80,8 @@ private:
     Entry* find(CallNumber call);
     Entry* find(std::string_view call_id) const;
     std::string call_id(const Subscription& subscription) const;
-    bool is_registered(const Impi& impi, seconds left = {});
+    const Registration* registered_as(const Impi& impi, seconds left = {});
+    bool is_registered(const Impi& impi, seconds left = {}) { return registered_as(impi, left) != nullptr; }
 
     void begin_dialog(Entry& entry);
     void put(Subscription& subscription, TimePoint due);
@@ -104,7 +105,8 @@ private:
     void take_state(Entry& entry, const SubscriptionState& state);
     void ended(Entry& entry, const SubscriptionState& state);
     void apply(const Impi& impi, const RegInfo& info);
-    void shorten(Registration& registration, seconds left, std::string_view why);
+    void apply_to(Registration& registration, const RegInfo& info);
+    void settle(Registration& registration, TimePoint before, std::string_view why);
 
     asio::any_io_executor executor_;
     const Config& config_;

@@ -26,7 +26,7 @@ bool is_of(const RegInfoRegistration& registration, const OwnContact& ours) {
 
 }  // namespace
 
-OwnContact own_contact(const Registration& registration) {
+OwnContact own_contact(const Registration& registration, const RegisteredIdentity& identity) {
     OwnContact ours{.uri = registration.contact_uri,
                     .instance = registration.key.instance,
                     .reg_id = registration.key.reg_id,
@@ -34,7 +34,8 @@ OwnContact own_contact(const Registration& registration) {
                     .identities = {}};
     if (registration.tls) ours.source = registration.tls->flow.remote;
     else if (!registration.sets.empty()) ours.source = registration.sets.back()->ue_client();
-    for (const Impu& impu : registration.impus) ours.identities.push_back(impu.value);
+    if (!identity.aor.empty()) ours.identities.push_back(identity.aor.value);
+    for (const Impu& impu : identity.impus) ours.identities.push_back(impu.value);
     return ours;
 }
 

@@ -19,7 +19,8 @@ struct OwnContact {
     std::optional<Endpoint> source;          ///< where its REGISTER came from
     std::vector<std::string_view> identities;
 };
-OwnContact own_contact(const Registration& registration);
+/// As far as it concerns one identity of the registration and its implicit set.
+OwnContact own_contact(const Registration& registration, const RegisteredIdentity& identity);
 
 /// What a document says of one contact.
 struct ContactNews {

@@ -63,10 +63,18 @@ Task<void> Expiry::sweep_contacts() {
         if (slice.is_over()) co_await slice.pause();
         const auto due = due_contacts_.take(clock_.now());
         if (!due) co_return;
-        const auto* registration = table_.find(*due);
+        auto* registration = table_.find(*due);
         if (!registration || registration->ended) continue;  // its sets go one by one
         const auto margin = registration->tls ? std::chrono::seconds{0} : config_.timers.lifetime_margin;
-        const auto end = registration->expires + margin;
+        if (const auto dropped = registration->drop_ended(clock_.now() - margin); dropped != 0) {
+            ++registration->generation;
+            log::info("identity-ended", {{"impi", due->impi.value},
+                                         {"identities", dropped},
+                                         {"left", registration->identities.size()},
+                                         {"why", "it ran out without a refresh"}});
+            table_.changed(*due);
+        }
+        const auto end = registration->first_end() + margin;
         if (end > clock_.now()) {
             watch(*due, end);
             continue;

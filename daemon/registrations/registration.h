@@ -80,6 +80,15 @@ struct TlsBinding {
     AuthorizedAs challenged_as{};  ///< what the core's challenge over it asks for, until that is answered; uri empty
 };
 
+/// One public identity that was registered on a contact, and what its 200 told (TS 24.229 §5.2.2.1).
+struct RegisteredIdentity {
+    Impu aor;                                ///< To of its REGISTER; empty: not known (a row of an older version)
+    std::vector<Impu> impus;                 ///< its implicit set: P-Associated-URI in order; else the To URI
+    std::vector<std::string> service_route;  ///< name-addr values in order
+    TimePoint expires{};
+    friend bool operator==(const RegisteredIdentity&, const RegisteredIdentity&) = default;
+};
+
 /// A registered contact: protected by sets of SAs or by one TLS connection, never both.
 struct Registration {
     ContactKey key;
@@ -87,20 +96,32 @@ struct Registration {
     std::vector<std::unique_ptr<SaSet>>
         sets;                       ///< at most two, newest last: with a temporary set three per contact (B-22)
     std::optional<TlsBinding> tls;  ///< bound TLS connection (mechanism tls)
-    std::vector<Impu> impus;        ///< P-Associated-URI in order, first = default IMPU; else the To URI
-    std::vector<std::string> service_route;  ///< name-addr values in order
+    std::vector<RegisteredIdentity>
+        identities;                          ///< in the order in which they came; the registration ends with the last
+    std::vector<Impu> impus;                 ///< of all of them, first = default IMPU; see summarise()
+    std::vector<std::string> service_route;  ///< of the first of them; see route_for()
     AuthorizedAs authorized_as;              ///< of the REGISTER that made the SAs or bound the connection
     std::string contact_uri;
     std::string realm_id;                            ///< sip-interface
     sip::Transport transport = sip::Transport::udp;  ///< that the REGISTER came over
-    TimePoint expires{};
-    sip::OwnerId phone;            ///< set by the table: owner of its doors, one for all of a device
-    std::uint64_t generation = 0;  ///< grows with every change; re-checked after each co_await
-    bool ended = false;            ///< de-registered: its sets only wait until the last answer is surely out
+    TimePoint expires{};                             ///< of the identity that lasts longest
+    sip::OwnerId phone;                              ///< set by the table: owner of its doors, one for all of a device
+    std::uint64_t generation = 0;                    ///< grows with every change; re-checked after each co_await
+    bool ended = false;  ///< de-registered: its sets only wait until the last answer is surely out
 
     /// The set that outbound requests use; null for a registration over TLS.
     const SaSet* outbound() const;
     SaSet* find(SetNumber number);
+    /// `impus`, `service_route` and `expires` from `identities`, when there are any: after each change of that list.
+    void summarise();
+    /// Service-Route of all of them, one after the other: who may be on the way of their dialogs.
+    std::vector<std::string> all_routes() const;
+    /// When the first of its identities ends.
+    TimePoint first_end() const;
+    /// Identities that ended by `time` go, unless that is all of them; how many went.
+    std::size_t drop_ended(TimePoint time);
+    /// It and its identities end no later than `until`.
+    void shorten(TimePoint until);
     /// Our end as the phone reaches it: port_ps of the set in use, or the port of its TLS connection; nullopt when
     /// there is neither.
     std::optional<Endpoint> reached_at() const;

@@ -32,6 +32,11 @@ CREATE TABLE sa_set (
   PRIMARY KEY (contact, place)) WITHOUT ROWID;
 )";
 
+// Later than the other tables: a file of an older version gets it when it is opened, and its rows have no identities.
+constexpr const char* kIdentityTable =
+    "CREATE TABLE IF NOT EXISTS identity (contact INTEGER NOT NULL, place INTEGER NOT NULL, aor TEXT NOT NULL, "
+    "impus TEXT NOT NULL, service_route TEXT NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (contact, place)) WITHOUT ROWID";
+
 class Statement {
 public:
     Statement(sqlite3* db, const char* sql) {
@@ -141,6 +146,27 @@ std::optional<StoredSet> read_set(const Statement& s) {
     return set;
 }
 
+std::vector<RegisteredIdentity> read_identities(Statement& s, std::int64_t contact) {
+    std::vector<RegisteredIdentity> identities;
+    s.begin().bind(contact);
+    while (s.step() == SQLITE_ROW) {
+        RegisteredIdentity identity;
+        identity.aor = Impu{s.text(0)};
+        for (auto& line : lines_of(s.text(1))) identity.impus.emplace_back(std::move(line));
+        identity.service_route = lines_of(s.text(2));
+        identity.expires = time_of(s.number(3));
+        identities.push_back(std::move(identity));
+    }
+    return identities;
+}
+
+std::string lines_for(const std::vector<Impu>& impus) {
+    return joined(impus, [](const Impu& impu) -> const std::string& { return impu.value; });
+}
+std::string lines_for(const std::vector<std::string>& routes) {
+    return joined(routes, [](const std::string& route) -> const std::string& { return route; });
+}
+
 }  // namespace
 
 struct StoreFile::Statements {
@@ -157,14 +183,17 @@ struct StoreFile::Statements {
           find(db, "SELECT id FROM contact WHERE impi=? AND instance=? AND reg_id=?"),
           erase(db, "DELETE FROM contact WHERE id=?"),
           erase_sets(db, "DELETE FROM sa_set WHERE contact=?"),
+          erase_identities(db, "DELETE FROM identity WHERE contact=?"),
+          put_identity(db, "INSERT INTO identity VALUES (?,?,?,?,?,?)"),
           put_set(db, "INSERT INTO sa_set VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)") {}
     ~Statements() = default;
     bool are_ready() const {
         return begin.is_ready() && commit.is_ready() && rollback.is_ready() && put.is_ready() && find.is_ready() &&
-               erase.is_ready() && erase_sets.is_ready() && put_set.is_ready();
+               erase.is_ready() && erase_sets.is_ready() && erase_identities.is_ready() && put_identity.is_ready() &&
+               put_set.is_ready();
     }
     sqlite3* db;
-    Statement begin, commit, rollback, put, find, erase, erase_sets, put_set;
+    Statement begin, commit, rollback, put, find, erase, erase_sets, erase_identities, put_identity, put_set;
 };
 
 std::string boot_id_of_this_machine() {
@@ -272,6 +301,7 @@ Result<void> StoreFile::open_database() {
         return failure(Reaction::broken,
                        fmt::format("{} has schema {}, this version reads {}", path_, schema, kSchema));
     }
+    if (!run(kIdentityTable)) return fail("cannot set up");
     db_ = std::make_unique<Statements>(handle);
     if (!db_->are_ready()) {
         auto failed = failure(Reaction::broken,
@@ -301,7 +331,7 @@ Result<std::size_t> StoreFile::check_boot() {
         if (count.step() == SQLITE_ROW) rows = static_cast<std::size_t>(count.number(0));
     }
     const auto sql = fmt::format(
-        "BEGIN IMMEDIATE; DELETE FROM contact; DELETE FROM sa_set; DELETE FROM meta; INSERT INTO meta VALUES ('{}'); COMMIT;",
+        "BEGIN IMMEDIATE; DELETE FROM contact; DELETE FROM sa_set; DELETE FROM identity; DELETE FROM meta; INSERT INTO meta VALUES ('{}'); COMMIT;",
         boot_id_);
     if (sqlite3_exec(db_->db, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
         return error("cannot discard the rows of an earlier boot in");
@@ -313,7 +343,9 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
         db_->db,
         "SELECT id, impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify, authorized_as FROM contact ORDER BY id");
     Statement sets(db_->db, "SELECT * FROM sa_set ORDER BY contact, place");
-    if (!contacts.is_ready() || !sets.is_ready()) return error("cannot read");
+    Statement identities(db_->db,
+                         "SELECT aor, impus, service_route, expires FROM identity WHERE contact=? ORDER BY place");
+    if (!contacts.is_ready() || !sets.is_ready() || !identities.is_ready()) return error("cannot read");
     // Two cursors in the same order: the sets of a contact are the next ones.
     std::size_t invalid = 0;
     int set_code = sets.step();
@@ -331,6 +363,7 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
         row.expires = time_of(contacts.number(8));
         for (auto& line : lines_of(contacts.text(9))) row.impus.emplace_back(std::move(line));
         row.service_route = lines_of(contacts.text(10));
+        row.identities = read_identities(identities, id);
         if (!contacts.is_null(11))
             row.tls = StoredTls{sip::ConnectionId{static_cast<std::uint64_t>(contacts.number(11))}, contacts.text(12),
                                 contacts.text(13)};
@@ -350,8 +383,8 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
 }
 
 Result<void> StoreFile::write_row(const StoredRegistration& row) {
-    const auto impus = joined(row.impus, [](const Impu& impu) -> const std::string& { return impu.value; });
-    const auto routes = joined(row.service_route, [](const std::string& route) -> const std::string& { return route; });
+    const auto impus = lines_for(row.impus);
+    const auto routes = lines_for(row.service_route);
     auto& put = db_->put.begin()
                     .bind(row.key.impi.value)
                     .bind(row.key.instance)
@@ -376,7 +409,29 @@ Result<void> StoreFile::write_row(const StoredRegistration& row) {
     if (find.step() != SQLITE_ROW) return error("cannot read");
     const auto id = find.number(0);
     find.begin();
-    if (!db_->erase_sets.begin().bind(id).run()) return error("cannot write");
+    if (!write_identities(row, id) || !write_sets(row, id)) return error("cannot write");
+    return {};
+}
+
+bool StoreFile::write_identities(const StoredRegistration& row, std::int64_t id) {
+    if (!db_->erase_identities.begin().bind(id).run()) return false;
+    std::int64_t place = 0;
+    for (const auto& identity : row.identities) {
+        const auto impus = lines_for(identity.impus), routes = lines_for(identity.service_route);
+        auto& insert = db_->put_identity.begin()
+                           .bind(id)
+                           .bind(place++)
+                           .bind(identity.aor.value)
+                           .bind(impus)
+                           .bind(routes)
+                           .bind(nanoseconds_of(identity.expires));
+        if (!insert.run()) return false;
+    }
+    return true;
+}
+
+bool StoreFile::write_sets(const StoredRegistration& row, std::int64_t id) {
+    if (!db_->erase_sets.begin().bind(id).run()) return false;
     std::int64_t place = 0;
     for (const auto& set : row.sets) {
         const auto& p = set.parameters;
@@ -402,9 +457,9 @@ Result<void> StoreFile::write_row(const StoredRegistration& row) {
                            .bind(set.security_client)
                            .bind(nanoseconds_of(set.expires))
                            .bind(std::int64_t{set.in_use});
-        if (!insert.run()) return error("cannot write");
+        if (!insert.run()) return false;
     }
-    return {};
+    return true;
 }
 
 Result<void> StoreFile::write(std::span<const StoreChange> changes) {
@@ -424,7 +479,8 @@ Result<void> StoreFile::write(std::span<const StoreChange> changes) {
         const auto id = code == SQLITE_ROW ? find.number(0) : 0;
         if (code != SQLITE_ROW && code != SQLITE_DONE) return give_up(error("cannot read"));
         find.begin();
-        if (code == SQLITE_ROW && !(db_->erase_sets.begin().bind(id).run() && db_->erase.begin().bind(id).run()))
+        if (code == SQLITE_ROW && !(db_->erase_sets.begin().bind(id).run() &&
+                                    db_->erase_identities.begin().bind(id).run() && db_->erase.begin().bind(id).run()))
             return give_up(error("cannot write"));
     }
     if (!db_->commit.begin().run()) return give_up(error("cannot write"));

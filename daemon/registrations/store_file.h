@@ -61,6 +61,8 @@ private:
     Result<std::size_t> check_boot();
     void close_database();
     Result<void> write_row(const StoredRegistration& row);
+    bool write_identities(const StoredRegistration& row, std::int64_t id);
+    bool write_sets(const StoredRegistration& row, std::int64_t id);
     std::unexpected<Error> error(const std::string& what) const;
 
     std::string path_, boot_id_;

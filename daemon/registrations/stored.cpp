@@ -12,6 +12,7 @@ StoredRegistration to_stored(const Registration& registration) {
                               .impus = registration.impus,
                               .service_route = registration.service_route,
                               .authorized_as = registration.authorized_as,
+                              .identities = registration.identities,
                               .sets = {},
                               .tls = {}};
     for (const auto& set : registration.sets)
@@ -34,6 +35,16 @@ std::unique_ptr<Registration> to_registration(const StoredRegistration& stored) 
     registration->impus = stored.impus;
     registration->service_route = stored.service_route;
     registration->authorized_as = stored.authorized_as;
+    registration->identities = stored.identities;
+    registration->summarise();
+    // An older version wrote the row and knew no list of identities, or left the one that was there as it was.
+    if (registration->identities.empty() || registration->impus != stored.impus ||
+        registration->service_route != stored.service_route || registration->expires != stored.expires) {
+        RegisteredIdentity only{
+            .aor = {}, .impus = stored.impus, .service_route = stored.service_route, .expires = stored.expires};
+        registration->identities.assign(1, std::move(only));
+        registration->summarise();
+    }
     return registration;
 }
 

@@ -38,7 +38,8 @@ struct StoredRegistration {
     std::vector<Impu> impus;
     std::vector<std::string> service_route;
     AuthorizedAs authorized_as;
-    std::vector<StoredSet> sets;  ///< in the registration's order
+    std::vector<RegisteredIdentity> identities;  ///< empty: a row of an older version
+    std::vector<StoredSet> sets;                 ///< in the registration's order
     std::optional<StoredTls> tls;
 };
 

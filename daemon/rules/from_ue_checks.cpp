@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "daemon/rules/header_rules.h"
+#include "daemon/rules/identity.h"
 #include "daemon/rules/own_marks.h"
 #include "daemon/rules/request_syntax.h"
 #include "sip/message/headers.h"
@@ -149,6 +150,17 @@ std::string first_route_uri(const std::vector<std::string_view>& route) {
 
 std::string first_route_uri(const std::vector<std::string>& route) {
     return first_route_uri(std::vector<std::string_view>(route.begin(), route.begin() + (route.empty() ? 0 : 1)));
+}
+
+const std::vector<std::string>& route_for(const Registration& registration,
+                                          const std::optional<std::string>& asserted) {
+    const auto is_asserted = [&](const Impu& impu) {
+        return impu.value == *asserted || covers_identity(impu.value, *asserted);
+    };
+    if (asserted)
+        for (const auto& identity : registration.identities)
+            if (std::ranges::any_of(identity.impus, is_asserted)) return identity.service_route;
+    return registration.service_route;
 }
 
 bool has_no_to_tag(const sip::Message& request) { return sip::tag_of(request, HeaderId::to).empty(); }

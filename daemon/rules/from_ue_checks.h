@@ -62,6 +62,11 @@ RouteVerdict compare_route(const std::vector<std::string_view>& remaining,
 std::string first_route_uri(const std::vector<std::string>& route);
 std::string first_route_uri(const std::vector<std::string_view>& route);
 
+/// Service-Route of an initial request for which this identity is asserted (C-60): the one that was told with the
+/// registration of that identity, for another identity of the contact may be served by another S-CSCF. Of the default
+/// identity when none is asserted.
+const std::vector<std::string>& route_for(const Registration& registration, const std::optional<std::string>& asserted);
+
 /// True for a request without To tag. One with a To tag is inside a dialog only when the dialog is known (DialogMarks,
 /// EmergencyDialogs).
 bool has_no_to_tag(const sip::Message& request);

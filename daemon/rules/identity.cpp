@@ -59,15 +59,20 @@ std::optional<std::string> find_identity(std::string_view name_addr, const std::
 
 void assert_one(sip::Edit& edit, const sip::Message& message, std::optional<std::string> asserted,
                 const std::vector<Impu>& registered) {
-    for (const std::string_view value : values_of(message, HeaderId::p_preferred_identity))
-        if (!asserted) asserted = find_identity(value, registered);
-    for (const Impu& impu : registered)  // C-61: the default identity
-        if (!asserted && !Wildcard::parse(impu.value)) asserted = impu.value;
+    if (!asserted) asserted = asserted_identity(message, registered);
     edit.remove_all(HeaderId::p_preferred_identity);
     if (asserted) edit.append(fmt::format("P-Asserted-Identity: <{}>", *asserted));
 }
 
 }  // namespace
+
+std::optional<std::string> asserted_identity(const sip::Message& message, const std::vector<Impu>& registered) {
+    for (const std::string_view value : values_of(message, HeaderId::p_preferred_identity))
+        if (auto preferred = find_identity(value, registered)) return preferred;
+    for (const Impu& impu : registered)  // C-61: the default identity
+        if (!Wildcard::parse(impu.value)) return impu.value;
+    return std::nullopt;
+}
 
 bool is_same_identity(std::string_view a, std::string_view b) {
     const auto left = sip::Uri::parse(a);

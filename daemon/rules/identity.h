@@ -1,6 +1,8 @@
 // Who a phone is towards the core: P-Preferred-Identity in, P-Asserted-Identity out (C-61, RFC 3325).
 #pragma once
 
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -18,6 +20,9 @@ bool is_same_identity(std::string_view a, std::string_view b);
 /// between the exclamation marks is an extended regular expression (TS 23.003 §13.4A, TS 24.229 §5.2.6.3.3). False for
 /// an entry without them.
 bool covers_identity(std::string_view wildcarded, std::string_view uri);
+
+/// The identity that assert_identity() asserts; nullopt when it asserts none.
+std::optional<std::string> asserted_identity(const sip::Message& message, const std::vector<Impu>& registered);
 
 /// Replaces P-Preferred-Identity by P-Asserted-Identity: the registered identity that it names (or that
 /// a wildcarded one covers), else the first registered one that is no wildcard. The UE's own P-Asserted-Identity must

@@ -37,6 +37,7 @@ struct Say {
     std::optional<std::string> contact{};  ///< whole value of Contact instead of the usual one; "": no Contact
     bool sec_agree = true;
     int cseq = 1;
+    std::string to = "sip:user@example";
 };
 
 class RegisterBench {
@@ -194,6 +195,7 @@ public:
     Address ue = *Address::parse("127.0.0.9");
     int core_status = 401;
     bool core_sends_keys = true;
+    std::string core_identities = "<sip:user@example>", core_route = "<sip:orig@scscf.example;lr>";  ///< of its 200
     std::optional<std::string> core_contact;  ///< Contact of the core's 200; none: as the request has it
     std::string nonce = "I1U8vpY3qJ0hiuZNrke/NVXzKLQ1d7m5Sp/6w1Tfr7M=";
     std::vector<std::string> core_saw;
@@ -240,8 +242,8 @@ private:
                 if (core_contact) extra.push_back("Contact: " + *core_contact);
                 else if (contact.find("expires=0") == std::string::npos && !contact.empty())
                     extra.push_back("Contact: " + contact);
-                extra.emplace_back("Service-Route: <sip:orig@scscf.example;lr>");
-                extra.emplace_back("P-Associated-URI: <sip:user@example>");
+                extra.emplace_back("Service-Route: " + core_route);
+                if (!core_identities.empty()) extra.emplace_back("P-Associated-URI: " + core_identities);
             }
             const auto response = sip::make_response(*request, core_status, "Whatever", "core", extra);
             core_.send_to(asio::buffer(response), from_);
@@ -253,7 +255,8 @@ private:
         text += fmt::format("Via: SIP/2.0/UDP {}:{};branch=z9hG4bK{}{}\r\n", say.host,
                             flow.local.port.value == 5060 ? "5060" : say.contact_port, say.cseq, ++branches_);
         text +=
-            "Max-Forwards: 70\r\nFrom: <sip:user@example>;tag=4fa3\r\nTo: <sip:user@example>\r\nCall-ID: apb03a0s09dkjdfglkj49111\r\n";
+            fmt::format("Max-Forwards: 70\r\nFrom: <{}>;tag=4fa3\r\nTo: <{}>\r\nCall-ID: apb03a0s09dkjdfglkj49111\r\n",
+                        say.to, say.to);
         text += fmt::format("CSeq: {} REGISTER\r\n", say.cseq);
         const auto usual = fmt::format("<sip:{}:{}>;expires={}{}", say.host, say.contact_port, say.expires,
                                        say.instance.empty() ? "" : ";+sip.instance=\"" + say.instance + "\"");

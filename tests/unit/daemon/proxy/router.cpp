@@ -46,6 +46,34 @@ TEST_CASE("C-60: a Route that is not the Service-Route is replaced and counted")
     CHECK(net.counters.get(Counter::route_replaced) == 1);
 }
 
+TEST_CASE("C-60, C-61: a request goes the Service-Route of the identity that is asserted for it") {
+    ProxyNetwork net;
+    auto& registration = *net.table.find(net.key);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{600};
+    registration.identities.push_back({.aor = registration.impus.front(),
+                                       .impus = registration.impus,
+                                       .service_route = registration.service_route,
+                                       .expires = end});
+    registration.identities.push_back({.aor = Impu("sip:work@home.example"),
+                                       .impus = {Impu("sip:work@home.example")},
+                                       .service_route = {"<sip:orig@scscf2.home.example;lr>"},
+                                       .expires = end});
+    registration.summarise();
+    std::string preferred = "sip:work@home.example", asserted = preferred, route = "<sip:orig@scscf2.home.example;lr>";
+    SUBCASE("the second") {}
+    SUBCASE("one that is not registered: the default one") {
+        preferred = "sip:bob@home.example";
+        asserted = "sip:alice@home.example";
+        route = "<sip:orig@scscf.home.example;lr>";
+    }
+    net.ue_client.send(net.from_ue("MESSAGE", "sip:bob@home.example",
+                                   "Route: <sip:evil.example;lr>\nP-Preferred-Identity: <" + preferred + ">\n"),
+                       net.ps);
+    const auto message = net.core_peer.receive();
+    CHECK(header(message, "Route") == route);
+    CHECK(header(message, "P-Asserted-Identity") == "<" + asserted + ">");
+}
+
 TEST_CASE("B-23, C-62: a request over no set of a registration is dropped, not answered") {
     ProxyNetwork net;
     net.mark = 0;

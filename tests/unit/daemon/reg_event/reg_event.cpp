@@ -63,6 +63,46 @@ TEST_CASE("C-52: the network ends a registration: 64·T1 are left to it and its 
     CHECK(core.table.find(core.key) == nullptr);
 }
 
+TEST_CASE(
+    "C-52: what the network says of one identity of a contact ends or shortens that one, and the last ends the SAs") {
+    Scscf core;
+    Registration& alice = core.alice();
+    alice.identities.push_back({.aor = Impu("sip:work@home.example"),
+                                .impus = {Impu("sip:work@home.example"), Impu("tel:+4930123")},
+                                .service_route = {},
+                                .expires = core.clock.now() + seconds{3000}});
+    alice.summarise();
+    core.events.registered(alice);
+    const std::string subscribe = core.accept(600000);
+    const auto of_work = [](std::string text) {
+        const std::string first = "sip:alice@home.example";
+        for (auto at = text.find("aor=\"" + first); at != std::string::npos; at = text.find("aor=\"" + first))
+            text.replace(at + 5, first.size(), "tel:+4930123");
+        return text;
+    };
+    CHECK(core.notify(subscribe, document(of_work(registration("active", "shortened", " expires=\"600\"")), 0)) ==
+          "SIP/2.0 200 OK");
+    CHECK(core.left() == seconds{3600});
+    CHECK(alice.identities.back().expires == core.clock.now() + seconds{600});
+    CHECK(alice.sets.front()->expires > alice.expires);
+    const auto end = registration("terminated", "deactivated", "", "terminated");
+    SUBCASE("the second first") {
+        CHECK(core.notify(subscribe, document(of_work(end), 1, "partial")) == "SIP/2.0 200 OK");
+        CHECK(core.left() == seconds{3600});
+        CHECK(alice.impus == std::vector{Impu("sip:alice@home.example")});
+        CHECK(core.notify(subscribe, document(end, 2, "partial")) == "SIP/2.0 200 OK");
+    }
+    SUBCASE("the first first") {
+        CHECK(core.notify(subscribe, document(end, 1, "partial")) == "SIP/2.0 200 OK");
+        CHECK(core.left() == seconds{600});
+        CHECK(alice.impus.front() == Impu("sip:work@home.example"));
+        CHECK(core.notify(subscribe, document(of_work(end), 2, "partial")) == "SIP/2.0 200 OK");
+    }
+    CHECK(core.left() == core.config.timers.old_set);
+    CHECK(alice.sets.front()->expires == alice.expires);
+    CHECK(core.counters.get(Counter::network_deregistered) == 2);
+}
+
 TEST_CASE("a NOTIFY that is not of the dialog, of another package or no reginfo is refused and changes nothing") {
     Scscf core;
     core.events.registered(core.alice());

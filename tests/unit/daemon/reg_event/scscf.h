@@ -62,10 +62,13 @@ struct Scscf {
         auto made = std::make_unique<Registration>();
         made->key = key;
         made->token = "tok1";
-        made->impus = {Impu("sip:alice@home.example")};
         made->contact_uri = "sip:alice@192.0.2.7:1357";
         made->realm_id = "access";
-        made->expires = clock.now() + seconds{3600};
+        made->identities.push_back({.aor = Impu("sip:alice@home.example"),
+                                    .impus = {Impu("sip:alice@home.example")},
+                                    .service_route = {},
+                                    .expires = clock.now() + seconds{3600}});
+        made->summarise();
         auto set = std::make_unique<SaSet>();
         set->number = SetNumber{7};
         set->state = SetState::established;

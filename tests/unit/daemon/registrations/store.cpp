@@ -89,6 +89,11 @@ TEST_SUITE("store") {
     TEST_CASE("what was saved comes back in every field, in order, IPv4 and IPv6, ipsec-3gpp and tls") {
         StoreBench bench;
         auto v4 = stored_registration(1, false), v6 = stored_registration(2, true), tls = stored_registration(3, false);
+        v4.identities.push_back({.aor = Impu{"sip:second@ims.example"},
+                                 .impus = {Impu{"sip:second@ims.example"}},
+                                 .service_route = {"<sip:orig@scscf2.ims.example;lr>"},
+                                 .expires = v4.expires});
+        v4.impus.push_back(Impu{"sip:second@ims.example"});
         v4.sets.push_back(stored_set(77, 1, false));
         v4.sets.back().state = SetState::old;
         v4.sets.back().in_use = false;
@@ -125,6 +130,30 @@ TEST_SUITE("store") {
         CHECK(bench.rows[0].sets.size() == 1);
         CHECK(bench.rows[0].sets[0].number == SetNumber{9});
         CHECK(bench.rows[0].service_route == std::vector<std::string>{"<sip:other@scscf;lr>"});
+    }
+
+    TEST_CASE("a row of a version that knew no list of identities becomes a registration with one") {
+        auto row = stored_registration(1, false);
+        row.identities.clear();
+        const auto registration = to_registration(row);
+        REQUIRE(registration->identities.size() == 1);
+        CHECK(registration->identities.front().impus == row.impus);
+        CHECK(registration->identities.front().service_route == row.service_route);
+        CHECK(registration->expires == row.expires);
+    }
+
+    TEST_CASE("a row that an older version refreshed beside a list of identities: what it wrote counts") {
+        auto row = stored_registration(1, false);
+        row.expires += std::chrono::seconds{100};
+        SUBCASE("a time") {}
+        SUBCASE("a route") { row.service_route = {"<sip:other@scscf;lr>"}; }
+        SUBCASE("identities") { row.impus.pop_back(); }
+        const auto registration = to_registration(row);
+        REQUIRE(registration->identities.size() == 1);
+        CHECK(registration->identities.front().aor.empty());
+        CHECK(registration->expires == row.expires);
+        CHECK(registration->impus == row.impus);
+        CHECK(registration->service_route == row.service_route);
     }
 
     TEST_CASE("a saved row survives kill -9 of the process at once") {

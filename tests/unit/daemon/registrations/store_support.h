@@ -61,6 +61,8 @@ inline daemon::StoredRegistration stored_registration(unsigned phone, bool is_v6
     row.impus = {Impu{fmt::format("sip:{:015}@ims.example", phone)}, Impu{fmt::format("tel:+49{}", phone)}};
     row.service_route = {"<sip:orig@scscf1.ims.example:5060;lr>", "<sip:second@scscf1.ims.example;lr>"};
     row.authorized_as = {.realm = "ims.example", .uri = "sip:ims.example", .algorithm = {}};
+    row.identities = {
+        {.aor = row.impus[0], .impus = row.impus, .service_route = row.service_route, .expires = row.expires}};
     row.sets = {stored_set(phone, phone, is_v6)};
     return row;
 }
@@ -79,6 +81,11 @@ inline bool same(const daemon::StoredRegistration& a, const daemon::StoredRegist
     if (a.tls && (a.tls->connection != b.tls->connection || a.tls->security_client != b.tls->security_client ||
                   a.tls->security_verify != b.tls->security_verify))
         return false;
+    if (a.identities.size() != b.identities.size()) return false;
+    for (std::size_t i = 0; i < a.identities.size(); ++i) {
+        const auto &x = a.identities[i], &y = b.identities[i];
+        if (x.aor != y.aor || x.impus != y.impus || x.service_route != y.service_route) return false;
+    }
     const auto same_authorization = a.authorized_as.realm == b.authorized_as.realm &&
                                     a.authorized_as.uri == b.authorized_as.uri &&
                                     a.authorized_as.algorithm == b.authorized_as.algorithm;
