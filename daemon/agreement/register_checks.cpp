@@ -210,8 +210,7 @@ std::optional<Objection> RegisterFlow::check_without_agreement(Exchange& x, cons
 
 // The first REGISTERs over a new connection: of an agreement made in clear (C-47), or TLS from the start (B-95, G-16).
 std::optional<Objection> RegisterFlow::check_unbound_tls(Exchange& x) {
-    const auto& ue = x.flow().remote.address;
-    const auto* agreement = p_.tls_agreements.find(x.impi, ue);
+    const auto* agreement = p_.tls_agreements.find(x.challenge_key());
     x.choice = {MechanismKind::tls, {}, {}, "the REGISTER came over TLS"};
     x.record.choice = "tls";
     x.record.rule = x.choice.rule;
@@ -222,7 +221,7 @@ std::optional<Objection> RegisterFlow::check_unbound_tls(Exchange& x) {
     if (!x.has_response) {
         if (auto objection = agreement ? std::nullopt : check_after_refusal(x)) return objection;
         if (x.client.empty())
-            p_.tls_agreements.erase(x.impi, ue);  // starts anew, without sec-agree (feature text, second flow)
+            p_.tls_agreements.erase(x.challenge_key());  // starts anew, without sec-agree (feature text, second flow)
         else if (!choose(x.client, x.policy))
             x.client = {};  // nothing in common: goes on as TLS from the start (G-14, B-112)
         return std::nullopt;
@@ -249,7 +248,7 @@ std::optional<Objection> RegisterFlow::check_agreed_lists(Exchange& x, const Tls
 // RFC 3329 §2.3.1: a phone that was refused in clear mirrors the list of the refusal; somebody in between may have
 // shortened it. Without a refusal, or without Security-Verify, nothing is mirrored (G-28).
 std::optional<Objection> RegisterFlow::check_after_refusal(Exchange& x) {
-    const auto* told = p_.tls_agreements.find_refusal(x.impi, x.flow().remote.address);
+    const auto* told = p_.tls_agreements.find_refusal(x.challenge_key());
     if (!told || x.verify.empty()) return std::nullopt;
     x.sent_security_server = *told;
     const auto sent = sip::SecurityList::parse(*told, true);

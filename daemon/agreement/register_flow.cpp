@@ -245,25 +245,24 @@ std::optional<Objection> RegisterFlow::read(Exchange& x) {
 // stranger cannot.
 Task<void> RegisterFlow::drop_failed_challenge(const Exchange& x) {
     if (x.over != Over::unprotected && x.over != Over::established) co_return;
-    const auto ue = x.flow().remote.address;
-    const auto* waiting = p_.table.find_challenge(x.impi, ue);
     const auto& credentials = x.credentials.authorization;
+    const auto* waiting = p_.table.find_challenge(x.challenge_key());
     if (!waiting || waiting->finished || !credentials.is_digest()) co_return;
     const auto nonce = credentials.get("nonce").value_or("");
     if (nonce.empty() || nonce != waiting->nonce) co_return;
     if (x.has_response && !credentials.get("auts")) co_return;
     log::info("challenge-refused-by-phone",
               {{"impi", x.impi.value},
-               {"ue", ue.to_string()},
+               {"ue", waiting->ue.to_string()},
                {"set", waiting->set->number.value},
                {"why", credentials.get("auts") ? "sequence number out of step: it asks for resynchronisation"
                                                : "it does not believe the network's AUTN"}});
-    auto challenge = p_.table.take_challenge(x.impi, ue);
+    auto challenge = p_.table.take_challenge(x.challenge_key());
     co_await p_.sets.remove(std::move(challenge->set));
 }
 
 Task<Result<sip::OwnedMessage>> RegisterFlow::ask_core(Exchange& x) {
-    const auto* waiting = p_.table.find_challenge(x.impi, x.flow().remote.address);
+    const auto* waiting = p_.table.find_challenge(x.challenge_key());
     if (const auto* known = p_.table.find(x.contact)) x.token = known->token;
     else if (waiting && waiting->contact == x.contact) x.token = waiting->token;
     else x.token = p_.core.marks().new_token();
@@ -540,7 +539,7 @@ void RegisterFlow::object(Exchange& x, const Objection& objection) {
         auto server = x.sent_security_server.empty() ? supported_mechanisms(x.policy) : x.sent_security_server;
         if (!server.empty()) extra.push_back("Security-Server: " + server);
         if (x.over == Over::unprotected && x.policy.tls)  // RFC 3329 §2.3.1: it comes back over TLS
-            p_.tls_agreements.put_refusal(x.impi, x.flow().remote.address, std::move(server),
+            p_.tls_agreements.put_refusal(x.challenge_key(), std::move(server),
                                           p_.clock.now() + p_.config.timers.reg_await_auth);
         if (objection.status == 421 || x.access->interface->server_initiated)
             extra.emplace_back("Require: sec-agree");

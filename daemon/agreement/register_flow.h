@@ -71,7 +71,7 @@ private:
         const Access* access = nullptr;
         std::uint64_t arrival = 0;   ///< which of all REGISTERs it is, in the order of their arrival
         bool is_overtaken = false;   ///< a later REGISTER has ended what this one registers, and is answered already
-        bool is_superseded = false;  ///< a newer REGISTER of this IMPI and address has been challenged meanwhile
+        bool is_superseded = false;  ///< a newer REGISTER of this contact has been challenged meanwhile
         Over over = Over::unprotected;
         SetNumber set;  ///< that carried it, 0: none
         std::optional<xfrm::SetParameters> carried_by;
@@ -95,6 +95,7 @@ private:
         const sip::Message& request() const { return transaction->request(); }
         bool names_impi() const { return !credentials.authorization.username().empty(); }
         const sip::Flow& flow() const { return transaction->flow(); }
+        ChallengeKey challenge_key() const { return {impi, flow().remote.address, is_emergency_contact(contact)}; }
     };
 
     // ---- register_flow.cpp, in the order of the flow

@@ -70,14 +70,14 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
         object(x, {480, "superseded", "a newer REGISTER of this phone has been challenged meanwhile"});
         co_return;
     }
-    const auto* known = p_.table.find_challenge(x.impi, ue);
+    const auto* known = p_.table.find_challenge(x.challenge_key());
     if (known && x.over == Over::unprotected && is_being_answered(asking_, *known)) {  // anybody may have sent this one
         response.wipe();
         object(x, {480, "being-answered", "the core is judging the phone's answer to the challenge before this one"});
         co_return;
     }
-    // B-43, C-31: a new challenge ends the one before it of this (IMPI, UE address); its SPIs may be the same.
-    if (auto before = p_.table.take_challenge(x.impi, ue)) co_await p_.sets.remove(std::move(before->set));
+    // B-43, C-31: a new challenge ends the one before it of this phone's contact; its SPIs may be the same.
+    if (auto before = p_.table.take_challenge(x.challenge_key())) co_await p_.sets.remove(std::move(before->set));
     auto set = co_await make_set(x, std::move(keys));
     if (!set) {
         response.wipe();
@@ -126,7 +126,7 @@ Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys k
                                             {"set", oldest->set->number.value},
                                             {"to", x.impi.value},
                                             {"why", reserved.error().text}});
-        auto leaving = p_.table.take_challenge(Impi{oldest->impi}, Address{oldest->ue});
+        auto leaving = p_.table.take_challenge(oldest->key());
         co_await p_.sets.remove(std::move(leaving->set));
     }
     auto esp_keys = xfrm::derive_esp_keys(x.choice.algorithms, keys.ck, keys.ik);
@@ -157,7 +157,8 @@ void RegisterFlow::put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const 
     challenge->ue = ue;
     challenge->contact = x.contact;
     const auto [oldest, end] = asking_.equal_range({x.impi, ue});
-    for (auto at = oldest; at != end && at->second != &x; ++at) at->second->is_superseded = true;
+    for (auto at = oldest; at != end && at->second != &x; ++at)
+        if (at->second->challenge_key() == x.challenge_key()) at->second->is_superseded = true;
     challenge->token = x.token;
     if (const auto told = sip::DigestParams::parse(response.value(sip::HeaderId::www_authenticate)))
         challenge->nonce = told->get("nonce").value_or("");
@@ -207,7 +208,7 @@ Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& respons
         finish_challenge(x);
         co_return;
     }
-    auto challenge = p_.table.take_challenge(owner.challenge->impi, owner.challenge->ue);
+    auto challenge = p_.table.take_challenge(owner.challenge->key());
     auto& registration = registration_for(x);
     const auto kept =
         challenge->came_over && registration.find(*challenge->came_over) ? challenge->came_over : std::nullopt;

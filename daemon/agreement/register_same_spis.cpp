@@ -53,8 +53,8 @@ std::vector<std::unique_ptr<SaSet>> RegisterFlow::end_holders(SetNumber newcomer
     for (const auto number : p_.sets.holders_from(newcomer)) {
         const auto owner = p_.table.find_set(number);
         if (owner.challenge) {
-            const auto key = std::pair{owner.challenge->impi, owner.challenge->ue};
-            ended.push_back(std::move(p_.table.take_challenge(key.first, key.second)->set));
+            const auto key = owner.challenge->key();
+            ended.push_back(std::move(p_.table.take_challenge(key)->set));
             continue;
         }
         auto& registration = *owner.registration;

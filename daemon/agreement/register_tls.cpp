@@ -37,7 +37,7 @@ void RegisterFlow::challenge_tls(Exchange& x, const sip::OwnedMessage& response)
                             ? security_server(x.choice, x.policy, *x.access->interface, {})
                             : x.sent_security_server;  // what this association began with
     TlsAgreement agreement{x.client, server, p_.clock.now() + p_.config.timers.reg_await_auth};
-    if (!x.is_bound && !p_.tls_agreements.put(x.impi, x.flow().remote.address, std::move(agreement))) {
+    if (!x.is_bound && !p_.tls_agreements.put(x.challenge_key(), std::move(agreement))) {
         object(x, {503, "limit", "too many phones are expected over TLS"});
         return;
     }
@@ -104,7 +104,7 @@ Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response
     binding.challenged_as = {};
     const auto before = p_.table.bind(registration, std::move(binding));
     p_.transports.keep_open(x.flow().connection, true);
-    p_.tls_agreements.erase(x.impi, x.flow().remote.address);
+    p_.tls_agreements.erase(x.challenge_key());
     auto leaving = give_up_others(registration, x);
     learn(registration, x, *response, expires);
     p_.counters.add(again ? Counter::reregistered : Counter::registered);

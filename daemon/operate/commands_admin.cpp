@@ -27,9 +27,9 @@ void Operations::add_admin_commands() {
 Task<Result<nlohmann::json>> Operations::deregister(Json arguments) {
     const auto impi = text_argument(arguments, "impi");
     if (!impi) co_return std::unexpected(impi.error());
-    std::vector<Address> waiting;
+    std::vector<ChallengeKey> waiting;
     std::function<void(Challenge&)> look = [&waiting, &impi](Challenge& challenge) {
-        if (challenge.impi.value == *impi) waiting.push_back(challenge.ue);
+        if (challenge.impi.value == *impi) waiting.push_back(challenge.key());
     };
     co_await p_.table.walk_challenges(std::move(look));
     std::vector<ContactKey> keys;
@@ -46,8 +46,8 @@ Task<Result<nlohmann::json>> Operations::deregister(Json arguments) {
         if (registration->tls) p_.transports.close(registration->tls->flow.connection, false);
         for (auto& set : registration->sets) leaving.push_back(std::move(set));
     }
-    for (const auto& ue : waiting)
-        if (auto challenge = p_.table.take_challenge(Impi{*impi}, ue)) leaving.push_back(std::move(challenge->set));
+    for (const auto& key : waiting)
+        if (auto challenge = p_.table.take_challenge(key)) leaving.push_back(std::move(challenge->set));
     const auto sets = leaving.size();
     log::notice("deregistered-by-operator", {{"impi", *impi}, {"contacts", contacts}, {"sets", sets}});
     for (auto& set : leaving) co_await p_.sets.remove(std::move(set));

@@ -96,7 +96,9 @@ Task<Evidence> Operations::gather(Impi impi) {
         for (const auto& set : registration->sets) alive.push_back(set->number);
     }
     for (const auto& address : addresses)
-        if (const auto* challenge = p_.table.find_challenge(impi, address)) alive.push_back(challenge->set->number);
+        for (const bool is_emergency : {false, true})
+            if (const auto* challenge = p_.table.find_challenge({impi, address, is_emergency}))
+                alive.push_back(challenge->set->number);
     for (const auto number : alive) {
         const auto owner = p_.table.find_set(number);
         if (!owner.set) continue;

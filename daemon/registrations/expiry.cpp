@@ -118,17 +118,17 @@ Task<void> Expiry::sweep() {
             continue;
         }
         // By value: both may suspend, and the table moves on meanwhile.
-        if (owner.challenge) co_await end_challenge(owner.challenge->impi, owner.challenge->ue);
+        if (owner.challenge) co_await end_challenge(owner.challenge->key());
         else co_await end_set(owner.registration->key, number);
     }
 }
 
-Task<void> Expiry::end_challenge(Impi impi, Address ue) {
-    auto challenge = table_.take_challenge(impi, ue);
+Task<void> Expiry::end_challenge(ChallengeKey key) {
+    auto challenge = table_.take_challenge(key);
     if (!challenge->finished) {
         counters_.add(Counter::temporary_expired);
-        log::notice("challenge-expired", {{"impi", impi.value},
-                                          {"ue", ue.to_string()},
+        log::notice("challenge-expired", {{"impi", key.impi.value},
+                                          {"ue", key.ue.to_string()},
                                           {"set", challenge->set->number.value},
                                           {"why", "the phone was not accepted over its SAs in time"}});
     }

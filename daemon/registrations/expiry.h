@@ -37,7 +37,7 @@ public:
 private:
     Task<void> sweep_contacts();
     Task<void> end_service(ContactKey key);
-    Task<void> end_challenge(Impi impi, Address ue);
+    Task<void> end_challenge(ChallengeKey key);
     Task<void> end_set(ContactKey key, SetNumber number);
     void prepare_handover(Registration& registration, const SaSet& set);
 

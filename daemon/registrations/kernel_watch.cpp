@@ -199,8 +199,8 @@ Task<void> KernelWatch::set_lost(SetNumber number, std::string why) {
                              {"why", why}});
     std::unique_ptr<SaSet> set;
     if (owner.challenge) {
-        const auto key = std::pair{owner.challenge->impi, owner.challenge->ue};
-        set = std::move(table_.take_challenge(key.first, key.second)->set);
+        const auto key = owner.challenge->key();
+        set = std::move(table_.take_challenge(key)->set);
     } else {
         auto& registration = *owner.registration;
         set = table_.take_set(registration, number);

@@ -50,7 +50,15 @@ inline constexpr std::string_view kEmergencyRegId = "sos:";
 /// C-81, C-82: a contact that registered with the URI parameter `sos`.
 inline bool is_emergency_contact(const ContactKey& key) { return key.reg_id.starts_with(kEmergencyRegId); }
 
-/// An authentication in progress, for one (IMPI, UE address). It cannot disturb a registration: only its 200 makes it
+/// Whose authentication it is: an emergency contact's stands beside the normal one of the same phone.
+struct ChallengeKey {
+    Impi impi;
+    Address ue;
+    bool is_emergency = false;
+    friend auto operator<=>(const ChallengeKey&, const ChallengeKey&) = default;
+};
+
+/// An authentication in progress, one for each ChallengeKey. It cannot disturb a registration: only its 200 makes it
 /// one (B-58).
 struct Challenge {
     Impi impi;
@@ -63,6 +71,8 @@ struct Challenge {
     std::string token;      ///< of the Path that the core saw in the first REGISTER
     sip::OwnerId phone;     ///< set by the table: owner of the doors that its SAs make
     bool finished = false;  ///< answered finally: the set only waits until retransmissions are over
+
+    ChallengeKey key() const { return {impi, ue, is_emergency_contact(contact)}; }
 };
 
 /// What the Authorization of a REGISTER says beside the private identity, as far as a refresh may not change it

@@ -47,28 +47,28 @@ void Table::unindex(const SaSet& set) {
     }
 }
 
-Challenge* Table::find_challenge(const Impi& impi, const Address& ue) {
-    const auto at = challenges_.find({impi, ue});
+Challenge* Table::find_challenge(const ChallengeKey& key) {
+    const auto at = challenges_.find(key);
     return at == challenges_.end() ? nullptr : at->second.get();
 }
 
 std::unique_ptr<Challenge> Table::put_challenge(std::unique_ptr<Challenge> challenge) {
-    auto before = take_challenge(challenge->impi, challenge->ue);
+    auto key = challenge->key();
+    auto before = take_challenge(key);
     challenge->phone = phone_of(challenge->contact);
     index(*challenge->set, nullptr, challenge.get());
     ++challenges_per_address_[challenge->ue];
-    ChallengeKey key{challenge->impi, challenge->ue};
     challenges_.emplace(std::move(key), std::move(challenge));
     return before;
 }
 
-std::unique_ptr<Challenge> Table::take_challenge(const Impi& impi, const Address& ue) {
-    const auto at = challenges_.find({impi, ue});
+std::unique_ptr<Challenge> Table::take_challenge(const ChallengeKey& key) {
+    const auto at = challenges_.find(key);
     if (at == challenges_.end()) return nullptr;
     auto challenge = std::move(at->second);
     challenges_.erase(at);
     unindex(*challenge->set);
-    decrement(challenges_per_address_, ue);
+    decrement(challenges_per_address_, challenge->ue);
     return challenge;
 }
 

@@ -43,11 +43,11 @@ public:
         for (const auto& handler : change_handlers_) handler(key);
     }
 
-    // ---- challenges: one per (IMPI, UE address)
-    Challenge* find_challenge(const Impi& impi, const Address& ue);
+    // ---- challenges: one for each key
+    Challenge* find_challenge(const ChallengeKey& key);
     /// Puts a challenge in place; the one before it comes back (its set must be removed from the kernel by the caller).
     std::unique_ptr<Challenge> put_challenge(std::unique_ptr<Challenge> challenge);
-    std::unique_ptr<Challenge> take_challenge(const Impi& impi, const Address& ue);
+    std::unique_ptr<Challenge> take_challenge(const ChallengeKey& key);
     std::size_t challenge_count() const { return challenges_.size(); }
     std::size_t challenges_at(const Address& ue) const;
 
@@ -121,7 +121,6 @@ private:
         Registration* registration;
         Challenge* challenge;
     };
-    using ChallengeKey = std::pair<Impi, Address>;
     using Pair = std::pair<Endpoint, Endpoint>;  ///< gateway end, UE end
     struct PairHash {
         std::size_t operator()(const Pair& p) const noexcept;

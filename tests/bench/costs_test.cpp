@@ -82,7 +82,7 @@ public:
         phone.cseq = 1;
         bench_.ue = *Address::parse(phone.host.text());
         say(phone, nullptr, bench::Credentials::none, bench_.unprotected(), 401);
-        auto* challenge = bench_.parts().table.find_challenge(impi_of(phone), bench_.ue);
+        auto* challenge = bench_.parts().table.find_challenge({impi_of(phone), bench_.ue, false});
         REQUIRE(challenge != nullptr);
         REQUIRE(challenge->set != nullptr);
         phone.offered.security_server = challenge->set->security_server;

@@ -99,8 +99,8 @@ public:
     sip::Flow over(const daemon::SaSet& set) const {
         return {sip::Transport::udp, set.gateway_server(), set.ue_client(), {}, Mark{set.number.value}};
     }
-    daemon::SaSet* temporary_set() {
-        auto* challenge = parts_->table.find_challenge(Impi{kImpi}, ue);
+    daemon::SaSet* temporary_set(bool is_emergency = false) {
+        auto* challenge = parts_->table.find_challenge({Impi{kImpi}, ue, is_emergency});
         return challenge ? challenge->set.get() : nullptr;
     }
     daemon::Registration* registration() {

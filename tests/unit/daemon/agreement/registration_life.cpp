@@ -43,7 +43,7 @@ daemon::Registration& registered_for_emergencies(Bench& bench) {
     sm1.contact = kSos;
     bench.core_status = 401;
     REQUIRE(Bench::status_of(*bench.send(sm1)) == 401);
-    auto& set = *bench.temporary_set();
+    auto& set = *bench.temporary_set(true);
     auto say = bench.answer_to(set, kSosClient);
     say.contact = kSos;
     bench.core_status = 200;
@@ -202,6 +202,54 @@ TEST_CASE(
     }
     CHECK_FALSE(bench.parts().transports.is_open(flow.connection));
     CHECK(table.registration_count() == 0);
+}
+
+TEST_CASE("C-81: an emergency REGISTER while the normal one's challenge waits, and the other way round: both go on") {
+    Bench bench;
+    Say urgent;
+    urgent.client = kSosClient;
+    urgent.contact = kSos;
+    bool is_urgent_first = false;
+    SUBCASE("the normal one first") {}
+    SUBCASE("the emergency one first") { is_urgent_first = true; }
+    std::string path, urgent_path;
+    const auto ask = [&](const Say& say, std::string& kept) {
+        REQUIRE(Bench::status_of(*bench.send(say)) == 401);
+        kept = Bench::header(bench.core_saw.back(), "Path");
+    };
+    if (is_urgent_first) ask(urgent, urgent_path);
+    ask({}, path);
+    if (!is_urgent_first) ask(urgent, urgent_path);
+    CHECK(path != urgent_path);
+    REQUIRE(bench.temporary_set());
+    REQUIRE(bench.temporary_set(true));
+    CHECK(bench.kernel.sas().size() == 8);
+    bench.core_status = 200;
+    auto& normal_set = *bench.temporary_set();
+    REQUIRE(Bench::status_of(*bench.send(bench.answer_to(normal_set), bench.over(normal_set))) == 200);
+    CHECK(Bench::header(bench.core_saw.back(), "Path") == path);
+    auto& urgent_set = *bench.temporary_set(true);
+    auto say = bench.answer_to(urgent_set, kSosClient);
+    say.contact = kSos;
+    REQUIRE(Bench::status_of(*bench.send(say, bench.over(urgent_set))) == 200);
+    CHECK(Bench::header(bench.core_saw.back(), "Path") == urgent_path);
+    CHECK(bench.parts().table.registration_count() == 2);
+    CHECK(bench.kernel.sas().size() == 8);
+}
+
+TEST_CASE(
+    "C-81: an emergency REGISTER that agrees on TLS leaves what the normal one has agreed on, and the other way") {
+    Bench bench(prefer_tls);
+    const auto flow = bench.tls_connection();
+    Say urgent;
+    urgent.client = "tls;q=0.1";
+    urgent.contact = "<sip:127.0.0.9:1358;sos>;expires=900";
+    REQUIRE(Bench::status_of(*bench.send({})) == 401);
+    REQUIRE(Bench::status_of(*bench.send(urgent)) == 401);
+    CHECK(bench.parts().tls_agreements.size() == 2);
+    bench.core_status = 200;
+    CHECK(Bench::status_of(*bench.send(over_tls(bench), flow)) == 200);  // with the Security-Client that it offered
+    CHECK(bench.parts().tls_agreements.size() == 1);
 }
 
 TEST_CASE("One phone has one registration over TLS, however it spells its Contact and whatever connection it uses") {

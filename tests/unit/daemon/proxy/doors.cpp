@@ -171,7 +171,7 @@ TEST_CASE(
     challenge->set = make_set(80, 2000);
     (void)table.put_challenge(std::move(challenge));
     CHECK(came(80, 2000) == phone);  // a temporary set
-    auto taken = table.take_challenge(net.key.impi, ue);
+    auto taken = table.take_challenge({net.key.impi, ue, false});
     table.add_set(*table.find(net.key), std::move(taken->set));
     CHECK(came(80, 2000) == phone);  // and as the new one beside the old
     (void)table.take_set(*table.find(net.key), SetNumber{kSet});

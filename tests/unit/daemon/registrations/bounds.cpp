@@ -128,13 +128,13 @@ TEST_CASE("Agreements on tls that nobody takes up are bounded and run out") {
     daemon::TlsAgreements agreements(2, clock);
     const auto until = clock.now() + std::chrono::seconds{10};
     const auto ue = *Address::parse("192.0.2.1");
-    CHECK(agreements.put(Impi{"a"}, ue, {{}, "tls", until}));
-    CHECK(agreements.put(Impi{"b"}, ue, {{}, "tls", until}));
-    CHECK_FALSE(agreements.put(Impi{"c"}, ue, {{}, "tls", until}));
-    CHECK(agreements.put(Impi{"a"}, ue, {{}, "tls", until}));
+    CHECK(agreements.put({Impi{"a"}, ue}, {{}, "tls", until}));
+    CHECK(agreements.put({Impi{"b"}, ue}, {{}, "tls", until}));
+    CHECK_FALSE(agreements.put({Impi{"c"}, ue}, {{}, "tls", until}));
+    CHECK(agreements.put({Impi{"a"}, ue}, {{}, "tls", until}));
     clock.advance(std::chrono::seconds{11});
-    CHECK(agreements.find(Impi{"a"}, ue) == nullptr);
-    CHECK(agreements.put(Impi{"c"}, ue, {{}, "tls", clock.now() + std::chrono::seconds{10}}));
+    CHECK(agreements.find({Impi{"a"}, ue}) == nullptr);
+    CHECK(agreements.put({Impi{"c"}, ue}, {{}, "tls", clock.now() + std::chrono::seconds{10}}));
     CHECK(agreements.size() == 1);
 }
 
@@ -195,19 +195,19 @@ TEST_CASE("Refusals in clear are remembered up to the limit; the oldest gives wa
     daemon::TlsAgreements agreements(3, clock);
     const auto ue = *Address::parse("127.0.0.9");
     const auto refuse = [&](const std::string& impi) {
-        agreements.put_refusal(Impi{impi}, ue, "tls;q=0.1", clock.now() + std::chrono::seconds{240});
+        agreements.put_refusal({Impi{impi}, ue}, "tls;q=0.1", clock.now() + std::chrono::seconds{240});
     };
     for (const char* impi : {"a", "b", "a", "c", "d"}) refuse(impi);
     CHECK(agreements.refusals() == 3);
-    CHECK(agreements.find_refusal(Impi{"b"}, ue) == nullptr);  // the oldest: a was refused again after it
-    REQUIRE(agreements.find_refusal(Impi{"a"}, ue) != nullptr);
-    CHECK(*agreements.find_refusal(Impi{"a"}, ue) == "tls;q=0.1");
+    CHECK(agreements.find_refusal({Impi{"b"}, ue}) == nullptr);  // the oldest: a was refused again after it
+    REQUIRE(agreements.find_refusal({Impi{"a"}, ue}) != nullptr);
+    CHECK(*agreements.find_refusal({Impi{"a"}, ue}) == "tls;q=0.1");
     refuse(std::string(254, 'x'));  // no phone has that
     CHECK(agreements.refusals() == 3);
-    CHECK(agreements.put(Impi{"a"}, ue, {{}, "tls", clock.now() + std::chrono::seconds{240}}));
-    CHECK(agreements.find_refusal(Impi{"a"}, ue) == nullptr);  // the latest list counts
-    agreements.erase(Impi{"c"}, ue);
+    CHECK(agreements.put({Impi{"a"}, ue}, {{}, "tls", clock.now() + std::chrono::seconds{240}}));
+    CHECK(agreements.find_refusal({Impi{"a"}, ue}) == nullptr);  // the latest list counts
+    agreements.erase({Impi{"c"}, ue});
     CHECK(agreements.refusals() == 1);
     clock.advance(std::chrono::seconds{241});
-    CHECK(agreements.find_refusal(Impi{"d"}, ue) == nullptr);
+    CHECK(agreements.find_refusal({Impi{"d"}, ue}) == nullptr);
 }

@@ -292,7 +292,7 @@ TEST_CASE("G-25: a newcomer with the address and client port of a live registrat
     bench.core_status = 401;
     REQUIRE(Life::status_of(*bench.send(sm1)) == 401);
     CHECK(bench.counted(daemon::Counter::port_collision) == 1);
-    auto* challenge = bench.parts().table.find_challenge(Impi{sm1.impi}, bench.ue);
+    auto* challenge = bench.parts().table.find_challenge({Impi{sm1.impi}, bench.ue, false});
     REQUIRE(challenge);
     auto& fresh = *challenge->set;
     CHECK(fresh.parameters.port_ps == Port{6101});
@@ -330,7 +330,7 @@ TEST_CASE("G-25, B-3: an emergency contact on the same client port stands beside
     sm1.contact_port = "1358;sos";
     bench.core_status = 401;
     REQUIRE(Life::status_of(*bench.send(sm1)) == 401);
-    auto& fresh = *bench.temporary_set();
+    auto& fresh = *bench.temporary_set(true);
     auto sm7 = bench.answer_to(fresh, sm1.client);
     sm7.contact_port = sm1.contact_port;
     bench.core_status = 200;
