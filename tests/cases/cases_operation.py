@@ -1,7 +1,8 @@
-"""What happens to calls and registrations when gmgated is killed. The reports are named at the case."""
+"""What happens to calls and registrations when gmgated is killed. The reports are named at the case, if there are
+any."""
 from cases_call import bye_from_phone, in_call_from_core, make_call
-from peers import Phone
-from sip import token
+from peers import REALM, Phone
+from sip import token, uri_of
 
 
 def kill_in_call(lab):
@@ -27,4 +28,37 @@ def kill_in_call(lab):
         lab.check(one.is_reached(lab.core), "service after it")
 
 
-CASES = {"b70-kill-in-call": kill_in_call}
+def kill_with_two_identities(lab):
+    """kill -9 between what a phone does with two public identities on its contact (TS 24.229 §5.2.5.1): each keeps its
+    own set and route, either ends alone, and the SAs end with the last."""
+    phone = Phone(lab, 20)
+    other = f"sip:other-{phone.user}@{REALM}"
+    phone.register_with(lab.core)
+
+    def again(contact, identity, what):
+        seen, answer = phone.refresh_with(lab.core, contact=phone.contact(contact), identity=identity)
+        lab.check(answer and answer.status == 200 and seen.path() == phone.path, what, answer)
+
+    def killed():
+        lab.gateway.end("kill")
+        lab.gateway.start()
+        lab.check(lab.sas() == 4, "the SAs are adopted", lab.sas())
+
+    def served_as(identity, asserted, what):
+        lab.check(phone.is_reached(lab.core), f"to the phone {what}")
+        lab.check(phone.reaches(lab.core, identity=identity), f"from the phone {what}")
+        seen = uri_of(phone.message_seen.get("p-asserted-identity") or "")
+        lab.check(seen == asserted, f"as {identity} {what}", seen)
+
+    again(";expires=600", other, "the second identity is registered")
+    killed()
+    for identity in (phone.impu, other):
+        served_as(identity, identity, "after the first restart")
+    again(";expires=0", phone.impu, "the first identity's de-REGISTER")
+    killed()
+    served_as(phone.impu, other, "after the second restart")
+    again(";expires=0", other, "the second identity's de-REGISTER")
+    lab.check(lab.becomes(lambda: lab.sas() == 0, 20), "the SAs end with the last one", lab.sas())
+
+
+CASES = {"b70-kill-in-call": kill_in_call, "kill-with-two-identities": kill_with_two_identities}
