@@ -7,8 +7,8 @@ other steps, and the same steps with the other registrars, go on meanwhile."""
 import itertools
 import traceback
 
-from lab import TLS4
-from peers import Phone, TlsPhone
+from lab import CORE, TLS4
+from peers import REALM, Phone, TlsPhone
 from sip import uri_of
 
 ELSEWHERE = '<sip:001010999@10.1.250.250:5060>;+sip.instance="<urn:gsma:imei:99999999-999999-0>";expires=500'
@@ -42,6 +42,11 @@ def omitted(phone, contact, others):
     return ""
 
 
+def service_route(identity):
+    """Each identity has a Service-Route of its own."""
+    return f"<sip:orig@{CORE}:5060;lr;of={identity.partition('@')[0].removeprefix('sip:')}>"
+
+
 class Registrar:
     """Answers REGISTERs in its way of writing, and knows which contacts it holds for whom."""
 
@@ -60,7 +65,7 @@ class Registrar:
                 self.held[identity, phone.uri()] = phone
             others = [one.contact(TIME) for key, one in self.held.items() if key[0] == identity and one is not phone]
             written = "" if contact == "*" else self.write(phone, contact or phone.contact(TIME), others)
-            self.core.accept(message, contact=written)
+            self.core.accept(message, contact=written, service_route=service_route(identity))
         return accept
 
 
@@ -91,10 +96,12 @@ class Step:
         self.check(answer.status == 200, "registered", answer)
         return phone
 
-    def again(self, phone, contact, what):
+    def again(self, phone, contact, what, identity=None):
         """A REGISTER over what the phone has."""
-        _, answer = phone.refresh_with(self.lab.core, contact=contact, accept=self.registrar.answer(phone))
+        seen, answer = phone.refresh_with(self.lab.core, contact=contact, accept=self.registrar.answer(phone),
+                                          identity=identity)
         self.check(answer and answer.status == 200, f"{what} is answered", answer)
+        self.check(seen and seen.path() == phone.path, f"{what} has the Path of before", seen and seen.path())
 
     def served(self, what, *phones):
         """These phones have service and no others; kernel, gateway and registrar say so."""
@@ -137,6 +144,13 @@ class Step:
                 is_open = phone.stream in streams
                 self.check(self.lab.becomes(lambda phone=phone, is_open=is_open: phone.has_ended() != is_open),
                            f"{'no' if is_open else 'the'} connection is closed after {what}")
+
+    def speaks_as(self, phone, identity, asserted, what):
+        """A MESSAGE of the phone as that identity reaches the core as the `asserted` one, with its Service-Route."""
+        routes = [f"{phone.own_route()}, {service_route(identity)}"]
+        if self.check(phone.reaches(self.lab.core, identity=identity, routes=routes), f"from {identity} after {what}"):
+            seen = [uri_of(phone.message_seen.get("p-asserted-identity") or ""), *phone.message_seen.all("route")]
+            self.check(seen == [asserted, service_route(asserted)], f"as {identity} after {what}", seen)
 
     def leave(self, *phones):
         for phone in phones:
@@ -227,6 +241,34 @@ def normal_beside_emergency(step):
     yield from step.leave(urgent)
 
 
+def second_identity(step):
+    """Another public identity on the same contact takes nothing from the first one, and ends alone."""
+    phone = step.register(step.phone())
+    first, other = phone.impu, f"sip:other-{phone.user}@{REALM}"
+    step.again(phone, phone.contact(TIME), "the second identity's REGISTER", identity=other)
+    for identity in (first, other):
+        step.speaks_as(phone, identity, identity, "both registrations")
+    yield from step.served("the second identity's REGISTER", phone)
+    step.again(phone, phone.contact(END), "the second identity's de-REGISTER", identity=other)
+    step.speaks_as(phone, other, first, "the second identity's de-REGISTER")
+    yield from step.served("the second identity's de-REGISTER", phone)
+    yield from step.leave(phone)
+
+
+def first_identity_ends(step):
+    """The first of two identities is de-registered, refreshed is the second, and the contact ends with that."""
+    phone = step.register(step.phone())
+    first, other = phone.impu, f"sip:other-{phone.user}@{REALM}"
+    step.again(phone, phone.contact(TIME), "the second identity's REGISTER", identity=other)
+    step.again(phone, phone.contact(END), "the first identity's de-REGISTER")
+    phone.impu, phone.service_route = other, [service_route(other)]
+    step.speaks_as(phone, first, other, "the first identity's de-REGISTER")
+    yield from step.served("the first identity's de-REGISTER", phone)
+    step.again(phone, phone.contact(TIME), "the second identity's refresh")
+    yield from step.served("the second identity's refresh", phone)
+    yield from step.leave(phone)
+
+
 def two_devices(step):
     """Two phones of one user; the first one's de-REGISTER leaves the second alone."""
     first, second = step.phone(), step.phone(1)
@@ -255,8 +297,8 @@ def tls_instead_of_sas(step):
 
 
 WAYS = {"as sent": as_sent, "rewritten": rewritten, "reordered": reordered, "omitted": omitted}
-STEPS = [life, star, reboot_with_same_ports, reboot_with_same_spis, reboot_with_all_the_same, emergency_beside_normal,
-         normal_beside_emergency, two_devices, tls_instead_of_sas]
+STEPS = [life, star, second_identity, first_identity_ends, reboot_with_same_ports, reboot_with_same_spis,
+         reboot_with_all_the_same, emergency_beside_normal, normal_beside_emergency, two_devices, tls_instead_of_sas]
 STEPS_OF_TLS = [step for step in STEPS if step not in (reboot_with_same_spis, reboot_with_all_the_same)]
 
 

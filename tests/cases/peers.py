@@ -157,16 +157,17 @@ class Phone(Peer):
         return f"<sip:{self.gateway_host}:{self.port_ps};lr>"
 
     def request(self, method, uri=f"sip:peer@{REALM}", cseq=1, extra=(), body=b"", call=None, routes=None, to=None,
-                to_tag="", from_tag=None, via_branch=None, has_contact=False, via_port=None):
-        """`routes`: values of Route, one header each; None: own gateway and Service-Route."""
+                to_tag="", from_tag=None, via_branch=None, has_contact=False, via_port=None, identity=None):
+        """`routes`: values of Route, one header each; None: own gateway and Service-Route. `identity`: the caller."""
+        identity = identity or self.impu
         if routes is None:
             routes = [", ".join([self.own_route(), *self.service_route])]
         via_port, via_branch = via_port or self.port_us, via_branch or branch()
         headers = [f"Via: SIP/2.0/{self.transport} {self.host}:{via_port};branch={via_branch};rport",
                    "Max-Forwards: 70", *[f"Route: {one}" for one in routes],
-                   f"From: <{self.impu}>;tag={from_tag or token()}",
+                   f"From: <{identity}>;tag={from_tag or token()}",
                    f"To: {to or f'<{uri}>'}" + (f";tag={to_tag}" if to_tag else ""), f"Call-ID: {call or token()}",
-                   f"CSeq: {cseq} {method}", f"P-Preferred-Identity: <{self.impu}>"]
+                   f"CSeq: {cseq} {method}", f"P-Preferred-Identity: <{identity}>"]
         headers += [f"Contact: <{self.uri()}>"] if has_contact else []
         return build(f"{method} {uri} SIP/2.0", headers + self.sec_agree(True) + list(extra), body)
 
@@ -301,7 +302,7 @@ class Phone(Peer):
         """Whether a MESSAGE of the phone arrives, and the core's 200 goes back."""
         uri = "urn:service:sos" if self.is_emergency else f"sip:peer@{REALM}"
         self.send(self.request("MESSAGE", uri, extra=["Content-Type: text/plain"], body=b"x", **what))
-        message = core.expect("MESSAGE")
+        self.message_seen = message = core.expect("MESSAGE")
         if message:
             core.reply(message, 200, "OK")
         answer = self.final()
