@@ -38,7 +38,7 @@ std::string config_text(std::string_view core) {
            "\n[[sip-interface]]\nrealm-id = \"a\"\n[[sip-interface.sip-ports]]\naddress = \"10.1.0.1\"\n";
 }
 
-std::string mistake(std::string_view core) {
+std::string hop_mistake(std::string_view core) {
     const auto config = parse_config(config_text(core), "t.toml");
     return config ? "" : config.error().text;
 }
@@ -178,18 +178,18 @@ TEST_CASE("[core] listen: several, of both families; each next hop has one of it
 }
 
 TEST_CASE("[core] next-hop: every mistake is told with its place") {
-    CHECK(mistake("").find("next-hop: the \"ADDRESS:PORT\" or name") != std::string::npos);
-    CHECK(mistake("next-hop = \"10.2.0.2:x\"").find("t.toml:4:12: [core]: next-hop: \"10.2.0.2:x\" is neither") !=
+    CHECK(hop_mistake("").find("next-hop: the \"ADDRESS:PORT\" or name") != std::string::npos);
+    CHECK(hop_mistake("next-hop = \"10.2.0.2:x\"").find("t.toml:4:12: [core]: next-hop: \"10.2.0.2:x\" is neither") !=
           std::string::npos);
-    CHECK(mistake("next-hop = \"user@host\"").find("is neither") != std::string::npos);
-    CHECK(mistake("next-hop = \"[fd02::2]:5060\"").find("listen has no address of the family of") != std::string::npos);
-    CHECK(mistake("next-hops = 5").find("must be written [[core.next-hops]]") != std::string::npos);
-    CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nweight = 0")
+    CHECK(hop_mistake("next-hop = \"user@host\"").find("is neither") != std::string::npos);
+    CHECK(hop_mistake("next-hop = \"[fd02::2]:5060\"").find("listen has no address of the family of") != std::string::npos);
+    CHECK(hop_mistake("next-hops = 5").find("must be written [[core.next-hops]]") != std::string::npos);
+    CHECK(hop_mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nweight = 0")
               .find("weight: must be a whole number from 1 to 65535") != std::string::npos);
-    CHECK(mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nwieght = 1").find("unknown key \"wieght\"") !=
+    CHECK(hop_mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nwieght = 1").find("unknown key \"wieght\"") !=
           std::string::npos);
-    CHECK(mistake("next-hop = \"10.2.0.2\"\nname-servers = \"dns.example\"")
+    CHECK(hop_mistake("next-hop = \"10.2.0.2\"\nname-servers = \"dns.example\"")
               .find("name-servers: \"dns.example\" is no") != std::string::npos);
-    CHECK(mistake("next-hop = \"10.2.0.2\"\ntransport = \"sctp\"").find("is not one of \"udp\", \"tcp\", \"tls\"") !=
+    CHECK(hop_mistake("next-hop = \"10.2.0.2\"\ntransport = \"sctp\"").find("is not one of \"udp\", \"tcp\", \"tls\"") !=
           std::string::npos);
 }

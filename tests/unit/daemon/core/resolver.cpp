@@ -15,7 +15,7 @@ using gmgate::test::StillClock;
 
 namespace {
 
-constexpr int kA = 1, kAaaa = 28, kSrv = 33, kNaptr = 35;
+constexpr int kTypeA = 1, kTypeAaaa = 28, kSrv = 33, kNaptr = 35;
 
 void put16(std::string& out, unsigned value) {
     out += static_cast<char>(value >> 8 & 0xff);
@@ -161,8 +161,8 @@ TEST_CASE("RFC 3263 §4.1: NAPTR chooses the transport, SRV the ports and the or
                                          {300, naptr_record(5, 10, "SIPS+D2X", "_x.home.example")}};
     records[{"_sip._tcp.home.example", kSrv}] = {{300, srv_record(1, 60, 5070, "one.home.example")},
                                                  {300, srv_record(2, 0, 5071, "two.home.example")}};
-    records[{"one.home.example", kA}] = {{300, a_record("10.9.0.1")}};
-    records[{"two.home.example", kA}] = {{300, a_record("10.9.0.2")}};
+    records[{"one.home.example", kTypeA}] = {{300, a_record("10.9.0.1")}};
+    records[{"two.home.example", kTypeA}] = {{300, a_record("10.9.0.2")}};
     CHECK(shown(world.resolve("home.example")) == "10.9.0.1:5070/tcp 1.1 w60, 10.9.0.2:5071/tcp 1.2 w0");
 }
 
@@ -170,8 +170,8 @@ TEST_CASE("RFC 3263 §4.2: without NAPTR by SRV, without SRV by address and port
     World world;
     auto& records = world.server.records;
     records[{"_sip._udp.srv.example", kSrv}] = {{300, srv_record(7, 3, 5080, "one.home.example")}};
-    records[{"one.home.example", kA}] = {{300, a_record("10.9.0.1")}};
-    records[{"plain.example", kA}] = {{300, a_record("10.9.0.3")}};
+    records[{"one.home.example", kTypeA}] = {{300, a_record("10.9.0.1")}};
+    records[{"plain.example", kTypeA}] = {{300, a_record("10.9.0.3")}};
     CHECK(shown(world.resolve("srv.example")) == "10.9.0.1:5080/udp 1.7 w3");
     CHECK(shown(world.resolve("plain.example")) == "10.9.0.3:5060/udp 1.0 w1");
     const int before = world.server.questions;
@@ -181,19 +181,19 @@ TEST_CASE("RFC 3263 §4.2: without NAPTR by SRV, without SRV by address and port
 
 TEST_CASE("AAAA for a core side of IPv6") {
     World world({}, Family::v6);
-    world.server.records[{"six.example", kAaaa}] = {{300, a_record("fd09::1")}};
-    world.server.records[{"six.example", kA}] = {{300, a_record("10.9.0.1")}};
+    world.server.records[{"six.example", kTypeAaaa}] = {{300, a_record("fd09::1")}};
+    world.server.records[{"six.example", kTypeA}] = {{300, a_record("10.9.0.1")}};
     CHECK(shown(world.resolve("six.example", 5060)) == "[fd09::1]:5060/udp 1.0 w1");
 }
 
 TEST_CASE("A and AAAA for a core side of both families; one without the other is no failure") {
     World world({}, std::nullopt);
-    world.server.records[{"icscf.home.example", kA}] = {{300, a_record("10.2.0.2")}};
-    world.server.records[{"icscf.home.example", kAaaa}] = {{300, a_record("fd02::2")}};
+    world.server.records[{"icscf.home.example", kTypeA}] = {{300, a_record("10.2.0.2")}};
+    world.server.records[{"icscf.home.example", kTypeAaaa}] = {{300, a_record("fd02::2")}};
     const auto both = shown(world.resolve("icscf.home.example", 5070));
     CHECK(both.find("10.2.0.2:5070/udp") != std::string::npos);
     CHECK(both.find("[fd02::2]:5070/udp") != std::string::npos);
-    world.server.records[{"six.home.example", kAaaa}] = {{300, a_record("fd02::6")}};
+    world.server.records[{"six.home.example", kTypeAaaa}] = {{300, a_record("fd02::6")}};
     CHECK(shown(world.resolve("six.home.example", 5070)).find("[fd02::6]:5070/udp") != std::string::npos);
 }
 
@@ -201,14 +201,14 @@ TEST_CASE("an answer serves for its TTL, not longer; the least TTL of the record
     World world;
     auto& records = world.server.records;
     records[{"_sip._udp.srv.example", kSrv}] = {{20, srv_record(1, 1, 5060, "one.home.example")}};
-    records[{"one.home.example", kA}] = {{300, a_record("10.9.0.1")}};
+    records[{"one.home.example", kTypeA}] = {{300, a_record("10.9.0.1")}};
     (void)world.resolve("srv.example");
     const int asked = world.server.questions;
     world.clock.at += seconds{19};
     (void)world.resolve("srv.example");
     CHECK(world.server.questions == asked);
     world.clock.at += seconds{2};
-    records[{"one.home.example", kA}] = {{300, a_record("10.9.0.7")}};
+    records[{"one.home.example", kTypeA}] = {{300, a_record("10.9.0.7")}};
     CHECK(shown(world.resolve("srv.example")) == "10.9.0.7:5060/udp 1.1 w1");
 }
 
@@ -221,7 +221,7 @@ TEST_CASE("a failure is remembered for a while, and an old answer serves meanwhi
     CHECK_FALSE(world.resolve("plain.example", 5060).has_value());
     CHECK(world.server.questions == asked);  // not asked again at once
     world.clock.at += seconds{11};
-    world.server.records[{"plain.example", kA}] = {{5, a_record("10.9.0.3")}};
+    world.server.records[{"plain.example", kTypeA}] = {{5, a_record("10.9.0.3")}};
     CHECK(world.resolve("plain.example", 5060).has_value());
     world.clock.at += seconds{11};
     world.server.records.clear();
@@ -237,7 +237,7 @@ TEST_CASE("the cache and the look-ups at once have limits; look-ups of one name 
     limits.queries = 1;
     World world(limits);
     for (const char* name : {"a.example", "b.example", "c.example"}) {
-        world.server.records[{name, kA}] = {{300, a_record("10.9.0.1")}};
+        world.server.records[{name, kTypeA}] = {{300, a_record("10.9.0.1")}};
         CHECK(world.resolve(name, 5060).has_value());
     }
     CHECK(world.resolver->cached() == 2);
