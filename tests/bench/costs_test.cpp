@@ -160,7 +160,7 @@ private:
         return {buffer_.data(), static_cast<std::size_t>(size)};
     }
 
-    daemon::test::Network network_;
+    daemon::test::ProxyNetwork network_;
     Meter meter_{network_.loop.io};
     std::array<char, 65536> buffer_{};
     unsigned branches_ = 0;

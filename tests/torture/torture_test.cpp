@@ -14,7 +14,7 @@
 #include "tests/unit/daemon/proxy/network.h"
 
 using namespace gmgate;
-using gmgate::daemon::test::Network;
+using gmgate::daemon::test::ProxyNetwork;
 using gmgate::sip::HeaderId;
 
 namespace {
@@ -134,7 +134,7 @@ bool is_outcome(const std::string& text) { return !text.starts_with("SIP/2.0 100
 
 /// What becomes of it when a registered phone sends it over its SAs. The core answers nothing.
 Seen over_sas(const std::string& bytes) {
-    Network world;
+    ProxyNetwork world;
     Seen seen;
     const auto phone_gets = [&] {  // at port_us, or, when the transport layer answers by itself, where it sent from
         auto text = world.ue_server.try_receive();

@@ -47,7 +47,8 @@ TEST_CASE(
     const auto elsewhere = spoofed(2, 7700, 1410);
     REQUIRE(RegisterBench::status_of(*bench.send(elsewhere)) == 401);
     bench.challenge();
-    CHECK(bench.parts().table.find_challenge({Impi{elsewhere.impi}, bench.ue, false}) != nullptr);  // was not in the way
+    CHECK(bench.parts().table.find_challenge({Impi{elsewhere.impi}, bench.ue, false}) !=
+          nullptr);  // was not in the way
     CHECK(bench.parts().table.challenge_count() == 3);
     CHECK(answered(bench) == 200);
 }
