@@ -252,6 +252,32 @@ TEST_CASE(
     CHECK(bench.parts().tls_agreements.size() == 1);
 }
 
+TEST_CASE(
+    "C-81: an emergency contact that agreed in clear, over the normal one's connection: judged by its own lists") {
+    Bench bench(prefer_tls);
+    Say urgent;
+    urgent.client = "tls;q=0.1";
+    urgent.contact = "<sip:alice@192.0.2.9:1357;sos>";
+    REQUIRE(Bench::status_of(*bench.send({})) == 401);
+    REQUIRE(Bench::status_of(*bench.send(urgent)) == 401);
+    bench.core_status = 200;
+    const auto flow = bench.tls_connection();
+    REQUIRE(Bench::status_of(*bench.send(over_tls(bench), flow)) == 200);
+    auto answer = over_tls(bench);
+    answer.contact = urgent.contact;
+    SUBCASE("its own") {
+        answer.client = urgent.client;
+        CHECK(Bench::status_of(*bench.send(answer, flow)) == 200);
+        CHECK(bench.parts().tls_agreements.size() == 0);
+        CHECK(bench.parts().table.registration_count() == 2);
+        CHECK(bench.parts().table.bound_to(flow.connection).size() == 2);
+    }
+    SUBCASE("those of the normal one") {
+        CHECK(Bench::status_of(*bench.send(answer, flow)) == 494);
+        CHECK(bench.parts().table.registration_count() == 1);
+    }
+}
+
 TEST_CASE("One phone has one registration over TLS, however it spells its Contact and whatever connection it uses") {
     Bench bench(prefer_tls);
     const std::string bare = "<sip:127.0.0.9:1358>", full = bare + ";reg-id=1;+sip.instance=\"<urn:gsma:imei:35-1>\"";
