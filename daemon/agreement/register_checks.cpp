@@ -176,7 +176,7 @@ std::optional<Objection> RegisterFlow::check_bound_tls(Exchange& x) {
         }
     }
     if (!x.access->interface->sec_agree_feature) return std::nullopt;  // both headers mean nothing here
-    if (registration.key != x.contact)  // of the other kind: it begins here, and may have agreed on that in clear (C-81)
+    if (registration.key != x.contact)  // the other kind, beginning here: it may have agreed in clear (C-81)
         if (const auto* agreement = p_.tls_agreements.find(x.challenge_key())) return check_agreed_lists(x, *agreement);
     const bool has_agreement = !registration.tls->security_verify.empty();
     return has_agreement ? check_bound_lists(x, *registration.tls) : check_without_agreement(x, *registration.tls);
