@@ -145,16 +145,29 @@ Task<Result<void>> KernelWatch::restore_guards() {
     co_return Result<void>{};
 }
 
+namespace {
+
+/// A set as the dump may tell it. One that takes its phone's own SPIs meanwhile (registrations/waiting_spis.cpp) is
+/// told by those which it had, and nothing can be said of it.
+struct Audited {
+    SetNumber number;
+    Spi spi_uc, spi_us;
+};
+
+Audited audited(const SaSet& set) { return {set.number, set.parameters.spi_uc, set.parameters.spi_us}; }
+
+}  // namespace
+
 // A quarter of a million SAs are told while phones are served, and are looked up so.
 Task<Result<void>> KernelWatch::audit() {
-    std::vector<SetNumber> known;  // those that come later may be missing in the dump
+    std::vector<Audited> known;  // those that come later may be missing in the dump
     known.reserve(table_.set_count());
     std::function<void(Registration&)> registered = [&known](Registration& registration) {
-        for (const auto& set : registration.sets) known.push_back(set->number);
+        for (const auto& set : registration.sets) known.push_back(audited(*set));
     };
     co_await table_.walk(std::move(registered));
     std::function<void(Challenge&)> challenged = [&known](Challenge& challenge) {
-        if (challenge.set) known.push_back(challenge.set->number);
+        if (challenge.set) known.push_back(audited(*challenge.set));
     };
     co_await table_.walk_challenges(std::move(challenged));
     KnownSas present;
@@ -164,10 +177,10 @@ Task<Result<void>> KernelWatch::audit() {
     if (!told) co_return std::unexpected(told.error());
     Slice slice;
     std::size_t lost = 0;
-    for (const auto number : known) {
+    for (const auto& [number, spi_uc, spi_us] : known) {
         if (slice.is_over()) co_await slice.pause();
         const auto* set = table_.find_set(number).set;
-        if (!set) continue;
+        if (!set || set->parameters.spi_uc != spi_uc || set->parameters.spi_us != spi_us) continue;
         const auto sas = xfrm::four_sas(set->parameters);
         if (std::ranges::all_of(sas, [&](const xfrm::Sa& sa) { return present.contains(sa.id); })) continue;
         ++lost;

@@ -1,5 +1,9 @@
 // What the gateway makes of kernel events: with a fake kernel, so that the moments in between can be chosen.
 #include "daemon/registrations/kernel_watch.h"
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+
 #include "tests/unit/daemon/agreement/register_bench.h"
 
 using namespace gmgate;
@@ -45,6 +49,34 @@ struct Watched : RegisterBench {
 };
 
 }  // namespace
+
+TEST_CASE("An audit says nothing of a set that took other SPIs after the kernel had told its SAs") {
+    Watched bench;
+    auto& set = *bench.registered().sets.front();
+    bool is_done = false;
+    bench.kernel.hold();
+    asio::co_spawn(bench.loop, bench.watch.audit(),
+                   [&](const std::exception_ptr&, const Result<void>& result) { is_done = result.has_value(); });
+    bench.loop.restart();
+    bench.loop.poll();
+    REQUIRE(bench.kernel.held() == 1);
+    bool is_lost = false;
+    SUBCASE("swapped") { set.parameters.spi_uc = Spi{set.parameters.spi_uc.value + 1}; }
+    SUBCASE("the same: it stands") {}
+    SUBCASE("one of its SAs has gone before") {
+        bench.kernel.release();
+        bench.loop.restart();
+        bench.loop.poll();
+        bench.kernel.lose(xfrm::four_sas(set.parameters)[1].id);
+        asio::co_spawn(bench.loop, bench.watch.audit(), asio::detached);
+        is_lost = true;
+    }
+    bench.kernel.release();
+    bench.loop.restart();
+    bench.loop.poll();
+    CHECK(is_done);
+    CHECK((bench.registration() == nullptr) == is_lost);
+}
 
 TEST_CASE("An SA of a live set that somebody deletes: its set goes whole, and with the last set the registration") {
     Watched bench;
