@@ -58,8 +58,20 @@ int fit(const sip::NameAddr& asked, const sip::NameAddr& listed, const Endpoint&
 
 // It was registered by that name, or implicitly with it.
 bool is_or_has(const RegisteredIdentity& one, const Impu& impu) {
-    if (is_same_identity(one.aor.value, impu.value)) return true;
-    return std::ranges::any_of(one.impus, [&](const Impu& own) { return is_same_identity(own.value, impu.value); });
+    const auto is_it = [&](const Impu& own) { return is_same_identity(own.value, impu.value); };
+    return is_it(one.aor) || std::ranges::any_of(one.impus, is_it) || std::ranges::any_of(one.former_names, is_it);
+}
+
+constexpr std::size_t kMostNames = 8;
+
+// The names of the entry that it replaces and does not tell itself.
+void take_names(RegisteredIdentity& identity, const RegisteredIdentity& before) {
+    const auto take = [&](const Impu& name) {
+        if (!name.empty() && !is_or_has(identity, name) && identity.former_names.size() < kMostNames)
+            identity.former_names.push_back(name);
+    };
+    take(before.aor);
+    for (const Impu& name : before.former_names) take(name);
 }
 
 }  // namespace
@@ -168,6 +180,8 @@ std::optional<RegisteredIdentity> put_identity(Registration& registration, Regis
                std::ranges::any_of(one.impus, [&](const Impu& impu) { return is_or_has(identity, impu); });
     };
     const auto place = std::ranges::find_if(known, is_meant) - known.begin();
+    for (const auto& before : known)
+        if (is_meant(before)) take_names(identity, before);
     std::erase_if(known, is_meant);
     std::optional<RegisteredIdentity> displaced;
     if (known.size() >= kMostIdentities) {

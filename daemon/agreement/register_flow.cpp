@@ -95,7 +95,10 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
         response ? asks_to_try_again((*response)->status()) : response.error().reaction != Reaction::reject;
     if (may_try_again && x.over == Over::temporary && p_.sets.is_waiting(x.set)) {
         const auto taken = co_await take_spis(x.set);  // the phone must hear of it: register_same_spis.cpp
-        if (!taken) log::warning("spis-not-taken", {{"set", x.set.value}, {"reason", taken.error().text}});
+        if (!taken) {                                  // nobody would hear what leaves through it
+            log::warning("spis-not-taken", {{"set", x.set.value}, {"reason", taken.error().text}});
+            finish_challenge(x);
+        }
     }
     if (!response && response.error().reaction == Reaction::reject) {
         object(x, {483, "max-forwards", response.error().text});
@@ -381,7 +384,13 @@ Task<void> RegisterFlow::accept(Exchange& x, sip::OwnedMessage response) {
         co_return;
     }
     const auto expires = asks == Asks::end ? std::chrono::seconds{0} : time_granted(x, *response);
-    if (expires.count() == 0) deregister(x, response);  // C-50
+    if (expires.count() == 0 && x.over == Over::tls) {  // C-49, asked again: the connection is one user's
+        if (const auto objection = check_binding(x)) {
+            object(x, *objection);
+            co_return;
+        }
+    }
+    if (expires.count() == 0) co_await deregister(x, response);  // C-50
     else if (x.over == Over::tls) co_await bind_tls(x, response, expires);
     else if (x.over == Over::temporary) co_await establish(x, response, expires);
     else co_await refresh(x, response, expires);
@@ -439,8 +448,9 @@ Task<void> RegisterFlow::keep(ContactKey key) {
 }
 
 // C-50, TS 24.229 §5.2.5.1: the identity that To names goes with its implicit set; the 200 still leaves through the SA,
-// and the sets end when no identity is left.
-void RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& response) {
+// and the sets end when no identity is left. When one is left, and the core had challenged, the new set serves it: the
+// phone, which has its 200, uses no other from now on (TS 33.203 §7.4).
+Task<void> RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& response) {
     p_.counters.add(Counter::deregistered);
     overtake_earlier(x);
     std::vector<Registration*> meant;
@@ -452,10 +462,25 @@ void RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& response) {
     }
     std::size_t left = 0;
     for (auto* registration : meant) left += end_identity(*registration, x);
-    pass(x, response, left == 0 ? "de-registered" : "de-registered; other identities of this contact stay");
-    if (x.over == Over::temporary) finish_challenge(x);
+    const auto* own = p_.table.find(x.contact);
+    const bool is_served_on = x.over == Over::temporary && own && !own->identities.empty();
+    if (!is_served_on) {
+        pass(x, response, left == 0 ? "de-registered" : "de-registered; other identities of this contact stay");
+        if (x.over == Over::temporary) finish_challenge(x);
+    }
     for (auto* registration : meant)
         if (registration->identities.empty()) end(*registration);
+    if (is_served_on) co_await serve_what_is_left(x, response);
+}
+
+Task<void> RegisterFlow::serve_what_is_left(Exchange& x, const sip::OwnedMessage& response) {
+    const auto until = p_.table.find(x.contact)->expires + p_.config.timers.lifetime_margin;
+    auto adopted = co_await adopt_set(x, until);
+    if (!adopted) co_return;
+    for (auto& set : displace_others(registration_for(x), x)) adopted->leaving.push_back(std::move(set));
+    co_await keep(x.contact);
+    pass(x, response, "de-registered; other identities of this contact stay, over the new SAs");
+    for (auto& set : adopted->leaving) co_await p_.sets.remove(std::move(set));
 }
 
 // How many identities are left.

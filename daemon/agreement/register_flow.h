@@ -113,7 +113,8 @@ private:
                std::chrono::seconds expires);
     Registration& registration_for(const Exchange& x);
     Task<void> keep(ContactKey key);
-    void deregister(Exchange& x, const sip::OwnedMessage& response);
+    Task<void> deregister(Exchange& x, const sip::OwnedMessage& response);
+    Task<void> serve_what_is_left(Exchange& x, const sip::OwnedMessage& response);
     std::size_t end_identity(Registration& registration, const Exchange& x);
     void overtake_earlier(const Exchange& x);
     void end(Registration& registration);
@@ -144,6 +145,13 @@ private:
     Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);
     Task<std::unique_ptr<SaSet>> make_set(Exchange& x, ChallengeKeys keys);
     void put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const sip::Message& response);
+    /// What the contact's new set leaves behind: sets to be removed, and whether an older one stays beside it.
+    struct Adopted {
+        std::vector<std::unique_ptr<SaSet>> leaving;
+        bool is_kept = false;
+    };
+    Task<bool> settle_spis(Exchange& x);
+    Task<std::optional<Adopted>> adopt_set(Exchange& x, TimePoint until);
     Task<void> establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
     std::vector<std::unique_ptr<SaSet>> settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh,
                                                     std::optional<SetNumber> kept, TimePoint expires);

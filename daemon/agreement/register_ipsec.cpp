@@ -10,6 +10,7 @@
 #include "daemon/agreement/contact.h"
 #include "daemon/agreement/register_flow.h"
 #include "daemon/rules/header_rules.h"
+#include "daemon/rules/identity.h"
 #include "sip/message/digest.h"
 
 namespace gmgate::daemon {
@@ -181,32 +182,56 @@ void RegisterFlow::put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const 
 
 // SM12: the temporary set becomes established (C-40, C-42, B-51, B-53, B-54).
 Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
+    auto adopted = co_await adopt_set(x, p_.clock.now() + expires + p_.config.timers.lifetime_margin);
+    if (!adopted) co_return;
+    auto& registration = registration_for(x);
+    learn(registration, x, *response, expires);
+    for (auto& set : displace_others(registration, x)) adopted->leaving.push_back(std::move(set));
+    p_.counters.add(adopted->is_kept ? Counter::reregistered : Counter::registered);
+    co_await keep(x.contact);
+    pass(x, response, "registered");
+    for (auto& set : adopted->leaving) co_await p_.sets.remove(std::move(set));
+}
+
+// The SPIs that it has now: another REGISTER over it may have brought it the phone's own while the core was asked.
+Task<bool> RegisterFlow::settle_spis(Exchange& x) {
     if (p_.sets.is_waiting(x.set)) {
         const auto taken = co_await take_spis(x.set);
-        const auto* set = p_.table.find_set(x.set).set;
-        if (!taken || !set) {
-            object(x, {480, "kernel", taken ? "the set of SAs ended" : "no SAs with its SPIs: " + taken.error().text});
-            co_return;
+        if (!taken) {
+            object(x, {480, "kernel", "no SAs with its SPIs: " + taken.error().text});
+            co_return false;
         }
-        x.carried_by = set->parameters;
+    } else {
+        const auto under_way = co_await address_lock_.acquire(x.flow().remote.address);
     }
-    auto until = p_.clock.now() + expires + p_.config.timers.lifetime_margin;
+    const auto* set = p_.table.find_set(x.set).set;
+    if (set) x.carried_by = set->parameters;
+    else object(x, {480, "set", "the temporary set ended while it was being established"});
+    co_return set != nullptr;
+}
+
+// The temporary set becomes one of its contact's; nullopt: it did not, and the phone was told why.
+Task<std::optional<RegisterFlow::Adopted>> RegisterFlow::adopt_set(Exchange& x, TimePoint until) {
+    const bool is_settled = co_await settle_spis(x);
+    if (!is_settled) co_return std::nullopt;
     if (const auto* known = p_.table.find(x.contact)) {
         for (const auto& set : known->sets)
             until = std::max(until, set->state == SetState::established ? set->expires : until);
-        if (known->identities.size() > 1)  // another of them may have been granted more, over TLS
-            until = std::max(until, known->expires + p_.config.timers.lifetime_margin);
+        const Impu to = to_identity(x.request());
+        for (const auto& other : known->identities)  // they may have been granted more, over TLS
+            if (!is_same_identity(other.aor.value, to.value))
+                until = std::max(until, other.expires + p_.config.timers.lifetime_margin);
     }
     const auto extended = co_await p_.sets.extend(*x.carried_by, until);
     auto owner = p_.table.find_set(x.set);  // again: the table moved on while the kernel was asked
     if (!owner.challenge || owner.challenge->finished) {
         object(x, {480, "set", "the temporary set ended while it was being established"});
-        co_return;
+        co_return std::nullopt;
     }
     if (!extended) {
         object(x, {500, "kernel", "the lifetime of the SAs cannot be extended: " + extended.error().text});
         finish_challenge(x);
-        co_return;
+        co_return std::nullopt;
     }
     auto challenge = p_.table.take_challenge(owner.challenge->key());
     auto& registration = registration_for(x);
@@ -217,14 +242,9 @@ Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& respons
         p_.table.unbind(registration);
         if (p_.table.bound_to(connection).empty()) p_.transports.close(connection, false);
     }
-    auto leaving = settle_sets(registration, std::move(challenge->set), kept, until);
+    Adopted adopted{settle_sets(registration, std::move(challenge->set), kept, until), kept.has_value()};
     registration.authorized_as = authorized_as(x.credentials.authorization);
-    learn(registration, x, *response, expires);
-    for (auto& set : displace_others(registration, x)) leaving.push_back(std::move(set));
-    p_.counters.add(kept ? Counter::reregistered : Counter::registered);
-    co_await keep(x.contact);
-    pass(x, response, "registered");
-    for (auto& set : leaving) co_await p_.sets.remove(std::move(set));
+    co_return adopted;
 }
 
 // What happens to the sets that were there before (table C-44). `kept`: a re-authentication came over this one. Those

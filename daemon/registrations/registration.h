@@ -96,6 +96,9 @@ struct RegisteredIdentity {
     std::vector<Impu> impus;                 ///< its implicit set: P-Associated-URI in order; else the To URI
     std::vector<std::string> service_route;  ///< name-addr values in order
     TimePoint expires{};
+    /// Names of its set by which it was registered before and which no P-Associated-URI holds, as a temporary identity:
+    /// a de-REGISTER may name one. Not asserted, not kept over a restart; at most eight.
+    std::vector<Impu> former_names{};
     friend bool operator==(const RegisteredIdentity&, const RegisteredIdentity&) = default;
 };
 

@@ -97,6 +97,59 @@ TEST_CASE("TS 24.229 5.2.5.1: a de-REGISTER ends the identity of its To; the SAs
     CHECK(bench.kernel.sas().empty());
 }
 
+TEST_CASE("TS 33.203 7.4: a challenged de-REGISTER of one identity: the others are served over the set that it made") {
+    Bench bench;
+    bench.registered();
+    register_second(bench);
+    const auto before = bench.registration()->sets.front()->number;
+    std::string client = kClient;
+    for (const auto& [from, to] :
+         {std::pair{"spi-c=8765423", "spi-c=18765423"}, std::pair{"spi-s=1234563", "spi-s=11234563"},
+          std::pair{"port-c=7524", "port-c=7624"}})
+        for (auto at = client.find(from); at != std::string::npos; at = client.find(from, at + 1))
+            client.replace(at, std::string(from).size(), to);
+    auto& old_set = *bench.registration()->sets.front();
+    auto say = bench.answer_to(old_set);
+    say.to = "sip:work@example";
+    say.expires = "0";
+    say.client = client;
+    bench.core_status = 401;
+    REQUIRE(Bench::status_of(*bench.send(say, bench.over(old_set))) == 401);
+    auto& fresh = *bench.temporary_set();
+    const auto number = fresh.number;
+    auto answer = bench.answer_to(fresh, client);
+    answer.to = say.to;
+    answer.expires = "0";
+    SUBCASE("one identity") {}
+    SUBCASE("by a star") { answer.contact = "*"; }
+    bench.core_status = 200;
+    CHECK(Bench::status_of(*bench.send(answer, bench.over(fresh))) == 200);
+    bench.clock.advance(bench.config.timers.final_answer + seconds{1});
+    bench.sweep();
+    REQUIRE(bench.registration());
+    CHECK_FALSE(bench.registration()->ended);
+    CHECK(identities_of(*bench.registration()) == std::vector<std::string>{"sip:user@example"});
+    REQUIRE(bench.registration()->find(number));
+    CHECK(bench.registration()->find(number)->state == daemon::SetState::established);
+    CHECK(bench.registration()->find(before)->state == daemon::SetState::old);
+    CHECK(bench.parts().table.challenge_count() == 0);
+}
+
+TEST_CASE("A name by which an identity was registered before, and which its set does not tell, still ends it") {
+    Bench bench;
+    bench.registered();  // To sip:user@example
+    bench.core_status = 200;
+    bench.core_identities = "<sip:real@example>, <tel:+4930999>";
+    CHECK(say_for(bench, "sip:user@example", "600000") == 200);
+    CHECK(say_for(bench, "sip:real@example", "600000") == 200);
+    CHECK(identities_of(*bench.registration()) == std::vector<std::string>{"sip:real@example", "tel:+4930999"});
+    CHECK(say_for(bench, "sip:user@example", "0") == 200);
+    bench.clock.advance(bench.config.timers.final_answer + seconds{1});
+    bench.sweep();
+    CHECK(bench.registration() == nullptr);
+    CHECK(bench.kernel.sas().empty());
+}
+
 TEST_CASE("An identity that runs out leaves the others; a refresh of one does not prolong another") {
     Bench bench;
     bench.registered();
