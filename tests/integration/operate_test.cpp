@@ -148,30 +148,16 @@ std::vector<Fault> faults() {
         {11, {"--answer-as", impi_of_user(19)}, "identity-mismatch", "The SAs belong to another private identity"},
         {12, {"--add-register-header", "X-Gmcore-Do: omit-keys"}, "no-keys", "carries no ck and ik"},
         {13, {"--add-register-header", "X-Gmcore-Do: refuse=404"}, "declined", "The core declined the REGISTER"},
-        {14, {"--port-us", "7999"}, "limit", "no protected client port is left"},
         {16, {"--spi-uc", "33331", "--spi-us", "33332"}, "kernel", "an SPI of the phone is in use at its address"},
         {17, {"--security-client", "ipsec-3gpp; alg=\""}, "bad-request", "The REGISTER itself is wrong"}};
 }
 
-/// Somebody else's SA at the SPI that a phone will ask for; and phones that take every client port of one address and
-/// server port.
-void occupy(Lab& lab, std::size_t first_user) {
+/// Somebody else's SA at the SPI that a phone will ask for.
+void occupy(Lab& lab) {
     lab.network.gw.ip_batch("xfrm state add src " + std::string(Network::kAccess4) + " dst " +
                             std::string(Network::kUe4) +
                             " proto esp spi 33332 reqid 77 mode transport auth-trunc hmac(md5) "
                             "0x000102030405060708090a0b0c0d0e0f 96 enc ecb(cipher_null) \"\"\n");
-    for (std::size_t i = 0; i <= Lab::kLastClientPort - Lab::kFirstClientPort; ++i) {
-        const auto n = static_cast<int>(i);
-        RawRegister request;
-        request.user = first_user + i;
-        request.port = 5100 + n;
-        request.security_client = SecurityClient{.spi_c = 50000 + 2 * static_cast<std::uint32_t>(n),
-                                                 .spi_s = 50001 + 2 * static_cast<std::uint32_t>(n),
-                                                 .port_c = 7800 + n,
-                                                 .port_s = 7999}
-                                      .text();
-        CHECK(status_of(ask(lab, request)) == 401);
-    }
 }
 
 std::size_t healthy_count() {
@@ -184,7 +170,7 @@ std::size_t healthy_count() {
 TEST_SUITE("operate") {
     TEST_CASE("each fault gets its own verdict while healthy phones and the other faults are running") {
         const auto healthy = healthy_count();
-        constexpr std::size_t kFirstHealthy = 30, kFirstOccupier = 24;
+        constexpr std::size_t kFirstHealthy = 30;
         auto options = plain_lab();
         options.interface_lines = "refuse-mediasec = true\n";
         options.users = kFirstHealthy + healthy;
@@ -209,7 +195,7 @@ TEST_SUITE("operate") {
         Phone replaying(lab, {.user = 15, .offer = kSha1AesCbc.offer(), .arguments = {}});
         replaying.demand_registered();
         for (int i = 0; i < 4; ++i) CHECK(replaying.message(replaying.impu(), "counts") == 200);
-        occupy(lab, kFirstOccupier);
+        occupy(lab);
 
         std::vector<std::unique_ptr<Program>> faulty;
         const auto all = faults();
@@ -247,6 +233,16 @@ TEST_SUITE("operate") {
         screen(lab, {"why", impi_of_user(kFirstHealthy)});
         check_verdict(lab, 18, "core-unreachable", "the core does not answer",
                       std::chrono::seconds(180));  // after 64*T1
+    }
+
+    TEST_CASE("a phone that is refused because a limit is reached: why says which") {
+        auto options = plain_lab();
+        options.more_sections = "[limits]\nregistrations = 1\n";
+        Lab lab(options);
+        Phone one(lab, {});
+        one.demand_registered();
+        const auto refused = start_phone(lab, 14, {});
+        check_verdict(lab, 14, "limit", "the limit of registrations is reached");
     }
 
     TEST_CASE("gmctl trace: the registration and what follows as ladder, page and pcap, with no key in any of them") {
