@@ -183,14 +183,14 @@ void write(Level level, std::string_view id, std::initializer_list<Field> fields
 
 void tell_held_lines() {
     const auto now = std::chrono::steady_clock::now();
-    for (const auto level : {Level::info, Level::notice, Level::warning, Level::error}) {
-        std::vector<LineLimit::Held> all;
-        {
-            const std::lock_guard lock(limited().mutex);
-            all = limited().limits[static_cast<std::size_t>(level)].held(now);
-        }
-        for (const auto& held : all) g_output.put(fmt::format("{} more={}", line_of(level, held.id), held.lines));
+    std::vector<std::string> lines;
+    {
+        const std::lock_guard lock(limited().mutex);
+        for (const auto level : {Level::info, Level::notice, Level::warning, Level::error})
+            for (const auto& held : limited().limits[static_cast<std::size_t>(level)].held(now))
+                lines.push_back(fmt::format("{} more={}", line_of(level, held.id), held.lines));
     }
+    for (auto& line : lines) g_output.put(std::move(line));
 }
 
 }  // namespace gmgate::log

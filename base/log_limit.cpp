@@ -7,7 +7,9 @@ namespace gmgate::log {
 
 bool LineLimit::may_write(std::string_view id, TimePoint now) {
     constexpr std::chrono::milliseconds kOne{1000 / kPerSecond};
-    Bucket& bucket = buckets_[std::string(id)];
+    auto known = buckets_.find(id);
+    if (known == buckets_.end()) known = buckets_.emplace(id, Bucket{}).first;
+    Bucket& bucket = known->second;
     const TimePoint full_at = std::max(bucket.full_at, now) + kOne;
     if (full_at > now + kOne * kBurst) {
         if (held_ == 0) told_ = now;

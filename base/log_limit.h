@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
@@ -32,7 +33,7 @@ private:
         TimePoint full_at{};
         std::uint64_t held = 0;
     };
-    std::unordered_map<std::string, Bucket> buckets_;
+    std::map<std::string, Bucket, std::less<>> buckets_;
     std::uint64_t held_ = 0;  ///< in all
     TimePoint told_{};
 };

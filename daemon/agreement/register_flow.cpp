@@ -474,13 +474,10 @@ Task<void> RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& respon
 }
 
 Task<void> RegisterFlow::serve_what_is_left(Exchange& x, const sip::OwnedMessage& response) {
-    const auto until = p_.table.find(x.contact)->expires + p_.config.timers.lifetime_margin;
-    auto adopted = co_await adopt_set(x, until);
+    auto adopted = co_await adopt_set(x, p_.clock.now());  // and as long as the identities that are left
     if (!adopted) co_return;
-    for (auto& set : displace_others(registration_for(x), x)) adopted->leaving.push_back(std::move(set));
-    co_await keep(x.contact);
-    pass(x, response, "de-registered; other identities of this contact stay, over the new SAs");
-    for (auto& set : adopted->leaving) co_await p_.sets.remove(std::move(set));
+    co_await answer_over(x, response, std::move(*adopted),
+                         "de-registered; other identities of this contact stay, over the new SAs");
 }
 
 // How many identities are left.

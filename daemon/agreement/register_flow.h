@@ -152,6 +152,7 @@ private:
     };
     Task<bool> settle_spis(Exchange& x);
     Task<std::optional<Adopted>> adopt_set(Exchange& x, TimePoint until);
+    Task<void> answer_over(Exchange& x, const sip::OwnedMessage& response, Adopted adopted, std::string_view why);
     Task<void> establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires);
     std::vector<std::unique_ptr<SaSet>> settle_sets(Registration& registration, std::unique_ptr<SaSet> fresh,
                                                     std::optional<SetNumber> kept, TimePoint expires);

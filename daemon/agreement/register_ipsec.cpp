@@ -184,30 +184,28 @@ void RegisterFlow::put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const 
 Task<void> RegisterFlow::establish(Exchange& x, const sip::OwnedMessage& response, std::chrono::seconds expires) {
     auto adopted = co_await adopt_set(x, p_.clock.now() + expires + p_.config.timers.lifetime_margin);
     if (!adopted) co_return;
-    auto& registration = registration_for(x);
-    learn(registration, x, *response, expires);
-    for (auto& set : displace_others(registration, x)) adopted->leaving.push_back(std::move(set));
+    learn(registration_for(x), x, *response, expires);
     p_.counters.add(adopted->is_kept ? Counter::reregistered : Counter::registered);
+    co_await answer_over(x, response, std::move(*adopted), "registered");
+}
+
+// The phone uses the adopted set from now on; what others had at its address goes with what the set leaves behind.
+Task<void> RegisterFlow::answer_over(Exchange& x, const sip::OwnedMessage& response, Adopted adopted,
+                                     std::string_view why) {
+    for (auto& set : displace_others(registration_for(x), x)) adopted.leaving.push_back(std::move(set));
     co_await keep(x.contact);
-    pass(x, response, "registered");
-    for (auto& set : adopted->leaving) co_await p_.sets.remove(std::move(set));
+    pass(x, response, why);
+    for (auto& set : adopted.leaving) co_await p_.sets.remove(std::move(set));
 }
 
 // The SPIs that it has now: another REGISTER over it may have brought it the phone's own while the core was asked.
 Task<bool> RegisterFlow::settle_spis(Exchange& x) {
-    if (p_.sets.is_waiting(x.set)) {
-        const auto taken = co_await take_spis(x.set);
-        if (!taken) {
-            object(x, {480, "kernel", "no SAs with its SPIs: " + taken.error().text});
-            co_return false;
-        }
-    } else {
-        const auto under_way = co_await address_lock_.acquire(x.flow().remote.address);
-    }
+    const auto taken = co_await take_spis(x.set);  // waits for one that is under way; else there may be nothing to do
     const auto* set = p_.table.find_set(x.set).set;
-    if (set) x.carried_by = set->parameters;
-    else object(x, {480, "set", "the temporary set ended while it was being established"});
-    co_return set != nullptr;
+    if (!set) object(x, {480, "set", "the temporary set ended while it was being established"});
+    else if (!taken) object(x, {480, "kernel", "no SAs with its SPIs: " + taken.error().text});
+    else x.carried_by = set->parameters;
+    co_return taken&& set;
 }
 
 // The temporary set becomes one of its contact's; nullopt: it did not, and the phone was told why.

@@ -277,7 +277,7 @@ Task<Result<nlohmann::json>> Operations::show(Json arguments) {
     };
     co_await p_.table.walk(std::move(look));
     std::function<void(Challenge&)> look_too = [&](Challenge& challenge) {
-        if (challenge.set && challenged.size() < static_cast<std::size_t>(kPage) &&
+        if (challenged.size() < static_cast<std::size_t>(kPage) &&
             (challenge.impi.value == *of || challenge.ue.to_string() == *of))
             challenged.push_back(challenge.set->number);
     };

@@ -22,6 +22,7 @@
 
 #include "base/log.h"
 #include "base/spawn.h"
+#include "base/umask.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -153,9 +154,10 @@ Result<void> ControlServer::Impl::open(bool replace) {
     acceptor.open(asio::local::stream_protocol{}, error);
     if (error) return wrong("cannot be opened", error.value());
     // Nobody can connect before the mode is right: bind under a mask that leaves nothing but the owner.
-    const auto mask = umask(0177);
-    acceptor.bind(asio::local::stream_protocol::endpoint(path), error);
-    umask(mask);
+    {
+        const Umask only_owner(0177);
+        acceptor.bind(asio::local::stream_protocol::endpoint(path), error);
+    }
     if (error) return wrong("cannot be bound", error.value());
     if (group && (chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0 || chmod(path.c_str(), 0660) != 0))
         return wrong("cannot be given to control-group", errno);

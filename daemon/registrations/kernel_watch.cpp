@@ -167,7 +167,7 @@ Task<Result<void>> KernelWatch::audit() {
     };
     co_await table_.walk(std::move(registered));
     std::function<void(Challenge&)> challenged = [&known](Challenge& challenge) {
-        if (challenge.set) known.push_back(audited(*challenge.set));
+        known.push_back(audited(*challenge.set));
     };
     co_await table_.walk_challenges(std::move(challenged));
     KnownSas present;

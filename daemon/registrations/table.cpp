@@ -159,10 +159,7 @@ Task<TableCounts> Table::count() {
             ++(set->state == SetState::old ? counts.old_sets : counts.established);
     };
     co_await walk(std::move(one));
-    std::function<void(Challenge&)> waiting = [&counts](Challenge& challenge) {
-        if (challenge.set) ++counts.temporary;
-    };
-    co_await walk_challenges(std::move(waiting));
+    counts.temporary = challenges_.size();  // one each
     co_return counts;
 }
 

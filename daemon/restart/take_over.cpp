@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/rights.h"
+#include "base/umask.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -143,10 +144,8 @@ Result<void> TakeOverServer::open() {
     sip::FileDescriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     ::unlink(state_->path.c_str());
     const auto bind_as_owner = [&] {  // nobody else can connect before the mode is right
-        const auto mask = ::umask(0177);
-        const int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address);
-        ::umask(mask);
-        return bound == 0;
+        const Umask only_owner(0177);
+        return ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) == 0;
     };
     if (!socket.is_open() || !bind_as_owner() || ::chmod(state_->path.c_str(), 0600) != 0 ||
         ::listen(socket.get(), 1) != 0)

@@ -25,15 +25,21 @@ def of_call(call, method):
     return lambda m: m.get("call-id") == call and (m.get("cseq") or "").endswith(method)
 
 
+def ring(lab, phone, call, via):
+    """A call of the core that rings at the phone, which registers for it; returns the INVITE at the phone."""
+    phone.register_with(lab.core)
+    lab.core.send(lab.core.request("INVITE", phone.uri(), phone.path, call=call, via=via, body=SDP, extra=[SDP_TYPE]))
+    invite = phone.receive(is_method("INVITE"))
+    phone.answer(invite, 180, "Ringing")
+    return invite
+
+
 def cancel_with_reason(lab):
     """Reason in a CANCEL, both ways: sems#164, asterisk#116, drachtio-srf#150, livekit/sip#846; RFC 3326."""
     reasons = ['SIP;cause=200;text="Call completed elsewhere"', "Q.850;cause=26"]
     core, phone, call = lab.core, Phone(lab, 20), token()
-    phone.register_with(core)
     via = f"Via: SIP/2.0/UDP {CORE}:5060;branch={branch()}"
-    core.send(core.request("INVITE", phone.uri(), phone.path, call=call, via=via, body=SDP, extra=[SDP_TYPE]))
-    invite = phone.receive(is_method("INVITE"))
-    phone.answer(invite, 180, "Ringing")
+    invite = ring(lab, phone, call, via)
     lab.check(core.receive(lambda m: m.status == 180), "180 at the core")
     core.send(core.request("CANCEL", phone.uri(), phone.path, call=call, via=via,
                            extra=[f"Reason: {r}" for r in reasons]))
@@ -59,11 +65,8 @@ def cancel_with_reason(lab):
 def cancel_crosses_answer(lab):
     """The phone answers 200 as the CANCEL comes: kamailio#570."""
     core, phone, call = lab.core, Phone(lab, 20), token()
-    phone.register_with(core)
     via = f"Via: SIP/2.0/UDP {CORE}:5060;branch={branch()}"
-    core.send(core.request("INVITE", phone.uri(), phone.path, call=call, via=via, body=SDP, extra=[SDP_TYPE]))
-    invite = phone.receive(is_method("INVITE"))
-    phone.answer(invite, 180, "Ringing")
+    invite = ring(lab, phone, call, via)
     core.receive(lambda m: m.status == 180)
     core.send(core.request("CANCEL", phone.uri(), phone.path, call=call, via=via))
     cancel = phone.receive(is_method("CANCEL"))

@@ -241,11 +241,17 @@ def normal_beside_emergency(step):
     yield from step.leave(urgent)
 
 
-def second_identity(step):
-    """Another public identity on the same contact takes nothing from the first one, and ends alone."""
+def two_identities(step):
+    """A phone with another public identity on its contact: the phone, and both names."""
     phone = step.register(step.phone())
     first, other = phone.impu, f"sip:other-{phone.user}@{REALM}"
     step.again(phone, phone.contact(TIME), "the second identity's REGISTER", identity=other)
+    return phone, first, other
+
+
+def second_identity(step):
+    """Another public identity on the same contact takes nothing from the first one, and ends alone."""
+    phone, first, other = two_identities(step)
     for identity in (first, other):
         step.speaks_as(phone, identity, identity, "both registrations")
     yield from step.served("the second identity's REGISTER", phone)
@@ -257,9 +263,7 @@ def second_identity(step):
 
 def first_identity_ends(step):
     """The first of two identities is de-registered, refreshed is the second, and the contact ends with that."""
-    phone = step.register(step.phone())
-    first, other = phone.impu, f"sip:other-{phone.user}@{REALM}"
-    step.again(phone, phone.contact(TIME), "the second identity's REGISTER", identity=other)
+    phone, first, other = two_identities(step)
     step.again(phone, phone.contact(END), "the first identity's de-REGISTER")
     phone.impu, phone.service_route = other, [service_route(other)]
     step.speaks_as(phone, first, other, "the first identity's de-REGISTER")

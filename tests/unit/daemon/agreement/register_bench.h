@@ -26,6 +26,10 @@ inline constexpr const char* kImpi = "001010000000001@ims.mnc001.mcc001.3gppnetw
 inline constexpr const char* kClient =
     "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, "
     "ipsec-3gpp;alg= hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=8765423;port-c=7524;spi-s=1234563;port-s=1358, tls";
+/// Another offer of the same phone: other SPIs, another client port.
+inline constexpr const char* kSecondClient =
+    "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, "
+    "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, tls";
 inline constexpr const char* kCk = "b40ba9a3c58b2a05bbf0d987b21bf8cb";
 inline constexpr const char* kIk = "f769bcd751044604127672711c6d3441";
 
@@ -177,6 +181,12 @@ public:
     void sweep() {
         asio::co_spawn(loop, parts_->expiry.sweep(), asio::detached);
         loop.poll();
+    }
+
+    /// Time goes on, and what ends by then ends.
+    void let_pass(std::chrono::seconds time) {
+        clock.advance(time);
+        sweep();
     }
 
     static int status_of(const RecordedTransaction& transaction) {

@@ -336,9 +336,7 @@ TEST_CASE("B-54, C-44: re-authentication: new port_pc, same port_ps, old set in 
     const auto old_parameters = registration.sets.front()->parameters;
     const auto old_number = registration.sets.front()->number;
     auto say = bench.answer_to(*registration.sets.front());
-    const std::string client =
-        "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, "
-        "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, tls";
+    const std::string client = kSecondClient;
     say.client = client;
     bench.core_status = 401;
     const auto sm6 = bench.send(say, bench.over(*registration.sets.front()));

@@ -9,9 +9,6 @@ using std::chrono::seconds;
 
 namespace {
 
-constexpr const char* kSecondClient =
-    "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, "
-    "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=18765423;port-c=7624;spi-s=11234563;port-s=1358, tls";
 constexpr const char* kSosClient =
     "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;spi-c=28765423;port-c=7724;spi-s=21234563;port-s=1458";
 constexpr const char* kSos = "<sip:127.0.0.9:1458;sos>";

@@ -23,12 +23,6 @@ std::uint32_t holder_of_both(const Bench& bench) {
     return mark;
 }
 
-/// Time goes on until everything that waits for an answer only has ended.
-void let_pass(Bench& bench, std::chrono::seconds time) {
-    bench.clock.advance(time);
-    bench.sweep();
-}
-
 }  // namespace
 
 TEST_CASE("B-11, G-25: same SPIs and ports after a reboot: registered at once, the old set stays until the 200") {
@@ -69,7 +63,7 @@ TEST_CASE("B-5, B-11: a newcomer with a live phone's SPIs that proves nothing do
         bench.send(say, bench.over(set));
     }
     CHECK(holder_of_both(bench) == before.value);
-    let_pass(bench, bench.config.timers.reg_await_auth + std::chrono::seconds{1});
+    bench.let_pass(bench.config.timers.reg_await_auth + std::chrono::seconds{1});
     CHECK(bench.kernel.sas().size() == 4);
     CHECK(holder_of_both(bench) == before.value);
     REQUIRE(bench.registration());
@@ -134,7 +128,7 @@ TEST_CASE("B-11: an order that the kernel refuses while the SPIs change hands le
         bench.kernel.clear_failures();
         asio::co_spawn(bench.loop, bench.parts().sets.remove_leftovers(), asio::detached);
         bench.loop.poll();
-        let_pass(bench, std::chrono::hours{24 * 365});
+        bench.let_pass(std::chrono::hours{24 * 365});
         CHECK(bench.kernel.sas().empty());
         CHECK(bench.parts().spis.in_use() == 0);
     }
