@@ -88,6 +88,14 @@ xfrm::EngineConfiguration engine_configuration(const Config& config) {
     return told;
 }
 
+Result<void> check_engine(const Config& config) {
+    if (config.xfrm.sa_engine == SaEngine::in_process) return {};
+    if (const auto path = program("gmgate-xfrmd"); !path) return std::unexpected(path.error());
+    if (config.xfrm.sa_engine != SaEngine::libcharon) return {};
+    const auto engine = program("gmgate-xfrmd-charon");
+    return engine ? Result<void>{} : std::unexpected(engine.error());
+}
+
 Result<sip::FileDescriptor> start_engine(const Config& config) {
     const auto path = program("gmgate-xfrmd");
     if (!path) return std::unexpected(path.error());

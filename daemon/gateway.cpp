@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/spawn.h"
 #include "daemon/operate/metrics.h"
+#include "daemon/preflight/finding.h"
 #include "daemon/registrations/adopt.h"
 #include "daemon/restart/dialog_key.h"
 #include "sip/transport/way_back.h"
@@ -30,15 +31,6 @@ sip::TransactionLimits transaction_limits(const Limits& limits) {
     result.strangers = std::max<std::size_t>(1, limits.transactions / 2);
     result.waiting_per_source = std::min(limits.connections_per_address, result.strangers);
     return result;
-}
-
-// Every pair that some profile allows: what the probe looks for and pre-warms.
-std::vector<AlgorithmPair> all_allowed_pairs(const Config& config) {
-    std::vector<AlgorithmPair> pairs;
-    for (const auto& profile : config.ims_aka_profiles)
-        for (const auto pair : profile.preference)
-            if (std::ranges::find(pairs, pair) == pairs.end()) pairs.push_back(pair);
-    return pairs;
 }
 
 // For the last rows, when the process ends.
@@ -158,19 +150,10 @@ Task<Result<void>> Gateway::check_kernel() {
     if (pairs.empty()) co_return Result<void>{};
     const auto findings = co_await kernel_.probe(pairs);
     if (!findings) co_return std::unexpected(findings.error());
-    std::string missing;
-    for (const auto& finding : *findings) {
-        if (finding.present) continue;
-        log::error("kernel-lacks",
-                   {{"feature", finding.feature}, {"reason", finding.reason}, {"module", finding.module}});
-        missing += fmt::format("{}{}{}", missing.empty() ? "" : ", ", finding.feature,
-                               finding.module.empty() ? "" : " (module " + finding.module + ")");
-    }
-    if (!missing.empty())
-        co_return failure(
-            Reaction::refused,
-            "the kernel lacks: " + missing + "; load the modules, or take the algorithms out of the ims-aka-profile");
-    co_return Result<void>{};
+    const auto missing = kernel_lacks(*findings);
+    if (missing.empty()) co_return Result<void>{};
+    log::error("kernel-lacks", {{"why", missing}});
+    co_return failure(Reaction::reject, missing);  // no later start succeeds before somebody has done something
 }
 
 // B-13: before a socket opens, the protected ports accept and send nothing without ESP; after a crash they still do.

@@ -2,21 +2,27 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <iterator>
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/signal_set.hpp>
+#include <asio/this_coro.hpp>
 #include <CLI/CLI.hpp>
 
 #include "base/confine.h"
+#include "base/journal.h"
 #include "base/log.h"
 #include "daemon/engine.h"
 #include "daemon/gateway.h"
 #include "daemon/operate/reload.h"
+#include "daemon/preflight/core_check.h"
+#include "daemon/preflight/finding.h"
 #include "daemon/tls/check.h"
 #include "xfrm/engine/client.h"
 #include "xfrm/netlink/address_watch.h"
@@ -31,11 +37,14 @@ using namespace gmgate;
 struct Options {
     std::string config = "/etc/gmgate/gmgate.toml";
     bool check_config = false;
+    bool check_machine = false;
     bool remove_guards = false;
     bool take_over = false;
 };
 
-enum Exit { kOk = 0, kFailed = 1, kBadConfig = 2 };
+/// kWrong: the command line, the configuration, or what it asks of this machine that cannot be had: another start would
+/// end the same way (RestartPreventExitStatus= of the unit). kFailed: everything else that goes wrong.
+enum Exit { kOk = 0, kFailed = 1, kWrong = 2 };
 
 // Keys pass through this process: no core dumps, no ptrace by others.
 void harden() {
@@ -173,7 +182,7 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
     const auto finish = [&](const std::exception_ptr& exception, const Result<void>& result) {
         if (exception || !result) {
             log::error("start-failed", {{"why", exception ? "an exception was thrown" : result.error().text}});
-            status = kFailed;
+            status = !exception && result.error().reaction == Reaction::reject ? kWrong : kFailed;
             loop.stop();
         } else if (only_remove_guards) {
             log::notice("guards-removed", {{"why", "asked for; SAs of this gateway are gone, too"}});
@@ -231,6 +240,85 @@ Result<void> separate(const daemon::Config& config, sip::FileDescriptor& guard, 
     return daemon::give_up_privileges();
 }
 
+// ------------------------------------------------------------------------------------------
+// --check-config, --check
+
+std::vector<daemon::Finding> look_without_rights(const daemon::Config& config) {
+    auto findings = daemon::check_installation(config);
+    if (const auto engine = daemon::check_engine(config); !engine)
+        findings.push_back({.what = engine.error().text, .fix = "install package gmgate again"});
+    return findings;
+}
+
+/// The kernel is asked as a start would ask it; that also loads its modules.
+Task<void> look_at_kernel(const daemon::Config& config, std::vector<daemon::Finding>& findings) {
+    const auto pairs = daemon::all_allowed_pairs(config);
+    if (!pairs.empty()) {
+        const Clock clock;
+        xfrm::NetlinkKernel kernel(co_await asio::this_coro::executor, clock, netlink_settings(config.xfrm));
+        const auto probed = co_await kernel.probe(pairs);
+        const auto lacking = probed ? daemon::kernel_lacks(*probed) : probed.error().text;
+        if (!lacking.empty()) findings.push_back({.what = lacking, .fix = "see kernel.md in /usr/share/doc/gmgate"});
+    }
+    if (!config.tls_profiles.empty() && config.ktls != daemon::Ktls::off && access("/proc/net/tls_stat", R_OK) != 0)
+        findings.push_back({.is_error = config.ktls == daemon::Ktls::required,
+                            .what = "the kernel has no TLS yet; sessions would stay in gmgated",
+                            .fix = "modprobe tls"});
+}
+
+std::vector<daemon::Finding> look_at_machine(const daemon::Config& config) {
+    constexpr std::chrono::milliseconds patience{2000};
+    std::vector<daemon::Finding> findings;
+    if (geteuid() != 0)
+        findings.push_back({.what = "not root: the kernel and who has which port cannot be seen", .fix = "sudo"});
+    const auto add = [&](std::vector<daemon::Finding> more) { std::ranges::move(more, std::back_inserter(findings)); };
+    asio::io_context loop(1);
+    std::vector<daemon::Finding> of_core;
+    const auto look = [&]() -> Task<void> {
+        if (geteuid() == 0) co_await look_at_kernel(config, findings);
+        of_core = co_await daemon::check_next_hops(config, patience);
+        loop.stop();
+    };
+    asio::co_spawn(loop, look, asio::detached);
+    loop.run();
+    add(daemon::check_ports(config));
+    add(daemon::check_sysctls(config));
+    add(std::move(of_core));
+    return findings;
+}
+
+/// One line for each finding. kWrong: the file or its installation is; kFailed: only the machine does not fit.
+int check(const daemon::Config& config, const std::vector<std::string>& addresses, bool with_machine) {
+    bool is_wrong = false, is_unfit = false;
+    for (const auto& warning : config.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+    auto problems = addresses;
+    std::ranges::move(daemon::check_certificates(config), std::back_inserter(problems));
+    for (const auto& problem : problems) std::fprintf(stderr, "%s\n", problem.c_str());
+    const auto tell = [](const std::vector<daemon::Finding>& findings) {
+        for (const auto& finding : findings) std::fprintf(stderr, "%s\n", daemon::line_of(finding).c_str());
+        return std::ranges::any_of(findings, &daemon::Finding::is_error);
+    };
+    is_wrong = tell(look_without_rights(config)) || !problems.empty();
+    if (with_machine) is_unfit = tell(look_at_machine(config));
+    if (is_wrong || is_unfit) return is_wrong ? kWrong : kFailed;
+    std::printf("%s: all well\n", config.path.c_str());
+    return kOk;
+}
+
+void add_options(CLI::App& app, Options& options) {
+    app.add_option("-c,--config", options.config, "configuration file")->capture_default_str();
+    app.add_flag("--check-config", options.check_config,
+                 "read and check the configuration, with certificates, groups and folders; say what is wrong, and end");
+    app.add_flag("--check", options.check_machine,
+                 "as root, the same and this machine: kernel, ports in use, routes, whether next hops answer, sysctls");
+    app.add_flag("--remove-guards", options.remove_guards,
+                 "remove the guard policies and all SAs of this gateway from the kernel, and end");
+    app.add_flag(
+        "--take-over", options.take_over,
+        "take sockets, connections and registrations over from the running gmgated, which then ends: an upgrade that no phone notices");
+    app.set_version_flag("--version", GMGATE_VERSION);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -239,34 +327,23 @@ int main(int argc, char** argv) {
     CLI::App app{
         "gmgated: IMS access security gateway. Phones register with ipsec-3gpp; the kernel protects, the core gets clear SIP."};
     Options options;
-    app.add_option("-c,--config", options.config, "configuration file")->capture_default_str();
-    app.add_flag("--check-config", options.check_config,
-                 "read and check the configuration, say what is wrong with line and column, and end");
-    app.add_flag("--remove-guards", options.remove_guards,
-                 "remove the guard policies and all SAs of this gateway from the kernel, and end");
-    app.add_flag(
-        "--take-over", options.take_over,
-        "take sockets, connections and registrations over from the running gmgated, which then ends: an upgrade that no phone notices");
-    app.set_version_flag("--version", GMGATE_VERSION);
-    CLI11_PARSE(app, argc, argv);
+    add_options(app, options);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? kOk : kWrong;
+    }
 
     auto config = daemon::load_config(options.config);
     if (!config) {
         std::fprintf(stderr, "%s\n", config.error().text.c_str());
-        return kBadConfig;
+        return kWrong;
     }
     const auto problems = daemon::check_addresses(*config);
+    if (options.check_config || options.check_machine) return check(*config, problems, options.check_machine);
     for (const auto& problem : problems) std::fprintf(stderr, "%s\n", problem.c_str());
-    if (!problems.empty() && !options.remove_guards) return kBadConfig;
-    if (options.check_config) {
-        for (const auto& warning : config->warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
-        const auto unfit = daemon::check_certificates(*config);
-        for (const auto& problem : unfit) std::fprintf(stderr, "%s\n", problem.c_str());
-        if (!unfit.empty()) return kBadConfig;
-        std::printf("%s: all well\n", options.config.c_str());
-        return kOk;
-    }
-    log::start(std::getenv("JOURNAL_STREAM") != nullptr);
+    if (!problems.empty() && !options.remove_guards) return kFailed;  // an address may still come
+    log::start(is_journal_stream(std::getenv("JOURNAL_STREAM"), STDERR_FILENO));
     log::set_level(log::parse_level(config->log_level).value_or(log::Level::info));
     for (const auto& warning : config->warnings) log::warning("config-warning", {{"why", warning}});
     harden();

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -14,6 +15,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/near_word.h"
 #include "gmctl/client.h"
 #include "gmctl/configure/configure.h"
 #include "gmctl/ladder.h"
@@ -37,12 +39,8 @@ struct Options {
     double interval = 2;
 };
 
-enum Exit { kOk = 0, kFailed = 1 };
-
-int fail(const Error& error) {
-    std::fprintf(stderr, "gmctl: %s\n", gmctl::printable(error.text).c_str());
-    return kFailed;
-}
+/// kWrong: what was typed, or the configuration file.
+enum Exit { kOk = 0, kFailed = 1, kWrong = 2 };
 
 void print(const std::string& text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
@@ -53,13 +51,21 @@ void print_json(const Json& value, bool pretty = true) {
     print(value.dump(pretty ? 2 : -1, ' ', false, Json::error_handler_t::replace) + '\n');
 }
 
+/// With --json in the form that the control socket uses, where the answer would have been.
+int fail(const Options& options, const Error& error, Exit status = kFailed) {
+    if (options.json)
+        print_json({{"ok", false}, {"error", {{"reason", to_string(error.reaction)}, {"text", error.text}}}});
+    else std::fprintf(stderr, "gmctl: %s\n", gmctl::printable(error.text).c_str());
+    return status;
+}
+
 /// Asks once and shows the answer by `view`.
 int ask_and_show(const Options& options, const std::string& command, const Json& arguments,
                  std::string (*view)(const Json&, std::size_t)) {
     auto client = Client::connect(options.socket);
-    if (!client) return fail(client.error());
+    if (!client) return fail(options, client.error());
     const auto answer = client->ask(command, arguments);
-    if (!answer) return fail(answer.error());
+    if (!answer) return fail(options, answer.error());
     if (options.json) print_json(*answer);
     else print(view(*answer, gmctl::terminal_width()));
     return kOk;
@@ -67,20 +73,20 @@ int ask_and_show(const Options& options, const std::string& command, const Json&
 
 int registrations(const Options& options) {
     auto client = Client::connect(options.socket);
-    if (!client) return fail(client.error());
+    if (!client) return fail(options, client.error());
     if (options.follow) {
         const auto ended = client->ask("follow", {{"filter", options.filter}}, [&](const Json& event) {
             if (options.json) print_json(event, false);
             else print(gmctl::record_line(event, gmctl::terminal_width()));
             return true;
         });
-        return ended ? kOk : fail(ended.error());
+        return ended ? kOk : fail(options, ended.error());
     }
     Json all = Json::array();
     Json page;
     do {
         const auto answer = client->ask("registrations", {{"filter", options.filter}, {"skip", all.size()}});
-        if (!answer) return fail(answer.error());
+        if (!answer) return fail(options, answer.error());
         page = *answer;
         for (auto& row : page["registrations"]) all.push_back(std::move(row));
     } while (!page["registrations"].empty() && all.size() < page.value("matches", std::size_t{0}));
@@ -108,7 +114,7 @@ bool write_file(const std::string& path, const std::string& bytes, const char* m
 int trace(const Options& options) {
     umask(077);
     auto client = Client::connect(options.socket);
-    if (!client) return fail(client.error());
+    if (!client) return fail(options, client.error());
     const auto width = gmctl::terminal_width();
     std::vector<gmctl::LadderMessage> messages;
     if (!options.pcap.empty() && !write_file(options.pcap, gmctl::pcap_header(), "w")) return kFailed;
@@ -125,7 +131,7 @@ int trace(const Options& options) {
     if (options.follow && !options.json) print(gmctl::ladder_head(width));
     const auto answer =
         client->ask("trace", {{"of", options.of}, {"follow", options.follow}, {"off", options.off}}, take);
-    if (!answer) return fail(answer.error());
+    if (!answer) return fail(options, answer.error());
     if (options.follow) return kOk;
     if (!answer->contains("messages")) {
         if (options.json) print_json(*answer);
@@ -150,13 +156,13 @@ int trace(const Options& options) {
 
 int top(const Options& options) {
     auto client = Client::connect(options.socket);
-    if (!client) return fail(client.error());
+    if (!client) return fail(options, client.error());
     auto before = client->ask("rates");
     auto at = std::chrono::steady_clock::now();
     while (before) {
         std::this_thread::sleep_for(std::chrono::duration<double>(options.interval));
         auto now = client->ask("rates");
-        if (!now) return fail(now.error());
+        if (!now) return fail(options, now.error());
         const auto then = std::exchange(at, std::chrono::steady_clock::now());
         const auto seconds = std::chrono::duration<double>(at - then).count();
         if (options.json) print_json({{"seconds", seconds}, {"before", *before}, {"now", *now}}, false);
@@ -166,7 +172,7 @@ int top(const Options& options) {
         if (options.once) return kOk;
         before = std::move(now);
     }
-    return fail(before.error());
+    return fail(options, before.error());
 }
 
 std::string deregister_view(const Json& answer, std::size_t) {
@@ -241,12 +247,7 @@ void add_steering(const AddCommand& command, Options& options) {
     rates->add_flag("--once", options.once, "look once and end");
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-    std::signal(SIGPIPE, SIG_IGN);
-    CLI::App app{"gmctl: look into a running gmgated and steer it."};
-    Options options;
+void add_global_options(CLI::App& app, Options& options) {
     app.set_version_flag("--version", GMGATE_VERSION);
     app.add_option("-s,--socket", options.socket, "control socket of gmgated (control-socket in gmgate.toml)")
         ->envname("GMGATE_CONTROL_SOCKET")
@@ -254,9 +255,72 @@ int main(int argc, char** argv) {
     app.add_flag("-j,--json", options.json, "print JSON instead of tables");
     app.require_subcommand(1);
     app.fallthrough();
+}
+
+std::vector<std::string> command_names(const CLI::App& app) {
+    std::vector<std::string> names;
+    for (const auto* command : app.get_subcommands([](const CLI::App*) { return true; }))
+        names.push_back(command->get_name());
+    return names;
+}
+
+/// `gmctl help [COMMAND]`
+int help(CLI::App& app, const Options& options) {
+    if (options.of.empty()) {
+        print(app.help());
+        return kOk;
+    }
+    const auto names = command_names(app);
+    if (std::ranges::find(names, options.of) == names.end())
+        return fail(
+            options,
+            {Reaction::reject, 0, "there is no command \"" + options.of + "\"" + did_you_mean(options.of, names)},
+            kWrong);
+    print(app.get_subcommand(options.of)->help());
+    return kOk;
+}
+
+/// The first word that is no option and no option's value: the command, or what was meant as one.
+std::string command_in(int argc, char** argv) {
+    for (int i = 1; i < argc; ++i) {
+        const std::string word = argv[i];
+        if (word == "-s" || word == "--socket") ++i;
+        else if (!word.starts_with('-')) return word;
+    }
+    return {};
+}
+
+/// What was typed wrongly, and what may have been meant.
+int misunderstood(CLI::App& app, Options& options, const CLI::ParseError& error, int argc, char** argv) {
+    for (int i = 1; i < argc; ++i)
+        options.json = options.json || argv[i] == std::string("--json") || argv[i] == std::string("-j");
+    const auto names = command_names(app);
+    const auto typed = command_in(argc, argv);
+    std::string text = error.what();
+    if (typed.empty()) text = "a command is missing; gmctl help lists them";
+    else if (std::ranges::find(names, typed) == names.end())
+        text = "there is no command \"" + typed + "\"" + did_you_mean(typed, names) + "; gmctl help lists them";
+    else {
+        std::vector<std::string> known;
+        for (const auto* option : app.get_subcommand(typed)->get_options())
+            for (const auto& name : option->get_lnames()) known.push_back("--" + name);
+        for (int i = 1; i < argc; ++i)
+            if (std::string(argv[i]).starts_with("--")) text += did_you_mean(argv[i], known);
+        text += "; see gmctl help " + typed;
+    }
+    return fail(options, {Reaction::reject, 0, text}, kWrong);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::signal(SIGPIPE, SIG_IGN);
+    CLI::App app{"gmctl: look into a running gmgated and steer it."};
+    Options options;
+    add_global_options(app, options);
     int status = kOk;
-    const AddCommand command = [&](const char* name, const char* help, std::function<int()> run) {
-        auto* sub = app.add_subcommand(name, help);
+    const AddCommand command = [&](const char* name, const char* about, std::function<int()> run) {
+        auto* sub = app.add_subcommand(name, about);
         sub->callback([&status, run = std::move(run)] { status = run(); });
         return sub;
     };
@@ -270,7 +334,16 @@ int main(int argc, char** argv) {
         [&] { return daemon::configure::run(shell); });
     configure->add_option("-c,--config", shell.config, "file to change")->capture_default_str()->type_name("FILE");
     configure->add_option("--prompt", shell.prompt, "the word before # in the prompt")->capture_default_str();
+    command("help", "what a command does and takes", [&] {
+        return help(app, options);
+    })->add_option("command", options.of, "one of the commands; without it: all of them");
 
-    CLI11_PARSE(app, argc, argv);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& asked) {  // --help, --version
+        return app.exit(asked);
+    } catch (const CLI::ParseError& error) {
+        return misunderstood(app, options, error, argc, argv);
+    }
     return status;
 }

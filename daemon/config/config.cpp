@@ -84,13 +84,15 @@ void read_algorithm_lists(Section& section, ImsAkaProfile& profile) {
         if (const auto ealg = parse_ealg(word)) ealgs.insert(*ealg);
         else
             section.mistake("encr-alg-list",
-                            fmt::format("\"{}\" is none of aes-gcm, aes-cbc, des-ede3-cbc, null", word));
+                            fmt::format("\"{}\" is none of aes-gcm, aes-cbc, des-ede3-cbc, null{}", word,
+                                        did_you_mean(word, {"aes-gcm", "aes-cbc", "des-ede3-cbc", "null"})));
     }
     for (const auto& word : auth) {
         if (const auto alg = parse_alg(word)) algs.insert(*alg);
         else
             section.mistake("auth-alg-list",
-                            fmt::format("\"{}\" is none of hmac-sha-1-96, aes-gmac, hmac-md5-96, null", word));
+                            fmt::format("\"{}\" is none of hmac-sha-1-96, aes-gmac, hmac-md5-96, null{}", word,
+                                        did_you_mean(word, {"hmac-sha-1-96", "aes-gmac", "hmac-md5-96", "null"})));
     }
     for (const auto& pair : kDefaultPreference)
         if (algs.contains(pair.alg) && ealgs.contains(pair.ealg)) profile.preference.push_back(pair);
@@ -187,7 +189,9 @@ void read_sip_port(Section& section, SipInterface& interface) {
         if (word == "UDP") port.udp = true;
         else if (word == "TCP") port.tcp = true;
         else if (word == "TLS") port.tls = true;
-        else section.mistake("transport-protocol", fmt::format("\"{}\" is none of \"UDP\", \"TCP\", \"TLS\"", word));
+        else
+            section.mistake("transport-protocol", fmt::format("\"{}\" is none of \"UDP\", \"TCP\", \"TLS\"{}", word,
+                                                              did_you_mean(word, {"UDP", "TCP", "TLS"})));
     }
     section.text("ims-aka-profile", port.ims_aka_profile);
     section.text("tls-profile", port.tls_profile);

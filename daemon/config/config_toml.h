@@ -14,6 +14,8 @@
 
 #include <fmt/format.h>
 
+#include "base/near_word.h"
+
 namespace gmgate::daemon {
 
 /// Collects every mistake of a file, so that one run tells all of them.
@@ -127,14 +129,16 @@ public:
         std::string given;
         text(key, given);
         std::string known;
+        std::vector<std::string> names;
         for (const auto& [name, value] : words) {
             if (given == name) {
                 out = value;
                 return;
             }
             known += fmt::format("{}\"{}\"", known.empty() ? "" : ", ", name);
+            names.emplace_back(name);
         }
-        mistake(key, fmt::format("\"{}\" is not one of {}", given, known));
+        mistake(key, fmt::format("\"{}\" is not one of {}{}", given, known, did_you_mean(given, names)));
     }
     void table(std::string_view key, const std::function<void(Section&)>& read) {
         const auto* node = take(key);
@@ -164,14 +168,19 @@ public:
     void finish() {
         for (const auto& [key, node] : table_)
             if (!read_.contains(std::string(key.str())))
-                mistakes_.add(key.source(),
-                              fmt::format("{}: unknown key \"{}\"; known here: {}", title_, key.str(), known()));
+                mistakes_.add(key.source(), fmt::format("{}: unknown key \"{}\"{} known here: {}", title_, key.str(),
+                                                        meant(key.str()), known()));
     }
 
 private:
     const toml::node* take(std::string_view key) {
         read_.insert(std::string(key));
         return table_.get(key);
+    }
+    // gmctl configure asks for what is known with a key that is like none: then the message has its plain form.
+    std::string meant(std::string_view key) const {
+        const auto suggestion = did_you_mean(key, {read_.begin(), read_.end()});
+        return suggestion.empty() ? ";" : suggestion;
     }
     std::string known() const {
         std::string all;

@@ -1,14 +1,29 @@
 #include "daemon/operate/operations.h"
 
+#include <grp.h>
+#include <unistd.h>
+
 #include <fmt/chrono.h>
 
 #include "base/log.h"
 
 namespace gmgate::daemon {
 
+namespace {
+
+/// `control-group` as the file says it, "" for nobody. Without a word the package's group gmgate, when there is one
+/// that the socket can be given to.
+std::string control_group_of(const Config& config) {
+    if (config.settings.contains("control-group")) return config.control_group;
+    const auto* entry = getgrnam("gmgate");
+    return entry && (geteuid() == 0 || getegid() == entry->gr_gid) ? "gmgate" : "";
+}
+
+}  // namespace
+
 Operations::Operations(OperateParts parts)
     : p_(std::move(parts)),
-      server_(p_.executor, {.path = p_.config.control_socket, .group = p_.config.control_group}),
+      server_(p_.executor, {.path = p_.config.control_socket, .group = control_group_of(p_.config)}),
       started_(p_.clock.wall()) {
     p_.operating.log_level = p_.config.log_level;
     add_state_commands();

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "base/near_word.h"
 #include "daemon/config/config.h"
 #include "gmctl/configure/words.h"
 
@@ -104,7 +105,8 @@ std::string Session::execute(std::string_view line) {
     for (const auto& command : commands()) names.push_back(command.name);
     const auto typed = words->front() == "?" ? "help" : words->front() == "quit" ? "exit" : words->front();
     const auto known = matching(names, typed);
-    if (known.empty()) return fmt::format("% \"{}\" is not known here; ? tells what is\n", typed);
+    if (known.empty())
+        return fmt::format("% \"{}\" is not known here{}; ? tells what is\n", typed, did_you_mean(typed, names));
     if (known.size() > 1) return fmt::format("% \"{}\" can be {}\n", typed, fmt::join(known, ", "));
     const auto& word = known.front();
     const std::vector<std::string> rest(words->begin() + 1, words->end());
@@ -298,7 +300,9 @@ std::string Session::start_removal(std::string_view what) {
         std::vector<std::string> names;
         for (const auto& parameter : here().element->parameters) names.push_back(parameter.name);
         const auto known = matching(names, std::string(what));
-        if (known.size() != 1) return fmt::format("% \"{}\" is no parameter of {}\n", what, here().element->name);
+        if (known.size() != 1)
+            return fmt::format("% \"{}\" is no parameter of {}{}\n", what, here().element->name,
+                               did_you_mean(what, names));
         if (!here().is_chosen) return {};
         const auto unset = draft_.unset(here().path, known.front());
         return unset ? "" : fmt::format("% {}\n", unset.error().text);

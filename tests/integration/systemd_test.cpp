@@ -33,7 +33,9 @@ public:
         // wait for.
         std::ofstream(units_ + "/gmgated.service.d/test.conf")
             << "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=\nExecStart=" << lab.programs().gmgated
-            << " --config " << lab.config_path() << "\nStandardOutput=append:" << log_
+            << " --config " << lab.config_path() << "\nExecReload=\nExecReload=" << lab.programs().gmgated
+            << " --check-config --config " << lab.config_path()
+            << "\nExecReload=/bin/kill -HUP $MAINPID\nStandardOutput=append:" << log_
             << "\nStandardError=append:" << log_ << "\nReadWritePaths=" << lab.folder()
             << "\nProtectHome=read-only\nUser=nobody\nGroup=nogroup\n";  // this machine has no gmgate
         // /var/lib is the host's: StateDirectory= gets one in memory.
@@ -173,7 +175,19 @@ TEST_SUITE("systemd") {
         secure.deregister();
         CHECK(eventually([&] { return std::stoi(systemd.property("NFileDescriptorStore")) < stored; }));
         load.terminate();
-        systemd.control({"stop", "gmgated.service"});
         CHECK(systemd.log().find("connections-resumed") != std::string::npos);
+        // A file with a mistake: reload fails, the reason is in the log, and nothing changes; neither does a start
+        // loop.
+        systemd.control({"reload", "gmgated.service"});
+        const auto process = systemd.property("MainPID");
+        std::ofstream(lab.config_path(), std::ios::app) << "[timers]\nold-sett = 5\n";
+        CHECK_THROWS(systemd.control({"reload", "gmgated.service"}));
+        CHECK(systemd.log().find("did you mean \"old-set\"?") != std::string::npos);
+        CHECK(systemd.property("MainPID") == process);
+        talk(udp, tcp);
+        systemd.control({"stop", "gmgated.service"});
+        CHECK_THROWS(systemd.control({"start", "gmgated.service"}));
+        CHECK(systemd.property("ActiveState").starts_with("failed"));
+        CHECK(systemd.property("NRestarts").starts_with("0"));
     }
 }

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include "base/journal.h"
 #include "base/log.h"
 #include "xfrm/engine/guardian.h"
 #include "xfrm/engine/protocol.h"
@@ -57,6 +58,6 @@ int main(int argc, char** argv) {
     }
     if (guardian == worker) return wrong("it is either the guardian or the worker");
     if (!is_seqpacket(GM_WORK_FD)) return wrong("descriptor 3 is no socket of gmgated's: gmgated starts this program");
-    gmgate::log::start(std::getenv("JOURNAL_STREAM") != nullptr);
+    gmgate::log::start(gmgate::is_journal_stream(std::getenv("JOURNAL_STREAM"), STDERR_FILENO));
     return guardian ? gmgate::xfrm::guard(engine) : gmgate::xfrm::work();
 }

@@ -116,6 +116,11 @@ TEST_CASE("Mistakes are told with line, column and the fix") {
               .find("test.toml:11:1: [[sip-interface]]: unknown key \"realm-name\"; known here:") != std::string::npos);
     CHECK(mistake(with(kGood, "name = \"volte\"\n", "name = \"volte\"\nname = \"x\"\n"))
               .starts_with("test.toml:7:"));  // duplicate
+    CHECK(mistake(with(kGood, "sec-agree-feature", "sec-agree-featrue"))
+              .find("unknown key \"sec-agree-featrue\"; did you mean \"sec-agree-feature\"? known here:") !=
+          std::string::npos);
+    CHECK(mistake(with(kGood, "\"ipsec3gpp\"", "\"ipsec-3gpp\"")).find("\"; did you mean \"ipsec3gpp\"?") !=
+          std::string::npos);
     CHECK(mistake(with(kGood, "6203", "6201")).find("at least three are needed") != std::string::npos);
     CHECK(mistake(with(kGood, "[6100, 6101]", "[6100]")).find("give two ports") != std::string::npos);
     CHECK(mistake(with(kGood, "[6100, 6101]", "[5060, 6101]")).find("never a protected one") != std::string::npos);
