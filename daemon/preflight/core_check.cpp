@@ -112,11 +112,12 @@ Task<std::vector<Finding>> check_next_hops(const Config& config, std::chrono::mi
             target.endpoint = hop.endpoint;
             target.transport = hop.transport.value_or(config.core.transport);
             targets.push_back(std::move(target));
-        } else if (auto found = co_await resolver.resolve(hop, config.core.transport)) {
-            targets = std::move(*found);
         } else {
-            findings.push_back({.what = fmt::format("next hop {}: {}", hop.to_string(), found.error().text),
-                                .fix = "correct the name, [core] name-servers or the name server"});
+            auto found = co_await resolver.resolve(hop, config.core.transport);
+            if (found) targets = std::move(*found);
+            else
+                findings.push_back({.what = fmt::format("next hop {}: {}", hop.to_string(), found.error().text),
+                                    .fix = "correct the name, [core] name-servers or the name server"});
         }
         for (auto& target : targets) {
             const auto* listen = config.core.listen_for(target.endpoint.address.family());
