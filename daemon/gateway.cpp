@@ -476,7 +476,8 @@ void Gateway::dispatch(std::shared_ptr<sip::ServerTransaction> transaction) {
     if (!access) return spawn(executor, router_.from_core(std::move(transaction)), "from_core");
     if (transaction->request().method() == sip::Method::register_)
         return spawn(executor, register_flow_.handle(std::move(transaction)), "register");
-    if (accesses_.is_protected(flow.local) || table_.owner_of(flow).registration)
+    const bool is_phones = accesses_.is_protected(flow.local) || table_.owner_of(flow).registration;
+    if (is_phones && !router_.is_of_emergency_call(transaction->request(), flow))
         return spawn(executor, router_.from_ue(std::move(transaction)), "from_ue");
     spawn(executor,
           router_.unprotected(std::move(transaction), *access->interface,

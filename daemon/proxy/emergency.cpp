@@ -150,6 +150,12 @@ bool EmergencyDialogs::permits(const sip::Message& request) const {
            std::ranges::any_of(leg->targets, [uri](const std::string& target) { return is_same_target(target, uri); });
 }
 
+bool EmergencyDialogs::permits_on(const sip::Message& request, const sip::Flow& flow) const {
+    if (!sip::is_reliable(flow.transport) || !permits(request)) return false;
+    const EmergencyDialog* dialog = at(request, HeaderId::from);
+    return sip::is_reliable(dialog->ue.transport) && dialog->ue.connection == flow.connection;
+}
+
 bool EmergencyDialogs::covers(const sip::Message& message) const {
     for (const auto& [phones, others] :
          {std::pair(HeaderId::from, HeaderId::to), std::pair(HeaderId::to, HeaderId::from)})

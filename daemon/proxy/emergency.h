@@ -71,6 +71,8 @@ public:
     /// C-84: true for a request inside a dialog that the phone may send there: a method of a call, the tags of both
     /// ends, and the target that the other end named.
     bool permits(const sip::Message& request) const;
+    /// The same, over the connection that the phone is reached by.
+    bool permits_on(const sip::Message& request, const sip::Flow& flow) const;
     /// True for a message of either end with both tags of a dialog.
     bool covers(const sip::Message& message) const;
 

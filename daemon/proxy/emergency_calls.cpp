@@ -165,13 +165,14 @@ std::optional<Answer> Router::admit_emergency(const sip::ServerTransaction& tran
     if ((objection = check_loop(request, loop_mark))) return objection;
     rules = emergency_rules(request, transaction.flow(), token);
     rules.credentials = credentials;
+    rules.answer_mark = dialogs_.answer_mark(Leg::to_core, token, request);
     rules.loop_mark = loop_mark;
     return std::nullopt;
 }
 
 Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction) {
     const sip::Message& request = transaction->request();
-    const auto watch = watch_cancel(*transaction);
+    const auto watch = watch_cancel(*transaction, Sender::phone);
     transaction->set_reply_flow(way_back(*transaction));
     const bool initial = has_no_to_tag(request), is_invite = request.method() == sip::Method::invite;
     std::string token;
@@ -182,8 +183,8 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     }
     if (initial)
         emergency_.on_evicted(token, [watch] {
-            watch->give_up(make_answer(503, "Service Unavailable", "it gave way to newer emergency calls",
-                                       Counter::emergency_refused));
+            watch->drop(make_answer(503, "Service Unavailable", "it gave way to newer emergency calls",
+                                    Counter::emergency_refused));
         });
     counters_.add(Counter::emergency_passed);
     log::notice("emergency-passed", {{"method", request.method_name()},
@@ -227,7 +228,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
 
 Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> transaction, std::string token) {
     const sip::Message& request = transaction->request();
-    const auto watch = watch_cancel(*transaction);
+    const auto watch = watch_cancel(*transaction, Sender::core);
     const EmergencyDialog* dialog = emergency_.find_by_token(token);
     const bool is_reachable =
         dialog != nullptr && (!sip::is_reliable(dialog->ue.transport) || transports_.is_open(dialog->ue.connection));
@@ -246,6 +247,7 @@ Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> t
     rules.via_host = flow.local.to_string();
     rules.core_uri = token_uri(token, core_.side_of(transaction->flow()).uri_host);
     rules.ue_uri = token_uri(token, reached_over(flow.local.to_string(), flow.transport));
+    rules.answer_mark = dialogs_.answer_mark(Leg::to_phone, token, request);
     rules.own_hosts = own_hosts_;
 
     Relay leg;

@@ -127,12 +127,13 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
     const SipInterface* interface = interface_of(config_, registration.realm_id);
     FromUe way{.transaction = transaction, .token = registration.token, .key = registration.key};
     way.aim = [this, transaction, token = registration.token] { return aim_at_ue(transaction, token); };
-    way.watch = watch_cancel(*transaction);
+    way.watch = watch_cancel(*transaction, Sender::phone);
     // The phone gone: what it called is cancelled.
     way.entry.emplace(open_requests_.add(registration, OpenRequests::Side::from_phone, way.watch));
     if (sip::is_reliable(transaction->flow().transport)) transports_.keep_open(transaction->flow().connection, true);
 
     way.rules = rules_from_ue(request, transaction->flow(), owner);
+    way.rules.answer_mark = dialogs_.answer_mark(Leg::to_core, contact_text(registration.key), request);
     way.rules.loop_mark = core_.marks().loop_mark(request, "core " + registration.token);
     way.rules.credentials = sip::RequestCredentials::read(request);
     auto refusal = objection_from_ue(request, owner, interface, way.rules);

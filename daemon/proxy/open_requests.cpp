@@ -39,6 +39,14 @@ void RequestWatch::give_up(Answer answer) {
     cancel(std::move(why));
 }
 
+void RequestWatch::drop(Answer answer) {
+    auto why = reason(answer.status, answer.phrase);
+    if (!is_cancelled_) instead_ = std::move(answer);
+    cancel(std::move(why));
+    is_lost_ = true;
+    if (client_ != nullptr) client_->end({Reaction::broken, 0, "it is not wanted any more"});
+}
+
 void RequestWatch::lose(Answer answer) {
     if (!is_cancelled_) instead_ = std::move(answer);
     is_cancelled_ = is_lost_ = true;

@@ -26,6 +26,9 @@ public:
     /// We do not want it any more, and the sender gets `answer` once the other side has given up (RFC 3261 §16.8).
     /// The other side is told by the Reason of the CANCEL.
     void give_up(Answer answer);
+    /// We do not want it any more and wait for nobody: the sender gets `answer` now; the other side gets a CANCEL when
+    /// it has given a provisional response.
+    void drop(Answer answer);
     /// The other side cannot answer any more: the sender gets `answer` now.
     void lose(Answer answer);
 

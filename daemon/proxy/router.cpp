@@ -10,6 +10,7 @@
 #include <asio/this_coro.hpp>
 
 #include "base/log.h"
+#include "daemon/rules/header_rules.h"
 #include "daemon/rules/own_names.h"
 #include "daemon/rules/restoration.h"
 #include "sip/message/headers.h"
@@ -55,10 +56,12 @@ Task<void> Router::guarded(Task<void> work, const char* what) {
     }
 }
 
-std::shared_ptr<RequestWatch> Router::watch_cancel(sip::ServerTransaction& transaction) {
+std::shared_ptr<RequestWatch> Router::watch_cancel(sip::ServerTransaction& transaction, Sender sender) {
     auto watch = std::make_shared<RequestWatch>();
     if (transaction.request().method() == sip::Method::invite)
-        transaction.on_cancel([watch](std::string fields) { watch->cancel(std::move(fields)); });
+        transaction.on_cancel([watch, sender](std::string fields) {
+            watch->cancel(sender == Sender::phone ? without_untrusted(fields) : std::move(fields));
+        });
     return watch;
 }
 

@@ -64,6 +64,11 @@ public:
     void use_dialog_key(const SipHashKey& key) { dialogs_.use_key(key); }
     /// True for a request with a To tag that belongs to a dialog which passed here: overload lets it through.
     bool is_in_dialog(const sip::Message& request, const sip::Flow& flow) const;
+    /// True for a request on a connection that carries an emergency call to which it belongs, whoever has registered
+    /// over that connection meanwhile: it goes where its call goes.
+    bool is_of_emergency_call(const sip::Message& request, const sip::Flow& flow) const {
+        return emergency_.permits_on(request, flow);
+    }
     EmergencyDialogs& emergency_dialogs() { return emergency_; }
     const EmergencyDialogs& emergency_dialogs() const { return emergency_; }
 
@@ -81,8 +86,9 @@ private:
     /// Answers on an unprotected port and leaves nothing behind: whoever can send there could fill the table of
     /// transactions otherwise.
     Task<void> refuse_stranger(std::shared_ptr<sip::ServerTransaction> transaction, Answer refusal);
-    /// From now on a CANCEL is noticed, also before there is anything to cancel.
-    static std::shared_ptr<RequestWatch> watch_cancel(sip::ServerTransaction& transaction);
+    /// From now on a CANCEL is noticed, also before there is anything to cancel. What a phone may not say in a request
+    /// (Resource-Priority) it may not say in a CANCEL.
+    static std::shared_ptr<RequestWatch> watch_cancel(sip::ServerTransaction& transaction, Sender sender);
     /// Passes every response back until the transaction has ended; CANCEL and timer C end it early.
     struct Relay {
         std::shared_ptr<sip::ServerTransaction> transaction;
@@ -158,7 +164,7 @@ private:
     Task<void> stray_ack_from_ue(sip::OwnedMessage ack, std::string token);
     Task<void> stray_ack_from_core(sip::OwnedMessage ack, sip::Flow flow);
     Task<void> stray_response_from_ue(sip::OwnedMessage response);
-    Task<void> stray_response_from_core(sip::OwnedMessage response);
+    Task<void> stray_response_from_core(sip::OwnedMessage response, sip::Flow flow);
 
     // ---- emergency_calls.cpp
     Task<void> handle_emergency(std::shared_ptr<sip::ServerTransaction> transaction);

@@ -45,11 +45,12 @@ Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
         if (is_ack) co_await stray_ack_from_core(std::move(message), flow);
         else if (!core_.is_core_address(flow.remote.address))
             drop_stray(*message, flow, "a response from an address that is none of the core's");
-        else co_await stray_response_from_core(std::move(message));
+        else co_await stray_response_from_core(std::move(message), flow);
         co_return;
     }
     const FlowOwner owner = table_.owner_of(flow);
-    if (owner.registration == nullptr && owner.set == nullptr && emergency_.covers(*message))
+    const bool is_unowned = owner.registration == nullptr && owner.set == nullptr;
+    if (is_unowned ? emergency_.covers(*message) : emergency_.permits_on(*message, flow))
         co_return co_await stray_emergency(std::move(message), flow);
     if (owner.registration == nullptr) {  // B-23, C-45; an ACK or a response on an unprotected port (G-9)
         counters_.add(Counter::wrong_sa);
@@ -66,6 +67,8 @@ Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
     // The 2xx shows for whom our Record-Route was (RFC 3261 §12.1.1): nobody answers for another phone.
     if (!record_route_has(*message, token, own_hosts_))
         co_return drop_stray(*message, flow, "a response whose Record-Route is not that phone's");
+    if (!dialogs_.is_own_answer(Leg::to_phone, contact_text(owner.registration->key), *message))
+        co_return drop_stray(*message, flow, "a response whose Via is none that we gave that phone");
     co_await stray_response_from_ue(std::move(message));
 }
 
@@ -137,11 +140,16 @@ Task<void> Router::stray_response_from_ue(sip::OwnedMessage response) {
     (void)co_await core_.send_stateless(response_to_core(*response, rules), transport, to);
 }
 
-Task<void> Router::stray_response_from_core(sip::OwnedMessage response) {
+Task<void> Router::stray_response_from_core(sip::OwnedMessage response, sip::Flow flow) {
     if (!is_late_2xx(*response, own_hosts_)) co_return;
     const std::optional<std::string> token = token_in_record_route(*response, own_hosts_);
     if (!token) co_return;
-    if (const EmergencyDialog* dialog = emergency_.find_by_token(*token)) {
+    const EmergencyDialog* dialog = emergency_.find_by_token(*token);
+    const Registration* asker = table_.find_by_token(*token);
+    if (dialog == nullptr && asker == nullptr) co_return;
+    if (!dialogs_.is_own_answer(Leg::to_core, dialog != nullptr ? *token : contact_text(asker->key), *response))
+        co_return drop_stray(*response, flow, "a response whose Via is none that we gave the core");
+    if (dialog != nullptr) {
         (void)transactions_.send_stateless(response_to_ue(*response), dialog->ue);
         co_return;
     }

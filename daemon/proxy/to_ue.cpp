@@ -56,7 +56,7 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
 Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token,
                                  std::string user) {
     const sip::Message& request = transaction->request();
-    const auto watch = watch_cancel(*transaction);
+    const auto watch = watch_cancel(*transaction, Sender::core);
     const std::string loop_mark = core_.marks().loop_mark(request, "ue " + token);
     if (auto objection = check_loop(request, loop_mark)) {
         Answer refusal = std::move(*objection);
@@ -88,6 +88,7 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
         needs_record_route(request) ? dialogs_.user_towards_ue(token, registration->key, request) : std::string();
     rules.core_uri = token_uri(marked, core_.side_of(transaction->flow()).uri_host);
     rules.ue_uri = token_uri(marked, ue_uri_host(config_, registration->realm_id, *ours, registration->transport));
+    rules.answer_mark = dialogs_.answer_mark(Leg::to_phone, contact_text(registration->key), request);
     rules.loop_mark = loop_mark;
     rules.own_hosts = own_hosts_;
     ResponseToCore back;

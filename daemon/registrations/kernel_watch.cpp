@@ -233,20 +233,27 @@ Task<void> KernelWatch::set_lost(SetNumber number, std::string why) {
 }
 
 void KernelWatch::address_changed(const Address& address, bool is_usable, const std::string& why) {
-    std::size_t registrations = 0;
-    table_.for_each([&](const Registration& registration) {
-        const auto ours = registration.reached_at();
-        if (ours && ours->address == address) ++registrations;
-    });
     if (is_usable) {
         table_.resume(address);
-        log::notice("access-address-back", {{"address", address.to_string()}, {"registrations", registrations}});
     } else {
         table_.suspend(address);
         counters_.add(Counter::address_lost);
+    }
+    spawn(executor_, tell_address(address, is_usable, why), "tell_address");
+}
+
+// Counting all takes longer than a turn may.
+Task<void> KernelWatch::tell_address(Address address, bool is_usable, std::string why) {
+    std::size_t registrations = 0;
+    co_await table_.walk([&](const Registration& registration) {
+        const auto ours = registration.reached_at();
+        if (ours && ours->address == address) ++registrations;
+    });
+    if (is_usable)
+        log::notice("access-address-back", {{"address", address.to_string()}, {"registrations", registrations}});
+    else
         log::error("access-address-gone",
                    {{"address", address.to_string()}, {"registrations", registrations}, {"why", why}});
-    }
 }
 
 }  // namespace gmgate::daemon

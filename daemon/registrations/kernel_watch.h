@@ -49,6 +49,7 @@ private:
     Task<Result<void>> restore_guards();
     Task<void> extend(SetNumber number);
     Task<void> set_lost(SetNumber number, std::string why);
+    Task<void> tell_address(Address address, bool is_usable, std::string why);
 
     asio::any_io_executor executor_;
     const AccessMap& accesses_;

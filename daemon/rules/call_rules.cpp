@@ -48,7 +48,7 @@ std::string request_to_core(const sip::Message& request, const ToCore& rules, si
     sip::Edit edit(request);
     (void)decrement_max_forwards(edit, request);
     mark_received(edit, request, rules.received);  // C-19
-    push_via(edit, transport, rules.via_host, sip::Transactions::new_branch() + rules.loop_mark);
+    push_via(edit, transport, rules.via_host, sip::Transactions::new_branch() + rules.answer_mark + rules.loop_mark);
     if (rules.route) {  // C-60
         if (!rules.route->empty())
             edit.insert_before(HeaderId::from, fmt::format("Route: {}", fmt::join(*rules.route, ", ")));
@@ -77,7 +77,8 @@ std::string request_to_ue(const sip::Message& request, const ToUe& rules) {
     sip::Edit edit(request);
     (void)decrement_max_forwards(edit, request);
     mark_received(edit, request, rules.received);
-    push_via(edit, rules.transport, rules.via_host, sip::Transactions::new_branch() + rules.loop_mark);
+    push_via(edit, rules.transport, rules.via_host,
+             sip::Transactions::new_branch() + rules.answer_mark + rules.loop_mark);
     pop_own_route(edit, request, rules.own_hosts);
     if (needs_record_route(request))  // the phone meets its side first
         edit.insert_before(HeaderId::record_route,

@@ -20,7 +20,8 @@ struct ToCore {
     std::string via_host;
     std::string core_uri, ue_uri;  ///< our Record-Route pair, as the core and as the UE reach us
     std::string core_user;         ///< user part of core_uri; its host is that of the side which sends it
-    std::string loop_mark;         ///< follows our branch (OwnMarks)
+    std::string answer_mark;       ///< follows our branch (DialogMarks::answer_mark)
+    std::string loop_mark;         ///< and this (OwnMarks)
     std::string orig_ioi;
     OwnHosts own_hosts;
     sip::RequestCredentials credentials;  ///< as they were checked: these and no others reach the core
@@ -38,7 +39,7 @@ struct ToUe {
     sip::Transport transport = sip::Transport::udp;
     std::string via_host;  ///< our protected server port
     std::string core_uri, ue_uri;
-    std::string loop_mark;
+    std::string answer_mark, loop_mark;  ///< as in ToCore
     OwnHosts own_hosts;
 };
 /// A request from the core as the phone gets it: C-70, C-72. The Request-URI stays as it is.

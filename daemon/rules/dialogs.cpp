@@ -57,12 +57,16 @@ std::string_view mark_in(std::string_view user, char kind) {
 
 }  // namespace
 
+std::string contact_text(const ContactKey& key) {
+    return fmt::format("{}\n{}\n{}", key.impi.value, key.instance, key.reg_id);
+}
+
 DialogMarks::DialogMarks() { random_bytes(key_); }
 
 std::string DialogMarks::mark(char kind, const ContactKey& owner, const sip::Message& message, std::string_view tag,
                               std::string_view route) const {
-    std::string text = fmt::format("dialog {}\n{}\n{}\n{}\n{}\n{}", kind, owner.impi.value, owner.instance,
-                                   owner.reg_id, message.value(HeaderId::call_id), tag);
+    std::string text =
+        fmt::format("dialog {}\n{}\n{}\n{}", kind, contact_text(owner), message.value(HeaderId::call_id), tag);
     text += route;
     return fmt::format("{}{:016x}", kind, siphash(key_, text));
 }
@@ -118,6 +122,29 @@ bool DialogMarks::knows_from_core(const ContactKey& owner, const sip::Message& r
     if (const auto shown = mark_in(user, 'o'); !shown.empty()) return shown == mark('o', owner, request, tag);
     const auto shown = mark_in(user, 't');
     return !shown.empty() && shown == mark('t', owner, request, sip::tag_of(request, HeaderId::from));
+}
+
+std::string DialogMarks::answer_mark(Leg leg, std::string_view whom, const sip::Message& message,
+                                     std::string_view next_via) const {
+    const auto via = sip::Via::parse(next_via);
+    if (!via) return {};
+    const std::string text = fmt::format("answer {}\n{}\n{}\n{}\n{}\n{}:{}\n{}", leg == Leg::to_core ? "core" : "phone",
+                                         whom, message.value(HeaderId::call_id), sip::tag_of(message, HeaderId::from),
+                                         message.cseq(), via->host, via->port.value, via->branch());
+    return fmt::format(".a{:016x}", siphash(key_, text));
+}
+
+std::string DialogMarks::answer_mark(Leg leg, std::string_view whom, const sip::Message& request) const {
+    if (request.method() != sip::Method::invite) return {};
+    const auto vias = values_of(request, HeaderId::via);
+    return vias.empty() ? std::string() : answer_mark(leg, whom, request, vias.front());
+}
+
+bool DialogMarks::is_own_answer(Leg leg, std::string_view whom, const sip::Message& response) const {
+    const auto vias = values_of(response, HeaderId::via);
+    const auto ours = vias.size() > 1 ? sip::Via::parse(vias[0]) : std::nullopt;
+    const std::string expected = ours ? answer_mark(leg, whom, response, vias[1]) : std::string();
+    return !expected.empty() && ours->branch().find(expected) != std::string_view::npos;
 }
 
 bool is_call_method(sip::Method method) {

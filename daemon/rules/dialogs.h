@@ -22,6 +22,12 @@
 
 namespace gmgate::daemon {
 
+/// Which way a forwarded INVITE went: its answer comes from there.
+enum class Leg { to_core, to_phone };
+
+/// A contact as the marks name it.
+std::string contact_text(const ContactKey& key);
+
 /// Every mark is over the Call-ID and the contact (IMPI, instance, reg-id) whose dialog it is, too: it is of no use to
 /// another phone, and it stays good when the contact registers again, moves, or gets another token. Copies share
 /// nothing; no I/O.
@@ -48,7 +54,17 @@ public:
     /// The same for a request of the core; `user` is that of our URI on top of its Route (own_user_of).
     bool knows_from_core(const ContactKey& owner, const sip::Message& request, std::string_view user) const;
 
+    /// Follows our branch in an INVITE: with it a 2xx that comes when the transaction is forgotten (RFC 3261 §13.3.1.4)
+    /// is known as the answer to this INVITE, from the one to whom it went. `whom`: contact_text of the phone on either
+    /// leg, the token of an emergency call. "" for other methods, whose late answers go nowhere.
+    std::string answer_mark(Leg leg, std::string_view whom, const sip::Message& request) const;
+    /// True when the topmost Via of the response carries that mark of the INVITE that it answers: made here, for this
+    /// leg and this phone, over Call-ID, From tag, CSeq and the Via below ours.
+    bool is_own_answer(Leg leg, std::string_view whom, const sip::Message& response) const;
+
 private:
+    std::string answer_mark(Leg leg, std::string_view whom, const sip::Message& message,
+                            std::string_view next_via) const;
     std::string mark(char kind, const ContactKey& owner, const sip::Message& message, std::string_view tag,
                      std::string_view route = {}) const;
 

@@ -249,6 +249,23 @@ void strip_untrusted(sip::Edit& edit, const sip::Message& message) {
                 [](std::string_view v) { return !is_network_provided(v); });  // C-15
 }
 
+std::string without_untrusted(std::string_view fields) {
+    std::string out;
+    bool is_kept = false;
+    while (!fields.empty()) {
+        const std::string_view line = fields.substr(0, std::min(fields.find("\r\n"), fields.size()) + 2);
+        fields.remove_prefix(line.size());
+        if (line.front() != ' ' && line.front() != '\t') {  // else the value goes on
+            const std::string_view name = line.substr(0, line.find_first_of(": \t"));
+            is_kept =
+                std::ranges::find(kUntrusted, sip::header_id(name)) == kUntrusted.end() &&
+                std::ranges::none_of(kUntrustedNames, [&](std::string_view n) { return sip::same_token(n, name); });
+        }
+        if (is_kept) out += line;
+    }
+    return out;
+}
+
 bool asks_for_id_privacy(const sip::Message& message) {
     bool asks = false, asks_none = false;
     message.for_each(HeaderId::privacy, [&](const sip::HeaderField& field) {

@@ -41,6 +41,8 @@ std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& re
 /// What a UE must not tell the core (C-3, C-4, C-15, H-2): P-Charging-*, P-Visited-Network-ID, P-Asserted-*,
 /// P-Served-User, Path, Security-Server, … For requests and responses alike.
 void strip_untrusted(sip::Edit& edit, const sip::Message& message);
+/// The same for header fields as text, whole, each with its line end: what a phone's CANCEL carries on.
+std::string without_untrusted(std::string_view fields);
 /// What the core must not tell the UE (C-3): P-Charging-*, P-Visited-Network-ID…; P-Asserted-Identity where Privacy
 /// asks for it (RFC 3325 §7), and P-Access-Network-Info of the other end.
 void strip_for_ue(sip::Edit& edit, const sip::Message& message);

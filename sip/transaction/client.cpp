@@ -124,6 +124,8 @@ void ClientFlow::connection_lost() {
 bool is_connection_lost(const Error& error) { return error.reaction == Reaction::broken && error.code == EINPROGRESS; }
 
 bool ClientFlow::may_answer(const Flow& came) const {
+    // Whoever registers over a connection meanwhile: what was sent on it may be answered on it.
+    if (is_reliable(came.transport) && came.connection == flow_.connection) return true;
     const auto core = core_.lock();
     return core && core->door_of(came, Direction::in) == door_ && core->is_way_of(door_, flow_, came);
 }

@@ -56,7 +56,10 @@ struct TransactionCore {
         random_bytes(tag_key);
     }
     /// nullopt: no usable Via.
-    std::optional<ServerKey> server_key(const Message& request, const Flow& flow, std::string_view method) const;
+    std::optional<ServerKey> server_key(const Message& request, const Door& door, std::string_view method) const;
+    std::optional<ServerKey> server_key(const Message& request, const Flow& flow, std::string_view method) const {
+        return server_key(request, door_of(flow, Direction::in), method);
+    }
     /// To tag of our own responses in the transaction of this key, with and without a place in the table.
     std::string tag_for(const ServerKey& key) const;
     Door door_of(const Flow& flow, Direction direction) const {
@@ -75,8 +78,10 @@ struct TransactionCore {
     bool is_crowded_with_clients() const { return clients.size() > limits.client_transactions / 2; }
     /// Where a response of the layer's own goes.
     std::optional<Flow> way_back(const Message& request, const Flow& flow) const;
-    /// Whether one more request may come through that door (TransactionLimits::strangers, waiting_per_source).
-    bool has_room_for_source(const ServerKey& key) const;
+    /// Whether one more request may come through that door (TransactionLimits::strangers, waiting_per_source). An
+    /// urgent one of strangers may take the reserve beyond their part, and as many places of its source again, no more:
+    /// the rest is the phones'.
+    bool has_room_for_source(const ServerKey& key, bool is_urgent) const;
     std::string finished(std::string response, const Flow& way) const {
         return finish ? finish(std::move(response), way) : response;
     }

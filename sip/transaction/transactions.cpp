@@ -102,11 +102,13 @@ std::optional<Flow> TransactionCore::way_back(const Message& request, const Flow
     return transports.impl_->route_answer(flow, via ? &*via : nullptr);
 }
 
-bool TransactionCore::has_room_for_source(const ServerKey& key) const {
+bool TransactionCore::has_room_for_source(const ServerKey& key, bool is_urgent) const {
     if (key.door.owner != OwnerId{}) return true;
-    if (limits.strangers != 0 && strangers >= limits.strangers) return false;
+    const std::size_t part = limits.strangers + (is_urgent ? limits.urgent_reserve : 0);
+    if (limits.strangers != 0 && strangers >= part) return false;
     const auto waiting = waiting_of.find(source_prefix(key.door.remote));
-    return limits.waiting_per_source == 0 || waiting == waiting_of.end() || waiting->second < limits.waiting_per_source;
+    const std::size_t of_source = limits.waiting_per_source * (is_urgent ? 2 : 1);
+    return of_source == 0 || waiting == waiting_of.end() || waiting->second < of_source;
 }
 
 bool operator==(const ServerKey& a, const ServerKey& b) {
@@ -115,11 +117,11 @@ bool operator==(const ServerKey& a, const ServerKey& b) {
            a.call_id == b.call_id && a.via == b.via;
 }
 
-std::optional<ServerKey> TransactionCore::server_key(const Message& request, const Flow& flow,
+std::optional<ServerKey> TransactionCore::server_key(const Message& request, const Door& door,
                                                      std::string_view method) const {
     const auto via = top_via(request);
     if (!via) return std::nullopt;
-    ServerKey key{.door = door_of(flow, Direction::in), .method = method};
+    ServerKey key{.door = door, .method = method};
     const std::string_view branch = via->branch();
     if (branch.size() > kMagicCookie.size() && branch.starts_with(kMagicCookie)) {
         key.branch = branch;
@@ -206,7 +208,8 @@ struct Transactions::Impl : TransactionCore, std::enable_shared_from_this<Transa
     void begin(const ServerKey& key, OwnedMessage request, const Flow& flow);
     void refuse(const Message& request, const Flow& flow, const ServerKey& key);
     void stray(OwnedMessage message, const Flow& flow);
-    std::shared_ptr<ServerFlow> find_server(const ServerKey& key, const Flow& flow) const;
+    /// Of the INVITE that an ACK or CANCEL is about.
+    std::shared_ptr<ServerFlow> find_server(const Message& message, const ServerKey& key, const Flow& flow) const;
     void connection_lost(const Flow& flow);
     std::unique_ptr<ClientTransaction> send(std::string_view request, const Flow& flow, SendOptions options);
     bool has_room(const Message& request, const ServerKey& key, const Flow& flow);
@@ -246,15 +249,22 @@ void Transactions::Impl::receive_response(OwnedMessage response, const Flow& flo
     if (wrong_door_handler) guarded("wrong-door handler", [&] { wrong_door_handler(*response, flow, client->flow()); });
 }
 
-std::shared_ptr<ServerFlow> Transactions::Impl::find_server(const ServerKey& key, const Flow& flow) const {
+std::shared_ptr<ServerFlow> Transactions::Impl::find_server(const Message& message, const ServerKey& key,
+                                                            const Flow& flow) const {
     const auto found = servers.find(key);
-    return found != servers.end() && is_way_of(key.door, found->second->flow(), flow) ? found->second : nullptr;
+    if (found != servers.end() && is_way_of(key.door, found->second->flow(), flow)) return found->second;
+    // A connection over which a phone has registered since the INVITE came: it is still the INVITE's.
+    if (!is_reliable(flow.transport) || key.door.owner == OwnerId{}) return nullptr;
+    const auto before = server_key(message, door_of_ends(flow), "INVITE");
+    const auto unowned = before ? servers.find(*before) : servers.end();
+    return unowned != servers.end() && unowned->second->flow().connection == flow.connection ? unowned->second
+                                                                                             : nullptr;
 }
 
 void Transactions::Impl::receive_ack(OwnedMessage ack, const Flow& flow) {
     const auto key = server_key(*ack, flow, "INVITE");
     if (!key) return;  // no Via that can be read: it belongs to nothing
-    if (const auto server = find_server(*key, flow)) {
+    if (const auto server = find_server(*ack, *key, flow)) {
         if (!server->receive_ack()) stray(std::move(ack), flow);
     } else if (tag_of(*ack, HeaderId::to) != tag_for(*key)) {  // else to a refusal that left no transaction: absorbed
         stray(std::move(ack), flow);
@@ -264,7 +274,7 @@ void Transactions::Impl::receive_ack(OwnedMessage ack, const Flow& flow) {
 void Transactions::Impl::receive_cancel(OwnedMessage cancel, const Flow& flow) {
     const auto key = server_key(*cancel, flow, "INVITE");
     if (!key) return;
-    if (const auto server = find_server(*key, flow)) return server->receive_cancel(*cancel, flow);
+    if (const auto server = find_server(*cancel, *key, flow)) return server->receive_cancel(*cancel, flow);
     // §9.2: without a transaction, whoever sends it (a stranger could fill the table); each copy gets another one.
     ++counters.cancels_unmatched;
     if (const auto route = way_back(*cancel, flow))
@@ -303,8 +313,9 @@ void Transactions::Impl::begin(const ServerKey& key, OwnedMessage request, const
 bool Transactions::Impl::has_room(const Message& request, const ServerKey& key, const Flow& flow) {
     const std::size_t in_use = servers.size();
     if (in_use >= limits.server_transactions) return false;
-    const bool is_common = in_use + limits.urgent_reserve < limits.server_transactions && has_room_for_source(key);
-    return is_common || (is_urgent && is_urgent(request, flow));
+    const bool is_common =
+        in_use + limits.urgent_reserve < limits.server_transactions && has_room_for_source(key, false);
+    return is_common || (is_urgent && has_room_for_source(key, true) && is_urgent(request, flow));
 }
 
 /// Without a transaction, for there is no room for one: a retransmission gets another 503.

@@ -5,10 +5,10 @@ import heapq
 import itertools
 import time
 
-from cases_call import PEER_AT_CORE, bye_from_phone, in_call_from_core, make_call, of_call, route_back
+from cases_call import PEER_AT_CORE, bye_from_phone, in_call_from_core, make_call, of_call, record_routes, route_back
 from lab import CORE, CORE_SIDE
-from peers import REALM, Phone
-from sip import PATIENCE, branch, is_final, is_method, read_all_of, token
+from peers import REALM, Phone, TlsPhone
+from sip import PATIENCE, answer_to, branch, is_final, is_method, read_all_of, token
 
 STRANGER_AT_CORE = "10.2.0.99"
 MARK = "Subject: through the wrong door"
@@ -147,6 +147,31 @@ def at_the_core(lab, phone, what):
     core.acknowledge(busy)
 
 
+def late_answers(lab, phone, doors, what):
+    """A 2xx of somebody else to a call that rings at the phone. He knows all of it, and writes another branch, so that
+    it is an answer to nothing that waits: with his own Record-Route, and with the phone's. The caller hears of none."""
+    core, call = lab.core, token()
+    via = f"Via: SIP/2.0/UDP {CORE}:5060;branch={branch()};rport"
+    core.send(core.request("INVITE", phone.uri(), phone.path, call=call, via=via))
+    invite = phone.receive(is_method("INVITE"))
+    phone.answer(invite, 180, "Ringing")
+    ours = invite.vias()[0].split("branch=")[1].split(";")[0]
+    for name, door in doors.items():
+        own = [f"Record-Route: <{door.path}>"] if door.path else []
+        for route, other in itertools.product((own, []), (branch(), ours[:8] + token(3) + ours[14:])):
+            extra = [f"Contact: <{door.uri()}>", *route]
+            answer = answer_to(invite, 200, "OK", extra, b"", "wrong", with_record_route=not route)
+            door.send(answer.replace(ours.encode(), other.encode()))
+            is_over(lab, door, f"after a 200 with another branch through {name}, {what}")
+    core.read_all(0)
+    astray = [m for m in core.waiting if m.status >= 200 and m.get("call-id") == call]
+    lab.check(not astray, f"no answer of another door at the caller, {what}", astray)
+    phone.answer(invite, 486, "Busy Here")
+    lab.check(core.receive(lambda m: m.status == 486 and m.get("call-id") == call), f"the phone's own answer, {what}")
+    lab.check(phone.receive(is_method("ACK")), f"its ACK, {what}")
+    phone.waiting.clear()
+
+
 def wrong_doors(lab):
     """BYE, ACK, CANCEL and their like by somebody who knows all of a call: in clear over UDP and TCP, over another
     phone's SAs, at the core's port; for calls over UDP and TCP, IPv4 and IPv6, of either end."""
@@ -157,11 +182,46 @@ def wrong_doors(lab):
         doors, what = doors_of_phones(lab, 21 + 10 * number, v6, tcp), f"{'IPv6' if v6 else 'IPv4'} {phone.transport}"
         in_dialog(lab, phone, doors, what)
         cancels_and_acks(lab, phone, doors, what)
+        late_answers(lab, phone, doors, what)
         at_the_core(lab, phone, what)
 
 
-SLOW, SLOW_FOR_STRANGERS = 5.0, 20.0  # seconds that the core needs for an answer
-PHONES, STRANGERS, RATE = 50, 16, 150  # REGISTERs of strangers, a second
+def register_in_a_call(lab):
+    """A call for help over TLS whose caller registers over the very connection while it rings, and another one while it
+    stands: the CANCEL and the BYE are still those of a call by nobody, and go where the calls are."""
+    core, phone = lab.core, TlsPhone(lab, 20)
+    phone.open_tls()
+    for ending in ("CANCEL", "BYE"):
+        call, same = token(), {"via_branch": branch(), "from_tag": "f"}
+        phone.send(phone.request("INVITE", "urn:service:sos", call=call, routes=[], has_contact=True, **same))
+        invite = core.expect("INVITE")
+        ring = 180 if ending == "CANCEL" else 200
+        core.reply(invite, ring, "X", [f"Contact: <{PEER_AT_CORE}>", *record_routes(invite)])
+        answer = phone.receive(lambda m: m.status == ring and m.get("call-id") == call)
+        lab.check(answer, f"{ring} at the caller")
+        phone.register_with(core, is_open=True)
+        if ending == "CANCEL":
+            phone.send(phone.request("CANCEL", "urn:service:sos", call=call, routes=[], **same))
+            seen = core.expect("CANCEL")
+            lab.check(seen, "the CANCEL reaches the E-CSCF")
+            core.reply(seen, 200, "OK")
+            core.reply(invite, 487, "Request Terminated")
+            lab.check(phone.receive(lambda m: m.status == 487 and m.get("call-id") == call), "487 at the caller")
+            phone.stream.close()
+            phone = TlsPhone(lab, 21)
+            phone.open_tls()
+            continue
+        in_call = {"call": call, "from_tag": "f", "to_tag": "core", "routes": [route_back(answer)]}
+        for cseq, method in ((1, "ACK"), (2, "BYE")):
+            phone.send(phone.request(method, PEER_AT_CORE, cseq=cseq, **in_call))
+            seen = core.receive(lambda m, method=method: m.method == method and m.get("call-id") == call)
+            lab.check(seen and not seen.get("p-asserted-identity"), f"the {method} reaches the E-CSCF, by nobody", seen)
+        core.reply(seen, 200, "OK")
+        lab.check(phone.receive(lambda m: m.status == 200 and of_call(call, "BYE")(m)), "200 to the BYE")
+
+
+SLOW, SLOW_FOR_STRANGERS = 20.0, 30.0  # seconds that the core needs for an answer
+PHONES, STRANGERS, RATE = 50, 16, 150  # requests of strangers, a second
 
 
 class SlowCore:
@@ -181,7 +241,7 @@ class SlowCore:
                 self.seen.add(key)
                 wait = SLOW_FOR_STRANGERS if message.get("from").startswith("<sip:nobody") else SLOW
                 heapq.heappush(self.due, (time.monotonic() + wait * self.is_slow, len(self.seen), message))
-                if message.method == "INVITE":
+                if message.method == "INVITE" and wait == SLOW:
                     self.core.reply(message, 100, "Trying")
         self.core.waiting.clear()
         while self.due and self.due[0][0] < time.monotonic():
@@ -225,7 +285,7 @@ class Busy:
 
 
 class Flood:
-    """REGISTERs of users whom nobody knows, from several addresses in turn."""
+    """REGISTERs and calls for help of users whom nobody knows, from several addresses in turn."""
 
     def __init__(self, strangers):
         self.strangers, self.sent, self.refused, self.begun = strangers, 0, 0, time.monotonic()
@@ -235,20 +295,26 @@ class Flood:
         for _ in range(min(int(late), 20)):  # the core and the phones have their turn, too, where everything is slow
             one, self.sent = self.strangers[self.sent % len(self.strangers)], self.sent + 1
             one.call, one.impi = token(), f"nobody{self.sent}@{REALM}"
-            one.send(one.register(port=one.clear.getsockname()[1], identity=f"sip:{one.impi}"))
+            port, who = one.clear.getsockname()[1], f"sip:{one.impi}"
+            method = ("REGISTER", "INVITE", "MESSAGE")[self.sent // len(self.strangers) % 3]
+            if method == "REGISTER":
+                one.send(one.register(port=port, identity=who))
+            else:
+                one.send(one.request(method, "urn:service:sos", routes=[], via_port=port, identity=who))
         for one in self.strangers:
             self.refused += sum(message.status == 503 for message in one.waiting)
             one.waiting.clear()
 
 
 def slow_core(lab):
-    """50 phones refresh and call while the core needs seconds for each answer and strangers send more REGISTERs than
-    they may have of the table of transactions: the strangers are told to come later, and no phone is."""
+    """50 phones refresh and call while the core needs 20 s for each answer and strangers send more REGISTERs than
+    they may have of the table of transactions, and more calls for help, too: the strangers are told to come later, and no
+    phone is."""
     phones = [Phone(lab, 20 + n, v6=n % 2 == 1, tcp=n % 4 > 1) for n in range(PHONES)]
     for phone in phones:
         phone.register_with(lab.core)
     strangers = [Stranger(lab, 20 + PHONES + n, "udp", v6=n % 2 == 1) for n in range(STRANGERS)]
-    core, flood, busy, deadline = SlowCore(lab), Flood(strangers), [], time.monotonic() + 120
+    core, flood, busy, deadline = SlowCore(lab), Flood(strangers), [], time.monotonic() + 180
     while not (busy and all(one.is_done() for one in busy)) and time.monotonic() < deadline:
         flood.turn()
         if not busy and flood.refused:  # the strangers have all that they can get
@@ -272,4 +338,4 @@ def slow_core(lab):
     lab.check(lab.becomes(is_over, 60), "what waited for the core ends")
 
 
-CASES = {"d01-wrong-doors": wrong_doors, "d02-slow-core": slow_core}
+CASES = {"d01-wrong-doors": wrong_doors, "d02-slow-core": slow_core, "d03-register-in-a-call": register_in_a_call}

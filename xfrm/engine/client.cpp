@@ -25,7 +25,8 @@ namespace {
 
 constexpr std::size_t kWindow = GM_IN_FLIGHT_LIMIT / 2;  // under way at once; the rest waits here
 constexpr std::chrono::milliseconds kSweep{500};
-constexpr int kTries = 2;  // of an install: one worker may die under it
+constexpr int kFirstStart = 4;  // times `patience`: its crypto modules are loaded and every algorithm pair is tried
+constexpr int kTries = 2;       // of an install: one worker may die under it
 constexpr std::size_t kIdsPerFrame = (GM_FRAME_LIMIT - sizeof(gm_header)) / sizeof(gm_sa_id);
 
 std::string end_of(int status) {
@@ -395,14 +396,17 @@ void EngineClient::Impl::sweep_later() {
 void EngineClient::Impl::sweep() {
     const auto moment = std::chrono::steady_clock::now();
     const bool is_silent = is_ready && under_way != 0 && moment - last_word > patience;
+    const auto limit = was_ready ? patience : kFirstStart * patience;
     std::vector<std::uint32_t> late;
     for (const auto& [sequence, request] : requests)
-        if (request.complete && moment - request.since > patience && (!is_ready || is_silent)) late.push_back(sequence);
+        if (request.complete && moment - request.since > limit && (!is_ready || is_silent)) late.push_back(sequence);
     for (const auto sequence : late) {
         const auto at = requests.find(sequence);
         if (at == requests.end()) continue;
-        const auto why = is_ready ? failure(Reaction::broken, "the SA engine does not answer", ETIMEDOUT)
-                                  : failure(Reaction::retry, "the SA engine is being started again", ETIMEDOUT);
+        const auto why =
+            is_ready    ? failure(Reaction::broken, "the SA engine does not answer", ETIMEDOUT)
+            : was_ready ? failure(Reaction::retry, "the SA engine is being started again", ETIMEDOUT)
+                        : failure(Reaction::retry, "the SA engine has not started: its own lines say why", ETIMEDOUT);
         auto complete = std::exchange(at->second.complete, {});
         if (at->second.sends == 0) requests.erase(at);
         if (complete) complete(why);

@@ -20,7 +20,8 @@ namespace gmgate::xfrm {
 ///    then none of its SAs is left, as after any failed install_set;
 ///  - everything else may be repeated without harm; a list is begun again;
 ///  - `on_event` gets events_lost, since nobody knows what happened in between.
-/// Without a worker for `patience`, or without a word from one, requests fail with Reaction::retry or broken.
+/// Without a worker for `patience` (the first one may take four times as long to start), or without a word from one,
+/// requests fail with Reaction::retry or broken.
 class EngineClient final : public Kernel {
 public:
     struct Handlers {

@@ -69,12 +69,15 @@ TEST_CASE("a CANCEL keeps its Reason on the next leg, in both directions") {
         net.core_peer.send(response_text(net.core_peer.receive(), 180), net.core_side);
         CHECK(ProxyNetwork::final_of(net.ue_server).starts_with("SIP/2.0 180"));
         net.ue_client.send(with_lines(net.from_ue("CANCEL", "sip:bob@home.example"),
-                                      reasons + "P-Asserted-Identity: <sip:king@home.example>\r\n"),
+                                      reasons + "P-Asserted-Identity: <sip:king@home.example>\r\n"
+                                                "Resource-priority: wps.0,\r\n ets.0\r\nUser-Agent: x\r\n"),
                            net.ps);
         const std::string cancel = net.core_peer.receive();
         CHECK(first_line(cancel).starts_with("CANCEL "));
         CHECK(cancel.find(reasons) != std::string::npos);
         CHECK(header(cancel, "P-Asserted-Identity").empty());
+        CHECK(cancel.find("ets.0") == std::string::npos);  // a phone says nothing of priority, in no request
+        CHECK(header(cancel, "User-Agent") == "x");
     }
     ProxyNetwork net;
     net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
@@ -96,6 +99,17 @@ TEST_CASE("a late 2xx of a phone passes only when its Record-Route is that phone
     REQUIRE(net.is_dropped(1));
     net.send_as_alice(late_2xx(invite, "<sip:somebody.example;lr>"));
     REQUIRE(net.is_dropped(2));
+    const std::string of_bob = "<sip:tok2@" + net.core_side.to_string() + ";lr>";
+    net.send_as_bob(late_2xx(invite, of_bob));  // his own: but the INVITE did not go to him
+    REQUIRE(net.is_dropped(3));
+    std::string other_call = late_2xx(invite, own);
+    other_call.replace(other_call.find("Call-ID: c1"), 11, "Call-ID: c2");
+    net.send_as_alice(other_call);
+    REQUIRE(net.is_dropped(4));
+    std::string other_asker = late_2xx(invite, own);
+    other_asker.replace(other_asker.find("z9hG4bKcore1"), 12, "z9hG4bKcore2");
+    net.send_as_alice(other_asker);
+    REQUIRE(net.is_dropped(5));
     CHECK_FALSE(net.core_peer.try_receive().has_value());
     net.send_as_alice(late_2xx(invite, own));
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 200 Text");
@@ -125,6 +139,11 @@ TEST_CASE("a late 2xx at the core's port passes only from an address of the core
     stranger.send(response_text(invite, 200), net.core_side);  // nor to the transaction that is open
     CHECK(net.loop.until([&] { return net.transactions.counters().responses_wrong_door == 1; }));
     CHECK_FALSE(net.ue_server.try_receive().has_value());
+    std::string made_up = late;
+    const auto mark = made_up.find('.', made_up.find("branch="));
+    made_up.replace(mark + 2, 4, "0000");
+    net.core_peer.send(made_up, net.core_side);
+    REQUIRE(net.is_dropped(2));
     net.core_peer.send(late, net.core_side);
     CHECK(first_line(net.ue_server.receive()) == "SIP/2.0 200 Text");
 }

@@ -119,6 +119,9 @@ TEST_CASE(
     phones.tell("metrics", phones.longest_turn(scrape()));
     CHECK(page.find("gmgate_registrations{mechanism=\"ipsec-3gpp\"} 50000\n") != std::string::npos);
     CHECK(page.find("gmgate_sa_sets{state=\"established\"} 50000\n") != std::string::npos);
+
+    watch.address_changed(*Address::parse("192.0.2.1"), false, "no link has it");  // counts its registrations
+    phones.tell("address_changed", phones.longest_turn(parts.table.walk([](daemon::Registration&) {})));
 }
 
 TEST_CASE("Fifty thousand phones: all saved anew, each once, and the loop is held up for less than 10 ms") {

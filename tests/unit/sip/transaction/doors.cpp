@@ -253,6 +253,42 @@ TEST_SUITE("doors") {
     }
 }
 
+TEST_SUITE("a connection over which a phone registers while a call is under way") {
+    TEST_CASE("its CANCEL, its ACK and its answers still belong to what came and went before; nobody else's do") {
+        House house(Family::v4);
+        bool is_registered = false;
+        Peer phone = Peer::tcp(house.loop, house.clear), other = Peer::tcp(house.loop, house.clear);
+        const Flow flow = flow_of(house, house.clear, phone);
+        house.transactions.set_doors([&](const Flow& of, Direction) {
+            if (!is_registered || of.local != house.clear) return door_of_ends(of);
+            return Door{.owner = OwnerId{of.connection == flow.connection ? 11u : 12u}};
+        });
+        phone.send(request_text({.method = "INVITE", .transport = "TCP"}));
+        REQUIRE(house.loop.until([&] { return house.requests.size() == 1; }));
+        bool told = false;
+        house.requests[0]->on_cancel([&](const std::string&) { told = true; });
+        const std::string asked = house.send("INFO", flow, phone);
+        is_registered = true;
+
+        other.send(request_text({.method = "CANCEL", .transport = "TCP"}));
+        CHECK(other.receive().starts_with("SIP/2.0 481"));
+        other.send(response_text(asked, 200));
+        REQUIRE(house.loop.until([&] { return house.wrong() == 1; }));
+        CHECK(!told);
+        phone.send(response_text(asked, 200));
+        CHECK(house.next_status() == 200);
+        phone.send(request_text({.method = "CANCEL", .transport = "TCP"}));
+        REQUIRE(house.loop.until([&] { return told; }));
+        (void)house.requests[0]->respond(make_response(house.requests[0]->request(), 487, "Request Terminated", "g1"));
+        const std::string ack = request_text({.method = "ACK", .transport = "TCP", .to_tag = "g1"});
+        other.send(ack);
+        REQUIRE(house.loop.until([&] { return house.strays.size() == 1; }));
+        phone.send(ack);
+        house.loop.drain(5ms);
+        CHECK(house.strays.size() == 1);
+    }
+}
+
 TEST_SUITE("what a CANCEL says") {
     TEST_CASE("the handler gets the header fields that the next CANCEL keeps, and the next CANCEL has them") {
         House house(Family::v4);

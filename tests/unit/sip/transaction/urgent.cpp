@@ -117,7 +117,11 @@ TEST_CASE("patience ends a request that gets no answer before Timer F would; an 
 
 TEST_CASE("strangers have a part of the table and each source a part of that; whoever is known has the rest") {
     for (const Family family : {Family::v4, Family::v6}) {
-        Table table({.server_transactions = 6, .client_transactions = 6, .strangers = 3, .waiting_per_source = 2},
+        Table table({.server_transactions = 7,
+                     .client_transactions = 7,
+                     .urgent_reserve = 1,
+                     .strangers = 3,
+                     .waiting_per_source = 2},
                     family);
         Peer known = Peer::udp(table.loop, family);
         table.transactions.set_doors([&](const Flow& flow, Direction) {
@@ -141,6 +145,8 @@ TEST_CASE("strangers have a part of the table and each source a part of that; wh
         CHECK(table.peer.receive().starts_with("SIP/2.0 503"));  // three of all strangers, answered or not
         table.ask("INVITE", "z9hG4bK6");                         // urgent
         CHECK(table.loop.until([&] { return table.held.size() == 4; }));
+        table.ask("INVITE", "z9hG4bKmore");  // the reserve is used up; what is left is for those who are known
+        while (!table.peer.receive().starts_with("SIP/2.0 503")) {}
         for (int i = 0; i < 2; ++i) {
             RequestText text;
             text.branch = "z9hG4bKknown" + std::to_string(i);
