@@ -87,7 +87,7 @@ TEST_CASE(
     };
     std::string bare;
     for (std::string line; std::getline(text, line);) {
-        if (line.starts_with("# preference")) continue;  // stands instead of the two lists
+        if (line.starts_with("#preference")) continue;  // stands instead of the two lists
         if (is_setting(line)) line = line.substr(line.starts_with("# ") ? 2 : 1);
         bare += line + "\n";
     }
