@@ -156,6 +156,18 @@ Task<Result<void>> Gateway::check_kernel() {
     co_return failure(Reaction::reject, missing);  // no later start succeeds before somebody has done something
 }
 
+// A registration with such an algorithm is refused with the kernel's reason; this says it beforehand, and loads
+// modules.
+Task<void> Gateway::check_kernel_again() { static_cast<void>(co_await check_kernel()); }
+
+void Gateway::configuration_changed() {
+    // An address that is no next hop any more stays known: answers and requests of its dialogs are still on their way.
+    for (const auto* hops : {&config_.core.next_hops, &config_.core.emergency_next_hops})
+        for (const NextHop& hop : *hops)
+            if (hop.host.empty()) core_.note_core_address(hop.endpoint.address);
+    spawn(loop_.get_executor(), check_kernel_again(), "check-kernel");
+}
+
 // B-13: before a socket opens, the protected ports accept and send nothing without ESP; after a crash they still do.
 Task<Result<void>> Gateway::install_guards() {
     auto requests = accesses_.guard_requests();

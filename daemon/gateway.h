@@ -50,6 +50,10 @@ public:
     /// it. The Error says what is wrong with which file.
     Result<void> reload_certificates();
 
+    /// After a reload has changed the configuration in place: new next hops are known, and the kernel is asked for
+    /// algorithms that were not allowed before (what it lacks is logged).
+    void configuration_changed();
+
     /// What the kernel's event sockets tell (xfrm::Monitor, xfrm::AddressWatch).
     KernelWatch& kernel_watch() { return kernel_watch_; }
     std::vector<Address> access_addresses() const;
@@ -63,6 +67,7 @@ public:
 
 private:
     Task<Result<void>> check_kernel();
+    Task<void> check_kernel_again();
     Task<Result<void>> install_guards();
     Task<Result<void>> take_up();
     void keep_dialogs();

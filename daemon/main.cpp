@@ -194,6 +194,7 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
         auto report = reload(config);
         if (report && config.log_level != level_before) gateway.operations().set_log_level(config.log_level);
         // A file with mistakes does not keep new certificates from being taken: they are told apart.
+        if (report) gateway.configuration_changed();
         const auto certificates = gateway.reload_certificates();
         if (report)
             (*report)["notes"].push_back(certificates

@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
@@ -34,8 +36,9 @@ constexpr const char* kDefaultSocket = "/run/gmgate/control.sock";
 struct Options {
     std::string socket = kDefaultSocket;
     bool json = false;
-    std::string of, filter, level, html, pcap;
-    bool follow = false, off = false, audit = false, once = false;
+    std::string of, filter, level, html, pcap, sort = "impi";
+    std::string realm, mechanism, algorithm, address, state;  ///< of registrations
+    bool follow = false, off = false, audit = false, once = false, verbose = false;
     double interval = 2;
 };
 
@@ -71,6 +74,15 @@ int ask_and_show(const Options& options, const std::string& command, const Json&
     return kOk;
 }
 
+/// Numbers by size, the rest by its text; equal ones by identity.
+void sort_by(Json& rows, const std::string& key) {
+    const std::string field = key == "expires" ? "expires_in" : key;
+    std::vector<Json> sorted(std::make_move_iterator(rows.begin()), std::make_move_iterator(rows.end()));
+    std::ranges::stable_sort(sorted, std::less{}, [](const Json& row) { return row.value("impi", ""); });
+    std::ranges::stable_sort(sorted, std::less{}, [&](const Json& row) { return row.value(field, Json()); });
+    rows = Json(std::move(sorted));
+}
+
 int registrations(const Options& options) {
     auto client = Client::connect(options.socket);
     if (!client) return fail(options, client.error());
@@ -85,11 +97,18 @@ int registrations(const Options& options) {
     Json all = Json::array();
     Json page;
     do {
-        const auto answer = client->ask("registrations", {{"filter", options.filter}, {"skip", all.size()}});
+        const auto answer = client->ask("registrations", {{"filter", options.filter},
+                                                          {"realm", options.realm},
+                                                          {"mechanism", options.mechanism},
+                                                          {"algorithm", options.algorithm},
+                                                          {"address", options.address},
+                                                          {"state", options.state},
+                                                          {"skip", all.size()}});
         if (!answer) return fail(options, answer.error());
         page = *answer;
         for (auto& row : page["registrations"]) all.push_back(std::move(row));
     } while (!page["registrations"].empty() && all.size() < page.value("matches", std::size_t{0}));
+    sort_by(all, options.sort);
     page["registrations"] = std::move(all);
     if (options.json) {
         print_json(page);
@@ -168,7 +187,7 @@ int top(const Options& options) {
         if (options.json) print_json({{"seconds", seconds}, {"before", *before}, {"now", *now}}, false);
         else
             print((isatty(STDOUT_FILENO) != 0 && !options.once ? "\x1b[H\x1b[2J" : "") +
-                  gmctl::top_view(*before, *now, seconds, gmctl::terminal_width()));
+                  gmctl::top_view(*before, *now, seconds, gmctl::terminal_width(), gmctl::terminal_height()));
         if (options.once) return kOk;
         before = std::move(now);
     }
@@ -198,15 +217,27 @@ void add_looking(const AddCommand& command, Options& options) {
     auto* list = command("registrations", "registered contacts", [&] { return registrations(options); });
     list->add_option("filter", options.filter, "only those whose identity contains this, or at this address");
     list->add_flag("-f,--follow", options.follow, "instead print each REGISTER as it is decided, until interrupted");
+    list->add_option("--realm", options.realm, "only those of this sip-interface");
+    list->add_option("--mechanism", options.mechanism, "only those protected so")
+        ->check(CLI::IsMember({"ipsec-3gpp", "tls"}));
+    list->add_option("--algorithm", options.algorithm, "only those with this alg, ealg or alg/ealg");
+    list->add_option("--address", options.address, "only those at this address");
+    list->add_option("--state", options.state, "only those that are so")
+        ->check(CLI::IsMember({"registered", "ending"}));
+    list->add_option("--sort", options.sort, "order of the list")
+        ->check(CLI::IsMember({"impi", "expires", "ue", "realm", "mechanism", "algorithms"}))
+        ->capture_default_str();
     auto* show = command(
         "show",
         "everything about one phone: sets of SAs with the kernel's packet counters, TLS session, last REGISTERs", [&] {
             return ask_and_show(options, "show", {{"of", options.of}}, gmctl::show_view);
         });
     show->add_option("phone", options.of, "IMPI, IMPU or address (ADDRESS or ADDRESS:PORT)")->required();
-    auto* why = command("why", "why a phone does not register: one paragraph, and the evidence", [&] {
-        return ask_and_show(options, "why", {{"of", options.of}}, gmctl::why_view);
+    auto* why = command("why", "why a phone does not register: one paragraph, and the verdict", [&] {
+        return ask_and_show(options, "why", {{"of", options.of}},
+                            options.verbose ? gmctl::why_view_with_evidence : gmctl::why_view);
     });
+    why->add_flag("-v,--verbose", options.verbose, "with the evidence that it rests on");
     why->add_option("phone", options.of, "IMPI, its user part (IMSI), or an IMPU of a registered phone")->required();
     auto* ladder = command("trace", "keep and draw the decrypted SIP of one user: phone, gateway and core (admin)",
                            [&] { return trace(options); });
@@ -315,6 +346,7 @@ int misunderstood(CLI::App& app, Options& options, const CLI::ParseError& error,
 
 int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
+    gmctl::use_colour(gmctl::terminal_has_colour());
     CLI::App app{"gmctl: look into a running gmgated and steer it."};
     Options options;
     add_global_options(app, options);

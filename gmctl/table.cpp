@@ -13,18 +13,68 @@ namespace {
 
 constexpr std::size_t kLeast = 6;  // a shrinking column keeps so many columns
 
-std::string cut(const std::string& text, std::size_t width) {
-    return text.size() <= width ? text : text.substr(0, width - 1) + "…";
+bool is_colour_used = false;
+
+std::string cut(const std::string& text, std::size_t width, bool keeps_end) {
+    if (text.size() <= width) return text;
+    return keeps_end ? "…" + text.substr(text.size() - (width - 1)) : text.substr(0, width - 1) + "…";
 }
 
 // "…" takes three octets and one column.
 std::string padded(const std::string& text, std::size_t width, bool right) {
-    const auto shown = text.ends_with("…") ? text.size() - 2 : text.size();
+    const auto shown = text.ends_with("…") || text.starts_with("…") ? text.size() - 2 : text.size();
     const std::string blanks(width > shown ? width - shown : 0, ' ');
     return right ? blanks + text : text + blanks;
 }
 
+// States as tables name them; other words stay as they are.
+std::string painted_state(const std::string& padded_text) {
+    const auto word = padded_text.substr(0, padded_text.find_last_not_of(' ') + 1);
+    for (const char* good : {"up", "stands"})
+        if (word == good) return painted(padded_text, Colour::good);
+    for (const char* bad : {"down", "MISSING"})
+        if (word == bad) return painted(padded_text, Colour::bad);
+    for (const char* doubtful : {"busy", "disabled", "unknown", "ending"})
+        if (word == doubtful) return painted(padded_text, Colour::doubtful);
+    return padded_text;
+}
+
 }  // namespace
+
+void use_colour(bool is_used) { is_colour_used = is_used; }
+
+bool terminal_has_colour() {
+    const char* none = std::getenv("NO_COLOR");
+    const char* terminal = std::getenv("TERM");
+    const bool is_refused = none != nullptr && *none != '\0';
+    return isatty(STDOUT_FILENO) != 0 && !is_refused && terminal != nullptr && std::string_view(terminal) != "dumb";
+}
+
+std::string painted(const std::string& text, Colour colour) {
+    if (!is_colour_used) return text;
+    const char* code = "1";
+    switch (colour) {
+        case Colour::good:
+            code = "32";
+            break;
+        case Colour::doubtful:
+            code = "33";
+            break;
+        case Colour::bad:
+            code = "31";
+            break;
+        case Colour::strong:
+            code = "1";
+            break;
+    }
+    return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
+}
+
+std::size_t terminal_height() {
+    winsize size{};
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0) return size.ws_row;
+    return 0;
+}
 
 std::size_t terminal_width() {
     winsize size{};
@@ -70,8 +120,10 @@ std::string TextTable::text(std::size_t width) const {
     std::string out;
     const auto line = [&](const auto& cell_of) {
         std::string one;
-        for (std::size_t i = 0; i < columns_.size(); ++i)
-            one += (i == 0 ? "" : "  ") + padded(cut(cell_of(i), widths[i]), widths[i], columns_[i].right);
+        for (std::size_t i = 0; i < columns_.size(); ++i) {
+            auto cell = padded(cut(cell_of(i), widths[i], columns_[i].keeps_end), widths[i], columns_[i].right);
+            one += (i == 0 ? "" : "  ") + (columns_[i].is_state ? painted_state(cell) : cell);
+        }
         one.erase(one.find_last_not_of(' ') + 1);
         out += one + '\n';
     };

@@ -10,14 +10,24 @@ namespace gmgate::gmctl {
 
 /// Columns of the terminal; 0 when standard output is none: nothing is cut then.
 std::size_t terminal_width();
+/// Lines of the terminal; 0 when standard output is none.
+std::size_t terminal_height();
+/// Colour from now on: for a terminal that has it, unless NO_COLOR is set (no-color.org). Off at first.
+void use_colour(bool is_used);
+bool terminal_has_colour();
+enum class Colour { good, doubtful, bad, strong };
+/// The text as it is, or with what makes a terminal paint it.
+std::string painted(const std::string& text, Colour colour);
 /// Text from the network as it may be shown: control characters and what is no printable ASCII as \xHH, so that no
 /// escape sequence reaches the terminal.
 std::string printable(std::string_view text);
 
 struct Column {
     std::string title;
-    bool right = false;    ///< numbers
-    bool shrinks = false;  ///< may be cut, with "…" at its end, when the table is too wide
+    bool right = false;      ///< numbers
+    bool shrinks = false;    ///< may be cut, with "…" at its end, when the table is too wide
+    bool keeps_end = false;  ///< what shrinks loses its beginning instead: the port of an address stays
+    bool is_state = false;   ///< words such as up and down, which may have a colour
 };
 
 class TextTable {

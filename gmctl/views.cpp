@@ -1,14 +1,13 @@
 #include "gmctl/views.h"
 
 #include <algorithm>
+#include <functional>
 
 #include <fmt/format.h>
 
 #include "gmctl/table.h"
 
 namespace gmgate::gmctl {
-namespace {
-
 using Json = nlohmann::json;
 
 std::string text_of(const Json& object, const char* key) {
@@ -28,6 +27,8 @@ const Json& part(const Json& object, const char* key) {
     return at == object.end() ? nothing : *at;
 }
 
+namespace {
+
 std::string joined(const Json& list) {
     std::string all;
     for (const auto& one : list)
@@ -35,21 +36,21 @@ std::string joined(const Json& list) {
     return all;
 }
 
+// Ends keep their ports. Columns of troubles that nobody has are left out on a terminal.
 std::string sa_lines(const Json& set, std::size_t width) {
-    TextTable sas({{"  SA"},
-                   {"SPI"},
-                   {"from", false, true},
-                   {"to", false, true},
-                   {"packets", true},
-                   {"octets", true},
-                   {"integrity", true},
-                   {"replay", true},
-                   {"late", true}});
+    bool has_trouble = width == 0;
+    for (const auto& sa : part(set, "sas"))
+        for (const char* key : {"integrity_failures", "replay_drops", "replay_window_drops"})
+            has_trouble = has_trouble || number_of(sa, key) != 0;
+    std::vector<Column> columns{
+        {"  SA"}, {"SPI"}, {"from", false, true, true}, {"to", false, true, true}, {"packets", true}, {"octets", true}};
+    if (has_trouble) columns.insert(columns.end(), {{"integrity", true}, {"replay", true}, {"late", true}});
+    TextTable sas(std::move(columns));
     for (const auto& sa : part(set, "sas"))
         sas.add({"  " + text_of(sa, "direction"), fmt::format("0x{:08x}", number_of(sa, "spi")), text_of(sa, "source"),
                  text_of(sa, "destination"), text_of(sa, "packets"), text_of(sa, "bytes"),
                  text_of(sa, "integrity_failures"), text_of(sa, "replay_drops"), text_of(sa, "replay_window_drops")});
-    return sas.text(width);
+    return sas.text(width) + (has_trouble ? "" : "  no integrity failures, replays or late packets\n");
 }
 
 std::string set_lines(const Json& set, std::size_t width) {
@@ -87,7 +88,7 @@ std::string guard_lines(const Json& guards, std::size_t width) {
             lines.push_back({address, port, port});
         (text_of(guard, "direction") == "in" ? lines.back().in : lines.back().out) = guard.value("in_kernel", false);
     }
-    TextTable table({{"guards on"}, {"ports"}, {"in"}, {"out"}});
+    TextTable table({{"guards on"}, {"ports"}, {.title = "in", .is_state = true}, {.title = "out", .is_state = true}});
     const auto word = [](bool stands) { return stands ? "stands" : "MISSING"; };
     for (std::size_t i = 0; i < lines.size();) {
         auto line = lines[i];
@@ -108,9 +109,9 @@ std::string status_view(const Json& status, std::size_t width) {
     const auto& registrations = part(status, "registrations");
     const auto& sets = part(status, "sets");
     std::string out =
-        fmt::format("gmgated {}  {} for {}  (configuration {}, log level {})\n", text_of(status, "version"),
-                    text_of(status, "state"), duration_text(number_of(status, "uptime")),
-                    printable(text_of(status, "config")), text_of(status, "log_level"));
+        fmt::format("gmgated {}  {} for {}, log level {}\nconfiguration  {}\n", text_of(status, "version"),
+                    text_of(status, "state"), duration_text(number_of(status, "uptime")), text_of(status, "log_level"),
+                    printable(text_of(status, "config")));
     out += fmt::format("core           {} -> {}\n", text_of(part(status, "core"), "listen"),
                        text_of(part(status, "core"), "next_hop"));
     out += fmt::format("registrations  {} over ipsec-3gpp, {} over tls, {} ending (limit {})\n",
@@ -145,33 +146,23 @@ std::string status_view(const Json& status, std::size_t width) {
     return out;
 }
 
-std::string registrations_view(const Json& page, std::size_t width) {
-    TextTable table({{"IMPI", false, true},
-                     {"UE", false, true},
-                     {"mechanism"},
-                     {"algorithms", false, true},
-                     {"transport"},
-                     {"sets", true},
-                     {"expires in", true},
-                     {"realm", false, true}});
-    for (const auto& row : part(page, "registrations"))
-        table.add({text_of(row, "impi"), text_of(row, "ue"),
-                   row.value("ended", false) ? "(ending)" : text_of(row, "mechanism"), text_of(row, "algorithms"),
-                   text_of(row, "transport"), text_of(row, "sets"), duration_text(number_of(row, "expires_in")),
-                   text_of(row, "realm")});
-    return table.text(width);
-}
-
+// On a terminal: the identity's user part (the IMSI), which the domain follows in all of them, and what was decided.
 std::string record_line(const Json& record, std::size_t width) {
     std::string failed;
     for (const auto& check : part(record, "checks"))
         if (!check.value("passed", true)) failed += (failed.empty() ? "" : ",") + text_of(check, "check");
-    auto line = printable(fmt::format("{}  {}  {}  over {}  core {}  answer {}  {}{}", text_of(record, "time"),
-                                      text_of(record, "impi"), text_of(record, "ue"), text_of(record, "over"),
-                                      number_of(record, "core_status"), number_of(record, "answer"),
-                                      text_of(record, "why"), failed.empty() ? "" : " [" + failed + "]"));
-    if (width != 0 && line.size() > width) line = line.substr(0, width - 1) + "…";
-    return line + '\n';
+    const auto impi = text_of(record, "impi"), time = text_of(record, "time");
+    if (width != 0) {
+        auto line = printable(fmt::format("{}  {}  {}  {}  {}", impi.substr(0, impi.find('@')),
+                                          time.size() >= 19 ? time.substr(11, 8) : time, text_of(record, "ue"),
+                                          number_of(record, "answer"), text_of(record, "why")));
+        if (line.size() > width) line = line.substr(0, width - 1) + "…";
+        return line + '\n';
+    }
+    return printable(fmt::format("{}  {}  {}  over {}  core {}  answer {}  {}{}", time, impi, text_of(record, "ue"),
+                                 text_of(record, "over"), number_of(record, "core_status"), number_of(record, "answer"),
+                                 text_of(record, "why"), failed.empty() ? "" : " [" + failed + "]")) +
+           '\n';
 }
 
 std::string show_view(const Json& shown, std::size_t width) {
@@ -281,30 +272,47 @@ std::string reload_view(const Json& report, std::size_t width) {
 }
 
 std::string why_view(const Json& verdict, std::size_t width) {
-    auto out = printable(text_of(verdict, "impi")) + ": " + text_of(verdict, "verdict") + "\n\n" +
-               wrapped(printable(text_of(verdict, "paragraph")), width) + "\nEvidence:\n";
+    const auto impi = printable(text_of(verdict, "impi")), word = text_of(verdict, "verdict");
+    const auto colour = word == "registered"                          ? Colour::good
+                        : word == "waiting" || word == "core-pending" ? Colour::doubtful
+                                                                      : Colour::bad;
+    return impi + "\n\n" + wrapped(printable(text_of(verdict, "paragraph")), width) + '\n' + impi + ": " +
+           painted(word, colour) + '\n';
+}
+
+std::string why_view_with_evidence(const Json& verdict, std::size_t width) {
+    std::string out = "Evidence:\n";
     for (const auto& fact : part(verdict, "evidence"))
         out += wrapped(printable(fact.is_string() ? fact.get<std::string>() : fact.dump()), width, "  ");
     if (!verdict.value("packet_tap", true))
         out += "\nThe packet tap is off: who sends to unknown SPIs or in clear is not known.\n";
-    return out;
+    return out + '\n' + why_view(verdict, width);
 }
 
-std::string top_view(const Json& before, const Json& now, double seconds, std::size_t width) {
+std::string top_view(const Json& before, const Json& now, double seconds, std::size_t width, std::size_t height) {
     std::string out =
-        fmt::format("{}   registrations {}   challenges {}   sets {}   connections {}   transactions {}\n\n",
-                    text_of(now, "time"), number_of(now, "registrations"), number_of(now, "challenges"),
-                    number_of(now, "sets"), number_of(now, "connections"), number_of(now, "transactions"));
-    TextTable table({{"counter"}, {"per second", true}, {"total", true}});
+        wrapped(fmt::format("{}  registrations {}, challenges {}, sets {}, connections {}, transactions {}",
+                            text_of(now, "time"), number_of(now, "registrations"), number_of(now, "challenges"),
+                            number_of(now, "sets"), number_of(now, "connections"), number_of(now, "transactions")),
+                width) +
+        '\n';
+    struct Row {
+        std::string name;
+        std::uint64_t grown = 0, total = 0;
+    };
+    std::vector<Row> rows;
     for (const auto& [name, value] : part(now, "counters").items()) {
         const auto total = value.get<std::uint64_t>();
         const auto earlier = static_cast<std::uint64_t>(number_of(part(before, "counters"), name.c_str()));
-        if (total != 0)
-            table.add({name,
-                       fmt::format("{:.1f}",
-                                   static_cast<double>(total - std::min(earlier, total)) / std::max(seconds, 0.001)),
-                       fmt::format("{}", total)});
+        if (total != 0) rows.push_back({name, total - std::min(earlier, total), total});
     }
+    std::ranges::stable_sort(rows, std::greater{}, &Row::grown);
+    const auto head = static_cast<std::size_t>(std::ranges::count(out, '\n')) + 2;  // the table's title and the cursor
+    const std::size_t shown = height == 0 ? rows.size() : std::min(rows.size(), height > head ? height - head : 1);
+    TextTable table({{"counter", false, true}, {"per second", true}, {"total", true}});
+    for (std::size_t i = 0; i < shown; ++i)
+        table.add({rows[i].name, fmt::format("{:.1f}", static_cast<double>(rows[i].grown) / std::max(seconds, 0.001)),
+                   fmt::format("{}", rows[i].total)});
     return out + table.text(width);
 }
 

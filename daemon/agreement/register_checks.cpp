@@ -120,9 +120,12 @@ std::optional<Objection> RegisterFlow::check_protected(Exchange& x) {
     }
     x.choice.mechanism = MechanismKind::ipsec_3gpp;
     if (x.client.empty()) return std::nullopt;  // refused only if the core challenges it
-    auto choice = choose(x.client, x.policy);
-    if (!choice || choice->mechanism != MechanismKind::ipsec_3gpp)  // B-113: the mechanism stays
-        return Objection{494, "security-client", choice ? "ipsec-3gpp is no longer offered" : choice.error().why};
+    // B-113: the mechanism stays, also when a reload has changed what newcomers get.
+    auto kept = x.policy;
+    kept.ipsec = true;
+    kept.tls = false;
+    auto choice = choose(x.client, kept);
+    if (!choice) return Objection{494, "security-client", choice.error().why};
     x.choice = std::move(*choice);
     x.record.rule = x.choice.rule;
     x.record.choice =

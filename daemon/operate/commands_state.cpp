@@ -14,6 +14,8 @@ namespace gmgate::daemon {
 namespace {
 
 constexpr std::int64_t kPage = 300;  // registrations in one answer: to write it holds the loop up for some milliseconds
+/// What requests and answers mean (docs/control-protocol.md): grows when a field changes its meaning or goes.
+constexpr int kProtocol = 1;
 constexpr std::size_t kFollowBacklog =
     10000;  // events that a follower may lag behind before some are dropped and told as a number
 
@@ -97,6 +99,7 @@ Task<Result<nlohmann::json>> Operations::status() const {
     const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(p_.clock.wall() - started_).count();
     co_return Json{
         {"version", GMGATE_VERSION},
+        {"protocol", kProtocol},
         {"state", p_.operating.draining ? "draining" : "serving"},
         {"started", utc_text(started_)},
         {"uptime", uptime},
@@ -145,8 +148,51 @@ nlohmann::json Operations::row_of(const Registration& registration) const {
     return row;
 }
 
+namespace {
+
+/// What `registrations` was asked for; each that is empty takes everything.
+struct RegistrationFilter {
+    std::string any, realm, mechanism, algorithm, address, state;
+
+    static Result<RegistrationFilter> from(const nlohmann::json& arguments) {
+        RegistrationFilter filter;
+        const std::pair<const char*, std::string*> all[] = {
+            {"filter", &filter.any},          {"realm", &filter.realm},     {"mechanism", &filter.mechanism},
+            {"algorithm", &filter.algorithm}, {"address", &filter.address}, {"state", &filter.state}};
+        for (const auto& [name, value] : all) {
+            auto text = text_argument(arguments, name);
+            if (!text) return std::unexpected(text.error());
+            *value = std::move(*text);
+        }
+        return filter;
+    }
+    bool matches(const Registration& registration) const {
+        auto found =
+            any.empty() || registration.key.impi.value.find(any) != std::string::npos || names(registration, any);
+        for (const auto& impu : registration.impus) found = found || impu.value.find(any) != std::string::npos;
+        if (!found || (!realm.empty() && registration.realm_id != realm)) return false;
+        if (!mechanism.empty() && mechanism != (registration.tls ? "tls" : "ipsec-3gpp")) return false;
+        if (!state.empty() && state != (registration.ended ? "ending" : "registered")) return false;
+        if (!address.empty() && !is_at(registration)) return false;
+        const auto* set = registration.outbound();
+        const auto pair = set ? set->parameters.algorithms : AlgorithmPair{};
+        return algorithm.empty() ||
+               (set && (algorithm == to_string(pair.alg) || algorithm == to_string(pair.ealg) ||
+                        algorithm == fmt::format("{}/{}", to_string(pair.alg), to_string(pair.ealg))));
+    }
+
+private:
+    bool is_at(const Registration& registration) const {
+        if (registration.tls && registration.tls->flow.remote.address.to_string() == address) return true;
+        return std::ranges::any_of(registration.sets,
+                                   [&](const auto& set) { return set->parameters.ue.to_string() == address; });
+    }
+};
+
+}  // namespace
+
 Task<Result<nlohmann::json>> Operations::registrations(Json arguments) {
-    const auto filter = text_argument(arguments, "filter");
+    const auto filter = RegistrationFilter::from(arguments);
     const auto limit = number_argument(arguments, "limit", kPage, 1, kPage);
     if (!filter) co_return std::unexpected(filter.error());
     if (!limit) co_return std::unexpected(limit.error());
@@ -155,10 +201,7 @@ Task<Result<nlohmann::json>> Operations::registrations(Json arguments) {
     auto rows = Json::array();
     std::int64_t matches = 0;
     std::function<void(Registration&)> look = [&](Registration& registration) {
-        auto matched = filter->empty() || registration.key.impi.value.find(*filter) != std::string::npos ||
-                       names(registration, *filter);
-        for (const auto& impu : registration.impus) matched = matched || impu.value.find(*filter) != std::string::npos;
-        if (matched && ++matches > *skip && static_cast<std::int64_t>(rows.size()) < *limit)
+        if (filter->matches(registration) && ++matches > *skip && static_cast<std::int64_t>(rows.size()) < *limit)
             rows.push_back(row_of(registration));
     };
     co_await p_.table.walk(std::move(look));

@@ -11,10 +11,67 @@ namespace {
 
 using Apply = std::function<void(Config& live, const Config& fresh, std::size_t index)>;
 
+/// Why a change cannot be applied by itself; empty when it can.
+using Obstacle = std::function<std::string(const Config& live, const Config& fresh, std::size_t index)>;
+
 struct Live {
     std::string_view key;  ///< without "[index]"
     Apply apply;
+    Obstacle obstacle{};
 };
+
+// What phones are offered needs doors that are open: the ports of the running gateway, not those of the file.
+std::string obstacle_to_offers(const Config& live, const Config& fresh, std::size_t index) {
+    const auto& ports = live.sip_interfaces[index].sip_ports;
+    const auto& wanted = fresh.sip_interfaces[index];
+    const bool wants_tls = wanted.sec_agree_feature && allows_tls(wanted.sec_agree_pref);
+    if (wants_tls && std::ranges::none_of(ports, &SipPort::tls))
+        return "tls would be offered and no TLS port is open: drain, then restart gmgated, which opens it";
+    if (!wants_tls && wanted.sec_agree_feature && std::ranges::any_of(ports, &SipPort::tls))
+        return "a TLS port is open that would serve nobody: drain, then restart gmgated, which closes it";
+    const bool wants_ipsec =
+        (wanted.sec_agree_feature && allows_ipsec(wanted.sec_agree_pref)) || wanted.ims_aka_feature;
+    if (wants_ipsec && std::ranges::all_of(ports, [](const SipPort& port) { return port.ims_aka_profile.empty(); }))
+        return "ipsec-3gpp would be offered and no protected port is open: drain, then restart gmgated, which opens them";
+    return {};
+}
+
+// Sockets and certificates towards the core are those of the start.
+std::string obstacle_to_next_hops(const Config& live, const Config& fresh, std::size_t) {
+    if (live.core.listen != fresh.core.listen)
+        return "[core] listen has changed as well, which is read at start only; drain, then restart gmgated";
+    if (live.core.transport != fresh.core.transport)
+        return "[core] transport has changed as well, which is read at start only; drain, then restart gmgated";
+    if (live.core.transport == CoreTransport::tls && live.core.tls_names() != fresh.core.tls_names())
+        return "which names the core's certificates may have is fixed at start; drain, then restart gmgated";
+    return {};
+}
+
+bool have_same_profiles(const Config& live, const Config& fresh) {
+    return std::ranges::equal(live.ims_aka_profiles, fresh.ims_aka_profiles, {}, &ImsAkaProfile::name,
+                              &ImsAkaProfile::name);
+}
+
+std::string obstacle_to_profiles(const Config& live, const Config& fresh, std::size_t) {
+    return have_same_profiles(live, fresh) ? ""
+                                           : "the list of profiles itself has changed; drain, then restart gmgated";
+}
+
+void apply_next_hops(Config& live, const Config& fresh, std::size_t) {
+    live.core.next_hops = fresh.core.next_hops;
+    live.core.emergency_next_hops = fresh.core.emergency_next_hops;
+}
+
+void apply_offers(Config& live, const Config& fresh, std::size_t index) {
+    live.sip_interfaces[index].sec_agree_feature = fresh.sip_interfaces[index].sec_agree_feature;
+    live.sip_interfaces[index].sec_agree_pref = fresh.sip_interfaces[index].sec_agree_pref;
+    live.sip_interfaces[index].ims_aka_feature = fresh.sip_interfaces[index].ims_aka_feature;
+}
+
+void apply_algorithms(Config& live, const Config& fresh, std::size_t index) {
+    live.ims_aka_profiles[index].preference = fresh.ims_aka_profiles[index].preference;
+    live.ims_aka_profiles[index].refuse_deprecated = fresh.ims_aka_profiles[index].refuse_deprecated;
+}
 
 #define GMGATE_TOP(name, member)                                                                 \
     Live {                                                                                       \
@@ -57,6 +114,25 @@ const std::vector<Live>& live_settings() {
         GMGATE_INTERFACE("anonymous-emergency", anonymous_emergency),
         GMGATE_INTERFACE("emergency-numbers", emergency_numbers),
         GMGATE_INTERFACE("alternative-service", alternative_service),
+        {"sip-interface.sec-agree-feature", apply_offers, obstacle_to_offers},
+        {"sip-interface.sec-agree-pref", apply_offers, obstacle_to_offers},
+        {"sip-interface.ims-aka-feature", apply_offers, obstacle_to_offers},
+        {"ims-aka-profile.encr-alg-list", apply_algorithms, obstacle_to_profiles},
+        {"ims-aka-profile.auth-alg-list", apply_algorithms, obstacle_to_profiles},
+        {"ims-aka-profile.preference", apply_algorithms, obstacle_to_profiles},
+        {"ims-aka-profile.refuse-deprecated", apply_algorithms, obstacle_to_profiles},
+        {"core.next-hop", apply_next_hops, obstacle_to_next_hops},
+        {"core.next-hops.host", apply_next_hops, obstacle_to_next_hops},
+        {"core.next-hops.priority", apply_next_hops, obstacle_to_next_hops},
+        {"core.next-hops.weight", apply_next_hops, obstacle_to_next_hops},
+        {"core.next-hops.transport", apply_next_hops, obstacle_to_next_hops},
+        {"core.next-hops.tls-name", apply_next_hops, obstacle_to_next_hops},
+        {"core.emergency-next-hop", apply_next_hops, obstacle_to_next_hops},
+        {"core.emergency-next-hops.host", apply_next_hops, obstacle_to_next_hops},
+        {"core.emergency-next-hops.priority", apply_next_hops, obstacle_to_next_hops},
+        {"core.emergency-next-hops.weight", apply_next_hops, obstacle_to_next_hops},
+        {"core.emergency-next-hops.transport", apply_next_hops, obstacle_to_next_hops},
+        {"core.emergency-next-hops.tls-name", apply_next_hops, obstacle_to_next_hops},
     };
     return settings;
 }
@@ -75,8 +151,7 @@ constexpr std::pair<std::string_view, std::string_view> kReasons[] = {
     {"sip-interface.", "registered phones depend on it: drain, then restart gmgated"},
     {"sip-interface.sip-ports.",
      "sockets and guard policies would have to change under registered phones: drain, then restart gmgated"},
-    {"ims-aka-profile.",
-     "ports, guard policies and algorithms were fixed and probed at start: drain, then restart gmgated"},
+    {"ims-aka-profile.", "ports and guard policies were fixed at start: drain, then restart gmgated"},
     {"tls-profile.",
      "which files a profile reads is fixed at start; put the new certificate into the same file, or restart gmgated"},
     {"ktls", "sessions that stand are in the kernel or not; restart gmgated"},
@@ -146,6 +221,7 @@ ReloadReport apply_reload(Config& live, const Config& fresh) {
         if (known == live_settings().end()) change.why = reason_for(plain);
         else if (plain.starts_with("sip-interface.") && !interfaces_match)
             change.why = "the list of interfaces itself has changed; drain, then restart gmgated";
+        else if (known->obstacle) change.why = known->obstacle(live, fresh, index);
         if (!change.why.empty()) {
             report.refused.push_back(std::move(change));
             continue;

@@ -346,17 +346,53 @@ TEST_CASE("reload: what the next REGISTER reads is applied, the rest refused wit
     const auto* interface = &live.sip_interfaces[0];
     auto fresh = config_of("log-level = \"debug\"\nktls = \"off\"\n", "strict-refresh = true\nhost = \"p.example\"\n");
     fresh.settings["core.next-hop"] = "'10.2.0.3:5060'";
+    fresh.core.next_hops[0].endpoint.address = *Address::parse("10.2.0.3");
     const auto report = apply_reload(live, fresh);
-    REQUIRE(report.applied.size() == 2);
+    REQUIRE(report.applied.size() == 3);
+    CHECK(live.core.next_hops[0].to_string() == "10.2.0.3:5060");
     CHECK(live.log_level == "debug");
     CHECK(live.sip_interfaces[0].strict_refresh);
     CHECK(interface == &live.sip_interfaces[0]);
-    REQUIRE(report.refused.size() == 3);
+    REQUIRE(report.refused.size() == 2);
     for (const auto& change : report.refused) CHECK(change.why.find("restart") != std::string::npos);
     CHECK(live.ktls == Ktls::preferred);
     CHECK(live.sip_interfaces[0].host.empty());
     CHECK(apply_reload(live, fresh).applied.empty());      // applied once
-    CHECK(apply_reload(live, fresh).refused.size() == 3);  // told again each time
+    CHECK(apply_reload(live, fresh).refused.size() == 2);  // told again each time
+}
+
+TEST_CASE("reload: what phones get and which algorithms changes at once, unless a door for it is not open") {
+    auto live = config_of("", "");
+    const auto* profile = &live.ims_aka_profiles.front();
+    auto fresh = config_of("", "");
+    fresh.settings["ims-aka-profile[0].refuse-deprecated"] = "true";
+    std::erase_if(fresh.ims_aka_profiles.front().preference, is_deprecated);
+    fresh.settings["sip-interface[0].sec-agree-feature"] = "'disabled'";
+    fresh.sip_interfaces[0].sec_agree_feature = false;
+    auto report = apply_reload(live, fresh);
+    CHECK(report.refused.empty());
+    CHECK(report.applied.size() == 2);
+    CHECK(profile == &live.ims_aka_profiles.front());
+    CHECK(std::ranges::none_of(profile->preference, is_deprecated));
+    CHECK_FALSE(live.sip_interfaces[0].sec_agree_feature);
+
+    fresh.sip_interfaces[0].sec_agree_feature = true;
+    fresh.sip_interfaces[0].sec_agree_pref = SecAgreePref::ipsec3gpp_tls;
+    fresh.settings["sip-interface[0].sec-agree-feature"] = "'enabled'";
+    fresh.settings["sip-interface[0].sec-agree-pref"] = "'ipsec3gpp-tls'";
+    report = apply_reload(live, fresh);
+    CHECK(report.applied.empty());
+    REQUIRE(report.refused.size() == 2);
+    CHECK(report.refused[0].why.find("no TLS port is open") != std::string::npos);
+    CHECK_FALSE(live.sip_interfaces[0].sec_agree_feature);
+
+    fresh.core.listen.front().port = Port{5070};
+    fresh.settings["core.listen"] = "'changed'";
+    fresh.settings["core.next-hop"] = "'changed'";
+    report = apply_reload(live, fresh);
+    CHECK(report.applied.empty());
+    for (const auto& change : report.refused)
+        CHECK_MESSAGE(change.why.find("restart") != std::string::npos, change.key);
 }
 
 TEST_CASE("reload: interfaces that changed places keep their settings") {

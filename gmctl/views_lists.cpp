@@ -1,0 +1,81 @@
+// The list of phones: declared in views.h.
+#include <algorithm>
+#include <functional>
+
+#include <fmt/format.h>
+
+#include "gmctl/table.h"
+#include "gmctl/views.h"
+
+namespace gmgate::gmctl {
+
+using Json = nlohmann::json;
+
+namespace {
+
+/// A column of `registrations`.
+struct Field {
+    Column column;
+    std::function<std::string(const Json&)> of;
+};
+
+std::string domain_of(const std::string& impi) {
+    const auto at = impi.find('@');
+    return at == std::string::npos ? "" : impi.substr(at);
+}
+
+/// What all rows have, "" when they differ or have nothing.
+std::string common(const Json& rows, const std::function<std::string(const Json&)>& of) {
+    const auto first = rows.empty() ? "" : of(rows.front());
+    for (const auto& row : rows)
+        if (of(row) != first) return {};
+    return first;
+}
+
+std::vector<Field> registration_fields(const std::string& domain) {
+    const auto field = [](const char* key) { return [key](const Json& row) { return text_of(row, key); }; };
+    return {{{"IMPI"},
+             [domain](const Json& row) {
+                 const auto impi = text_of(row, "impi");
+                 return impi.substr(0, impi.size() - domain.size());
+             }},
+            {{"UE", false, true, true}, field("ue")},
+            {{"mechanism"},
+             [](const Json& row) { return row.value("ended", false) ? "(ending)" : text_of(row, "mechanism"); }},
+            {{"algorithms", false, true}, field("algorithms")},
+            {{"transport"}, field("transport")},
+            {{"sets", true}, field("sets")},
+            {{"expires in", true}, [](const Json& row) { return duration_text(number_of(row, "expires_in")); }},
+            {{"realm", false, true}, field("realm")}};
+}
+
+}  // namespace
+
+std::string registrations_view(const Json& page, std::size_t width) {
+    const auto& rows = part(page, "registrations");
+    const bool names_once = width != 0 && rows.size() > 1;
+    const auto domain =
+        names_once ? common(rows, [](const Json& row) { return domain_of(text_of(row, "impi")); }) : std::string{};
+    auto fields = registration_fields(domain);
+    std::string same = domain;
+    if (names_once)
+        std::erase_if(fields, [&](const Field& field) {
+            const auto& title = field.column.title;
+            if (title == "IMPI" || title == "UE" || title == "expires in") return false;
+            const auto word = common(rows, field.of);
+            if (word.empty()) return false;
+            same += (same.empty() ? "" : ", ") + (title == "sets" ? word + (word == "1" ? " set" : " sets") : word);
+            return true;
+        });
+    std::vector<Column> columns;
+    for (const auto& field : fields) columns.push_back(field.column);
+    TextTable table(std::move(columns));
+    for (const auto& row : rows) {
+        std::vector<std::string> cells;
+        for (const auto& field : fields) cells.push_back(field.of(row));
+        table.add(std::move(cells));
+    }
+    return (same.empty() ? "" : wrapped("all: " + printable(same), width)) + table.text(width);
+}
+
+}  // namespace gmgate::gmctl
