@@ -132,10 +132,7 @@ private:
             const auto keys = rest.find(",ck=");
             out.append(rest.substr(0, keys));
             rest = rest.substr(rest.find("\r\n", keys));
-        } else if (way == kFarewell) {
-            kernel_.remove(phone.established);
-            phone.established.clear();
-        } else if (!phone.offered.empty() && way == kProtected && text.starts_with("SIP/2.0 200 ")) {
+        } else if (way == kProtected && !phone.offered.empty() && text.starts_with("SIP/2.0 200 ")) {
             if (!phone.established.empty()) kernel_.remove(phone.established);
             phone.established = std::exchange(phone.offered, {});
             phone.port_pc = phone.offered_port_pc;
@@ -143,6 +140,10 @@ private:
         out.append(rest);
         if (way == kClear) send_datagram(clear_, access_, {phone.host, 5060}, out);
         else to_phone(phone, out);
+        if (way == kFarewell) {  // behind the answer, which needs them
+            kernel_.remove(phone.established);
+            phone.established.clear();
+        }
     }
 
     /// The four SAs of TS 33.203 §7.1, in one batch.
