@@ -84,6 +84,9 @@ xfrm::EngineConfiguration engine_configuration(const Config& config) {
         if (!access.profile->client_ports().empty())
             told.ports.push_back({access.address, access.profile->start_protected_client_port,
                                   access.profile->end_protected_client_port});
+        if (access.profile->nat.is_on)
+            told.ports.push_back({access.address, access.profile->nat.start_protected_port,
+                                  access.profile->nat.end_protected_port, xfrm::Mode::udp_enc_tun});
     }
     return told;
 }
@@ -94,6 +97,13 @@ Result<void> check_engine(const Config& config) {
     if (config.xfrm.sa_engine != SaEngine::libcharon) return {};
     const auto engine = program("gmgate-xfrmd-charon");
     return engine ? Result<void>{} : std::unexpected(engine.error());
+}
+
+std::vector<xfrm::NatBlock> nat_blocks(const Config& config) {
+    std::vector<xfrm::NatBlock> blocks;
+    for (const auto& request : AccessMap(config).guard_requests())
+        if (request.nat) blocks.push_back({request.gateway, *request.nat});
+    return blocks;
 }
 
 Result<sip::FileDescriptor> start_engine(const Config& config) {

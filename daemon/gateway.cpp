@@ -33,6 +33,20 @@ sip::TransactionLimits transaction_limits(const Limits& limits) {
     return result;
 }
 
+// Not a REGISTER, but what an operator asks for when the phone is gone.
+DecisionRecord moved_record(const Impi& impi, const SaSet& set, const Endpoint& now,
+                            std::chrono::system_clock::time_point time) {
+    DecisionRecord record;
+    record.time = time;
+    record.impi = impi;
+    record.ue = now.to_string();
+    record.over = fmt::format("{} set {}", to_string(set.state), set.number.value);
+    record.why = fmt::format("its NAT was {} and is {} now: the set of SAs ends", set.parameters.ue.to_string(),
+                             now.address.to_string());
+    record.checks.push_back({"nat-moved", false, record.why});
+    return record;
+}
+
 // For the last rows, when the process ends.
 constexpr std::chrono::seconds kStorePatience{5};
 
@@ -65,7 +79,9 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       tls_engine_(loop.get_executor(), config),
       tls_connector_(loop.get_executor(), tls_engine_, transports_),
       tls_(loop.get_executor(), config, tls_engine_, transports_, counters_),
-      handover_(loop.get_executor(), {config, accesses_, table_, store_, keeper_, transports_, tls_, counters_}),
+      encap_(accesses_.encapsulation_addresses()),
+      handover_(loop.get_executor(),
+                {config, accesses_, table_, store_, keeper_, transports_, tls_, counters_, encap_}),
       tap_(loop.get_executor(), clock, tap_settings(config), [this](Spi spi) { return spis_.holds(spi); }),
       messages_(clock, {}),
       operations_({loop.get_executor(), config, accesses_, table_, sets_, kernel_watch_, kernel, transports_,
@@ -123,6 +139,9 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
         spawn(loop_.get_executor(), reg_events_.run(), "reg-event");
     }
     tell_what_phones_get();
+    kernel_watch_.on_nat_moved([this](const Impi& impi, const SaSet& set, const Endpoint& now) {
+        trace_.add(moved_record(impi, set, now, clock_.wall()));
+    });
     sets_.on_unanswered([this](const SaSet& set, std::vector<xfrm::SaReport> sas) {
         trace_.add(UnansweredSet{set.number, clock_.wall(), set.parameters, std::move(sas)});
     });
@@ -231,16 +250,9 @@ void Gateway::keep_dialogs() {
 
 Result<void> Gateway::open_sockets() {
     if (auto ok = open_core_side(); !ok) return ok;
-    std::set<Endpoint> open;
-    for (const auto& access : accesses_.all()) {
-        if (!access.profile) continue;
-        for (const auto port : access.profile->all_ports())
-            if (open.insert({access.address, port}).second)
-                if (auto ok =
-                        transports_.listen({access.address, port}, {.udp = true, .tcp = true, .report_mark = true});
-                    !ok)
-                    return ok;
-    }
+    for (const auto& local : accesses_.protected_ports())
+        if (auto ok = transports_.listen(local, {.udp = true, .tcp = true, .report_mark = true}); !ok) return ok;
+    if (auto ok = encap_.open(); !ok) return ok;
     for (const auto& interface : config_.sip_interfaces)
         for (const auto& port : interface.sip_ports)
             if (port.udp || port.tcp)
@@ -333,7 +345,10 @@ Result<void> Gateway::open_monitoring() {
                               tap_,
                               [this] { return tls_engine_.counters(); },
                               [this] { return kernel_watch_.guards_stand(); },
-                              [this] { return operating_.draining; }};
+                              [this] { return operating_.draining; },
+                              {}};
+        if (!accesses_.encapsulation_addresses().empty())
+            sources.stray_encapsulated = [this] { return encap_.stray_datagrams(); };
         auto text = co_await metrics_text(std::move(sources));
         co_return HttpAnswer{200, "text/plain; version=0.0.4; charset=utf-8", std::move(text)};
     });

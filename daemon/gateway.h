@@ -9,6 +9,7 @@
 #include "daemon/config/access.h"
 #include "daemon/config/config.h"
 #include "daemon/core/core_link.h"
+#include "daemon/nat/encap_sockets.h"
 #include "daemon/operate/hep.h"
 #include "daemon/operate/http_responder.h"
 #include "daemon/operate/operations.h"
@@ -115,6 +116,7 @@ private:
     TlsEngine tls_engine_;
     TlsConnector tls_connector_;
     TlsListeners tls_;
+    EncapSockets encap_;
     Handover handover_;
     PacketTap tap_;
     MessageTrace messages_;

@@ -56,10 +56,11 @@ void harden() {
     }
 }
 
-xfrm::NetlinkSettings netlink_settings(const daemon::XfrmConfig& config) {
+xfrm::NetlinkSettings netlink_settings(const daemon::Config& config) {
     xfrm::NetlinkSettings settings;
-    settings.owner.reqid = ReqId{config.reqid};
-    settings.owner.mark_mask = config.mark_mask;
+    settings.owner.reqid = ReqId{config.xfrm.reqid};
+    settings.owner.mark_mask = config.xfrm.mark_mask;
+    settings.nat_blocks = daemon::nat_blocks(config);
     return settings;
 }
 
@@ -105,12 +106,17 @@ class Engine {
 public:
     using Events = std::function<void(const xfrm::KernelEvent&)>;
     /// `guard`: of start_engine(), not open for in-process. `on_lost`: nobody programs the kernel any more.
-    Engine(const asio::any_io_executor& executor, const daemon::XfrmConfig& config, const Clock& clock,
+    Engine(const asio::any_io_executor& executor, const daemon::Config& config, const Clock& clock,
            sip::FileDescriptor guard, Events events, std::function<void()> on_lost) {
         const auto settings = netlink_settings(config);
         if (!guard.is_open()) {
-            kernel_ = std::make_unique<xfrm::NetlinkKernel>(executor, clock, settings);
-            monitor_ = std::make_unique<xfrm::Monitor>(executor, settings.owner, std::move(events));
+            auto kernel = std::make_unique<xfrm::NetlinkKernel>(executor, clock, settings);
+            auto hear = [own = kernel.get(), then = std::move(events)](const xfrm::KernelEvent& event) {
+                own->heard(event);
+                then(event);
+            };
+            monitor_ = std::make_unique<xfrm::Monitor>(executor, settings.owner, std::move(hear));
+            kernel_ = std::move(kernel);
             return;
         }
         auto client = std::make_unique<xfrm::EngineClient>(executor, guard.release(), settings.owner.reqid,
@@ -163,7 +169,7 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
     int status = kOk;
     daemon::Gateway* running = nullptr;
     Engine engine(
-        loop.get_executor(), config.xfrm, clock, std::move(guard),
+        loop.get_executor(), config, clock, std::move(guard),
         [&](const xfrm::KernelEvent& event) {
             if (running) running->kernel_watch().event(event);
         },
@@ -256,7 +262,7 @@ Task<void> look_at_kernel(const daemon::Config& config, std::vector<daemon::Find
     const auto pairs = daemon::all_allowed_pairs(config);
     if (!pairs.empty()) {
         const Clock clock;
-        xfrm::NetlinkKernel kernel(co_await asio::this_coro::executor, clock, netlink_settings(config.xfrm));
+        xfrm::NetlinkKernel kernel(co_await asio::this_coro::executor, clock, netlink_settings(config));
         const auto probed = co_await kernel.probe(pairs);
         const auto lacking = probed ? daemon::kernel_lacks(*probed) : probed.error().text;
         if (!lacking.empty()) findings.push_back({.what = lacking, .fix = "see kernel.md in /usr/share/doc/gmgate"});

@@ -54,8 +54,11 @@ std::string sa_lines(const Json& set, std::size_t width) {
 }
 
 std::string set_lines(const Json& set, std::size_t width) {
-    auto out = fmt::format("  set {}  {}{}, {}/{}, expires in {}\n", number_of(set, "set"), text_of(set, "state"),
-                           set.value("in_use", false) ? ", in use" : "", text_of(set, "alg"), text_of(set, "ealg"),
+    const auto nat = set.contains("port_uenc")
+                         ? fmt::format(", behind NAT: {} at UDP {}", text_of(set, "mod"), number_of(set, "port_uenc"))
+                         : std::string();
+    auto out = fmt::format("  set {}  {}{}, {}/{}{}, expires in {}\n", number_of(set, "set"), text_of(set, "state"),
+                           set.value("in_use", false) ? ", in use" : "", text_of(set, "alg"), text_of(set, "ealg"), nat,
                            duration_text(number_of(set, "expires_in")));
     if (const auto error = text_of(set, "kernel_error"); !error.empty())
         out += "  the kernel does not tell: " + printable(error) + '\n';
@@ -84,8 +87,9 @@ std::string guard_lines(const Json& guards, std::size_t width) {
     for (const auto& guard : guards) {
         const auto address = text_of(guard, "address");
         const auto port = number_of(guard, "port");
-        if (lines.empty() || lines.back().address != address || lines.back().last != port)
-            lines.push_back({address, port, port});
+        const auto last = port + std::max(number_of(guard, "ports"), 1LL) - 1;  // one policy may cover many
+        if (lines.empty() || lines.back().address != address || lines.back().last != last)
+            lines.push_back({address, port, last});
         (text_of(guard, "direction") == "in" ? lines.back().in : lines.back().out) = guard.value("in_kernel", false);
     }
     TextTable table({{"guards on"}, {"ports"}, {.title = "in", .is_state = true}, {.title = "out", .is_state = true}});

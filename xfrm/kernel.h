@@ -47,12 +47,16 @@ public:
     virtual ~Kernel() = default;
 
     /// Four NEWSA in one sendmsg with one ACK as fence. EEXIST (an SPI in use at that destination) is a refusal like
-    /// any other. After a refusal none of the four exists. The keys are wiped before the call returns.
+    /// any other. After a refusal none of the four exists. The keys are wiped before the call returns. In mode
+    /// udp_enc_tun the NatPolicy of the UE's address comes with its first set, and goes with its last.
     virtual Task<Result<void>> install_set(SetRequest request) = 0;
     /// Deletes the four SAs; one that is gone already is no error.
     virtual Task<Result<void>> remove_set(SetParameters parameters) = 0;
     /// New hard limit, counted from now, on all four SAs (UPDSA without keys).
     virtual Task<Result<void>> extend_set(SetParameters parameters, std::chrono::seconds lifetime) = 0;
+    /// The UE's NAT has its port 4500 at `port_uenc` now: all four SAs of a set in mode udp_enc_tun, in one send. Keys,
+    /// selectors, marks, windows and lifetimes stay as they are.
+    virtual Task<Result<void>> follow_nat(SetParameters parameters, Port port_uenc) = 0;
     /// Installs what is missing of the guard policies; existing equal ones are kept (they outlive the process on
     /// purpose).
     virtual Task<Result<void>> install_guards(GuardRequest request) = 0;

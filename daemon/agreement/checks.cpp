@@ -43,7 +43,8 @@ std::optional<std::string> changed_offer(const sip::SecurityList& before, const 
             return fmt::format("mechanism {} is \"{}\" instead of \"{}\"", i + 1, b.name, a.name);
         const auto x = a.ipsec_3gpp(), y = b.ipsec_3gpp();
         if (!x || !y) continue;
-        if (x->alg != y->alg || x->ealg != y->ealg || x->prot_esp != y->prot_esp || x->mod_trans != y->mod_trans)
+        if (x->alg != y->alg || x->ealg != y->ealg || x->prot_esp != y->prot_esp || x->mod_trans != y->mod_trans ||
+            x->mod_udp_enc_tun != y->mod_udp_enc_tun)
             return fmt::format("mechanism {} has other algorithms, protocol or mode", i + 1);
         if (x->port_s != y->port_s) return fmt::format("mechanism {} changes port-s", i + 1);
     }

@@ -12,11 +12,12 @@ constexpr std::uint32_t kFirstUsableSpi = 256;  // RFC 4303 §2.1: 1..255 are re
 std::string name_of(AlgorithmPair pair) { return fmt::format("{}/{}", to_string(pair.alg), to_string(pair.ealg)); }
 
 // Why an ipsec-3gpp entry can never be used, whatever the policy (B-11, B-30, B-62); empty when it can.
-std::string defect_of(const sip::Ipsec3gpp& entry) {
+std::string defect_of(const sip::Ipsec3gpp& entry, xfrm::Mode mode) {
     if (!entry.alg) return "alg is missing or unknown";
     if (!entry.ealg) return "ealg is unknown";
     if (!entry.prot_esp) return "prot is not esp";
-    if (!entry.mod_trans) return "mod is not trans";
+    if (mode == xfrm::Mode::transport && !entry.mod_trans) return "mod is not trans";
+    if (mode == xfrm::Mode::udp_enc_tun && !entry.mod_udp_enc_tun) return "mod is not UDP-enc-tun";
     if (!is_valid({*entry.alg, *entry.ealg}))
         return fmt::format("{} is no valid combination", name_of({*entry.alg, *entry.ealg}));
     if (!entry.spi_c || !entry.spi_s || !entry.port_c || !entry.port_s)
@@ -28,18 +29,20 @@ std::string defect_of(const sip::Ipsec3gpp& entry) {
     return {};
 }
 
+std::string_view to_word(xfrm::Mode mode) { return mode == xfrm::Mode::udp_enc_tun ? "UDP-enc-tun" : "trans"; }
+
 struct Usable {
     AlgorithmPair pair;
     sip::Ipsec3gpp entry;
 };
 
 // All usable ipsec-3gpp entries; what is wrong with the others goes into `why`.
-std::vector<Usable> usable_entries(const sip::SecurityList& offer, std::string& why) {
+std::vector<Usable> usable_entries(const sip::SecurityList& offer, xfrm::Mode mode, std::string& why) {
     std::vector<Usable> usable;
     for (const auto& mechanism : offer.mechanisms()) {
         const auto entry = mechanism.ipsec_3gpp();
         if (!entry || mechanism.is_mediasec()) continue;
-        if (const auto defect = defect_of(*entry); !defect.empty())
+        if (const auto defect = defect_of(*entry, mode); !defect.empty())
             why += fmt::format("{}{}", why.empty() ? "" : "; ", defect);
         else usable.push_back({{*entry->alg, *entry->ealg}, *entry});
     }
@@ -48,14 +51,16 @@ std::vector<Usable> usable_entries(const sip::SecurityList& offer, std::string& 
 
 std::expected<Choice, NoCommonMechanism> choose_ipsec(const sip::SecurityList& offer, const Policy& policy) {
     std::string why;
-    const auto usable = usable_entries(offer, why);
+    const auto usable = usable_entries(offer, policy.mode, why);
     const auto allowed = policy.allowed_pairs();
     for (std::size_t rank = 0; rank < allowed.size(); ++rank) {
         const auto at = std::ranges::find(usable, allowed[rank], &Usable::pair);
         if (at == usable.end()) continue;
         return Choice{MechanismKind::ipsec_3gpp, at->pair, at->entry,
-                      fmt::format("{} is number {} of the {} pairs allowed here and the first that the phone offers",
-                                  name_of(at->pair), rank + 1, allowed.size())};
+                      fmt::format("{} is number {} of the {} pairs allowed here and the first that the phone offers{}",
+                                  name_of(at->pair), rank + 1, allowed.size(),
+                                  policy.mode == xfrm::Mode::udp_enc_tun ? "; it is behind NAT: mod=UDP-enc-tun" : ""),
+                      policy.mode};
     }
     for (const auto& entry : usable)
         why += fmt::format("{}{} is not allowed here", why.empty() ? "" : "; ", name_of(entry.pair));
@@ -64,10 +69,10 @@ std::expected<Choice, NoCommonMechanism> choose_ipsec(const sip::SecurityList& o
 
 std::string q_value(std::size_t rank) { return fmt::format("0.{}", 9 - std::min<std::size_t>(rank, 8)); }
 
-std::string ipsec_entry(AlgorithmPair pair, const OwnParameters& own, const std::string& q) {
-    return fmt::format("ipsec-3gpp;{}prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};alg={};ealg={}",
-                       q.empty() ? "" : "q=" + q + ";", own.spi_pc.value, own.spi_ps.value, own.port_pc.value,
-                       own.port_ps.value, to_string(pair.alg), to_string(pair.ealg));
+std::string ipsec_entry(AlgorithmPair pair, xfrm::Mode mode, const OwnParameters& own, const std::string& q) {
+    return fmt::format("ipsec-3gpp;{}prot=esp;mod={};spi-c={};spi-s={};port-c={};port-s={};alg={};ealg={}",
+                       q.empty() ? "" : "q=" + q + ";", to_word(mode), own.spi_pc.value, own.spi_ps.value,
+                       own.port_pc.value, own.port_ps.value, to_string(pair.alg), to_string(pair.ealg));
 }
 
 void append(std::string& list, const std::string& entry) { list += list.empty() ? entry : ", " + entry; }
@@ -84,6 +89,13 @@ std::string_view to_string(MechanismKind kind) {
             return "tls";
     }
     return "?";
+}
+
+bool offers_udp_enc_tun(const sip::SecurityList& offer) {
+    return std::ranges::any_of(offer.mechanisms(), [](const auto& mechanism) {
+        const auto entry = mechanism.ipsec_3gpp();
+        return entry && entry->mod_udp_enc_tun;
+    });
 }
 
 Policy Policy::of(const SipInterface& interface, const ImsAkaProfile* profile, bool over_tls) {
@@ -135,15 +147,17 @@ std::string security_server(const Choice& choice, const Policy& policy, const Si
     const bool ipsec = choice.mechanism == MechanismKind::ipsec_3gpp;
     if (interface.security_server == SecurityServerMode::selected) {
         const std::string q = interface.security_server_q ? "0.1" : "";
-        if (ipsec) return ipsec_entry(choice.algorithms, own, q);
+        if (ipsec) return ipsec_entry(choice.algorithms, choice.mode, own, q);
         return q.empty() ? "tls" : "tls;q=" + q;
     }
     std::string list;
     std::size_t rank = 0;
-    append(list, ipsec ? ipsec_entry(choice.algorithms, own, q_value(rank++)) : "tls;q=" + q_value(rank++));
+    append(list,
+           ipsec ? ipsec_entry(choice.algorithms, choice.mode, own, q_value(rank++)) : "tls;q=" + q_value(rank++));
     if (ipsec)
         for (const auto pair : policy.allowed_pairs())
-            if (pair != choice.algorithms && rank < 8) append(list, ipsec_entry(pair, own, q_value(rank++)));
+            if (pair != choice.algorithms && rank < 8)
+                append(list, ipsec_entry(pair, choice.mode, own, q_value(rank++)));
     if (ipsec && policy.tls) append(list, "tls;q=0.05");
     return list;
 }

@@ -9,6 +9,7 @@
 #include "base/algorithms.h"
 #include "daemon/config/config.h"
 #include "sip/message/sec_agree.h"
+#include "xfrm/sa.h"
 
 namespace gmgate::daemon {
 
@@ -22,6 +23,9 @@ struct Policy {
     bool tls_first = false;
     Confidentiality confidentiality = Confidentiality::preferred;
     std::vector<AlgorithmPair> preference;  ///< of the profile
+    /// What `mod` of the phone's entry must be: of a phone behind NAT udp_enc_tun, where the profile has it (B-80,
+    /// B-111); over SAs the mode that they have (B-84).
+    xfrm::Mode mode = xfrm::Mode::transport;
 
     /// Policy of an interface on an address with that profile (null: none). `over_tls`: the request came over TLS
     /// already (G-16).
@@ -35,12 +39,16 @@ struct Choice {
     AlgorithmPair algorithms;  ///< ipsec-3gpp
     sip::Ipsec3gpp offer;      ///< the phone's entry that was chosen: its SPIs and ports
     std::string rule;          ///< one sentence for people: by which rule
+    xfrm::Mode mode = xfrm::Mode::transport;
 };
 
 /// Nothing usable in the offer: the sentence says why, entry by entry ("hmac-md5-96/null: not allowed by the profile").
 struct NoCommonMechanism {
     std::string why;
 };
+
+/// Whether some ipsec-3gpp entry is of mode UDP-enc-tun.
+bool offers_udp_enc_tun(const sip::SecurityList& offer);
 
 /// First pair of the policy's own list that the offer has (B-32).
 std::expected<Choice, NoCommonMechanism> choose(const sip::SecurityList& offer, const Policy& policy);

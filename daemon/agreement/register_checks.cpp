@@ -58,9 +58,35 @@ std::optional<Objection> RegisterFlow::check_unprotected(Exchange& x) {
     if (x.choice.mechanism != MechanismKind::ipsec_3gpp) return std::nullopt;
     x.integrity_protected = integrity_protected(false, false, x.has_response);  // "no": AKA was chosen (G-3, B-114)
     x.record.choice += fmt::format(" {}/{}", to_string(x.choice.algorithms.alg), to_string(x.choice.algorithms.ealg));
-    // B-81: transport-mode ESP cannot pass a NAT; the specification drops the message, we say why.
-    auto objection = check_via(request, x.flow());
+    if (x.choice.mode == xfrm::Mode::udp_enc_tun) {
+        x.record.choice += " mod=UDP-enc-tun";
+        if (x.flow().transport == sip::Transport::udp)
+            x.transaction->set_reply_flow(x.flow());  // whatever its Via says: the NAT knows this way back alone
+        return std::nullopt;
+    }
+    auto objection = check_address(x);
     if (objection) p_.counters.add(Counter::via_mismatch);
+    return objection;
+}
+
+// B-80, B-111: a phone behind NAT is one whose packets come from another address than its Via says. Without the offer,
+// and where the profile has no such mode, transport mode remains, and check_address() says why that cannot be. B-84:
+// over SAs in this mode, new ones are, too.
+xfrm::Mode RegisterFlow::mode_for(const Exchange& x) const {
+    if (x.carried_by) return x.carried_by->mode;
+    const bool is_possible = x.over == Over::unprotected && x.access->profile && x.access->profile->nat.is_on;
+    if (!is_possible || !offers_udp_enc_tun(x.client)) return xfrm::Mode::transport;
+    const auto seen = check_via(x.request(), x.flow());
+    return seen && seen->status == 403 ? xfrm::Mode::udp_enc_tun : xfrm::Mode::transport;
+}
+
+// B-81: transport-mode ESP cannot pass a NAT; the specification drops the message, we say why.
+std::optional<Objection> RegisterFlow::check_address(const Exchange& x) const {
+    auto objection = check_via(x.request(), x.flow());
+    if (objection && objection->status == 403)
+        objection->why += x.access->profile && x.access->profile->nat.is_on
+                              ? ", and the phone does not offer mod=UDP-enc-tun"
+                              : ", and nat-traversal is off here";
     return objection;
 }
 

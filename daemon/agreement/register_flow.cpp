@@ -235,6 +235,7 @@ std::optional<Objection> RegisterFlow::read(Exchange& x) {
     x.record.offer = x.client.to_string();
     const auto& interface = *x.access->interface;
     x.policy = Policy::of(interface, x.access->profile, x.over == Over::tls);
+    x.policy.mode = mode_for(x);
     x.record.policy = fmt::format("sec-agree {} {}", interface.sec_agree_feature ? "enabled" : "disabled",
                                   to_string(interface.sec_agree_pref));
     return check_proxy_require(x);

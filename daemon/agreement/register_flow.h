@@ -127,6 +127,8 @@ private:
 
     // ---- register_checks.cpp
     std::optional<Objection> check(Exchange& x);
+    xfrm::Mode mode_for(const Exchange& x) const;
+    std::optional<Objection> check_address(const Exchange& x) const;
     std::optional<Objection> check_unprotected(Exchange& x);
     std::optional<Objection> check_without_offer(Exchange& x);
     std::optional<Objection> check_protected(Exchange& x);
@@ -161,6 +163,7 @@ private:
     void finish_challenge(const Exchange& x);
 
     // ---- register_same_spis.cpp
+    bool is_of(const Impi& impi, SetNumber number) const;
     Task<Result<std::unique_ptr<SaSet>>> install_beside(const Exchange& x, SetWish wish, const ChallengeKeys& keys,
                                                         Error refusal);
     Task<Result<void>> take_spis(SetNumber number);

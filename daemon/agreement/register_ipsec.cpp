@@ -94,6 +94,7 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     put_challenge(x, std::move(set), *response);
     p_.counters.add(Counter::challenge_tx);
     p_.counters.add(Counter::mechanism_ipsec);
+    if (x.choice.mode == xfrm::Mode::udp_enc_tun) p_.counters.add(Counter::mechanism_udp_enc_tun);
     if (is_deprecated(x.choice.algorithms)) p_.counters.add(Counter::deprecated_chosen);
     const bool is_waiting = p_.sets.is_waiting(number);
     pass(x, response,
@@ -114,6 +115,8 @@ Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys k
     wish.spi_uc = *x.choice.offer.spi_c;
     wish.spi_us = *x.choice.offer.spi_s;
     wish.algorithms = x.choice.algorithms;
+    wish.mode = x.choice.mode;
+    if (const auto* carrier = p_.table.find_set(x.set).set) wish.port_uenc = carrier->port_uenc;
     if (x.carried_by) wish.port_ps = x.carried_by->port_ps;  // B-17
     Result<std::unique_ptr<SaSet>> reserved = nullptr;
     for (;;) {
@@ -147,7 +150,10 @@ Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys k
     const bool taken = set.error().code == EEXIST;
     object(x, {taken ? 480 : 503, "kernel",
                fmt::format("the kernel refuses the SAs: {}{}", set.error().text,
-                           taken ? " (an SPI of the phone is in use at its address)" : "")});
+                           !taken ? ""
+                           : x.choice.mode == xfrm::Mode::udp_enc_tun
+                               ? " (another phone behind its NAT has one of its SPIs; its next try has others)"
+                               : " (an SPI of the phone is in use at its address)")});
     co_return nullptr;
 }
 
@@ -287,8 +293,10 @@ std::vector<std::unique_ptr<SaSet>> RegisterFlow::settle_sets(Registration& regi
 std::vector<std::unique_ptr<SaSet>> RegisterFlow::displace_others(const Registration& registration, const Exchange& x) {
     std::vector<std::unique_ptr<SaSet>> leaving;
     for (const auto* other : p_.table.at_client_port(x.carried_by->ue, x.carried_by->port_uc, x.carried_by->gateway,
-                                                     x.access->profile->protected_server_ports)) {
+                                                     x.access->profile->server_ports(x.carried_by->mode))) {
         if (other == &registration) continue;
+        // Behind one NAT there are many phones with the same ports: only what was the phone's own is gone.
+        if (x.carried_by->mode == xfrm::Mode::udp_enc_tun && other->key.impi != registration.key.impi) continue;
         if (other->key.impi == registration.key.impi &&
             is_emergency_contact(other->key) != is_emergency_contact(registration.key))
             continue;

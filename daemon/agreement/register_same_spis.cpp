@@ -20,10 +20,21 @@ constexpr std::chrono::milliseconds kFirstLook{200}, kLastLook{2000};
 
 }  // namespace
 
+bool RegisterFlow::is_of(const Impi& impi, SetNumber number) const {
+    const auto owner = p_.table.find_set(number);
+    if (owner.challenge) return owner.challenge->impi == impi;
+    return owner.registration && owner.registration->key.impi == impi;
+}
+
 // When it is not one of our own sets that has the SPIs, nothing will make room: the refusal stands.
 Task<Result<std::unique_ptr<SaSet>>> RegisterFlow::install_beside(const Exchange& x, SetWish wish,
                                                                   const ChallengeKeys& keys, Error refusal) {
-    if (p_.sets.holders_of(wish.ue, wish.spi_uc, wish.spi_us).empty()) co_return std::unexpected(std::move(refusal));
+    const auto holders = p_.sets.holders_of(wish.ue, wish.spi_uc, wish.spi_us);
+    if (holders.empty()) co_return std::unexpected(std::move(refusal));
+    // Behind a NAT it is another phone as a rule, and alive: only the phone's own SPIs may come to be its again.
+    if (wish.mode == xfrm::Mode::udp_enc_tun &&
+        !std::ranges::all_of(holders, [&](SetNumber holder) { return is_of(x.impi, holder); }))
+        co_return std::unexpected(std::move(refusal));
     auto now = xfrm::derive_esp_keys(wish.algorithms, keys.ck, keys.ik);
     auto later = xfrm::derive_esp_keys(wish.algorithms, keys.ck, keys.ik);
     if (!now || !later) co_return std::unexpected(std::move(refusal));

@@ -5,6 +5,15 @@
 #include <utility>
 
 namespace gmgate::daemon {
+namespace {
+
+xfrm::GuardRequest guards_of(const Access& access) {
+    xfrm::GuardRequest request{access.address, access.profile->transport_ports()};
+    if (access.profile->nat.is_on) request.nat = access.profile->nat.block();
+    return request;
+}
+
+}  // namespace
 
 AccessMap::AccessMap(const Config& config) {
     for (const auto& interface : config.sip_interfaces) {
@@ -35,8 +44,23 @@ std::vector<xfrm::GuardRequest> AccessMap::guard_requests() const {
     std::vector<xfrm::GuardRequest> requests;
     for (const auto& access : accesses_)
         if (access.profile && done.emplace(access.address, access.profile).second)
-            requests.push_back({access.address, access.profile->all_ports()});
+            requests.push_back(guards_of(access));
     return requests;
+}
+
+std::vector<Endpoint> AccessMap::protected_ports() const {
+    std::set<Endpoint> ports;
+    for (const auto& access : accesses_)
+        if (access.profile)
+            for (const auto port : access.profile->all_ports()) ports.insert({access.address, port});
+    return {ports.begin(), ports.end()};
+}
+
+std::vector<Address> AccessMap::encapsulation_addresses() const {
+    std::set<Address> addresses;
+    for (const auto& access : accesses_)
+        if (access.profile && access.profile->nat.is_on) addresses.insert(access.address);
+    return {addresses.begin(), addresses.end()};
 }
 
 bool AccessMap::is_protected(const Endpoint& local) const {

@@ -28,6 +28,10 @@ public:
     const std::vector<Access>& all() const { return accesses_; }
     /// What the guard policies cover: the protected ports of each access address, each profile of an address once.
     std::vector<xfrm::GuardRequest> guard_requests() const;
+    /// All protected ports of access addresses, of both modes, each once.
+    std::vector<Endpoint> protected_ports() const;
+    /// Access addresses with nat-traversal = "on": ESP comes to them inside UDP.
+    std::vector<Address> encapsulation_addresses() const;
 
 private:
     std::vector<Access> accesses_;

@@ -131,12 +131,37 @@ void read_algorithms(Section& section, ImsAkaProfile& profile) {
         section.mistake("auth-alg-list", "no valid pair of algorithms is left; allow hmac-sha-1-96 with aes-cbc, say");
 }
 
+// Annex M has its own protected ports: the guards of the two modes never mix.
+void read_nat_traversal(Section& section, ImsAkaProfile& profile) {
+    auto& nat = profile.nat;
+    section.word("nat-traversal", nat.is_on, {{"off", false}, {"on", true}});
+    section.port("start-nat-protected-port", nat.start_protected_port);
+    section.port("end-nat-protected-port", nat.end_protected_port);
+    if (!nat.is_on) return;
+    const int first = nat.start_protected_port.value;
+    const int size = nat.end_protected_port.value - first + 1;
+    if (first == 0 || nat.end_protected_port.value == 0)
+        section.mistake("nat-traversal",
+                        "start-nat-protected-port and end-nat-protected-port are both needed, such as 6208 and 6223: "
+                        "phones behind NAT have protected ports of their own");
+    else if (size < 8 || size > 64 || !nat.block().is_aligned())
+        section.mistake("end-nat-protected-port",
+                        fmt::format("{} to {} makes {} port(s); give 8, 16, 32 or 64, beginning at a multiple of their "
+                                    "number (such as 6208 to 6223), so that one policy with a port mask covers them",
+                                    first, nat.end_protected_port.value, std::max(size, 0)));
+    if (nat.block().contains(xfrm::kEncapsulationPort))
+        section.mistake("start-nat-protected-port",
+                        "UDP 4500 is the port of the encapsulation and never a protected one");
+    if (!nat.block().is_aligned()) nat.is_on = false;  // so that its ports are judged no further
+}
+
 void read_profile(Section& section, Config& config) {
     ImsAkaProfile profile;
     section.text("name", profile.name);
     section.ports("protected-server-port", profile.protected_server_ports);
     section.port("start-protected-client-port", profile.start_protected_client_port);
     section.port("end-protected-client-port", profile.end_protected_client_port);
+    read_nat_traversal(section, profile);
     read_algorithms(section, profile);
     if (profile.name.empty()) section.mistake("name", "every profile needs a name, which sip-ports refer to");
     else if (config.profile(profile.name))
@@ -557,6 +582,13 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
         mistakes.add(root.source(),
                      fmt::format("[core] names tls-profile \"{}\", which is not defined", config.core.tls_profile));
     ProfilesInUse in_use;
+    std::set<Address> encapsulated;
+    if (config.xfrm.sa_engine == SaEngine::libcharon &&
+        std::ranges::any_of(config.ims_aka_profiles, [](const ImsAkaProfile& p) { return p.nat.is_on; }))
+        mistakes.add(
+            root.source(),
+            "nat-traversal = \"on\" needs another [xfrm] sa-engine than \"libcharon\", which can write neither "
+            "port masks nor what a NAT changes; \"process\" is the default");
     for (const auto& interface : config.sip_interfaces) {
         for (const auto& port : interface.sip_ports) {
             claim(port.address, port.port, fmt::format("sip-interface \"{}\"", interface.realm_id));
@@ -571,6 +603,8 @@ void check_together(const toml::table& root, const Config& config, Mistakes& mis
             if (in_use.use(root, interface, port, mistakes) != ProfilesInUse::Use::fresh) continue;
             for (const auto p : profile->all_ports())
                 claim(port.address, p, fmt::format("ims-aka-profile \"{}\"", profile->name));
+            if (profile->nat.is_on && encapsulated.insert(port.address).second)
+                claim(port.address, xfrm::kEncapsulationPort, "nat-traversal");
         }
         check_offers(root, config, interface, mistakes);
         warn_of_no_service(root, interface, mistakes);
@@ -642,9 +676,24 @@ std::vector<Port> ImsAkaProfile::client_ports() const {
     return ports;
 }
 
-std::vector<Port> ImsAkaProfile::all_ports() const {
+std::vector<Port> ImsAkaProfile::server_ports(xfrm::Mode mode) const {
+    return mode == xfrm::Mode::transport ? protected_server_ports : nat.server_ports();
+}
+
+std::vector<Port> ImsAkaProfile::client_ports(xfrm::Mode mode) const {
+    return mode == xfrm::Mode::transport ? client_ports() : nat.client_ports();
+}
+
+std::vector<Port> ImsAkaProfile::transport_ports() const {
     auto ports = client_ports();
     ports.insert(ports.begin(), protected_server_ports.begin(), protected_server_ports.end());
+    return ports;
+}
+
+std::vector<Port> ImsAkaProfile::all_ports() const {
+    auto ports = transport_ports();
+    for (const auto& more : {nat.server_ports(), nat.client_ports()})
+        ports.insert(ports.end(), more.begin(), more.end());
     return ports;
 }
 

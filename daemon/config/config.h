@@ -13,6 +13,7 @@
 #include "base/endpoint.h"
 #include "base/error.h"
 #include "base/types.h"
+#include "daemon/config/nat.h"
 
 namespace gmgate::daemon {
 
@@ -40,8 +41,14 @@ struct ImsAkaProfile {
     std::vector<AlgorithmPair> preference;  ///< allowed pairs, most preferred first
     bool refuse_deprecated = false;         ///< takes hmac-md5-96 and des-ede3-cbc out of the preference
 
+    NatTraversal nat;
+
     std::vector<Port> client_ports() const;
-    std::vector<Port> all_ports() const;  ///< server and client ports: what the guards cover
+    /// port_ps candidates and port_pc pool of a mode; empty: that mode is off.
+    std::vector<Port> server_ports(xfrm::Mode mode) const;
+    std::vector<Port> client_ports(xfrm::Mode mode) const;
+    std::vector<Port> transport_ports() const;  ///< server and client ports of transport mode
+    std::vector<Port> all_ports() const;        ///< of both modes: what the guards cover
 };
 
 /// [[tls-profile]]: the server side of TLS.

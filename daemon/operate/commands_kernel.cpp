@@ -44,7 +44,8 @@ Task<Result<nlohmann::json>> Operations::kernel(const Json& arguments) {
         const auto standing = co_await p_.kernel.report_guards(std::move(wanted));
         if (!standing) not_told = standing.error().text;
         for (const auto& policy : xfrm::guard_policies(request))
-            guards.push_back({{"direction", policy.direction == xfrm::Direction::in ? "in" : "out"},
+            guards.push_back({{"ports", std::max<int>(policy.nat_block, 1)},
+                              {"direction", policy.direction == xfrm::Direction::in ? "in" : "out"},
                               {"address", policy.gateway.address.to_string()},
                               {"port", policy.gateway.port.value},
                               {"in_kernel", standing ? std::ranges::find(*standing, policy) != standing->end()

@@ -259,7 +259,9 @@ Task<nlohmann::json> Operations::set_details(SetNumber number) {
                  {"port_ps", parameters.port_ps.value},
                  {"ue", parameters.ue.to_string()},
                  {"gateway", parameters.gateway.to_string()},
+                 {"mod", set.is_behind_nat() ? "UDP-enc-tun" : "trans"},
                  {"security_server", set.security_server}};
+    if (set.is_behind_nat()) details["port_uenc"] = set.port_uenc.value;
     const auto reports = co_await p_.kernel.report_set(parameters);
     auto sas = Json::array();
     if (reports)

@@ -128,10 +128,20 @@ std::optional<Verdict> refused_here(const Case& c) {
             start + check->detail +
                 ". The REGISTER itself is wrong; the phone's software is at fault, or something on the way that rewrites SIP (an ALG).");
     if (is("via"))
-        return verdict(Cause::nat,
-                       start + "it is behind NAT, or its Via is wrong: " + check->detail +
-                           ". IPsec in transport mode cannot pass an address translation: use an access without NAT "
-                           "(a separate APN gives phones routable addresses), IPv6, or mechanism tls.");
+        return verdict(
+            Cause::nat,
+            start + "it is behind NAT, or its Via is wrong: " + check->detail +
+                ". IPsec in transport mode cannot pass an address translation: use an access without NAT "
+                "(a UPF or container that masquerades can route to the gateway instead; a separate APN gives "
+                "phones routable addresses), IPv6, or mechanism tls; for phones that offer mod=UDP-enc-tun "
+                "set nat-traversal = \"on\".");
+    if (is("nat-moved"))
+        return verdict(
+            Cause::nat_moved,
+            fmt::format("At {} its packets came from {}: {}. Annex M of TS 33.203 knows no such move, so the "
+                        "phone must register anew; most do so when their requests time out. Often: look "
+                        "whether its NAT has several public addresses and changes between them.",
+                        clock_text(r.time), r.ue, check->detail));
     if (auto agreement = refused_agreement(c, check->check, check->detail, start)) return agreement;
     if (auto identity = refused_identity(check->check, check->detail, start)) return identity;
     if (is("core"))
@@ -413,6 +423,8 @@ std::string_view to_string(Cause cause) {
             return "clear-to-protected";
         case Cause::nat:
             return "nat";
+        case Cause::nat_moved:
+            return "nat-moved";
         case Cause::algorithms:
             return "algorithms";
         case Cause::no_offer:

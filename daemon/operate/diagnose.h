@@ -19,6 +19,7 @@ enum class Cause {
     stale_sa,            ///< ESP for an SPI that is not ours any more
     clear_to_protected,  ///< it sends in clear to a protected port
     nat,                 ///< Via and source differ
+    nat_moved,           ///< its NAT has another address: its SAs ended
     algorithms,          ///< nothing usable is offered
     no_offer,            ///< no Security-Client although one is demanded
     option_refused,      ///< 420

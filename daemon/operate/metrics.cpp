@@ -132,6 +132,10 @@ void add_kernel(Page& page, const MetricSources& s) {
     auto xfrm = page.counter("xfrm_total",
                              "/proc/net/xfrm_stat of this network namespace; gmctl kernel tells what each name means");
     for (const auto& one : xfrm_statistics()) xfrm.add(one.value, {{"name", one.name}});
+    if (s.stray_encapsulated)
+        page.counter("nat_stray_datagrams_total",
+                     "datagrams at UDP 4500 that were neither ESP nor keep-alives: dropped")
+            .add(s.stray_encapsulated());
     std::vector<KernelStatistic> now, ever;
     for (auto& one : tls_statistics()) (one.name.starts_with("TlsCurr") ? now : ever).push_back(std::move(one));
     auto current = page.gauge("tls_kernel_sessions", "/proc/net/tls_stat: TLS sessions in the kernel now");

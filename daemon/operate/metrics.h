@@ -29,6 +29,7 @@ struct MetricSources {
     std::function<const ktls::Counters*()> tls_counters;  ///< null result: no TLS is configured
     std::function<bool()> guards_stand;
     std::function<bool()> is_draining;
+    std::function<std::uint64_t()> stray_encapsulated{};  ///< empty: no phones behind NAT are served
 };
 
 /// The whole page of /metrics; counting registrations is done in slices.

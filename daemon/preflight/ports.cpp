@@ -98,6 +98,8 @@ std::vector<OpenedSocket> sockets_of(const Config& config) {
         for (const auto port : access.profile->all_ports())
             for (const bool is_udp : {true, false}) all.push_back({{access.address, port}, is_udp});
     }
+    for (const auto& address : accesses.encapsulation_addresses())
+        all.push_back({{address, xfrm::kEncapsulationPort}, true});
     if (config.metrics_listen.port.value != 0) all.push_back({config.metrics_listen, false});
     std::ranges::sort(all);
     const auto twice = std::ranges::unique(all);

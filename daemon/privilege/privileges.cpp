@@ -13,10 +13,9 @@ namespace {
 
 // Those that Gateway::open_sockets() will open.
 std::multiset<Family> udp_ports(const Config& config) {
-    std::set<Endpoint> ports;
     const AccessMap accesses(config);
-    for (const auto& request : accesses.guard_requests())
-        for (const auto port : request.ports) ports.insert({request.gateway, port});
+    const auto is_protected = accesses.protected_ports();
+    std::set<Endpoint> ports(is_protected.begin(), is_protected.end());
     for (const auto& interface : config.sip_interfaces)
         for (const auto& port : interface.sip_ports)
             if (port.udp) ports.insert({port.address, port.port});
@@ -28,6 +27,8 @@ std::multiset<Family> udp_ports(const Config& config) {
 
 }  // namespace
 
+// Not those of phones behind NAT: the kernel shows a tunnel's packets to packet sockets a second time, in clear, and
+// the tap would take every phone for one that lacks protection.
 TapSettings tap_settings(const Config& config) {
     TapSettings settings;
     const AccessMap accesses(config);

@@ -40,14 +40,14 @@ void Adoption::see(const xfrm::SaReport& report) {
         const auto four = xfrm::four_sas(set.parameters);
         for (std::size_t i = 0; i < four.size(); ++i) {
             const auto& sa = four[i];
-            if (sa.id != report.sa.id || sa.direction != report.sa.direction || sa.source != report.sa.source ||
-                sa.destination != report.sa.destination)
-                continue;
+            if (sa.id != report.sa.id || sa.direction != report.sa.direction || !is_same(report.sa, sa)) continue;
             if (report.algorithms != set.parameters.algorithms) break;
             const auto left =
                 std::chrono::duration_cast<std::chrono::seconds>(report.added + report.hard_lifetime - p_.clock.wall());
             place.least_left = place.seen == 0 ? left : std::min(place.least_left, left);
             place.seen = static_cast<std::uint8_t>(place.seen | (1U << i));
+            if (report.sa.encapsulation && report.sa.direction == xfrm::Direction::out)
+                place.port_uenc = report.sa.encapsulation->destination;
             return;
         }
     }
@@ -126,6 +126,7 @@ void Adoption::commit(const std::function<std::optional<sip::Flow>(sip::Connecti
             auto set = to_set(stored);
             if (!set || !p_.spis.adopt((*set)->own_spis()))
                 continue;  // two rows with one SPI: the second was tampered with
+            if (place.port_uenc != Port{}) (*set)->port_uenc = place.port_uenc;
             registration->sets.push_back(std::move(*set));
         }
         if (row.tls) {

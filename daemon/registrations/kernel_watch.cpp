@@ -85,7 +85,58 @@ void KernelWatch::event(const xfrm::KernelEvent& event) {
             guards_wanted_ = true;
             want_audit("events of the kernel were lost");
             return;
+        case Kind::mapping_changed:
+            return mapping_changed(event);
+        case Kind::nat_policy_deleted:
+            return;  // the kernel object installs it again
     }
+}
+
+// Something authentic came from another outer address or port. Its set is found by what the kernel had: few are at one
+// address.
+void KernelWatch::mapping_changed(const xfrm::KernelEvent& event) {
+    SetNumber number{};
+    table_.for_each_set_at(event.before.address, [&](const SaSet& set) {
+        const auto& p = set.parameters;
+        if (set.is_behind_nat() && p.gateway == event.sa.destination &&
+            (p.spi_ps == event.sa.spi || p.spi_pc == event.sa.spi))
+            number = set.number;
+    });
+    if (number == SetNumber{}) return;
+    if (event.now.address == event.before.address)
+        return spawn(executor_, follow_nat(number, event.now.port), "follow_nat");
+    nat_moved(number, event.now);
+}
+
+// The phone's other sets go through the same port of its NAT.
+Task<void> KernelWatch::follow_nat(SetNumber number, Port port_uenc) {
+    const auto owner = table_.find_set(number);
+    if (!owner.set) co_return;
+    std::vector<SetNumber> numbers{number};
+    std::optional<ContactKey> key;
+    if (owner.registration) {
+        key.emplace(owner.registration->key);
+        for (const auto& set : owner.registration->sets)
+            if (set->number != number && set->parameters.ue == owner.set->parameters.ue) numbers.push_back(set->number);
+    }
+    for (const auto one : numbers) {
+        const auto followed = co_await sets_.follow_nat(one, port_uenc);
+        if (!followed)
+            log::warning("nat-not-followed",
+                         {{"set", one.value}, {"port", port_uenc.value}, {"reason", followed.error().text}});
+    }
+    if (key && table_.find(*key)) table_.changed(*key);
+}
+
+// Annex M knows no such move. Whoever replays from elsewhere what he caught would draw the phone's traffic to himself,
+// so the set ends: the phone, which gets no answers, registers anew.
+void KernelWatch::nat_moved(SetNumber number, const Endpoint& now) {
+    const auto owner = table_.find_set(number);
+    counters_.add(Counter::nat_moved);
+    const auto& impi = owner.challenge ? owner.challenge->impi : owner.registration->key.impi;
+    if (nat_moved_) nat_moved_(impi, *owner.set, now);
+    spawn(executor_, set_lost(number, "nat-moved: its phone's packets come from " + now.to_string() + " now"),
+          "set_lost");
 }
 
 bool KernelWatch::is_guard(const xfrm::GuardPolicy& policy) const { return accesses_.is_protected(policy.gateway); }

@@ -3,6 +3,7 @@
 // functions.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <unordered_set>
 
@@ -29,6 +30,10 @@ public:
                 xfrm::Kernel& kernel, Counters& counters);
 
     void event(const xfrm::KernelEvent& event);
+    /// Called for each set that ends because its phone's NAT has another address (`now`), with whose it was.
+    void on_nat_moved(std::function<void(const Impi&, const SaSet&, const Endpoint& now)> handler) {
+        nat_moved_ = std::move(handler);
+    }
     /// An access address has gone or come back: its registrations are suspended (Table::suspend) until it is back.
     void address_changed(const Address& address, bool is_usable, const std::string& why);
     /// False from the moment that a guard policy is known to be missing until it stands again: nothing may leave a
@@ -48,6 +53,9 @@ private:
     Task<void> run();
     Task<Result<void>> restore_guards();
     Task<void> extend(SetNumber number);
+    void mapping_changed(const xfrm::KernelEvent& event);
+    Task<void> follow_nat(SetNumber number, Port port_uenc);
+    void nat_moved(SetNumber number, const Endpoint& now);
     Task<void> set_lost(SetNumber number, std::string why);
     Task<void> tell_address(Address address, bool is_usable, std::string why);
 
@@ -57,6 +65,7 @@ private:
     SaSets& sets_;
     xfrm::Kernel& kernel_;
     Counters& counters_;
+    std::function<void(const Impi&, const SaSet&, const Endpoint&)> nat_moved_;
     bool audit_wanted_ = false, guards_wanted_ = false, guards_missing_ = false, is_running_ = false;
 };
 

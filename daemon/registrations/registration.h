@@ -29,7 +29,10 @@ struct SaSet {
     sip::SecurityList security_client;  ///< what came in the REGISTER that was challenged (B-63)
     TimePoint expires{};
     bool in_use = false;  ///< outbound traffic goes over it (C-43)
+    /// Mode udp_enc_tun: where the NAT has the phone's port 4500 as far as is known.
+    Port port_uenc = xfrm::kEncapsulationPort;
 
+    bool is_behind_nat() const { return parameters.mode == xfrm::Mode::udp_enc_tun; }
     Endpoint ue_client() const { return {parameters.ue, parameters.port_uc}; }
     Endpoint ue_server() const { return {parameters.ue, parameters.port_us}; }
     Endpoint gateway_client() const { return {parameters.gateway, parameters.port_pc}; }

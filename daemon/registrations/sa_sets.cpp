@@ -20,13 +20,14 @@ SaSets::SaSets(const Config& config, Table& table, xfrm::Kernel& kernel, xfrm::S
 
 std::optional<Port> SaSets::choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const {
     if (wish.port_ps) return wish.port_ps;
-    for (const auto port : profile.protected_server_ports)
+    for (const auto port : profile.server_ports(wish.mode))
         if (!table_.uses_client_port(wish.ue, wish.port_uc, {wish.gateway, port})) return port;
     return std::nullopt;
 }
 
 std::optional<Port> SaSets::choose_client_port(const SetWish& wish, const ImsAkaProfile& profile) const {
-    const auto ports = profile.client_ports();
+    const auto ports = profile.client_ports(wish.mode);
+    if (ports.empty()) return std::nullopt;
     const auto first = static_cast<std::size_t>(random_u64() % ports.size());
     for (std::size_t i = 0; i < ports.size(); ++i) {
         const auto port = ports[(first + i) % ports.size()];
@@ -46,9 +47,9 @@ Result<std::unique_ptr<SaSet>> SaSets::reserve(const SetWish& wish, const ImsAka
     if (!port_ps)
         return failure(Reaction::exhausted,
                        "the UE's address and client port are in use on every protected server port");
-    if (*port_ps != wish.port_ps.value_or(profile.protected_server_ports.front())) {
+    if (*port_ps != wish.port_ps.value_or(profile.server_ports(wish.mode).front())) {
         counters_.add(Counter::port_collision);
-        if (strict_collision)
+        if (strict_collision && wish.mode == xfrm::Mode::transport)  // behind a NAT it is another phone, as a rule
             return failure(Reaction::refused, "the UE's address and client port belong to a live registration");
     }
     const auto port_pc = choose_client_port(wish, profile);
@@ -69,7 +70,9 @@ Result<std::unique_ptr<SaSet>> SaSets::reserve(const SetWish& wish, const ImsAka
                        .spi_us = wish.spi_us,
                        .spi_pc = spis->spi_pc,
                        .spi_ps = spis->spi_ps,
-                       .algorithms = wish.algorithms};
+                       .algorithms = wish.algorithms,
+                       .mode = wish.mode};
+    set->port_uenc = wish.port_uenc;
     return set;
 }
 
@@ -77,7 +80,19 @@ xfrm::SetRequest SaSets::request_for(const SaSet& set, xfrm::EspKeys keys) const
     return {.parameters = set.parameters,
             .keys = std::move(keys),
             .mark = Mark{set.number.value},
-            .lifetime = config_.timers.reg_await_auth + config_.timers.kernel_margin};
+            .lifetime = config_.timers.reg_await_auth + config_.timers.kernel_margin,
+            .port_uenc = set.port_uenc};
+}
+
+Task<Result<void>> SaSets::follow_nat(SetNumber number, Port port_uenc) {
+    auto* set = table_.find_set(number).set;
+    if (!set || !set->is_behind_nat() || set->port_uenc == port_uenc) co_return Result<void>{};
+    const auto before = std::exchange(set->port_uenc, port_uenc);  // both inbound SAs tell of it
+    const auto followed = co_await kernel_.follow_nat(set->parameters, port_uenc);
+    auto* still = table_.find_set(number).set;
+    if (followed) counters_.add(Counter::nat_port_followed);
+    else if (still && still->port_uenc == port_uenc) still->port_uenc = before;
+    co_return followed;
 }
 
 Task<Result<std::unique_ptr<SaSet>>> SaSets::install(std::unique_ptr<SaSet> set, xfrm::EspKeys keys) {

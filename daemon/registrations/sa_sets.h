@@ -28,6 +28,8 @@ struct SetWish {
     Spi spi_uc, spi_us;
     AlgorithmPair algorithms;
     std::optional<Port> port_ps;  ///< re-authentication: unchanged (B-17); none: the first that does not collide (G-25)
+    xfrm::Mode mode = xfrm::Mode::transport;    ///< udp_enc_tun: `ue` is the address of its NAT
+    Port port_uenc = xfrm::kEncapsulationPort;  ///< the best guess: 4500, or what is known of an earlier set
 };
 
 class SaSets {
@@ -44,6 +46,9 @@ public:
     Task<Result<std::unique_ptr<SaSet>>> install(std::unique_ptr<SaSet> set, xfrm::EspKeys keys);
     /// The same set with a longer life, in the kernel and here; a lifetime is never decreased (B-51).
     Task<Result<void>> extend(xfrm::SetParameters parameters, TimePoint expires);
+    /// The NAT of a set in the table has the phone's port 4500 at `port_uenc` now: in the kernel, and here. Nothing to
+    /// do when it is known; after an Error it is not, so that the kernel's next word is heard.
+    Task<Result<void>> follow_nat(SetNumber number, Port port_uenc);
     /// Closes its connections, deletes the SAs, gives SPIs back. The set is out of the table already. What the kernel
     /// does not delete keeps its SPIs and is tried again by remove_leftovers().
     Task<void> remove(std::unique_ptr<SaSet> set);

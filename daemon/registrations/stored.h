@@ -19,6 +19,7 @@ struct StoredSet {
     std::string security_server, security_client;  ///< header values
     TimePoint expires{};
     bool in_use = false;
+    Port port_uenc = xfrm::kEncapsulationPort;
 };
 
 struct StoredTls {

@@ -69,7 +69,8 @@ Task<Result<void>> SaSets::take_spis(SetNumber number) {
     xfrm::SetRequest request{.parameters = added,
                              .keys = std::move(waiting.mapped().keys),
                              .mark = Mark{number.value},
-                             .lifetime = std::max(left, std::chrono::seconds{0}) + config_.timers.kernel_margin};
+                             .lifetime = std::max(left, std::chrono::seconds{0}) + config_.timers.kernel_margin,
+                             .port_uenc = set->port_uenc};
     const auto installed = co_await kernel_.install_set(std::move(request));
     if (!installed) {
         counters_.add(Counter::sa_add_failed);

@@ -30,6 +30,10 @@ Result<void> Handover::receive(bool take_over) {
     for (const auto& name : inheritance_.unknown) log::warning("unknown-descriptor", {{"name", name}});
     for (auto& socket : inheritance_.sockets) {
         const auto local = sip::local_endpoint_of(socket.get());
+        if (sip::is_udp_socket(socket.get()) && p_.encap.is_ours(local)) {
+            p_.encap.inherit(std::move(socket));
+            continue;
+        }
         bool is_tls = p_.config.core.transport == CoreTransport::tls && p_.config.core.listens_at(local);
         for (const auto& interface : p_.config.sip_interfaces)
             for (const auto& port : interface.sip_ports)
@@ -93,6 +97,8 @@ void Handover::resume() {
     service_.store(kLedgerName, ledger_->descriptor());
     p_.transports.for_each_socket(
         [&](const Endpoint&, bool, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
+    p_.encap.for_each_socket(
+        [&](const Endpoint&, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
     p_.tls.for_each_socket(
         [&](const Endpoint&, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
 }
@@ -167,6 +173,9 @@ std::vector<HandedOver> Handover::holdings() {
     std::vector<HandedOver> all{{kLedgerName, ledger_->descriptor()}};
     if (p_.store.lock_descriptor() >= 0) all.push_back({kLockName, p_.store.lock_descriptor()});
     p_.transports.for_each_socket([&](const Endpoint&, bool, int descriptor) {
+        all.push_back({socket_name_of(descriptor), descriptor});
+    });
+    p_.encap.for_each_socket([&](const Endpoint&, int descriptor) {
         all.push_back({socket_name_of(descriptor), descriptor});
     });
     p_.tls.for_each_socket([&](const Endpoint&, int descriptor) {

@@ -13,6 +13,7 @@
 #include <asio/steady_timer.hpp>
 
 #include "daemon/config/access.h"
+#include "daemon/nat/encap_sockets.h"
 #include "daemon/registrations/keeper.h"
 #include "daemon/registrations/store.h"
 #include "daemon/registrations/table.h"
@@ -33,6 +34,7 @@ struct HandoverParts {
     sip::Transports& transports;
     TlsListeners& tls;
     Counters& counters;
+    EncapSockets& encap;
 };
 
 /// In the order of a start: receive, before the sockets open; resume, once they are open; settle, once the

@@ -1,6 +1,7 @@
 #include "sa_programmer.h"
 
 #include "esp_keys.h"
+#include "nat_traversal.h"
 
 #include <netlink/addr.h>
 #include <netlink/errno.h>
@@ -13,6 +14,7 @@
 #include <netlink/xfrm/template.h>
 
 #include <linux/netlink.h>
+#include <linux/udp.h>
 #include <linux/xfrm.h>
 #include <netinet/in.h>
 
@@ -99,14 +101,34 @@ int set_algorithms(xfrmnl_sa* sa, const SaSetSpec& spec) {
     return xfrmnl_sa_set_crypto_params(sa, cipher_name, bits_of(cipher), key_of(cipher));
 }
 
+// The addresses that a packet has outside: in transport mode its own.
+struct Ends {
+    Endpoint source, destination;
+};
+Ends outer_ends(const SaSetSpec& spec, const Flow& flow) {
+    return flow.outgoing ? Ends{spec.ue, spec.network} : Ends{spec.network, spec.ue};
+}
+
+int set_mode(xfrmnl_sa* sa, const SaSetSpec& spec) {
+    if (!spec.inner) return xfrmnl_sa_set_mode(sa, XFRM_MODE_TRANSPORT);
+    const AddrHolder none(nl_addr_alloc(16));
+    nl_addr_set_family(none.get(), spec.ue.family());
+    if (const int code =
+            xfrmnl_sa_set_encap_tmpl(sa, UDP_ENCAP_ESPINUDP, kEncapsulationPort, kEncapsulationPort, none.get());
+        code < 0)
+        return code;
+    return xfrmnl_sa_set_mode(sa, XFRM_MODE_TUNNEL);
+}
+
 SaHolder make_state(const SaSetSpec& spec, const Flow& flow) {
     SaHolder out(xfrmnl_sa_alloc());
     xfrmnl_sa_set_family(out.get(), static_cast<unsigned>(flow.source.family()));
-    xfrmnl_sa_set_saddr(out.get(), address_of(flow.source).get());
-    xfrmnl_sa_set_daddr(out.get(), address_of(flow.destination).get());
+    const auto [source, destination] = outer_ends(spec, flow);
+    xfrmnl_sa_set_saddr(out.get(), address_of(source).get());
+    xfrmnl_sa_set_daddr(out.get(), address_of(destination).get());
     xfrmnl_sa_set_spi(out.get(), flow.spi);
     xfrmnl_sa_set_proto(out.get(), IPPROTO_ESP);
-    xfrmnl_sa_set_mode(out.get(), XFRM_MODE_TRANSPORT);
+    if (set_mode(out.get(), spec) < 0) return nullptr;
     xfrmnl_sa_set_reqid(out.get(), spec.reqid);
     xfrmnl_sa_set_replay_window(out.get(), 32);  // anti-replay on all SAs: TS 33.203 §6.3
     xfrmnl_sa_set_sel(out.get(), selector_of(flow).get());
@@ -126,10 +148,11 @@ SpHolder make_policy(const SaSetSpec& spec, const Flow& flow) {
     xfrmnl_sp_set_flags(out.get(), flow.outgoing ? XFRM_POLICY_ICMP : 0);
     xfrmnl_user_tmpl* tmpl = xfrmnl_user_tmpl_alloc();
     xfrmnl_user_tmpl_set_family(tmpl, static_cast<unsigned>(flow.source.family()));
-    xfrmnl_user_tmpl_set_saddr(tmpl, address_of(flow.source).get());
-    xfrmnl_user_tmpl_set_daddr(tmpl, address_of(flow.destination).get());
+    const auto [source, destination] = outer_ends(spec, flow);
+    xfrmnl_user_tmpl_set_saddr(tmpl, address_of(source).get());
+    xfrmnl_user_tmpl_set_daddr(tmpl, address_of(destination).get());
     xfrmnl_user_tmpl_set_proto(tmpl, IPPROTO_ESP);
-    xfrmnl_user_tmpl_set_mode(tmpl, XFRM_MODE_TRANSPORT);
+    xfrmnl_user_tmpl_set_mode(tmpl, spec.inner ? XFRM_MODE_TUNNEL : XFRM_MODE_TRANSPORT);
     xfrmnl_user_tmpl_set_reqid(tmpl, spec.reqid);
     xfrmnl_user_tmpl_set_aalgos(tmpl, 0xffffffff);
     xfrmnl_user_tmpl_set_ealgos(tmpl, 0xffffffff);
@@ -140,8 +163,9 @@ SpHolder make_policy(const SaSetSpec& spec, const Flow& flow) {
 
 // The four SAs of TS 33.203 §7.1 as the UE sees them: SA1 and SA3 go out, SA2 and SA4 come in.
 std::array<Flow, 4> flows_of(const SaSetSpec& spec) {
-    const Endpoint uc = spec.ue.with_port(spec.ue_end.port_c);
-    const Endpoint us = spec.ue.with_port(spec.ue_end.port_s);
+    const Endpoint inner = spec.inner.value_or(spec.ue);
+    const Endpoint uc = inner.with_port(spec.ue_end.port_c);
+    const Endpoint us = inner.with_port(spec.ue_end.port_s);
     const Endpoint pc = spec.network.with_port(spec.network_end.port_c);
     const Endpoint ps = spec.network.with_port(spec.network_end.port_s);
     return {Flow{uc, ps, spec.network_end.spi_s, true}, Flow{pc, us, spec.ue_end.spi_s, false},

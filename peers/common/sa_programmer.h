@@ -8,6 +8,7 @@
 #include "sec_agree.h"
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 struct nl_sock;
@@ -20,6 +21,9 @@ namespace gmgate::peers {
 struct SaSetSpec {
     Endpoint ue;  ///< port ignored
     Endpoint network;
+    /// Mode UDP-enc-tun (Annex M): the phone's public address, which packets have inside the tunnel; outside they have
+    /// `ue` and UDP 4500. Absent: transport mode.
+    std::optional<Endpoint> inner{};
     SecEnd ue_end;
     SecEnd network_end;
     AlgPair pair;

@@ -56,24 +56,27 @@ SecMechanism SecMechanism::parse(std::string_view text) {
     return out;
 }
 
-std::string security_client(const std::vector<AlgPair>& offer, const SecEnd& ue) {
+std::string security_client(const std::vector<AlgPair>& offer, const SecEnd& ue, bool nat) {
     std::vector<std::string> entries;
-    for (const AlgPair pair : offer)
-        entries.push_back(
-            fmt::format("ipsec-3gpp;alg={};ealg={};prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={}",
-                        name(pair.alg), name(pair.ealg), ue.spi_c, ue.spi_s, ue.port_c, ue.port_s));
+    for (const std::string_view mode : {"trans", "UDP-enc-tun"}) {
+        if (mode != "trans" && !nat) break;
+        for (const AlgPair pair : offer)
+            entries.push_back(
+                fmt::format("ipsec-3gpp;alg={};ealg={};prot=esp;mod={};spi-c={};spi-s={};port-c={};port-s={}",
+                            name(pair.alg), name(pair.ealg), mode, ue.spi_c, ue.spi_s, ue.port_c, ue.port_s));
+    }
     return join(entries, ",");
 }
 
 Result<SecChoice> choose(const std::vector<std::string>& security_server, const std::vector<AlgPair>& offer,
-                         const SecEnd& ue) {
+                         const SecEnd& ue, bool nat) {
     if (security_server.empty()) return fail("no Security-Server");
     std::vector<SecMechanism> mechanisms;
     for (const std::string& entry : security_server) mechanisms.push_back(SecMechanism::parse(entry));
     std::ranges::stable_sort(mechanisms, std::greater<>(), q_of);
     for (const SecMechanism& mechanism : mechanisms) {
         if (!iequals(mechanism.name, "ipsec-3gpp") || !value_is(mechanism, "prot", "esp") ||
-            !value_is(mechanism, "mod", "trans"))
+            !(value_is(mechanism, "mod", "trans") || (nat && value_is(mechanism, "mod", "UDP-enc-tun"))))
             continue;
         const std::string* alg_text = mechanism.parameters.find("alg");
         const std::string* ealg_text = mechanism.parameters.find("ealg");
@@ -84,7 +87,7 @@ Result<SecChoice> choose(const std::vector<std::string>& security_server, const 
         if (!is_valid(pair) || std::ranges::find(offer, pair) == offer.end()) continue;
         const auto network = network_end(mechanism, ue);
         if (!network) return std::unexpected(network.error());
-        return SecChoice{pair, *network};
+        return SecChoice{pair, *network, !value_is(mechanism, "mod", "trans")};
     }
     return fail("Security-Server offers no algorithms that were offered by the phone");
 }

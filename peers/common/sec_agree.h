@@ -27,18 +27,20 @@ struct SecEnd {
     std::uint16_t port_s = 0;
 };
 
-/// Security-Client with one entry per pair, all with the same SPIs and ports (B-30).
-[[nodiscard]] std::string security_client(const std::vector<AlgPair>& offer, const SecEnd& ue);
+/// Security-Client with one entry per pair, all with the same SPIs and ports (B-30). `nat`: and one with
+/// mod=UDP-enc-tun.
+[[nodiscard]] std::string security_client(const std::vector<AlgPair>& offer, const SecEnd& ue, bool nat = false);
 
 /// What the phone chose from a Security-Server list.
 struct SecChoice {
     AlgPair pair;
     SecEnd network;
+    bool udp_enc_tun = false;  ///< mod=UDP-enc-tun
 };
 /// The first entry of the server's list (highest q first, then order) that the phone offered and whose values are sane:
 /// SPIs not reserved, different from each other and from the phone's, ports different and neither 5060 nor 5061 (B-11,
 /// B-13, B-36).
 [[nodiscard]] Result<SecChoice> choose(const std::vector<std::string>& security_server,
-                                       const std::vector<AlgPair>& offer, const SecEnd& ue);
+                                       const std::vector<AlgPair>& offer, const SecEnd& ue, bool nat = false);
 
 }  // namespace gmgate::peers

@@ -126,6 +126,8 @@ Result<PhoneConfig> make_config(const Options& o, std::size_t number) {
     auto offer = parse_offer(o.offer, o.offer_invalid);
     if (!offer) return fail("--offer: {}", offer.error().text);
     config.offer = std::move(*offer);
+    config.nat = o.nat;
+    config.nat_keep_alive = seconds_of(o.nat_keep_alive);
     config.ipsec = o.security == "ipsec-3gpp";
     if (config.ipsec && !config.aka)
         return fail("--password users have no keys for ipsec-3gpp: add --security none, tls or tls-prior");
@@ -258,6 +260,19 @@ void add_protection_options(CLI::App& app, Options& o) {
         ->group(how);
 }
 
+void add_nat_options(CLI::App& app, Options& o) {
+    const char* how = "Protection, transport and timers";
+    app.add_flag(
+           "--nat", o.nat,
+           "offer mod=UDP-enc-tun too, and use it when the 401 shows a NAT (TS 33.203 Annex M); its public address "
+           "becomes one of this namespace's own")
+        ->group(how);
+    app.add_option("--nat-keep-alive", o.nat_keep_alive, "keep-alives to the gateway's UDP 4500; 0: none")
+        ->type_name("S")
+        ->capture_default_str()
+        ->group(how);
+}
+
 void add_call_options(CLI::App& app, Options& o) {
     const char* how = "Calls";
     app.add_option("--answer-after", o.answer_after, "ring this long before answering a call")
@@ -363,6 +378,7 @@ constexpr const char* kExamples =
 void add_options(CLI::App& app, Options& o) {
     add_phone_options(app, o);
     add_protection_options(app, o);
+    add_nat_options(app, o);
     add_call_options(app, o);
     add_fault_options(app, o);
     add_common_options(app, o);

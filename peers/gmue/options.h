@@ -36,6 +36,8 @@ struct Options {
     std::shared_ptr<const TlsContext> tls_context;  ///< made by prepare()
     std::string offer = "null/aes-gcm,hmac-sha-1-96/aes-cbc,hmac-sha-1-96/null,hmac-md5-96/aes-cbc";
     bool offer_invalid = false;
+    bool nat = false;
+    double nat_keep_alive = 20;
     std::string register_over = "udp";
     std::string message_over;
     std::uint16_t port = 0;

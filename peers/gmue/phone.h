@@ -89,6 +89,8 @@ private:
     [[nodiscard]] SipMessage make_register(RegisterKind kind, const Attempt& attempt, bool answering);
     [[nodiscard]] std::optional<Verdict> read_challenge(const SipMessage& response, Attempt& attempt);
     [[nodiscard]] std::optional<Verdict> authenticate(Attempt& attempt);
+    [[nodiscard]] Result<std::optional<Endpoint>> public_address(const SipMessage& response, const Attempt& attempt,
+                                                                 bool udp_enc_tun);
     [[nodiscard]] std::optional<Verdict> agree(const SipMessage& response, Attempt& attempt);
     [[nodiscard]] std::string authorization(const Attempt& attempt, ByteView password, const std::string& auts,
                                             bool empty_response = false) const;

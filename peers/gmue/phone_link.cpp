@@ -3,6 +3,7 @@
 #include "../common/text.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace gmgate::peers {
 namespace {
@@ -50,7 +51,7 @@ Result<void> PhoneLink::open() {
 }
 
 Result<void> PhoneLink::open_server_port(std::uint16_t port) {
-    const Endpoint local = config_.local.with_port(port);
+    const Endpoint local = protected_address().with_port(port);
     auto udp = UdpPort::open(loop_, local,
                              [this](const std::string& text, const Endpoint& from) { on_datagram_us(text, from); });
     if (!udp) return std::unexpected(udp.error());
@@ -59,7 +60,7 @@ Result<void> PhoneLink::open_server_port(std::uint16_t port) {
     if (!listener) return std::unexpected(listener.error());
     udp_us_ = std::move(*udp);
     listener_us_ = std::move(*listener);
-    port_us_ = port;
+    if (std::exchange(port_us_, port) == port) return {};
     next_port_uc_ = config_.port_uc != 0 ? config_.port_uc : static_cast<std::uint16_t>(port + 1);
     return {};
 }
@@ -92,7 +93,7 @@ Result<SetId> PhoneLink::prepare_set() {
         const std::uint16_t port = next_port_uc_;
         next_port_uc_ = static_cast<std::uint16_t>(port + 1 < first + config_.port_block - 1 ? port + 1 : first);
         if (port == port_us_) continue;
-        auto udp = UdpPort::open(loop_, config_.local.with_port(port),
+        auto udp = UdpPort::open(loop_, protected_address().with_port(port),
                                  [this](const std::string&, const Endpoint& from) { drop("udp-on-port-uc", from); });
         if (!udp) {
             last = udp.error();
@@ -109,11 +110,34 @@ Result<SetId> PhoneLink::prepare_set() {
     return std::unexpected(last);
 }
 
-Result<void> PhoneLink::install(SetId id, const Key<16>& ck, const Key<16>& ik) {
+void PhoneLink::forget_nat() {
+    if (!std::exchange(nat_, nullptr)) return;
+    // Ports at an address that is no more. What fails is told when something is sent.
+    if (auto ok = open_server_port(port_us_); !ok) owner_.error(ok.error().text);
+}
+
+Result<void> PhoneLink::open_behind_nat(SecuritySet& set, const Endpoint& known) {
+    set.is_behind_nat = true;
+    if (nat_ && nat_->public_address().same_address(known)) return {};
+    auto nat = NatTraversal::open(loop_, config_.local, config_.gateway, known, config_.nat_keep_alive);
+    if (!nat) return std::unexpected(nat.error());
+    nat_ = std::move(*nat);
+    if (auto ok = open_server_port(port_us_); !ok) return ok;
+    auto udp = UdpPort::open(loop_, known.with_port(set.ue.port_c),
+                             [this](const std::string&, const Endpoint& from) { drop("udp-on-port-uc", from); });
+    if (!udp) return std::unexpected(udp.error());
+    set.udp = std::move(*udp);
+    return {};
+}
+
+Result<void> PhoneLink::install(SetId id, const Key<16>& ck, const Key<16>& ik, const std::optional<Endpoint>& known) {
     SecuritySet* set = find(id);
     if (!set || !sas_) return fail("no such set");
+    if (known)
+        if (auto ok = open_behind_nat(*set, *known); !ok) return ok;
     const SaSetSpec spec{.ue = config_.local,
                          .network = config_.gateway,
+                         .inner = known,
                          .ue_end = set->ue,
                          .network_end = set->network,
                          .pair = set->pair,
@@ -154,7 +178,7 @@ std::vector<SetId> PhoneLink::sets() const {
 std::string PhoneLink::sent_by(const Path& path) const {
     const bool clear = !path.is_protected();
     const std::uint16_t port = !clear ? port_us_ : clear_udp_ ? clear_udp_->local().port() : config_.local.port();
-    return fmt::format("{}:{}", config_.local.host(), port);
+    return fmt::format("{}:{}", (clear ? config_.local : protected_address()).host(), port);
 }
 
 SetId PhoneLink::set_of_port_pc(const Endpoint& from) const {
@@ -227,7 +251,7 @@ Result<std::uint64_t> PhoneLink::connection_for(const Path& path) {
     std::uint64_t& slot = slot_for(path);
     const auto known = connections_.find(slot);
     if (known != connections_.end() && known->second.tcp->is_open()) return slot;
-    const Endpoint local = config_.local.with_port(set ? set->ue.port_c : 0);
+    const Endpoint local = (set ? protected_address() : config_.local).with_port(set ? set->ue.port_c : 0);
     const Endpoint remote = set        ? config_.gateway.with_port(set->network.port_s)
                             : path.tls ? config_.gateway.with_port(config_.tls_port)
                                        : config_.gateway;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "../common/message_log.h"
+#include "../common/nat_traversal.h"
 #include "../common/sa_programmer.h"
 #include "../common/sip_message.h"
 #include "../common/transport.h"
@@ -51,6 +52,7 @@ struct SecuritySet {
     std::unique_ptr<UdpPort> udp;          ///< on port_uc
     std::unique_ptr<SaSet> kernel;
     std::uint64_t connection = 0;  ///< opened by the phone from port_uc
+    bool is_behind_nat = false;    ///< mode UDP-enc-tun
 };
 
 /// SPIs and request ids in use by this process: several phones share a namespace.
@@ -81,8 +83,12 @@ public:
     [[nodiscard]] Result<void> open();
     /// Chooses SPIs and a client port that is not in use and opens that port.
     [[nodiscard]] Result<SetId> prepare_set();
-    /// Puts the four SAs and policies into the kernel.
-    [[nodiscard]] Result<void> install(SetId id, const Key<16>& ck, const Key<16>& ik);
+    /// Puts the four SAs and policies into the kernel. `known`: mode UDP-enc-tun, and the phone's public address; its
+    /// protected ports are there from now on.
+    [[nodiscard]] Result<void> install(SetId id, const Key<16>& ck, const Key<16>& ik,
+                                       const std::optional<Endpoint>& known);
+    /// A new REGISTER in clear: what the network knows of the phone's address counts no more.
+    void forget_nat();
     void remove_set(SetId id);
     [[nodiscard]] SecuritySet* find(SetId id);
     [[nodiscard]] const SecuritySet* find(SetId id) const;
@@ -117,6 +123,9 @@ private:
     void transmit(TcpConnection& connection, const Path& path, const std::string& text);
     [[nodiscard]] Result<void> open_server_port(std::uint16_t port);
     [[nodiscard]] std::uint64_t& slot_for(const Path& path);
+    [[nodiscard]] Result<void> open_behind_nat(SecuritySet& set, const Endpoint& known);
+    /// Where protected ports are: the phone's address, or its public one.
+    [[nodiscard]] const Endpoint& protected_address() const { return nat_ ? nat_->public_address() : config_.local; }
 
     struct Connection {
         SetId set = kClear;
@@ -134,6 +143,7 @@ private:
     std::unique_ptr<TcpListener> clear_listener_;
     std::uint64_t clear_connection_ = 0;
     std::uint64_t tls_connection_ = 0;
+    std::unique_ptr<NatTraversal> nat_;
     std::unique_ptr<UdpPort> udp_us_;
     std::unique_ptr<TcpListener> listener_us_;
     std::map<SetId, SecuritySet> sets_;

@@ -120,6 +120,7 @@ Task<Verdict> Phone::register_now(RegisterKind kind, std::vector<Header> headers
 }
 
 std::optional<Verdict> Phone::begin_attempt(RegisterKind kind, Attempt& attempt) {
+    if (kind == RegisterKind::initial) link_.forget_nat();
     if (kind != RegisterKind::initial) {
         if (!registered_) return failed("not-registered", "register first");
         attempt.first = path(config_.register_over_tcp);
@@ -141,8 +142,8 @@ std::optional<Verdict> Phone::offer_fresh_set(Attempt& attempt) {
     if (!set) return failed("local", set.error().text);
     attempt.set = *set;
     SecuritySet& fresh = *link_.find(*set);
-    fresh.client_text =
-        config_.raw_security_client.empty() ? security_client(config_.offer, fresh.ue) : config_.raw_security_client;
+    fresh.client_text = config_.raw_security_client.empty() ? security_client(config_.offer, fresh.ue, config_.nat)
+                                                            : config_.raw_security_client;
     return std::nullopt;
 }
 
@@ -349,16 +350,38 @@ std::string Phone::authorization(const Attempt& attempt, ByteView password, cons
     return out.to_string();
 }
 
+// Annex M.7.2: a phone that sees a NAT and is told no mode for it gives up. Over its SAs the phone has its public
+// address already, and Via says so.
+Result<std::optional<Endpoint>> Phone::public_address(const SipMessage& response, const Attempt& attempt,
+                                                      bool udp_enc_tun) {
+    const std::string via = response.get("Via");
+    const Parameters parameters = Parameters::parse(via.substr(std::min(via.find(';'), via.size())));
+    const std::string* received = parameters.find("received");
+    const SecuritySet* carrier = link_.find(attempt.first.set);
+    if (carrier && carrier->is_behind_nat != udp_enc_tun)
+        return fail("the network changes the mode of a phone that has SAs: {}", response.get("Security-Server"));
+    const auto sent_by = Endpoint::parse(link_.sent_by(attempt.first), 0);
+    auto known = received ? Endpoint::parse(*received, 0) : sent_by;
+    if (!known) return fail("Via is {}", via);
+    if (!udp_enc_tun && config_.nat && received && !known->same_address(config_.local))
+        return fail("behind NAT at {}, and the network chooses transport mode", *received);
+    if (!udp_enc_tun) return std::optional<Endpoint>{};
+    if (!carrier && !received) return fail("UDP-enc-tun without a NAT, or without `received` in Via");
+    return std::optional(known->with_port(0));
+}
+
 // Security-Server to SAs. Nothing is sent before the kernel has them.
 std::optional<Verdict> Phone::agree(const SipMessage& response, Attempt& attempt) {
     SecuritySet& set = *link_.find(attempt.set);
     set.server_list = response.list("Security-Server");
     if (set.server_list.empty())
         return failed("no-security-server", "the 401 has no Security-Server (TS 24.229 §5.1.1.5.1: give up)", 401);
-    const auto choice = choose(set.server_list, config_.offer, set.ue);
+    const auto choice = choose(set.server_list, config_.offer, set.ue, config_.nat);
     if (!choice) return failed("bad-security-server", choice.error().text, 401);
     set.pair = choice->pair;
     set.network = choice->network;
+    const auto known = public_address(response, attempt, choice->udp_enc_tun);
+    if (!known) return failed("nat", known.error().text, 401);
     emit({{"event", "challenge"},
           {"alg", name(set.pair.alg)},
           {"ealg", name(set.pair.ealg)},
@@ -377,7 +400,7 @@ std::optional<Verdict> Phone::agree(const SipMessage& response, Attempt& attempt
     for (const SetId id : link_.sets())
         if (id != attempt.set && link_.find(id)->kernel && link_.find(id)->network.port_c == set.network.port_c)
             remove_set(id, "port-pc-reused");
-    if (const auto installed = link_.install(attempt.set, attempt.aka->ck, ik); !installed)
+    if (const auto installed = link_.install(attempt.set, attempt.aka->ck, ik, *known); !installed)
         return failed("kernel", installed.error().text);
     return std::nullopt;
 }

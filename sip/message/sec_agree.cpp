@@ -190,8 +190,10 @@ std::optional<Ipsec3gpp> Mechanism::ipsec_3gpp() const {
         if (same_token(p.name, "alg")) typed.alg = parse_alg(value);
         else if (same_token(p.name, "ealg")) typed.ealg = parse_ealg(value);
         else if (same_token(p.name, "prot")) typed.prot_esp = same_token(value, "esp");
-        else if (same_token(p.name, "mod")) typed.mod_trans = same_token(value, "trans");
-        else if (same_token(p.name, "spi-c")) typed.spi_c = parse_spi(value);
+        else if (same_token(p.name, "mod")) {
+            typed.mod_trans = same_token(value, "trans");
+            typed.mod_udp_enc_tun = same_token(value, "UDP-enc-tun");
+        } else if (same_token(p.name, "spi-c")) typed.spi_c = parse_spi(value);
         else if (same_token(p.name, "spi-s")) typed.spi_s = parse_spi(value);
         else if (same_token(p.name, "port-c")) typed.port_c = parse_port(value);
         else if (same_token(p.name, "port-s")) typed.port_s = parse_port(value);

@@ -17,10 +17,11 @@ namespace gmgate::sip {
 
 /// ipsec-3gpp's parameters in the specification's words. Defaults of Annex H filled in: prot esp, mod trans, ealg null.
 struct Ipsec3gpp {
-    std::optional<Alg> alg;    ///< nullopt: absent or an unknown word
-    std::optional<Ealg> ealg;  ///< null when the parameter is absent, nullopt when the word is unknown
-    bool prot_esp = true;      ///< false for ah or an unknown word
-    bool mod_trans = true;     ///< false for tun, UDP-enc-tun or an unknown word
+    std::optional<Alg> alg;        ///< nullopt: absent or an unknown word
+    std::optional<Ealg> ealg;      ///< null when the parameter is absent, nullopt when the word is unknown
+    bool prot_esp = true;          ///< false for ah or an unknown word
+    bool mod_trans = true;         ///< false for tun, UDP-enc-tun or an unknown word
+    bool mod_udp_enc_tun = false;  ///< ESP in a tunnel inside UDP: for phones behind NAT (TS 33.203 Annex M)
     std::optional<Spi> spi_c, spi_s;
     std::optional<Port> port_c, port_s;
 };

@@ -227,7 +227,7 @@ TEST_SUITE("engine") {
         }
         const auto guards = [](gm_kind kind, std::uint16_t port) {
             xfrm::FrameWriter policy(kind, 1, 1);
-            policy.add(gm_guards{.gateway = xfrm::to_frame(*gmgate::Address::parse(Network::kAccess4))}).add(port);
+            policy.add(xfrm::guards_frame_of({*gmgate::Address::parse(Network::kAccess4), {}})).add(port);
             return policy.finish();
         };
         CHECK(is_forbidden(forger.ask(guards(GM_INSTALL_GUARDS, 22))));

@@ -47,7 +47,9 @@ gm_set frame_of(const xfrm::SetParameters& p) {
             .spi_ps = p.spi_ps.value,
             .pair = {.alg = static_cast<std::uint8_t>(p.algorithms.alg),
                      .ealg = static_cast<std::uint8_t>(p.algorithms.ealg),
-                     .reserved = {}}};
+                     .reserved = {}},
+            .mode = static_cast<std::uint16_t>(p.mode),
+            .reserved = 0};
 }
 
 gm_install install_frame(const xfrm::SetRequest& request) {
@@ -99,8 +101,12 @@ Worker::Worker(const Lab& lab, const std::string& program, std::uint32_t sa_limi
                                .sequence = 0,
                                .count = 1,
                                .flags = family == Family::v4 ? std::uint32_t{GM_MORE} : 0};
-        const auto frame = bytes_of(
-            header, fixed, gm_ports{.gateway = frame_of(lab.gateway_address(family)), .first = 6100, .last = 6101});
+        const auto frame = bytes_of(header, fixed,
+                                    gm_ports{.gateway = frame_of(lab.gateway_address(family)),
+                                             .first = 6100,
+                                             .last = 6101,
+                                             .mode = GM_TRANSPORT,
+                                             .reserved = 0});
         REQUIRE(send(fd_, frame.data(), frame.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(frame.size()));
     }
     const auto first = receive();

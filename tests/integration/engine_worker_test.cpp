@@ -105,6 +105,11 @@ TEST_CASE("worker: what breaks the protocol is refused whole with EBADMSG, count
             with_header([](gm_header& h) { h.kind = 999; }),
             altered([](gm_install& i) { i.reserved = 1; }),
             altered([](gm_install& i) { i.lifetime = 0; }),
+            altered([](gm_install& i) { i.reserved_too = 1; }),
+            altered([](gm_install& i) { i.set.mode = 2; }),
+            altered([](gm_install& i) { i.set.reserved = 1; }),
+            altered([](gm_install& i) { i.port_uenc = 4500; }),
+            altered([](gm_install& i) { i.set.mode = GM_UDP_ENC_TUN; }),
             altered([](gm_install& i) { i.set.pair.reserved[0] = 1; }),
             altered([](gm_install& i) {
                 i.set.pair = {3, 3, {}};
@@ -130,10 +135,12 @@ TEST_CASE("worker: what breaks the protocol is refused whole with EBADMSG, count
             bytes_of(header_of(GM_REMOVE_SAS, 1), gm_sa_id{.destination = install.set.ue, .spi = 0}),
             bytes_of(header_of(GM_REMOVE_SAS, 0x20000000), gm_sa_id{.destination = install.set.ue, .spi = 1}),
             bytes_of(header_of(GM_DUMP), std::uint32_t{0}),
-            bytes_of(header_of(GM_INSTALL_GUARDS), gm_guards{.gateway = install.set.gateway}),
-            bytes_of(header_of(GM_INSTALL_GUARDS, 2), gm_guards{.gateway = install.set.gateway}, std::uint16_t{6100}),
-            bytes_of(header_of(GM_INSTALL_GUARDS, 0xffffffff), gm_guards{.gateway = install.set.gateway},
-                     std::uint16_t{6100}),
+            bytes_of(header_of(GM_INSTALL_GUARDS),
+                     gm_guards{.gateway = install.set.gateway, .nat_first = 0, .nat_size = 0}),
+            bytes_of(header_of(GM_INSTALL_GUARDS, 2),
+                     gm_guards{.gateway = install.set.gateway, .nat_first = 0, .nat_size = 0}, std::uint16_t{6100}),
+            bytes_of(header_of(GM_INSTALL_GUARDS, 0xffffffff),
+                     gm_guards{.gateway = install.set.gateway, .nat_first = 0, .nat_size = 0}, std::uint16_t{6100}),
             bytes_of(header_of(GM_PROBE)),
             bytes_of(header_of(GM_PROBE, 1), gm_pair{3, 3, {}}),
             bytes_of(header_of(GM_PROBE, 9), std::array<gm_pair, 9>{}),
@@ -179,6 +186,10 @@ TEST_CASE("worker: what the configuration does not name is refused with EPERM, c
         const std::vector<Forged> requests{
             {GM_INSTALL_SET, altered([](gm_install& i) { i.reqid = 7; })},
             {GM_INSTALL_SET, altered([](gm_install& i) { i.mark = 0; })},
+            {GM_INSTALL_SET, altered([](gm_install& i) {  // no ports of this configuration are for phones behind NAT
+                 i.set.mode = GM_UDP_ENC_TUN;
+                 i.port_uenc = 4500;
+             })},
             {GM_INSTALL_SET, altered([](gm_install& i) { i.mark = 0x01000000; })},
             {GM_INSTALL_SET, altered([](gm_install& i) { i.set.spi_pc = 0x0fffffff; })},
             {GM_INSTALL_SET, altered([](gm_install& i) { i.set.spi_ps = 0xc0000000; })},
@@ -198,9 +209,12 @@ TEST_CASE("worker: what the configuration does not name is refused with EPERM, c
             {GM_REMOVE_SET, moved([&](gm_set& s) { s.gateway = elsewhere; })},
             {GM_REMOVE_SET, moved([](gm_set& s) { s.port_ps = 5060; })},
             {GM_REPORT_SET, moved([&](gm_set& s) { s.gateway = elsewhere; })},
-            {GM_INSTALL_GUARDS, bytes_of(gm_guards{.gateway = elsewhere}, std::uint16_t{6100}), 1},
             {GM_INSTALL_GUARDS,
-             bytes_of(gm_guards{.gateway = install.set.gateway}, std::uint16_t{6100}, std::uint16_t{22}), 2},
+             bytes_of(gm_guards{.gateway = elsewhere, .nat_first = 0, .nat_size = 0}, std::uint16_t{6100}), 1},
+            {GM_INSTALL_GUARDS,
+             bytes_of(gm_guards{.gateway = install.set.gateway, .nat_first = 0, .nat_size = 0}, std::uint16_t{6100},
+                      std::uint16_t{22}),
+             2},
             {GM_REMOVE_SAS, bytes_of(gm_sa_id{.destination = install.set.gateway, .spi = 0x10009999}), 1},  // another's
             {GM_CONFIGURE, bytes_of(gm_configuration{.reqid = 7,
                                                      .mark_mask = 0xffffffff,
@@ -221,8 +235,9 @@ TEST_CASE("worker: what the configuration does not name is refused with EPERM, c
         CHECK(kernel_state() == before);
         // To remove guards is no request: who has taken gmgated over cannot open a port.
         constexpr auto kRemoveGuards = static_cast<gm_kind>(9);  // in an earlier version of the protocol
-        const auto opened =
-            worker.ask(kRemoveGuards, bytes_of(gm_guards{.gateway = install.set.gateway}, std::uint16_t{6101}), 1);
+        const auto opened = worker.ask(
+            kRemoveGuards,
+            bytes_of(gm_guards{.gateway = install.set.gateway, .nat_first = 0, .nat_size = 0}, std::uint16_t{6101}), 1);
         CHECK(opened.done.outcome == GM_REFUSED);
         CHECK(opened.done.code == EBADMSG);
         CHECK(kernel_state() == before);

@@ -75,7 +75,7 @@ int FakeKernel::undo(const xfrm::SaId& id) {
 
 Task<Result<void>> FakeKernel::install_set(xfrm::SetRequest request) {
     calls_.push_back({"install_set", request.parameters, request.lifetime, request.mark});
-    const auto sas = xfrm::four_sas(request.parameters);
+    const auto sas = xfrm::four_sas(request.parameters, request.port_uenc);
     std::vector<xfrm::SaId> applied;
     int first_refusal = 0;
     for (const auto& sa : sas) {  // like the kernel: a refused message does not stop those behind it
@@ -156,6 +156,20 @@ Task<Result<void>> FakeKernel::extend_set(xfrm::SetParameters parameters, std::c
         for (const auto& [id, limit] : earlier) sas_.at(id).hard_limit = limit;
     co_await answer();
     if (first_refusal != 0) co_return refused("a new lifetime", first_refusal);
+    co_return Result<void>{};
+}
+
+Task<Result<void>> FakeKernel::follow_nat(xfrm::SetParameters parameters, Port port_uenc) {
+    calls_.push_back({"follow_nat", parameters, {}, {}});
+    int first_refusal = 0;
+    for (const auto& sa : xfrm::four_sas(parameters, port_uenc)) {
+        int code = message();
+        if (code == 0 && !sas_.contains(sa.id)) code = ESRCH;
+        if (code == 0) sas_.at(sa.id).sa = reports_[sa.id].sa = sa;
+        else if (first_refusal == 0) first_refusal = code;
+    }
+    co_await answer();
+    if (first_refusal != 0) co_return refused("another port of a NAT", first_refusal);
     co_return Result<void>{};
 }
 

@@ -45,6 +45,7 @@ public:
     Task<Result<void>> install_set(xfrm::SetRequest request) override;
     Task<Result<void>> remove_set(xfrm::SetParameters parameters) override;
     Task<Result<void>> extend_set(xfrm::SetParameters parameters, std::chrono::seconds lifetime) override;
+    Task<Result<void>> follow_nat(xfrm::SetParameters parameters, Port port_uenc) override;
     Task<Result<void>> install_guards(xfrm::GuardRequest request) override;
     Task<Result<void>> remove_guards(xfrm::GuardRequest request) override;
     Task<Result<std::vector<xfrm::GuardPolicy>>> report_guards(xfrm::GuardRequest request) override;

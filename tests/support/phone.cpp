@@ -39,7 +39,9 @@ ProgramOptions Phone::start_options(Lab& lab, const PhoneOptions& options) {
         "--register-over",   options.is_tcp ? "tcp" : "udp"};
     if (!options.offer.empty()) command.insert(command.end(), {"--offer", options.offer});
     command.insert(command.end(), options.arguments.begin(), options.arguments.end());
-    return {.command = command, .name = "gmue " + std::to_string(options.user), .network = &lab.network.ue};
+    return {.command = command,
+            .name = "gmue " + std::to_string(options.user),
+            .network = options.network ? options.network : &lab.network.ue};
 }
 
 Phone::Phone(Lab& lab, PhoneOptions options) : options_(std::move(options)), program_(start_options(lab, options_)) {

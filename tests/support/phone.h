@@ -18,6 +18,7 @@ struct PhoneOptions {
     bool is_tcp = false;
     std::string offer{};                   ///< "hmac-sha-1-96/aes-cbc"; empty: what gmue offers by itself
     std::vector<std::string> arguments{};  ///< more options of gmue
+    const Namespace* network = nullptr;    ///< null: the lab's ue
 };
 
 /// A test phone in the lab's ue namespace. Every method waits for its outcome; a phone that does not do as told is an

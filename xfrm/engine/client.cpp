@@ -468,11 +468,17 @@ Task<Result<void>> EngineClient::extend_set(SetParameters parameters, std::chron
     co_return co_await impl_->submit(std::move(one));
 }
 
+Task<Result<void>> EngineClient::follow_nat(SetParameters parameters, Port port_uenc) {
+    Impl::Request one;
+    one.frame = FrameWriter(GM_FOLLOW_NAT).add(to_frame(parameters, port_uenc)).finish();
+    co_return co_await impl_->submit(std::move(one));
+}
+
 namespace {
 
 Frame guards_frame(gm_kind kind, const GuardRequest& request) {
     FrameWriter writer(kind, 0, static_cast<std::uint32_t>(request.ports.size()));
-    writer.add(gm_guards{.gateway = to_frame(request.gateway)});
+    writer.add(guards_frame_of(request));
     for (const auto port : request.ports) writer.add(port.value);
     return writer.finish();
 }
@@ -480,7 +486,7 @@ Frame guards_frame(gm_kind kind, const GuardRequest& request) {
 }  // namespace
 
 Task<Result<void>> EngineClient::install_guards(GuardRequest request) {
-    if (request.ports.empty()) co_return Result<void>{};
+    if (request.ports.empty() && !request.nat) co_return Result<void>{};
     Impl::Request one;
     one.frame = guards_frame(GM_INSTALL_GUARDS, request);
     co_return co_await impl_->submit(std::move(one));
@@ -494,7 +500,7 @@ Task<Result<void>> EngineClient::remove_guards(GuardRequest) {
 
 Task<Result<std::vector<GuardPolicy>>> EngineClient::report_guards(GuardRequest request) {
     std::vector<GuardPolicy> standing;
-    if (request.ports.empty()) co_return standing;
+    if (request.ports.empty() && !request.nat) co_return standing;
     Impl::Request one;
     one.frame = guards_frame(GM_REPORT_GUARDS, request);
     one.standing = [&standing](GuardPolicy guard) { standing.push_back(guard); };

@@ -42,6 +42,7 @@ public:
     Task<Result<void>> install_set(SetRequest request) override;
     Task<Result<void>> remove_set(SetParameters parameters) override;
     Task<Result<void>> extend_set(SetParameters parameters, std::chrono::seconds lifetime) override;
+    Task<Result<void>> follow_nat(SetParameters parameters, Port port_uenc) override;
     Task<Result<void>> install_guards(GuardRequest request) override;
     Task<Result<void>> remove_guards(GuardRequest request) override;
     Task<Result<std::vector<GuardPolicy>>> report_guards(GuardRequest request) override;

@@ -98,13 +98,17 @@ gm_set to_frame(const SetParameters& p) {
             .spi_us = p.spi_us.value,
             .spi_pc = p.spi_pc.value,
             .spi_ps = p.spi_ps.value,
-            .pair = to_frame(p.algorithms)};
+            .pair = to_frame(p.algorithms),
+            .mode = static_cast<std::uint16_t>(p.mode),
+            .reserved = 0};
 }
+static_assert(static_cast<int>(Mode::udp_enc_tun) == GM_UDP_ENC_TUN);
 
 std::optional<SetParameters> value_of(const gm_set& set) {
     const auto ue = value_of(set.ue), gateway = value_of(set.gateway);
     const auto pair = value_of(set.pair);
-    if (!ue || !gateway || !pair || ue->family() != gateway->family()) return std::nullopt;
+    if (!ue || !gateway || !pair || ue->family() != gateway->family() || set.mode > GM_UDP_ENC_TUN || set.reserved != 0)
+        return std::nullopt;
     SetParameters p{.ue = *ue,
                     .gateway = *gateway,
                     .port_uc = Port{set.port_uc},
@@ -115,13 +119,33 @@ std::optional<SetParameters> value_of(const gm_set& set) {
                     .spi_us = Spi{set.spi_us},
                     .spi_pc = Spi{set.spi_pc},
                     .spi_ps = Spi{set.spi_ps},
-                    .algorithms = *pair};
+                    .algorithms = *pair,
+                    .mode = static_cast<Mode>(set.mode)};
     for (const auto port : {p.port_uc, p.port_us, p.port_pc, p.port_ps})
         if (port.value == 0) return std::nullopt;
     for (const auto spi : {p.spi_uc, p.spi_us, p.spi_pc, p.spi_ps})
         if (spi.value == 0) return std::nullopt;
     if (p.spi_uc == p.spi_us || p.spi_pc == p.spi_ps) return std::nullopt;
     return p;
+}
+
+gm_follow to_frame(const SetParameters& parameters, Port port_uenc) {
+    return {.set = to_frame(parameters), .port_uenc = port_uenc.value, .reserved = 0};
+}
+
+gm_guards guards_frame_of(const GuardRequest& request) {
+    const auto nat = request.nat.value_or(PortBlock{});
+    return {.gateway = to_frame(request.gateway), .nat_first = nat.first.value, .nat_size = nat.size};
+}
+
+std::optional<GuardRequest> value_of(const gm_guards& guards) {
+    const auto gateway = value_of(guards.gateway);
+    if (!gateway) return std::nullopt;
+    GuardRequest request{.gateway = *gateway, .ports = {}};
+    if (guards.nat_first == 0 && guards.nat_size == 0) return request;
+    request.nat = PortBlock{Port{guards.nat_first}, guards.nat_size};
+    if (!request.nat->is_aligned()) return std::nullopt;
+    return request;
 }
 
 gm_sa_id to_frame(const SaId& id) { return {.destination = to_frame(id.destination), .spi = id.spi.value}; }
@@ -141,6 +165,11 @@ gm_report to_frame(const SaReport& report) {
     out.spi = report.sa.id.spi.value;
     out.mark = report.mark.value;
     out.pair = to_frame(report.algorithms);
+    if (const auto& around = report.sa.encapsulation) {
+        out.encap_source = around->source.value;
+        out.encap_destination = around->destination.value;
+        out.mode = GM_UDP_ENC_TUN;
+    }
     out.is_outbound = report.sa.direction == Direction::out ? 1 : 0;
     out.replay_window_drops = report.replay_window_drops;
     out.replay_drops = report.replay_drops;
@@ -155,12 +184,15 @@ gm_report to_frame(const SaReport& report) {
 std::optional<SaReport> value_of(const gm_report& report) {
     const auto source = value_of(report.source), destination = value_of(report.destination);
     const auto pair = value_of(report.pair);
-    if (!source || !destination || !pair || report.is_outbound > 1) return std::nullopt;
+    if (!source || !destination || !pair || report.is_outbound > 1 || report.mode > GM_UDP_ENC_TUN) return std::nullopt;
     SaReport out;
     out.sa = {.id = {*destination, Spi{report.spi}},
               .direction = report.is_outbound == 1 ? Direction::out : Direction::in,
               .source = {*source, Port{report.source_port}},
               .destination = {*destination, Port{report.destination_port}}};
+    if (report.mode == GM_UDP_ENC_TUN)
+        out.sa.encapsulation = Encapsulation{Port{report.encap_source}, Port{report.encap_destination}};
+    else if (report.encap_source != 0 || report.encap_destination != 0) return std::nullopt;
     out.mark = Mark{report.mark};
     out.algorithms = *pair;
     out.packets = report.packets;
@@ -182,32 +214,49 @@ gm_event to_frame(const KernelEvent& event) {
     out.guard = to_frame(event.guard.gateway.address);
     out.guard_port = event.guard.gateway.port.value;
     out.guard_is_outbound = event.guard.direction == Direction::out ? 1 : 0;
+    out.guard_nat_block = event.guard.nat_block;
+    if (event.kind != KernelEvent::Kind::mapping_changed) return out;
+    out.before = to_frame(event.before.address);
+    out.before_port = event.before.port.value;
+    out.now = to_frame(event.now.address);
+    out.now_port = event.now.port.value;
     return out;
 }
 
 std::optional<KernelEvent> value_of(const gm_event& event) {
     const auto destination = value_of(event.destination), guard = value_of(event.guard);
-    if (event.event > GM_EVENTS_LOST || !destination || !guard || event.guard_is_outbound > 1) return std::nullopt;
+    if (event.event > GM_MAPPING_CHANGED || !destination || !guard || event.guard_is_outbound > 1) return std::nullopt;
     KernelEvent out;
     out.kind = static_cast<KernelEvent::Kind>(event.event);
     out.sa = {*destination, Spi{event.spi}};
     out.mark = Mark{event.mark};
-    out.guard = {event.guard_is_outbound == 1 ? Direction::out : Direction::in, {*guard, Port{event.guard_port}}};
+    out.guard = {event.guard_is_outbound == 1 ? Direction::out : Direction::in,
+                 {*guard, Port{event.guard_port}},
+                 event.guard_nat_block};
+    if (out.kind != KernelEvent::Kind::mapping_changed) return out;
+    const auto before = value_of(event.before), now = value_of(event.now);
+    if (!before || !now) return std::nullopt;
+    out.before = {*before, Port{event.before_port}};
+    out.now = {*now, Port{event.now_port}};
     return out;
 }
+static_assert(static_cast<int>(KernelEvent::Kind::mapping_changed) == GM_MAPPING_CHANGED);
 static_assert(static_cast<int>(KernelEvent::Kind::events_lost) == GM_EVENTS_LOST &&
               static_cast<int>(KernelEvent::Kind::policy_deleted) == GM_POLICY_DELETED);
 
 gm_guard to_frame(const GuardPolicy& guard) {
     return {.gateway = to_frame(guard.gateway.address),
             .port = guard.gateway.port.value,
-            .is_outbound = static_cast<std::uint16_t>(guard.direction == Direction::out ? 1 : 0)};
+            .is_outbound = static_cast<std::uint16_t>(guard.direction == Direction::out ? 1 : 0),
+            .nat_block = guard.nat_block,
+            .reserved = 0};
 }
 
 std::optional<GuardPolicy> value_of(const gm_guard& guard) {
     const auto gateway = value_of(guard.gateway);
     if (!gateway || guard.is_outbound > 1) return std::nullopt;
-    return GuardPolicy{guard.is_outbound == 1 ? Direction::out : Direction::in, {*gateway, Port{guard.port}}};
+    return GuardPolicy{
+        guard.is_outbound == 1 ? Direction::out : Direction::in, {*gateway, Port{guard.port}}, guard.nat_block};
 }
 
 gm_finding to_frame(const ProbeFinding& finding) {
@@ -279,6 +328,7 @@ gm_install to_frame(const SetRequest& request, ReqId reqid) {
     out.mark = request.mark.value;
     out.lifetime =
         static_cast<std::uint32_t>(std::clamp<std::chrono::seconds::rep>(request.lifetime.count(), 0, 0xffffffff));
+    if (request.parameters.mode == Mode::udp_enc_tun) out.port_uenc = request.port_uenc.value;
     put_key(out.integrity, out.integrity_size, request.keys.integrity.expose());
     put_key(out.confidentiality, out.confidentiality_size, request.keys.confidentiality.expose());
     put_key(out.combined, out.combined_size, request.keys.combined.expose());
@@ -296,9 +346,10 @@ std::optional<InstallOrder> take_value_of(gm_install& install) {
     wipe(install.confidentiality);
     wipe(install.combined);
     const auto parameters = value_of(install.set);
-    if (!has_keys || !parameters || install.reserved != 0 || install.lifetime == 0 ||
-        !fits(parameters->algorithms, keys))
+    if (!has_keys || !parameters || install.reserved != 0 || install.reserved_too != 0 || install.lifetime == 0 ||
+        (install.port_uenc != 0) != (parameters->mode == Mode::udp_enc_tun) || !fits(parameters->algorithms, keys))
         return std::nullopt;
+    if (install.port_uenc != 0) order.request.port_uenc = Port{install.port_uenc};
     order.request.parameters = *parameters;
     order.request.mark = Mark{install.mark};
     order.request.lifetime = std::chrono::seconds(install.lifetime);
@@ -320,8 +371,11 @@ std::vector<Frame> configuration_frames(const EngineConfiguration& c) {
         FrameWriter writer(GM_CONFIGURE, 0, static_cast<std::uint32_t>(count));
         writer.add(fixed);
         for (const auto& range : std::span(c.ports).subspan(start, count))
-            writer.add(
-                gm_ports{.gateway = to_frame(range.gateway), .first = range.first.value, .last = range.last.value});
+            writer.add(gm_ports{.gateway = to_frame(range.gateway),
+                                .first = range.first.value,
+                                .last = range.last.value,
+                                .mode = static_cast<std::uint16_t>(range.mode),
+                                .reserved = 0});
         start += count;
         if (start < c.ports.size()) writer.set_flags(GM_MORE);
         frames.push_back(writer.finish());
@@ -356,9 +410,12 @@ Result<bool> add_configuration(EngineConfiguration& configuration, std::span<con
     for (std::uint32_t i = 0; i < reader.header().count; ++i) {
         const auto ports = reader.take<gm_ports>();
         const auto gateway = value_of(ports.gateway);
-        if (!gateway || gateway->is_any() || ports.first == 0 || ports.last < ports.first)
+        if (!gateway || gateway->is_any() || ports.first == 0 || ports.last < ports.first ||
+            ports.mode > GM_UDP_ENC_TUN || ports.reserved != 0)
             return bad("an address or port");
-        told.ports.push_back({*gateway, Port{ports.first}, Port{ports.last}});
+        told.ports.push_back({*gateway, Port{ports.first}, Port{ports.last}, static_cast<Mode>(ports.mode)});
+        if (const auto block = told.ports.back().nat_block(); block && !block->is_aligned())
+            return bad("a block of ports for phones behind NAT");
     }
     configuration = std::move(told);
     return (reader.header().flags & GM_MORE) == 0;

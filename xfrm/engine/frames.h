@@ -19,10 +19,15 @@ namespace gmgate::xfrm {
 /// A frame under construction or to be sent: header and body.
 using Frame = std::vector<std::uint8_t>;
 
-/// Protected ports first..last of an access address.
+/// Protected ports first..last of an access address; those of mode udp_enc_tun are a PortBlock.
 struct PortRange {
     Address gateway;
     Port first, last;
+    Mode mode = Mode::transport;
+    std::optional<PortBlock> nat_block() const {
+        if (mode != Mode::udp_enc_tun) return std::nullopt;
+        return PortBlock{first, static_cast<std::uint16_t>(last.value - first.value + 1)};
+    }
     friend bool operator==(const PortRange&, const PortRange&) = default;
 };
 
@@ -107,6 +112,10 @@ gm_report to_frame(const SaReport& report);
 std::optional<SaReport> value_of(const gm_report& report);
 gm_pair to_frame(AlgorithmPair pair);
 std::optional<AlgorithmPair> value_of(const gm_pair& pair);
+gm_follow to_frame(const SetParameters& parameters, Port port_uenc);
+gm_guards guards_frame_of(const GuardRequest& request);
+/// Without its ports, which follow.
+std::optional<GuardRequest> value_of(const gm_guards& guards);
 gm_sa_id to_frame(const SaId& id);
 std::optional<SaId> value_of(const gm_sa_id& id);
 gm_event to_frame(const KernelEvent& event);

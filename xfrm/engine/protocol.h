@@ -38,7 +38,7 @@
 #include <stdint.h>
 
 enum {
-    GM_PROTOCOL_VERSION = 1,
+    GM_PROTOCOL_VERSION = 2,
     GM_WORK_FD = 3,         /* the worker's socket */
     GM_GUARD_FD = 3,        /* the guardian's socket to gmgated */
     GM_FRAME_LIMIT = 16384, /* octets; no frame is larger */
@@ -62,6 +62,7 @@ enum gm_kind {
     /* 9 was to remove guards: only `gmgated --remove-guards` does that, in its own process */
     GM_PROBE = 10,         /* `count` gm_pair; GM_FINDINGS */
     GM_REPORT_GUARDS = 11, /* gm_guards, then `count` uint16_t ports; GM_GUARDS */
+    GM_FOLLOW_NAT = 12,    /* gm_follow: where the UE's NAT has its port 4500 now (xfrm::Kernel::follow_nat) */
     /* worker -> gmgated, answers */
     GM_DONE = 64,     /* gm_done */
     GM_REPORTS = 65,  /* `count` gm_report */
@@ -109,10 +110,17 @@ struct gm_configuration {
     uint32_t sa_limit; /* SAs of ours that may exist; GM_INSTALL_SET beyond it is GM_EXHAUSTED; 0: no limit */
     uint32_t reserved;
 };
-/* Protected ports first..last of an access address: port_ps, port_pc and guards are of these. */
+/* xfrm::Mode. An engine that cannot write GM_UDP_ENC_TUN refuses a configuration, a set or guards with it, and says so.
+ */
+enum gm_mode { GM_TRANSPORT = 0, GM_UDP_ENC_TUN = 1 };
+
+/* Protected ports first..last of an access address: port_ps, port_pc and guards are of these. With GM_UDP_ENC_TUN they
+ * are a power of two in number, and `first` is a multiple of it. */
 struct gm_ports {
     struct gm_address gateway;
     uint16_t first, last;
+    uint16_t mode; /* gm_mode */
+    uint16_t reserved;
 };
 
 /* xfrm::SetParameters. SPIs of one direction differ, none is 0, both addresses are of one family. */
@@ -121,6 +129,8 @@ struct gm_set {
     uint16_t port_uc, port_us, port_pc, port_ps;
     uint32_t spi_uc, spi_us, spi_pc, spi_ps;
     struct gm_pair pair;
+    uint16_t mode; /* gm_mode */
+    uint16_t reserved;
 };
 
 struct gm_install {
@@ -129,7 +139,9 @@ struct gm_install {
     uint32_t mark;     /* set by inbound SAs (XFRMA_SET_MARK), and `seq` of all four */
     uint32_t lifetime; /* seconds, hard limit of all four, not 0 */
     uint8_t integrity_size, confidentiality_size, combined_size,
-        reserved;                /* octets of the keys, as the pair wants them */
+        reserved;       /* octets of the keys, as the pair wants them */
+    uint16_t port_uenc; /* GM_UDP_ENC_TUN: UDP port of the UE's NAT, a guess; else 0 */
+    uint16_t reserved_too;
     uint8_t integrity[20];       /* HMAC-MD5: 16, HMAC-SHA-1: 20 */
     uint8_t confidentiality[24]; /* AES-CBC: 16, DES-EDE3-CBC: 24 */
     uint8_t combined[20];        /* AES-GCM, AES-GMAC: key and salt */
@@ -140,19 +152,29 @@ struct gm_extend {
     uint32_t lifetime; /* seconds from now, not 0 */
 };
 
+struct gm_follow {
+    struct gm_set set;  /* of mode GM_UDP_ENC_TUN */
+    uint16_t port_uenc; /* not 0 */
+    uint16_t reserved;
+};
+
 struct gm_sa_id {
     struct gm_address destination;
     uint32_t spi;
 };
 
+/* The ports that follow are of transport mode. */
 struct gm_guards {
     struct gm_address gateway;
+    uint16_t nat_first, nat_size; /* and those of GM_UDP_ENC_TUN: a whole range of the configuration, or 0 and 0 */
 };
 
 /* xfrm::GuardPolicy */
 struct gm_guard {
     struct gm_address gateway;
     uint16_t port, is_outbound;
+    uint16_t nat_block; /* ports from `port` on, of GM_UDP_ENC_TUN; 0: one, of transport mode */
+    uint16_t reserved;
 };
 
 /* xfrm::SaReport */
@@ -162,7 +184,9 @@ struct gm_report {
     uint32_t spi;
     uint32_t mark;
     struct gm_pair pair;
-    uint32_t is_outbound; /* 1: an SA of ours without XFRMA_SET_MARK; inbound ones have it */
+    uint16_t encap_source, encap_destination; /* GM_UDP_ENC_TUN: the UDP ports around it, not both 0; else 0 */
+    uint32_t mode;                            /* gm_mode */
+    uint32_t is_outbound;                     /* 1: an SA of ours without XFRMA_SET_MARK; inbound ones have it */
     uint32_t replay_window_drops, replay_drops, integrity_failures;
     uint64_t packets, bytes;
     int64_t added;          /* seconds since 1970, add_time of the kernel */
@@ -215,6 +239,7 @@ enum gm_event_kind {
     GM_POLICY_REPLACED = 5,
     GM_POLICIES_FLUSHED = 6,
     GM_EVENTS_LOST = 7,
+    GM_MAPPING_CHANGED = 8,
 };
 struct gm_event {
     uint32_t event;                /* gm_event_kind */
@@ -224,6 +249,10 @@ struct gm_event {
     struct gm_address guard; /* of a policy, whoever's: the address and port of its selector on the gateway's side */
     uint16_t guard_port;
     uint16_t guard_is_outbound;
+    uint16_t guard_nat_block;
+    uint16_t reserved;
+    struct gm_address before, now; /* GM_MAPPING_CHANGED: the UE's outer address and port; else 0, the families, too */
+    uint16_t before_port, now_port;
 };
 
 struct gm_worker {
@@ -256,6 +285,8 @@ static inline const char* gm_kind_name(uint16_t kind) {
             return "probe";
         case GM_REPORT_GUARDS:
             return "report-guards";
+        case GM_FOLLOW_NAT:
+            return "follow-nat";
         default:
             return "unknown"; /* the number is the other end's */
     }
@@ -269,18 +300,20 @@ static inline const char* gm_kind_name(uint16_t kind) {
 GM_SIZE(struct gm_header, 16);
 GM_SIZE(struct gm_address, 20);
 GM_SIZE(struct gm_configuration, 24);
-GM_SIZE(struct gm_ports, 24);
-GM_SIZE(struct gm_set, 68);
-GM_SIZE(struct gm_install, 148);
-GM_SIZE(struct gm_extend, 72);
+GM_SIZE(struct gm_ports, 28);
+GM_SIZE(struct gm_set, 72);
+GM_SIZE(struct gm_install, 156);
+GM_SIZE(struct gm_extend, 76);
+GM_SIZE(struct gm_follow, 76);
+GM_SIZE(struct gm_guards, 24);
 GM_SIZE(struct gm_sa_id, 24);
-GM_SIZE(struct gm_guard, 24);
-GM_SIZE(struct gm_report, 104);
+GM_SIZE(struct gm_guard, 28);
+GM_SIZE(struct gm_report, 112);
 GM_SIZE(struct gm_finding, 388);
 GM_SIZE(struct gm_counters, 88);
 GM_SIZE(struct gm_done, 352);
 GM_SIZE(struct gm_ready, 64);
-GM_SIZE(struct gm_event, 56);
+GM_SIZE(struct gm_event, 104);
 GM_SIZE(struct gm_worker, 16);
 #undef GM_SIZE
 

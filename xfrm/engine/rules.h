@@ -28,7 +28,7 @@ public:
     const EngineConfiguration& configuration() const { return configuration_; }
 
 private:
-    bool is_protected(const Address& gateway, Port port) const;
+    bool is_protected(const Address& gateway, Port port, Mode mode) const;
 
     EngineConfiguration configuration_;
     std::unordered_map<Address, std::vector<PortRange>> ports_;

@@ -140,6 +140,7 @@ Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> 
         case GM_EXTEND_SET:
         case GM_REMOVE_SET:
         case GM_REPORT_SET:
+        case GM_FOLLOW_NAT:
             return set_order(reader);
         case GM_REMOVE_SAS:
             return removal_order(reader);
@@ -174,6 +175,15 @@ Result<Task<Result<void>>> EngineServer::Impl::set_order(FrameReader& reader) {
         if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
         return kernel.extend_set(*parameters, std::chrono::seconds(extend.lifetime));
     }
+    if (header.kind == GM_FOLLOW_NAT) {
+        const auto follow = reader.take<gm_follow>();
+        const auto parameters = value_of(follow.set);
+        if (!parameters || follow.port_uenc == 0 || follow.reserved != 0 || !is_whole(reader) ||
+            parameters->mode != Mode::udp_enc_tun)
+            return malformed("not a set behind NAT and a port");
+        if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
+        return kernel.follow_nat(*parameters, Port{follow.port_uenc});
+    }
     const auto parameters = value_of(reader.take<gm_set>());
     if (!parameters || !is_whole(reader)) return malformed("not a set");
     if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
@@ -195,10 +205,10 @@ Result<Task<Result<void>>> EngineServer::Impl::removal_order(FrameReader& reader
 
 Result<Task<Result<void>>> EngineServer::Impl::guards_order(FrameReader& reader) {
     const auto& header = reader.header();
-    const auto gateway = value_of(reader.take<gm_guards>().gateway);
-    if (!gateway || header.count == 0 || !reader.is_list_of(sizeof(std::uint16_t)))
+    auto told = value_of(reader.take<gm_guards>());
+    if (!told || (header.count == 0 && !told->nat) || !reader.is_list_of(sizeof(std::uint16_t)))
         return malformed("not an address and ports");
-    GuardRequest guards{.gateway = *gateway, .ports = {}};
+    auto guards = std::move(*told);
     for (std::uint32_t i = 0; i < header.count; ++i) guards.ports.emplace_back(reader.take<std::uint16_t>());
     if (auto ok = rules.check_guards(guards); !ok) return std::unexpected(ok.error());
     if (header.kind == GM_REPORT_GUARDS) return report_guards(std::move(guards), header.sequence);

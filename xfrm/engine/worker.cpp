@@ -83,6 +83,8 @@ private:
         settings.owner = configuration.owner;
         settings.deletes_only_own = true;
         settings.sa_limit = configuration.sa_limit;
+        for (const auto& range : configuration.ports)
+            if (const auto block = range.nat_block()) settings.nat_blocks.push_back({range.gateway, *block});
         return settings;
     }
 
@@ -110,10 +112,9 @@ private:
     }
 
     void take(const KernelEvent& event) {
-        using Kind = KernelEvent::Kind;
-        if (event.kind == Kind::sa_deleted || event.kind == Kind::hard_expired) kernel_.forget(event.sa);
-        if (event.kind == Kind::sas_flushed || event.kind == Kind::events_lost) kernel_.forget_all();
-        server_.event(event);
+        kernel_.heard(event);
+        if (event.kind != KernelEvent::Kind::nat_policy_deleted)
+            server_.event(event);  // the kernel object's own affair
     }
 
     const Clock clock_;

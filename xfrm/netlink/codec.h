@@ -22,6 +22,10 @@ struct Ownership {
 inline constexpr std::uint32_t kReplayWindow = 64;
 /// Priority of the guard policies: before charon's (200000 and up).
 inline constexpr std::uint32_t kGuardPriority = 2000;
+/// Of the policies of NAT addresses: before the guards.
+inline constexpr std::uint32_t kNatPriority = 1000;
+/// XFRMA_MTIMER_THRESH of inbound SAs in mode udp_enc_tun: so often the kernel tells of a port that nobody follows.
+inline constexpr std::chrono::seconds kMappingPause{5};
 
 // --- requests: each appends one message with sequence number 0 and NLM_F_REQUEST only; false when the buffer is full.
 
@@ -36,8 +40,9 @@ struct NewSa {
     std::chrono::seconds lifetime;
 };
 [[nodiscard]] bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& owner);
-/// UPDSA that changes nothing but the limits: a dummy cipher satisfies the kernel and the keys in force stay
-/// (xfrm_state_update copies only `lft`). `hard_limit` counts from the SA's add_time, in wall-clock seconds.
+/// UPDSA that changes nothing but the limits and the encapsulation's ports: a dummy cipher satisfies the kernel and the
+/// keys in force stay (xfrm_state_update copies only `lft` and `encap`). `hard_limit` counts from the SA's add_time, in
+/// wall-clock seconds.
 [[nodiscard]] bool append_update_lifetime(MessageBuffer& out, const Sa& sa, std::chrono::seconds hard_limit,
                                           const Ownership& owner);
 [[nodiscard]] bool append_delete_sa(MessageBuffer& out, const SaId& id);
@@ -49,6 +54,12 @@ struct NewSa {
 [[nodiscard]] bool append_new_guard(MessageBuffer& out, const GuardPolicy& policy, const Ownership& owner);
 [[nodiscard]] bool append_delete_guard(MessageBuffer& out, const GuardPolicy& policy);
 [[nodiscard]] bool append_get_guard(MessageBuffer& out, const GuardPolicy& policy);
+/// As the guards: exclusive.
+[[nodiscard]] bool append_new_nat_policy(MessageBuffer& out, const NatPolicy& policy, const Ownership& owner);
+[[nodiscard]] bool append_delete_nat_policy(MessageBuffer& out, const NatPolicy& policy);
+[[nodiscard]] bool append_get_nat_policy(MessageBuffer& out, const NatPolicy& policy);
+/// All policies (NLM_F_DUMP), whoever they belong to.
+[[nodiscard]] bool append_dump_policies(MessageBuffer& out);
 
 /// True when the keys have the lengths that the pair wants (hmac(sha1) takes any length silently: check here).
 bool fits(AlgorithmPair pair, const EspKeys& keys);
@@ -64,14 +75,17 @@ void request_ack(std::span<std::uint8_t> message);
 struct SaRecord {
     SaReport report;
     ReqId reqid;
-    bool is_known_kind = false;  ///< ESP, transport mode, exact selector with ports, an algorithm pair of ours
+    /// ESP, transport mode or a tunnel inside UDP between the addresses of its selector, which has both addresses and
+    /// both ports, an algorithm pair of ours.
+    bool is_known_kind = false;
 };
 
 /// A policy as the kernel tells it.
 struct PolicyRecord {
     GuardPolicy guard;  ///< meaningful when is_guard_shaped
     bool is_guard_shaped =
-        false;  ///< selector, priority, ICMP flag and template are those that append_new_guard writes
+        false;  ///< selector, priority, action, ICMP flag and template are those that append_new_guard writes
+    std::optional<NatPolicy> nat;  ///< it is as append_new_nat_policy writes it
     std::uint32_t priority = 0;
     ReqId reqid;  ///< of the first template, 0 without one
 };

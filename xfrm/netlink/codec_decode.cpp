@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <libmnl/libmnl.h>
 #include <linux/netlink.h>
+#include <linux/udp.h>
 #include <linux/xfrm.h>
 #include <netinet/in.h>
 
@@ -11,6 +12,7 @@
 #include "xfrm/netlink/codec.h"
 #include "xfrm/netlink/fixed_part.h"
 #include "xfrm/netlink/kernel_address.h"
+#include "xfrm/netlink/policy_selector.h"
 
 namespace gmgate::xfrm {
 namespace {
@@ -56,6 +58,19 @@ bool is_exact(const xfrm_selector& sel) {
            sel.proto == 0;
 }
 
+// Transport mode, or a tunnel inside UDP whose ends are those of the selector.
+bool is_known_mode(const xfrm_usersa_info& info, const Sa& sa) {
+    if (!sa.encapsulation) return info.mode == XFRM_MODE_TRANSPORT;
+    return info.mode == XFRM_MODE_TUNNEL && sa.id.destination == sa.destination.address &&
+           address_from(&info.saddr, info.family) == sa.source.address;
+}
+
+std::optional<Encapsulation> read_encapsulation(const nlattr* attribute) {
+    const auto told = fixed_value<xfrm_encap_tmpl>(attribute);
+    if (!told || told->encap_type != UDP_ENCAP_ESPINUDP) return std::nullopt;
+    return Encapsulation{Port{ntohs(told->encap_sport)}, Port{ntohs(told->encap_dport)}};
+}
+
 void read_sa(const nlmsghdr* message, Reply& reply) {
     const auto info = fixed_part<xfrm_usersa_info>(message);
     if (!info) return;
@@ -66,6 +81,7 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
     report.sa.id = {address_from(&info->id.daddr, info->family), Spi{ntohl(info->id.spi)}};
     report.sa.source = {address_from(&info->sel.saddr, info->family), Port{ntohs(info->sel.sport)}};
     report.sa.destination = {address_from(&info->sel.daddr, info->family), Port{ntohs(info->sel.dport)}};
+    report.sa.encapsulation = read_encapsulation(attributes[XFRMA_ENCAP]);
     // The mark of the set is `seq`; an SA that libcharon wrote has it in XFRMA_SET_MARK alone, outbound ones with mask
     // 0 (xfrm/engine/charon).
     const auto set_mark = fixed_value<std::uint32_t>(attributes[XFRMA_SET_MARK]).value_or(0);
@@ -88,20 +104,46 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
                         algorithm_name(attributes[XFRMA_ALG_AEAD]));
     if (pair) report.algorithms = *pair;
     record.is_known_kind =
-        pair && info->id.proto == IPPROTO_ESP && info->mode == XFRM_MODE_TRANSPORT && is_exact(info->sel);
+        pair && info->id.proto == IPPROTO_ESP && is_known_mode(*info, report.sa) && is_exact(info->sel);
     reply.sa = std::move(record);
 }
 
-bool is_guard_template(const xfrm_user_tmpl& tmpl) {
-    return tmpl.id.proto == IPPROTO_ESP && tmpl.mode == XFRM_MODE_TRANSPORT && !tmpl.optional && tmpl.id.spi == 0;
+// ESP, whoever's SA; all but mode and addresses are as they are written here.
+bool is_plain_template(const xfrm_user_tmpl& tmpl) {
+    return tmpl.id.proto == IPPROTO_ESP && !tmpl.optional && tmpl.id.spi == 0;
 }
 
-bool is_guard_selector(const xfrm_selector& sel, std::uint8_t dir) {
+bool has_ends(const xfrm_user_tmpl& tmpl, const Address& source, const Address& destination) {
+    return address_from(&tmpl.saddr, source.af()) == source &&
+           address_from(&tmpl.id.daddr, destination.af()) == destination;
+}
+
+// The ports on the gateway's side of a guard's selector, and nothing else in it.
+std::optional<PortBlock> guarded_ports(const xfrm_selector& sel, std::uint8_t dir) {
     const unsigned full = sel.family == AF_INET6 ? 128 : 32;
-    if (sel.proto != 0 || sel.ifindex != 0) return false;
-    if (dir == XFRM_POLICY_IN)
-        return sel.prefixlen_d == full && sel.prefixlen_s == 0 && sel.dport_mask == 0xffff && sel.sport_mask == 0;
-    return sel.prefixlen_s == full && sel.prefixlen_d == 0 && sel.sport_mask == 0xffff && sel.dport_mask == 0;
+    if (sel.proto != 0 || sel.ifindex != 0) return std::nullopt;
+    if (dir == XFRM_POLICY_IN) {
+        const bool is_guards = sel.prefixlen_d == full && sel.prefixlen_s == 0 && sel.sport_mask == 0;
+        return is_guards ? block_of(sel.dport, sel.dport_mask) : std::nullopt;
+    }
+    const bool is_guards = sel.prefixlen_s == full && sel.prefixlen_d == 0 && sel.dport_mask == 0;
+    return is_guards ? block_of(sel.sport, sel.sport_mask) : std::nullopt;
+}
+
+bool is_guard(const xfrm_userpolicy_info& info, const PortBlock& ports, const xfrm_user_tmpl& tmpl) {
+    const bool is_in = info.dir == XFRM_POLICY_IN;
+    const bool is_nat = ports.size > 1;
+    const auto any = Address::any(info.sel.family == AF_INET6 ? Family::v6 : Family::v4);
+    return is_plain_template(tmpl) && tmpl.mode == (is_nat ? XFRM_MODE_TUNNEL : XFRM_MODE_TRANSPORT) &&
+           (!is_nat || has_ends(tmpl, any, any)) && (is_in || info.dir == XFRM_POLICY_OUT) &&
+           info.priority == kGuardPriority &&
+           info.action == (is_nat && !is_in ? XFRM_POLICY_BLOCK : XFRM_POLICY_ALLOW) &&
+           info.flags == (is_in ? 0 : XFRM_POLICY_ICMP);
+}
+
+bool is_nat_policy(const xfrm_userpolicy_info& info, const NatPolicy& policy, const xfrm_user_tmpl& tmpl) {
+    return is_plain_template(tmpl) && tmpl.mode == XFRM_MODE_TUNNEL && has_ends(tmpl, policy.gateway, policy.nat) &&
+           info.priority == kNatPriority && info.action == XFRM_POLICY_ALLOW && info.flags == XFRM_POLICY_ICMP;
 }
 
 void read_policy(const nlmsghdr* message, Reply& reply) {
@@ -116,16 +158,15 @@ void read_policy(const nlmsghdr* message, Reply& reply) {
     record.guard.gateway =
         inbound ? Endpoint{address_from(&info->sel.daddr, info->sel.family), Port{ntohs(info->sel.dport)}}
                 : Endpoint{address_from(&info->sel.saddr, info->sel.family), Port{ntohs(info->sel.sport)}};
-    bool has_template = false;
+    const auto ports = guarded_ports(info->sel, info->dir);
+    if (ports && ports->size > 1) record.guard.nat_block = ports->size;
     if (const auto tmpl = fixed_value<xfrm_user_tmpl>(attributes[XFRMA_TMPL])) {
         record.reqid = ReqId{tmpl->reqid};
-        has_template =
-            is_guard_template(*tmpl) && mnl_attr_get_payload_len(attributes[XFRMA_TMPL]) == sizeof(xfrm_user_tmpl);
+        const bool is_only = mnl_attr_get_payload_len(attributes[XFRMA_TMPL]) == sizeof(xfrm_user_tmpl);
+        record.is_guard_shaped = is_only && ports && is_guard(*info, *ports, *tmpl);
+        const auto nat = nat_policy_of(info->sel, info->dir);
+        if (is_only && nat && is_nat_policy(*info, *nat, *tmpl)) record.nat = nat;
     }
-    const std::uint8_t wanted_flags = inbound ? 0 : XFRM_POLICY_ICMP;
-    record.is_guard_shaped = has_template && (inbound || info->dir == XFRM_POLICY_OUT) &&
-                             is_guard_selector(info->sel, info->dir) && info->priority == kGuardPriority &&
-                             info->action == XFRM_POLICY_ALLOW && info->flags == wanted_flags;
     reply.policy = std::move(record);
 }
 

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <libmnl/libmnl.h>
 #include <linux/netlink.h>
+#include <linux/udp.h>
 #include <linux/xfrm.h>
 #include <netinet/in.h>
 
@@ -54,6 +55,11 @@ xfrm_selector exact_selector(const Sa& sa) {
     return out;
 }
 
+// Of a block of ports that is aligned to its size.
+std::uint16_t mask_of(std::uint16_t block) {
+    return block == 0 ? 0xffff : htons(static_cast<std::uint16_t>(~(block - 1U)));
+}
+
 // (any, gateway:port) in, (gateway:port, any) out; protocol any.
 xfrm_selector guard_selector(const GuardPolicy& policy) {
     xfrm_selector out{};
@@ -62,13 +68,20 @@ xfrm_selector guard_selector(const GuardPolicy& policy) {
         out.daddr = to_kernel(policy.gateway.address);
         out.prefixlen_d = full_prefix(policy.gateway.address);
         out.dport = htons(policy.gateway.port.value);
-        out.dport_mask = 0xffff;
+        out.dport_mask = mask_of(policy.nat_block);
     } else {
         out.saddr = to_kernel(policy.gateway.address);
         out.prefixlen_s = full_prefix(policy.gateway.address);
         out.sport = htons(policy.gateway.port.value);
-        out.sport_mask = 0xffff;
+        out.sport_mask = mask_of(policy.nat_block);
     }
+    return out;
+}
+
+xfrm_selector nat_selector(const NatPolicy& policy) {
+    auto out = guard_selector({Direction::out, {policy.gateway, policy.block.first}, policy.block.size});
+    out.daddr = to_kernel(policy.nat);
+    out.prefixlen_d = full_prefix(policy.nat);
     return out;
 }
 
@@ -93,7 +106,7 @@ xfrm_usersa_info sa_info(const Sa& sa, std::chrono::seconds hard_limit, const Ow
     out.lft = limits(hard_limit);
     out.reqid = owner.reqid.value;
     out.family = family_of(sa.destination.address);
-    out.mode = XFRM_MODE_TRANSPORT;
+    out.mode = sa.encapsulation ? XFRM_MODE_TUNNEL : XFRM_MODE_TRANSPORT;
     return out;
 }
 
@@ -186,11 +199,57 @@ void put_replay_window(Writer& message) {
     if (!room.empty()) std::memcpy(room.data(), &fixed, sizeof fixed);
 }
 
-xfrm_userpolicy_id policy_id(const GuardPolicy& policy) {
-    xfrm_userpolicy_id out{};
-    out.sel = guard_selector(policy);
-    out.dir = direction_of(policy);
-    return out;
+void put_encapsulation(Writer& message, const Sa& sa) {
+    if (!sa.encapsulation) return;
+    xfrm_encap_tmpl fixed{};
+    fixed.encap_type = UDP_ENCAP_ESPINUDP;
+    fixed.encap_sport = htons(sa.encapsulation->source.value);
+    fixed.encap_dport = htons(sa.encapsulation->destination.value);
+    const auto room = message.attribute(XFRMA_ENCAP, sizeof fixed);
+    if (!room.empty()) std::memcpy(room.data(), &fixed, sizeof fixed);
+}
+
+bool append_policy_id(MessageBuffer& out, std::uint16_t type, const xfrm_selector& sel, std::uint8_t dir) {
+    xfrm_userpolicy_id id{};
+    id.sel = sel;
+    id.dir = dir;
+    Writer message(out, type, 0);
+    message.body(id);
+    return message.finish();
+}
+
+xfrm_userpolicy_info policy_info(const xfrm_selector& sel, std::uint8_t dir, std::uint32_t priority) {
+    xfrm_userpolicy_info info{};
+    info.sel = sel;
+    info.lft = limits(std::chrono::seconds{0});
+    info.priority = priority;
+    info.dir = dir;
+    info.action = XFRM_POLICY_ALLOW;
+    // Without this flag a port-unreachable that quotes the decrypted SIP leaves in clear when no socket listens
+    // (kernel 6.1).
+    info.flags = dir == XFRM_POLICY_OUT ? XFRM_POLICY_ICMP : 0;
+    info.share = XFRM_SHARE_ANY;
+    return info;
+}
+
+// Addresses stay zero: transport mode takes those of the flow, an inbound tunnel has the ends that its SA says.
+xfrm_user_tmpl template_of(std::uint8_t mode, std::uint16_t family, const Ownership& owner) {
+    xfrm_user_tmpl tmpl{};
+    tmpl.id.proto = IPPROTO_ESP;
+    tmpl.family = family;
+    tmpl.reqid = owner.reqid.value;
+    tmpl.mode = mode;
+    tmpl.share = XFRM_SHARE_ANY;
+    tmpl.aalgos = tmpl.ealgos = tmpl.calgos = ~0U;
+    return tmpl;
+}
+
+bool append_new_policy(MessageBuffer& out, const xfrm_userpolicy_info& info, const xfrm_user_tmpl& tmpl) {
+    Writer message(out, XFRM_MSG_NEWPOLICY, 0);
+    message.body(info);
+    const auto room = message.attribute(XFRMA_TMPL, sizeof tmpl);
+    if (!room.empty()) std::memcpy(room.data(), &tmpl, sizeof tmpl);
+    return message.finish();
 }
 
 bool append_sa_id(MessageBuffer& out, std::uint16_t type, const SaId& id) {
@@ -219,7 +278,10 @@ bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& ow
     if (request.sa.direction == Direction::in) {
         message.number(XFRMA_SET_MARK, request.mark.value);
         message.number(XFRMA_SET_MARK_MASK, owner.mark_mask);
+        if (request.sa.encapsulation)
+            message.number(XFRMA_MTIMER_THRESH, static_cast<std::uint32_t>(kMappingPause.count()));
     }
+    put_encapsulation(message, request.sa);
     return message.finish();
 }
 
@@ -227,6 +289,7 @@ bool append_update_lifetime(MessageBuffer& out, const Sa& sa, std::chrono::secon
     Writer message(out, XFRM_MSG_UPDSA, 0);
     message.body(sa_info(sa, hard_limit, owner));
     put_algorithm(message.attribute(XFRMA_ALG_CRYPT, sizeof(xfrm_algo)), xfrm_algo{}, "ecb(cipher_null)", {});
+    put_encapsulation(message, sa);
     return message.finish();
 }
 
@@ -242,41 +305,39 @@ bool append_dump_sas(MessageBuffer& out) {
 }
 
 bool append_new_guard(MessageBuffer& out, const GuardPolicy& policy, const Ownership& owner) {
-    xfrm_userpolicy_info info{};
-    info.sel = guard_selector(policy);
-    info.lft = limits(std::chrono::seconds{0});
-    info.priority = kGuardPriority;
-    info.dir = direction_of(policy);
-    info.action = XFRM_POLICY_ALLOW;
-    // Without this flag a port-unreachable that quotes the decrypted SIP leaves in clear when no socket listens
-    // (kernel 6.1).
-    info.flags = policy.direction == Direction::out ? XFRM_POLICY_ICMP : 0;
-    info.share = XFRM_SHARE_ANY;
-
-    xfrm_user_tmpl tmpl{};  // addresses stay zero: transport mode takes those of the flow
-    tmpl.id.proto = IPPROTO_ESP;
-    tmpl.family = family_of(policy.gateway.address);
-    tmpl.reqid = owner.reqid.value;
-    tmpl.mode = XFRM_MODE_TRANSPORT;
-    tmpl.share = XFRM_SHARE_ANY;
-    tmpl.aalgos = tmpl.ealgos = tmpl.calgos = ~0U;
-
-    Writer message(out, XFRM_MSG_NEWPOLICY, 0);
-    message.body(info);
-    const auto room = message.attribute(XFRMA_TMPL, sizeof tmpl);
-    if (!room.empty()) std::memcpy(room.data(), &tmpl, sizeof tmpl);
-    return message.finish();
+    auto info = policy_info(guard_selector(policy), direction_of(policy), kGuardPriority);
+    const std::uint8_t mode = policy.nat_block == 0 ? XFRM_MODE_TRANSPORT : XFRM_MODE_TUNNEL;
+    // A tunnel has no end of its own: what no NatPolicy takes may not leave. The template then only says whose it is.
+    if (policy.nat_block != 0 && policy.direction == Direction::out) info.action = XFRM_POLICY_BLOCK;
+    return append_new_policy(out, info, template_of(mode, family_of(policy.gateway.address), owner));
 }
 
 bool append_delete_guard(MessageBuffer& out, const GuardPolicy& policy) {
-    Writer message(out, XFRM_MSG_DELPOLICY, 0);
-    message.body(policy_id(policy));
-    return message.finish();
+    return append_policy_id(out, XFRM_MSG_DELPOLICY, guard_selector(policy), direction_of(policy));
 }
 
 bool append_get_guard(MessageBuffer& out, const GuardPolicy& policy) {
-    Writer message(out, XFRM_MSG_GETPOLICY, 0);
-    message.body(policy_id(policy));
+    return append_policy_id(out, XFRM_MSG_GETPOLICY, guard_selector(policy), direction_of(policy));
+}
+
+bool append_new_nat_policy(MessageBuffer& out, const NatPolicy& policy, const Ownership& owner) {
+    auto tmpl = template_of(XFRM_MODE_TUNNEL, family_of(policy.gateway), owner);
+    tmpl.saddr = to_kernel(policy.gateway);
+    tmpl.id.daddr = to_kernel(policy.nat);
+    return append_new_policy(out, policy_info(nat_selector(policy), XFRM_POLICY_OUT, kNatPriority), tmpl);
+}
+
+bool append_delete_nat_policy(MessageBuffer& out, const NatPolicy& policy) {
+    return append_policy_id(out, XFRM_MSG_DELPOLICY, nat_selector(policy), XFRM_POLICY_OUT);
+}
+
+bool append_get_nat_policy(MessageBuffer& out, const NatPolicy& policy) {
+    return append_policy_id(out, XFRM_MSG_GETPOLICY, nat_selector(policy), XFRM_POLICY_OUT);
+}
+
+bool append_dump_policies(MessageBuffer& out) {
+    Writer message(out, XFRM_MSG_GETPOLICY, NLM_F_DUMP);
+    message.body(xfrm_userpolicy_id{});
     return message.finish();
 }
 

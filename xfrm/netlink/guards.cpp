@@ -1,6 +1,8 @@
 // The guard policies of NetlinkKernel: few, installed once, kept over a crash.
 #include <cerrno>
 
+#include <fmt/format.h>
+
 #include "xfrm/netlink/kernel.h"
 #include "xfrm/netlink/refusal.h"
 
@@ -16,7 +18,8 @@ std::vector<GuardPolicy> part_of(const std::vector<GuardPolicy>& all, std::size_
 
 std::string describe(const GuardPolicy& policy) {
     return std::string("the guard policy ") + (policy.direction == Direction::in ? "in " : "out ") +
-           policy.gateway.to_string();
+           policy.gateway.to_string() +
+           (policy.nat_block == 0 ? "" : fmt::format(" and the {} ports behind it", policy.nat_block - 1));
 }
 
 Task<Result<void>> NetlinkKernel::install_guards(GuardRequest request) {
@@ -52,6 +55,10 @@ Task<Result<void>> NetlinkKernel::install_some_guards(std::vector<GuardPolicy> p
     co_return result;
 }
 
+bool NetlinkKernel::is_our_guard(const PolicyRecord& told, const GuardPolicy& meant) const {
+    return told.is_guard_shaped && told.guard == meant && told.reqid == settings_.owner.reqid;
+}
+
 // A policy that stands in the place of a guard must be that guard: with another template or without XFRM_POLICY_ICMP
 // the port would look protected and not be.
 Task<Result<void>> NetlinkKernel::check_existing(std::vector<GuardPolicy> policies) {
@@ -63,7 +70,7 @@ Task<Result<void>> NetlinkKernel::check_existing(std::vector<GuardPolicy> polici
     for (std::size_t i = 0; i < policies.size(); ++i) {
         const auto& told = answer->outcomes[i].policy;
         if (!told) co_return refusal(answer->outcomes[i], "to tell of " + describe(policies[i]));
-        if (told->is_guard_shaped && told->reqid == settings_.owner.reqid) continue;
+        if (is_our_guard(*told, policies[i])) continue;
         co_return failure(Reaction::refused,
                           "another policy stands in the place of " + describe(policies[i]) + " (priority " +
                               std::to_string(told->priority) + ", reqid " + std::to_string(told->reqid.value) +
@@ -85,8 +92,7 @@ Task<Result<std::vector<GuardPolicy>>> NetlinkKernel::report_guards(GuardRequest
         });
         if (!answer) co_return std::unexpected(answer.error());
         for (std::size_t i = 0; i < part.size(); ++i)
-            if (const auto& told = answer->outcomes[i].policy;
-                told && told->is_guard_shaped && told->reqid == settings_.owner.reqid)
+            if (const auto& told = answer->outcomes[i].policy; told && is_our_guard(*told, part[i]))
                 standing.push_back(part[i]);
     }
     co_return standing;

@@ -55,11 +55,13 @@ NetlinkKernel::NetlinkKernel(asio::any_io_executor executor, const Clock& clock,
 
 NetlinkKernel::NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings,
                              std::unique_ptr<NetlinkSocket> socket)
-    : settings_(settings),
+    : executor_(executor),
+      settings_(settings),
       clock_(clock),
       queue_(std::make_shared<NetlinkQueue>(
           executor, std::move(socket),
-          NetlinkQueue::Settings{.patience = settings.patience, .memory = settings.memory})) {}
+          NetlinkQueue::Settings{.patience = settings.patience, .memory = settings.memory})),
+      nat_(settings.nat_blocks) {}
 
 NetlinkKernel::~NetlinkKernel() { queue_->close(); }
 
@@ -76,37 +78,56 @@ Task<Result<void>> NetlinkKernel::install_set(SetRequest request) {
     const bool is_settled = co_await settle_earlier();
     if (!is_settled) co_return failure(Reaction::broken, "the kernel does not tell what became of earlier SAs", EIO);
 
-    const auto sas = four_sas(request.parameters);
-    auto messages = buffer(sas.size());
-    std::vector<Suspect> all;
+    const auto sas = four_sas(request.parameters, request.port_uenc);
+    const auto policy = nat_.policy_for(sas[0]);
+    if (!policy && request.parameters.mode == Mode::udp_enc_tun)
+        co_return failure(Reaction::internal, "not an SA set: its ports are in no block for phones behind NAT");
+    const bool adds_policy = policy && !nat_.stands(*policy);
+    auto messages = buffer(sas.size() + (adds_policy ? 1 : 0));
     for (const auto& sa : sas) {
         const NewSa new_sa{sa, request.parameters.algorithms, request.keys, request.mark, request.lifetime};
         if (!append_new_sa(messages, new_sa, settings_.owner))
             co_return failure(Reaction::internal, "NEWSA does not fit its buffer");
-        all.push_back({sa, request.mark});
     }
+    if (adds_policy) static_cast<void>(append_new_nat_policy(messages, *policy, settings_.owner));
+    for (const auto& sa : sas) nat_.add(sa, request.mark);
     clear(request.keys);
 
-    const auto answer = co_await queue_->exchange(std::move(messages), NetlinkQueue::Place::back);
+    auto answer = co_await queue_->exchange(std::move(messages), NetlinkQueue::Place::back);
     if (!answer) {
+        std::vector<Suspect> all;
+        for (const auto& sa : sas) all.push_back({sa, request.mark});
         if (is_broken(answer)) static_cast<void>(co_await settle(std::move(all)));
+        co_await leave_nat(sas);
         co_return std::unexpected(answer.error());
     }
-    const auto& outcomes = answer->outcomes;
-    const auto first_refused = std::ranges::find_if(outcomes, [](const Outcome& o) { return o.code != 0; });
-    if (first_refused == outcomes.end()) {
+    co_return co_await take_install_answer(sas, request.mark, std::move(answer->outcomes));
+}
+
+// Four outcomes, and perhaps that of the policy of the NAT's address. All or nothing.
+Task<Result<void>> NetlinkKernel::take_install_answer(std::array<Sa, 4> sas, Mark mark, std::vector<Outcome> outcomes) {
+    Result<void> result;
+    const auto refused =
+        std::ranges::find_if(outcomes.begin(), outcomes.begin() + 4, [](const Outcome& o) { return o.code != 0; });
+    const auto index = static_cast<std::size_t>(refused - outcomes.begin());
+    if (index < sas.size()) result = refusal(*refused, describe(sas[index]));
+    if (outcomes.size() > sas.size()) {
+        auto judged = co_await judge_nat_policy(*nat_.policy_for(sas[0]), outcomes.back());
+        if (result) result = std::move(judged);
+    }
+    if (result) {
         ++counters_.sets_installed;
         if (settings_.deletes_only_own)
             for (const auto& sa : sas) own_[sa.id] = ports_of(sa);
-        co_return Result<void>{};
+        co_return result;
     }
     ++counters_.sets_refused;
     std::vector<Suspect> applied;
-    for (std::size_t i = 0; i < outcomes.size(); ++i)
-        if (outcomes[i].code == 0) applied.push_back(all[i]);
+    for (std::size_t i = 0; i < sas.size(); ++i)
+        if (outcomes[i].code == 0) applied.push_back({sas[i], mark});
     co_await undo_install(std::move(applied));
-    const auto index = static_cast<std::size_t>(first_refused - outcomes.begin());
-    co_return refusal(*first_refused, describe(sas[index]));
+    co_await leave_nat(sas);
+    co_return result;
 }
 
 // Deletes what a refused set left; these SAs are known to be ours because the kernel has just acknowledged them.
@@ -140,9 +161,7 @@ Task<bool> NetlinkKernel::settle(std::vector<Suspect> suspects) {
         if (!outcome.sa && outcome.code != ESRCH) unknown.push_back(suspects[i]);
         if (!outcome.sa || outcome.sa->reqid != settings_.owner.reqid) continue;
         const auto& report = outcome.sa->report;
-        if (report.sa.source == suspects[i].sa.source && report.sa.destination == suspects[i].sa.destination &&
-            report.mark == suspects[i].mark)
-            ours.push_back(suspects[i]);
+        if (is_same(report.sa, suspects[i].sa) && report.mark == suspects[i].mark) ours.push_back(suspects[i]);
     }
     auto deletions = buffer(ours.size());
     for (const auto& suspect : ours) static_cast<void>(append_delete_sa(deletions, suspect.sa.id));
@@ -231,9 +250,7 @@ Task<Result<std::vector<SaId>>> NetlinkKernel::own_of(std::vector<Sa> sas, bool 
                                   fmt::format("not allowed: the SA to {}, spi {:#010x}, is another's",
                                               part[i].id.destination.to_string(), part[i].id.spi.value),
                                   EPERM);
-            if (!is_ours || (by_selector && (outcome.sa->report.sa.source != part[i].source ||
-                                             outcome.sa->report.sa.destination != part[i].destination)))
-                continue;
+            if (!is_ours || (by_selector && !is_same(outcome.sa->report.sa, part[i]))) continue;
             own.push_back(part[i].id);
         }
     }
@@ -242,11 +259,17 @@ Task<Result<std::vector<SaId>>> NetlinkKernel::own_of(std::vector<Sa> sas, bool 
 
 Task<Result<void>> NetlinkKernel::delete_sas(std::vector<SaId> ids) {
     Result<void> result;
-    for (std::size_t start = 0; start < ids.size(); start += NetlinkQueue::kBatchLimit) {
-        const auto part = std::span(ids).subspan(start, std::min(ids.size() - start, NetlinkQueue::kBatchLimit));
-        const auto answer = co_await exchange_twice([this, part] {
-            auto messages = buffer(part.size());
+    // Each may be the last behind its NAT, and then a policy goes with it.
+    const std::size_t limit = nat_.are_used() ? NetlinkQueue::kBatchLimit / 2 : NetlinkQueue::kBatchLimit;
+    for (std::size_t start = 0; start < ids.size(); start += limit) {
+        const auto part = std::span(ids).subspan(start, std::min(ids.size() - start, limit));
+        std::vector<NatPolicy> unneeded;
+        for (const auto& id : part)
+            if (const auto policy = nat_.remove(id)) unneeded.push_back(*policy);
+        const auto answer = co_await exchange_twice([this, part, &unneeded] {
+            auto messages = buffer(part.size() + unneeded.size());
             for (const auto& id : part) static_cast<void>(append_delete_sa(messages, id));
+            for (const auto& policy : unneeded) static_cast<void>(append_delete_nat_policy(messages, policy));
             return messages;
         });
         if (!answer) co_return std::unexpected(answer.error());
@@ -277,8 +300,7 @@ Task<Result<std::vector<SaRecord>>> NetlinkKernel::find_set(SetParameters parame
         const auto& outcome = answer->outcomes[i];
         if (!outcome.sa) co_return refusal(outcome, "to tell of " + describe(sas[i]));
         const auto& told = *outcome.sa;
-        if (told.reqid != settings_.owner.reqid || told.report.sa.source != sas[i].source ||
-            told.report.sa.destination != sas[i].destination)
+        if (told.reqid != settings_.owner.reqid || !is_same(told.report.sa, sas[i]))
             co_return failure(Reaction::refused, describe(sas[i]) + " is another's in the kernel", EEXIST);
         found.push_back(told);
     }
@@ -323,8 +345,11 @@ Task<Result<void>> NetlinkKernel::extend_set(SetParameters parameters, std::chro
 }
 
 Task<Result<void>> NetlinkKernel::dump_each(std::function<void(SaReport)> each, std::function<void()> again) {
-    const std::function<void(SaRecord)> take = [this, &each](SaRecord record) {
+    const std::function<void(Reply&)> take = [this, &each](Reply& reply) {
+        if (!reply.sa) return;
+        auto& record = *reply.sa;
         if (record.reqid != settings_.owner.reqid || !record.is_known_kind) return;
+        if (is_own(record)) nat_.add(record.report.sa, record.report.mark);
         if (settings_.deletes_only_own && is_own(record)) own_[record.report.sa.id] = ports_of(record.report.sa);
         each(std::move(record.report));
     };
@@ -334,8 +359,9 @@ Task<Result<void>> NetlinkKernel::dump_each(std::function<void(SaReport)> each, 
         if (attempt != 0) again();
         auto message = buffer(1);
         static_cast<void>(append_dump_sas(message));
+        nat_.begin_list();
         answer = co_await queue_->dump(std::move(message), take);
-        if (answer && answer->outcomes[0].code == 0) co_return Result<void>{};
+        if (answer && answer->outcomes[0].code == 0) co_return co_await audit_nat_policies();
     }
     if (!answer) co_return std::unexpected(answer.error());
     co_return refusal(answer->outcomes[0], "a list of its SAs");
@@ -357,9 +383,7 @@ Task<Result<std::vector<SaReport>>> NetlinkKernel::report_set(SetParameters para
     std::vector<SaReport> reports;
     for (std::size_t i = 0; i < sas.size(); ++i) {
         const auto& told = answer->outcomes[i].sa;
-        if (!told || told->reqid != settings_.owner.reqid || told->report.sa.source != sas[i].source ||
-            told->report.sa.destination != sas[i].destination)
-            continue;
+        if (!told || told->reqid != settings_.owner.reqid || !is_same(told->report.sa, sas[i])) continue;
         reports.push_back(told->report);
         reports.back().sa.direction = sas[i].direction;
     }

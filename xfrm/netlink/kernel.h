@@ -11,6 +11,8 @@
 #include "base/clock.h"
 #include "xfrm/kernel.h"
 #include "xfrm/netlink/codec.h"
+#include "xfrm/netlink/monitor.h"
+#include "xfrm/netlink/nat_policies.h"
 #include "xfrm/netlink/queue.h"
 
 namespace gmgate::xfrm {
@@ -22,7 +24,8 @@ struct NetlinkSettings {
     /// DELSA goes by (address, SPI) alone and takes whose SA it is. With this, nothing is deleted that is not known to
     /// have our reqid and a mark of ours; what is not known is asked for first. For a caller that is not trusted.
     bool deletes_only_own = false;
-    std::size_t sa_limit = 0;  ///< with deletes_only_own: SAs of ours that may exist, 0: no limit
+    std::size_t sa_limit = 0;            ///< with deletes_only_own: SAs of ours that may exist, 0: no limit
+    std::vector<NatBlock> nat_blocks{};  ///< protected ports of mode udp_enc_tun
 };
 
 /// Threads: one loop; every call runs on the executor. Each operation costs one sendmsg and one recvmsg when the kernel
@@ -41,6 +44,7 @@ public:
     Task<Result<void>> install_set(SetRequest request) override;
     Task<Result<void>> remove_set(SetParameters parameters) override;
     Task<Result<void>> extend_set(SetParameters parameters, std::chrono::seconds lifetime) override;
+    Task<Result<void>> follow_nat(SetParameters parameters, Port port_uenc) override;
     Task<Result<void>> install_guards(GuardRequest request) override;
     Task<Result<void>> remove_guards(GuardRequest request) override;
     Task<Result<std::vector<GuardPolicy>>> report_guards(GuardRequest request) override;
@@ -50,8 +54,10 @@ public:
     Task<Result<std::vector<ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) override;
     const KernelCounters& counters() const override;
 
-    /// With deletes_only_own: an SA is gone without our asking, or all may be (a flush, lost events).
-    void forget(const SaId& id) { own_.erase(id); }
+    /// What the kernel tells: SAs that are gone without our asking are known no more, policies of NAT addresses that
+    /// somebody else deleted are installed again, those that no SA needs any more are deleted.
+    void heard(const KernelEvent& event);
+    /// With deletes_only_own: all SAs may be gone.
     void forget_all() { own_.clear(); }
 
 private:
@@ -78,6 +84,7 @@ private:
     /// One GETSA for each.
     MessageBuffer questions(std::span<const Sa> sas) const;
     Task<Result<Answer>> exchange_twice(std::function<MessageBuffer()> make);
+    Task<Result<void>> take_install_answer(std::array<Sa, 4> sas, Mark mark, std::vector<Outcome> outcomes);
     Task<void> undo_install(std::vector<Suspect> applied);
     Task<bool> settle(std::vector<Suspect> suspects);
     Task<bool> settle_earlier();
@@ -86,11 +93,20 @@ private:
     Task<Result<void>> install_some_guards(std::vector<GuardPolicy> policies);
     Task<Result<void>> remove_some_guards(std::vector<GuardPolicy> policies);
     Task<Result<void>> check_existing(std::vector<GuardPolicy> policies);
+    bool is_our_guard(const PolicyRecord& told, const GuardPolicy& meant) const;
     Task<Result<ProbeFinding>> probe_one(AlgorithmPair pair, Family family);
 
+    // ---- nat.cpp
+    Task<void> mend_nat_policies(std::vector<NatPolicy> gone, std::vector<NatPolicy> missing);
+    Task<void> leave_nat(std::array<Sa, 4> sas);
+    Task<Result<void>> judge_nat_policy(NatPolicy policy, Outcome outcome);
+    Task<Result<void>> audit_nat_policies();
+
+    asio::any_io_executor executor_;
     NetlinkSettings settings_;
     const Clock& clock_;
     std::shared_ptr<NetlinkQueue> queue_;  // shared with its writer coroutine, see NetlinkQueue::start_if_idle
+    NatPolicies nat_;
     std::vector<Suspect> suspects_;
     std::unordered_map<SaId, std::uint32_t, HashOfId>
         own_;  // with deletes_only_own: SAs of ours that exist as far as is known

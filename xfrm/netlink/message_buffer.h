@@ -30,8 +30,8 @@ private:
 /// it.
 class MessageBuffer {
 public:
-    /// The largest message of ours is NEWSA with two keys, 488 octets.
-    static constexpr std::size_t kMessageLimit = 512;
+    /// The largest message of ours is NEWSA with two keys inside UDP, 524 octets.
+    static constexpr std::size_t kMessageLimit = 576;
 
     explicit MessageBuffer(std::size_t messages, std::pmr::memory_resource* memory = std::pmr::get_default_resource());
 

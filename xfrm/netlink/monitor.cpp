@@ -20,6 +20,7 @@
 
 #include "xfrm/netlink/fixed_part.h"
 #include "xfrm/netlink/kernel_address.h"
+#include "xfrm/netlink/policy_selector.h"
 
 namespace gmgate::xfrm {
 namespace {
@@ -41,6 +42,29 @@ GuardPolicy guard_of(const xfrm_selector& sel, std::uint8_t dir) {
     return {inbound ? Direction::in : Direction::out,
             inbound ? Endpoint{address_from(&sel.daddr, sel.family), Port{ntohs(sel.dport)}}
                     : Endpoint{address_from(&sel.saddr, sel.family), Port{ntohs(sel.sport)}}};
+}
+
+KernelEvent event_of_policy(KernelEvent::Kind kind, const xfrm_selector& sel, std::uint8_t dir) {
+    KernelEvent event;
+    event.kind = kind;
+    event.guard = guard_of(sel, dir);
+    if (const auto nat = nat_policy_of(sel, dir)) {
+        event.kind = KernelEvent::Kind::nat_policy_deleted;  // replaced: what we wrote is gone, too
+        event.nat_policy = *nat;
+    }
+    return event;
+}
+
+std::optional<KernelEvent> read_mapping(const nlmsghdr* message, const Ownership& owner) {
+    const auto told = fixed_part<xfrm_user_mapping>(message);
+    if (!told || ReqId{told->reqid} != owner.reqid || told->id.proto != IPPROTO_ESP) return std::nullopt;
+    const auto family = told->id.family;
+    KernelEvent event;
+    event.kind = KernelEvent::Kind::mapping_changed;
+    event.sa = {address_from(&told->id.daddr, family), Spi{ntohl(told->id.spi)}};
+    event.before = {address_from(&told->old_saddr, family), Port{ntohs(told->old_sport)}};
+    event.now = {address_from(&told->new_saddr, family), Port{ntohs(told->new_sport)}};
+    return event;
 }
 
 std::optional<KernelEvent> read_deleted_sa(const nlmsghdr* message, const Ownership& owner) {
@@ -76,30 +100,29 @@ std::optional<KernelEvent> read_message(const nlmsghdr* message, const Ownership
         case XFRM_MSG_DELPOLICY: {
             const auto told = fixed_part<xfrm_userpolicy_id>(message);
             if (!told) return std::nullopt;
-            event.kind = KernelEvent::Kind::policy_deleted;
-            event.guard = guard_of(told->sel, told->dir);
-            return event;
+            return event_of_policy(KernelEvent::Kind::policy_deleted, told->sel, told->dir);
         }
         case XFRM_MSG_UPDPOLICY: {
             const auto told = fixed_part<xfrm_userpolicy_info>(message);
             if (!told) return std::nullopt;
-            event.kind = KernelEvent::Kind::policy_replaced;
-            event.guard = guard_of(told->sel, told->dir);
-            return event;
+            return event_of_policy(KernelEvent::Kind::policy_replaced, told->sel, told->dir);
         }
         case XFRM_MSG_FLUSHPOLICY:
             event.kind = KernelEvent::Kind::policies_flushed;
             return event;
+        case XFRM_MSG_MAPPING:
+            return read_mapping(message, owner);
         default:
             return std::nullopt;  // message types are an open set of the kernel's
     }
 }
 
-// Accepts the six kinds that are read, drops all others before they reach the process. The type is in host order at
+// Accepts the seven kinds that are read, drops all others before they reach the process. The type is in host order at
 // offset 4.
 bool attach_filter(int fd) {
-    constexpr std::array<std::uint16_t, 6> kWanted{XFRM_MSG_DELSA,     XFRM_MSG_EXPIRE,      XFRM_MSG_FLUSHSA,
-                                                   XFRM_MSG_DELPOLICY, XFRM_MSG_FLUSHPOLICY, XFRM_MSG_UPDPOLICY};
+    constexpr std::array<std::uint16_t, 7> kWanted{XFRM_MSG_DELSA,     XFRM_MSG_EXPIRE,      XFRM_MSG_FLUSHSA,
+                                                   XFRM_MSG_DELPOLICY, XFRM_MSG_FLUSHPOLICY, XFRM_MSG_UPDPOLICY,
+                                                   XFRM_MSG_MAPPING};
     std::array<sock_filter, kWanted.size() + 3> code{};
     std::size_t at = 0;
     code[at++] = BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(nlmsghdr, nlmsg_type));
@@ -160,7 +183,8 @@ Result<void> Monitor::Impl::open(int receive_buffer) {
     static_cast<void>(nl_socket_set_msg_buf_size(socket, kDatagramLimit));
     nl_socket_disable_msg_peek(socket);
     if (const int code = nl_socket_set_nonblocking(socket); code < 0) return failed("prepare", code);
-    if (const int code = nl_socket_add_memberships(socket, XFRMNLGRP_EXPIRE, XFRMNLGRP_SA, XFRMNLGRP_POLICY, 0);
+    if (const int code =
+            nl_socket_add_memberships(socket, XFRMNLGRP_EXPIRE, XFRMNLGRP_SA, XFRMNLGRP_POLICY, XFRMNLGRP_MAPPING, 0);
         code < 0)
         return failed("join the groups of", code);
     descriptor.emplace(executor);

@@ -26,11 +26,18 @@ struct KernelEvent {
         policy_replaced,   ///< `guard`
         policies_flushed,  ///< all policies of the namespace are gone
         events_lost,       ///< the socket overflowed (ENOBUFS): only a dump can tell what happened
+        /// Something authentic came over the inbound `sa` from another outer address or port (`now`) than the kernel
+        /// had
+        /// (`before`). At most one in kMappingPause for each SA, unless the port changes.
+        mapping_changed,
+        nat_policy_deleted,  ///< `nat_policy`: by us or by somebody else
     };
     Kind kind{};
     SaId sa;
     Mark mark;  ///< of the set that the SA belongs to (SetRequest::mark)
     GuardPolicy guard;
+    Endpoint before{}, now{};
+    NatPolicy nat_policy{};
 };
 
 /// Events of SAs with our reqid, of policies whoever they belong to, and flushes. One loop. A BPF filter on the message

@@ -29,17 +29,17 @@ Task<Result<Answer>> NetlinkQueue::exchange(MessageBuffer messages, Place place)
     if (messages.count() == 0) co_return Answer{};
     if (messages.count() > kBatchLimit)
         co_return failure(Reaction::internal, "a netlink request has too many messages");
-    std::function<void(SaRecord)> nothing;
+    std::function<void(Reply&)> nothing;
     co_return co_await submit(std::move(messages), std::move(nothing), place);
 }
 
-Task<Result<Answer>> NetlinkQueue::dump(MessageBuffer message, std::function<void(SaRecord)> take) {
+Task<Result<Answer>> NetlinkQueue::dump(MessageBuffer message, std::function<void(Reply&)> take) {
     co_return co_await submit(std::move(message), std::move(take), Place::back);
 }
 
-Task<Result<Answer>> NetlinkQueue::submit(MessageBuffer messages, std::function<void(SaRecord)> take, Place place) {
+Task<Result<Answer>> NetlinkQueue::submit(MessageBuffer messages, std::function<void(Reply&)> take, Place place) {
     if (is_closed_) co_return failure(Reaction::broken, "the netlink queue is closed");
-    auto start = [this, place](auto handler, MessageBuffer buffer, std::function<void(SaRecord)> visitor) {
+    auto start = [this, place](auto handler, MessageBuffer buffer, std::function<void(Reply&)> visitor) {
         Entry entry{.messages = std::move(buffer), .take = std::move(visitor), .answer = {}, .complete = {}};
         entry.answer.outcomes.resize(entry.messages.count());
         entry.complete = [executor = executor_, resume = std::move(handler)](Result<Answer> answer) mutable {
@@ -140,8 +140,8 @@ bool NetlinkQueue::route(Batch& batch, Reply& reply, std::uint32_t fence) {
         const std::uint32_t index = reply.sequence - entry.first_sequence;  // modulo 2^32, like the sequence numbers
         if (index >= entry.answer.outcomes.size()) continue;
         auto& outcome = entry.answer.outcomes[index];
-        if (entry.is_dump() && reply.sa) {
-            entry.take(std::move(*reply.sa));
+        if (entry.is_dump() && (reply.sa || reply.policy)) {
+            entry.take(reply);
         } else if (reply.sa) {
             outcome.sa = std::move(reply.sa);
         } else if (reply.policy) {

@@ -54,8 +54,8 @@ public:
     /// At most kBatchLimit messages. An Error says that nothing is known (Reaction::broken: part of it may have been
     /// done) or that nothing was done (Reaction::retry).
     Task<Result<Answer>> exchange(MessageBuffer messages, Place place);
-    /// One dump request; it travels alone. `take` gets each SA as it comes.
-    Task<Result<Answer>> dump(MessageBuffer message, std::function<void(SaRecord)> take);
+    /// One dump request; it travels alone. `take` gets each SA or policy as it comes.
+    Task<Result<Answer>> dump(MessageBuffer message, std::function<void(Reply&)> take);
     /// Fails what is queued with Reaction::broken and closes the socket.
     void close();
 
@@ -65,7 +65,7 @@ public:
 private:
     struct Entry {
         MessageBuffer messages;
-        std::function<void(SaRecord)> take;  ///< of a dump
+        std::function<void(Reply&)> take;  ///< of a dump
         bool is_dump() const { return take != nullptr; }
         std::uint32_t first_sequence = 0;
         Answer answer;
@@ -73,7 +73,7 @@ private:
     };
     using Batch = std::vector<Entry>;
 
-    Task<Result<Answer>> submit(MessageBuffer messages, std::function<void(SaRecord)> take, Place place);
+    Task<Result<Answer>> submit(MessageBuffer messages, std::function<void(Reply&)> take, Place place);
     void start_if_idle();
     Task<void> run();
     Batch take_batch();

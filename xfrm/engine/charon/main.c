@@ -144,6 +144,10 @@ static struct verdict probe(const struct gm_pair* pairs, uint32_t count, uint32_
 /* --- in: everything is checked before anything of it is done. Requests are read where they lie, so that keys have no
  * copies. */
 
+static struct verdict no_nat(void) {
+    return verdict(GM_REFUSED, EPERM, "not allowed: this engine writes nothing in mode UDP-enc-tun");
+}
+
 static struct verdict perform(const struct gm_header* header, size_t size) {
     const void* body = frame + sizeof *header;
     const size_t left = size - sizeof *header;
@@ -182,12 +186,15 @@ static struct verdict perform(const struct gm_header* header, size_t size) {
             const uint16_t* ports = (const uint16_t*)(of + 1);
             if (left != sizeof *of + (uint64_t)header->count * sizeof *ports)
                 return malformed("not an address and ports");
+            if (of->nat_first != 0 || of->nat_size != 0) return no_nat();
             checked = rules_check_guards(&of->gateway, ports, header->count);
             if (!is_ok(&checked)) return checked;
             if (header->kind == GM_REPORT_GUARDS)
                 return report_guards(&of->gateway, ports, header->count, header->sequence);
             return order_install_guards(&of->gateway, ports, header->count);
         }
+        case GM_FOLLOW_NAT:
+            return no_nat();
         case GM_PROBE:
             if (header->count == 0 || header->count > PAIRS || left != header->count * sizeof(struct gm_pair))
                 return malformed("not a list of algorithms");

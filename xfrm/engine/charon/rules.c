@@ -59,7 +59,11 @@ const char* rules_configure(const uint8_t* frame, size_t size, bool is_first, bo
     for (uint32_t i = 0; i < header.count; ++i) {
         struct gm_ports one;
         memcpy(&one, frame + sizeof header + sizeof fixed + i * sizeof one, sizeof one);
-        if (!is_address(&one.gateway) || is_zero(one.gateway.octets, 16) || one.first == 0 || one.last < one.first)
+        if (one.mode == GM_UDP_ENC_TUN)
+            return "this engine writes no SAs in mode UDP-enc-tun, for libcharon knows neither port masks nor what a NAT "
+                   "changes: set nat-traversal = \"off\", or another [xfrm] sa-engine";
+        if (one.mode != GM_TRANSPORT || one.reserved != 0 || !is_address(&one.gateway) ||
+            is_zero(one.gateway.octets, 16) || one.first == 0 || one.last < one.first)
             return "an address or port";
         ranges[range_count++] = one;
     }
@@ -93,6 +97,7 @@ static bool is_well_formed(const struct gm_set* set) {
         !pair_find(set->pair))
         return false;
     if (!set->port_uc || !set->port_us || !set->port_pc || !set->port_ps) return false;
+    if (set->mode > GM_UDP_ENC_TUN || set->reserved != 0) return false;
     if (!set->spi_uc || !set->spi_us || !set->spi_pc || !set->spi_ps) return false;
     return set->spi_uc != set->spi_us && set->spi_pc != set->spi_ps;
 }
@@ -103,6 +108,8 @@ static bool is_multicast(const struct gm_address* address) {
 
 struct verdict rules_check_set(const struct gm_set* set) {
     if (!is_well_formed(set)) return malformed("not a set");
+    if (set->mode != GM_TRANSPORT)
+        return verdict(GM_REFUSED, EPERM, "not allowed: this engine writes no SAs in mode UDP-enc-tun");
     if (!is_access_address(&set->gateway)) return forbidden("", &set->gateway, 0, " is no access address");
     const uint16_t ports[] = {set->port_pc, set->port_ps};
     for (size_t i = 0; i < 2; ++i)
@@ -120,7 +127,8 @@ static bool is_key(const uint8_t* octets, size_t limit, uint8_t size, uint8_t wa
 
 struct verdict rules_check_install(const struct gm_install* install) {
     const struct pair_row* row = pair_find(install->set.pair);
-    if (!row || !is_well_formed(&install->set) || install->reserved != 0 || install->lifetime == 0 ||
+    if (!row || !is_well_formed(&install->set) || install->reserved != 0 || install->reserved_too != 0 ||
+        install->lifetime == 0 || (install->port_uenc != 0) != (install->set.mode == GM_UDP_ENC_TUN) ||
         !is_key(install->integrity, sizeof install->integrity, install->integrity_size, row->integrity_size) ||
         !is_key(install->confidentiality, sizeof install->confidentiality, install->confidentiality_size,
                 row->confidentiality_size) ||

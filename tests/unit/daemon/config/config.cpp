@@ -64,6 +64,34 @@ TEST_CASE("A small configuration is read, with its defaults") {
     CHECK(config->timers.old_set == std::chrono::seconds{128});
 }
 
+TEST_CASE("nat-traversal has a block of protected ports of its own, off by default") {
+    const std::string profile = "end-protected-client-port = 6203\n";
+    REQUIRE(std::string(kGood).find(profile) != std::string::npos);
+    CHECK_FALSE(parse_config(kGood, "test.toml")->ims_aka_profiles.front().nat.is_on);
+    const auto on = [&](const std::string& lines) {
+        return with(kGood, profile, profile + "nat-traversal = \"on\"\n" + lines);
+    };
+    const auto good = on("start-nat-protected-port = 6208\nend-nat-protected-port = 6223\n");
+    const auto config = parse_config(good, "test.toml");
+    REQUIRE_MESSAGE(config.has_value(), config.error().text);
+    const auto& read = config->ims_aka_profiles.front();
+    CHECK(read.all_ports().size() == 22);
+    CHECK(read.transport_ports().size() == 6);
+    CHECK(read.server_ports(xfrm::Mode::udp_enc_tun).front() == Port{6208});
+    CHECK(read.client_ports(xfrm::Mode::udp_enc_tun).front() == Port{6216});
+    CHECK(read.nat.block() == xfrm::PortBlock{Port{6208}, 16});
+    CHECK(mistake(on("")).find("both needed") != std::string::npos);
+    for (const auto* lines : {"start-nat-protected-port = 6209\nend-nat-protected-port = 6224\n",
+                              "start-nat-protected-port = 6208\nend-nat-protected-port = 6219\n",
+                              "start-nat-protected-port = 6208\nend-nat-protected-port = 6211\n"})
+        CHECK(mistake(on(lines)).find("give 8, 16, 32 or 64") != std::string::npos);
+    CHECK(mistake(on("start-nat-protected-port = 6200\nend-nat-protected-port = 6207\n"))
+              .find("port 6200 is used twice in this profile") != std::string::npos);
+    CHECK(mistake(on("start-nat-protected-port = 4496\nend-nat-protected-port = 4503\n")).find("4500") !=
+          std::string::npos);
+    CHECK(mistake(good + "[xfrm]\nsa-engine = \"libcharon\"\n").find("port masks") != std::string::npos);
+}
+
 TEST_CASE("SEED: sec-agree-feature is disabled by default") {
     const auto config = parse_config(with(kGood, "sec-agree-feature = \"enabled\"\n", ""), "test.toml");
     REQUIRE(config.has_value());

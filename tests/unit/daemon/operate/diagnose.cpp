@@ -250,6 +250,7 @@ TEST_CASE("why: clear packets to the protected port, by name or by address") {
 TEST_CASE("why: what the decision record knows is told, each with its own cause") {
     const std::vector<std::tuple<std::string, int, Cause>> cases{
         {"via", 403, Cause::nat},
+        {"nat-moved", 0, Cause::nat_moved},
         {"security-verify", 494, Cause::verify_mismatch},
         {"authorization", 403, Cause::identity_mismatch},
         {"refresh-authorization", 403, Cause::identity_mismatch},

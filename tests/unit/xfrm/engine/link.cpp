@@ -152,7 +152,7 @@ TEST_CASE("forged requests are refused, counted and reported, and the kernel is 
     foreign_port.parameters.port_pc = Port{443};
     CHECK(is_words(forger.ask(forger.install(foreign_port)), EPERM));
     FrameWriter policy(GM_INSTALL_GUARDS, 1, 1);
-    policy.add(gm_guards{.gateway = to_frame(*Address::parse("192.0.2.9"))}).add(std::uint16_t{22});
+    policy.add(guards_frame_of({*Address::parse("192.0.2.9"), {}})).add(std::uint16_t{22});
     CHECK(is_words(forger.ask(policy.finish()), EPERM));
     CHECK(is_words(forger.ask(configuration_frames(a_configuration())[0]), EPERM));
     CHECK(is_words(forger.ask(FrameWriter(static_cast<gm_kind>(77), 1).finish()), EBADMSG));

@@ -37,6 +37,7 @@ public:
         struct StoredSa {
             xfrm_usersa_info info{};
             std::uint32_t mark = 0;
+            std::optional<xfrm_encap_tmpl> encap{};
         };
         std::map<std::string, StoredSa> sas;
         std::map<std::string, xfrm_userpolicy_info> policies;
@@ -156,6 +157,7 @@ private:
                 return s_.policies.erase(key_of(id.sel, id.dir)) ? 0 : ENOENT;
             }
             case XFRM_MSG_GETPOLICY: {
+                if ((message->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP) return tell_policies(message);
                 const auto id = body<xfrm_userpolicy_id>(message);
                 const auto found = s_.policies.find(key_of(id.sel, id.dir));
                 if (found == s_.policies.end()) return ENOENT;
@@ -169,7 +171,7 @@ private:
     int add(const nlmsghdr* message) {
         auto info = body<xfrm_usersa_info>(message);
         info.curlft.add_time = static_cast<__u64>(time(nullptr));
-        State::StoredSa stored{info, 0};
+        State::StoredSa stored{info, 0, encap_of(message)};
         if (const auto* mark = attribute(message, sizeof info, XFRMA_SET_MARK))
             std::memcpy(&stored.mark, reinterpret_cast<const char*>(mark) + NLA_HDRLEN, 4);
         return s_.sas.emplace(key_of(info.id.daddr, info.id.spi), stored).second ? 0 : EEXIST;
@@ -178,7 +180,23 @@ private:
         const auto info = body<xfrm_usersa_info>(message);
         const auto found = s_.sas.find(key_of(info.id.daddr, info.id.spi));
         if (found == s_.sas.end()) return ESRCH;
+        const auto encap = encap_of(message);
+        if (encap.has_value() != found->second.encap.has_value()) return EINVAL;
         found->second.info.lft = info.lft;
+        found->second.encap = encap;
+        return 0;
+    }
+    static std::optional<xfrm_encap_tmpl> encap_of(const nlmsghdr* message) {
+        const auto* told = attribute(message, sizeof(xfrm_usersa_info), XFRMA_ENCAP);
+        if (!told) return std::nullopt;
+        xfrm_encap_tmpl encap;
+        std::memcpy(&encap, reinterpret_cast<const char*>(told) + NLA_HDRLEN, sizeof encap);
+        return encap;
+    }
+    int tell_policies(const nlmsghdr* message) {
+        for (const auto& [key, info] : s_.policies) answer_policy(message->nlmsg_seq, info, s_.templates[key]);
+        int done = 0;
+        put(NLMSG_DONE, message->nlmsg_seq, NLM_F_MULTI, &done, sizeof done, 0);
         return 0;
     }
     int get(const nlmsghdr* message) {
@@ -226,12 +244,14 @@ private:
         std::memset(auth.data() + sizeof(xfrm_algo_auth), 0xA5, 20);
         xfrm_algo crypt{};
         std::strcpy(crypt.alg_name, "cbc(aes)");
-        const std::size_t extra =
-            NLMSG_ALIGN(NLA_HDRLEN + sizeof auth) + NLMSG_ALIGN(NLA_HDRLEN + sizeof crypt) + (stored.mark != 0 ? 8 : 0);
+        const std::size_t extra = NLMSG_ALIGN(NLA_HDRLEN + sizeof auth) + NLMSG_ALIGN(NLA_HDRLEN + sizeof crypt) +
+                                  (stored.mark != 0 ? 8 : 0) +
+                                  (stored.encap ? NLMSG_ALIGN(NLA_HDRLEN + sizeof *stored.encap) : 0);
         auto& out = put(XFRM_MSG_NEWSA, sequence, 0, &stored.info, sizeof stored.info, extra);
         auto at = put_attribute(out, NLMSG_HDRLEN + NLMSG_ALIGN(sizeof stored.info), XFRMA_ALG_AUTH_TRUNC, auth.data(),
                                 sizeof auth);
         at = put_attribute(out, at, XFRMA_ALG_CRYPT, &crypt, sizeof crypt);
+        if (stored.encap) at = put_attribute(out, at, XFRMA_ENCAP, &*stored.encap, sizeof *stored.encap);
         if (stored.mark != 0) put_attribute(out, at, XFRMA_SET_MARK, &stored.mark, sizeof stored.mark);
     }
     void answer_policy(std::uint32_t sequence, const xfrm_userpolicy_info& info, const xfrm_user_tmpl& tmpl) {
