@@ -175,9 +175,7 @@ Task<void> Gateway::check_kernel_again() { static_cast<void>(co_await check_kern
 
 void Gateway::configuration_changed() {
     // An address that is no next hop any more stays known: answers and requests of its dialogs are still on their way.
-    for (const auto* hops : {&config_.core.next_hops, &config_.core.emergency_next_hops})
-        for (const NextHop& hop : *hops)
-            if (hop.host.empty()) core_.note_core_address(hop.endpoint.address);
+    core_.note_next_hops();
     spawn(loop_.get_executor(), check_kernel_again(), "check-kernel");
 }
 

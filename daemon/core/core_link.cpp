@@ -58,9 +58,13 @@ CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transacti
         const std::string host = local.to_string();
         sides_.push_back({local, host, host + std::string(uri_transport(core.transport))});
     }
-    for (const auto* hops : {&core.next_hops, &core.emergency_next_hops})
+    note_next_hops();
+}
+
+void CoreLink::note_next_hops() {
+    for (const auto* hops : {&core_.next_hops, &core_.emergency_next_hops})
         for (const NextHop& hop : *hops)
-            if (hop.host.empty()) note_target(hop.endpoint, hop.transport.value_or(core.transport));
+            if (hop.host.empty()) note_target(hop.endpoint, hop.transport.value_or(core_.transport));
 }
 
 bool CoreLink::is_core_side(const sip::Flow& flow) const {
@@ -351,16 +355,16 @@ void CoreLink::judge_ping(const Target& target, TimePoint sent_at, const Result<
 }
 
 Task<void> CoreLink::watch_next_hops() {
-    const bool pings = core_.ping_interval.count() != 0;
-    std::vector<NextHop> all = core_.next_hops;
-    all.insert(all.end(), core_.emergency_next_hops.begin(), core_.emergency_next_hops.end());
-    if (!pings && std::ranges::all_of(all, [](const NextHop& hop) { return hop.host.empty(); })) co_return;
     const auto executor = co_await asio::this_coro::executor;
     asio::steady_timer timer(executor);
+    const bool pings = core_.ping_interval.count() != 0;
     if (pings) pinging_on_ = executor;
-    for (;;) {
-        std::vector<NextHop> hops = all;
-        const Result<std::vector<Target>> targets = co_await resolve(std::move(hops));
+    for (;;) {  // a reload may have changed them
+        std::vector<NextHop> hops = core_.next_hops;
+        hops.insert(hops.end(), core_.emergency_next_hops.begin(), core_.emergency_next_hops.end());
+        const bool has_names = std::ranges::any_of(hops, [](const NextHop& hop) { return !hop.host.empty(); });
+        Result<std::vector<Target>> targets = std::vector<Target>{};
+        if (pings || has_names) targets = co_await resolve(std::move(hops));
         if (targets && pings)
             for (const Target& target : *targets)
                 if (!busy_.asked_for_rest(target.endpoint)) spawn(executor, ping(target), "ping");

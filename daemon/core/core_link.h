@@ -131,6 +131,8 @@ public:
     bool is_core_address(const Address& address) const;
     /// A request came from there, so its answers may go there.
     void note_request(const sip::Flow& came, const sip::Message& request);
+    /// The configured addresses, also after a reload; those that are no next hop any more stay known.
+    void note_next_hops();
     /// True for a place at which the core takes answers: it sends requests from there and asks for their answers there,
     /// or we send requests to it. What a phone writes into a Via opens no way to any other.
     bool takes_answers(sip::Transport transport, const Endpoint& at) const;
