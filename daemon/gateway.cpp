@@ -16,8 +16,10 @@
 namespace gmgate::daemon {
 namespace {
 
-sip::TransportLimits transport_limits(const Limits& limits) {
+sip::TransportLimits transport_limits(const Config& config) {
+    const Limits& limits = config.limits;
     sip::TransportLimits result;
+    result.stranger_lifetime = config.timers.stranger_connection;
     result.connections = limits.connections;
     result.connections_per_address = limits.connections_per_address;
     return result;
@@ -47,6 +49,7 @@ DecisionRecord moved_record(const Impi& impi, const SaSet& set, const Endpoint& 
     return record;
 }
 
+constexpr std::size_t kKnownAddresses = 65536;
 // For the last rows, when the process ends.
 constexpr std::chrono::seconds kStorePatience{5};
 
@@ -60,12 +63,15 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       trace_(config.limits.trace_records_per_ue, config.limits.traced_ues),
       loop_watch_(clock, config.limits.loop_lag),
       accesses_(config),
+      known_addresses_(std::max(kKnownAddresses, config.limits.registrations)),
+      budget_(config.limits.authentications, clock),
       spis_(config.xfrm.spi_start, config.xfrm.spi_end),
-      transports_(loop.get_executor(), transport_limits(config.limits)),
+      transports_(loop.get_executor(), transport_limits(config)),
       transactions_(
           loop.get_executor(), transports_, transaction_limits(config.limits),
           [this](const sip::Flow& flow) { return accesses_.find(flow.local) ? sip::kUeTimers : sip::kCoreTimers; }),
       core_(config.core, transports_, transactions_),
+      core_door_(config.core, core_, counters_, clock),
       store_(loop.get_executor(), config.store, counters_),
       keeper_(loop.get_executor(), table_, store_),
       sets_(config, table_, kernel, spis_, transports_, counters_, clock),
@@ -73,7 +79,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       kernel_watch_(loop.get_executor(), accesses_, table_, sets_, kernel, counters_),
       tls_agreements_(config.limits.challenges, clock),
       register_flow_({config, accesses_, table_, sets_, expiry_, tls_agreements_, transports_, core_, trace_, counters_,
-                      clock, &keeper_, &operating_}),
+                      clock, &keeper_, &operating_, &budget_, &known_addresses_}),
       router_(loop.get_executor(), config, table_, core_, transports_, transactions_, counters_),
       reg_events_(loop.get_executor(), config, table_, expiry_, core_, counters_, clock),
       tls_engine_(loop.get_executor(), config),
@@ -102,6 +108,13 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
     });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
     transports_.set_message_limit([this](const sip::Flow& flow) { return message_limit(flow); });
+    transports_.set_stranger([this](const sip::Flow& flow) { return is_stranger(flow); });
+    tls_.set_known([this](const Address& address) {
+        return known_addresses_.contains(address) || core_.is_core_address(address);
+    });
+    tls_.set_core_door(
+        [this](const Endpoint& remote, const Endpoint& local) { return core_door_.admits(remote, local); });
+    table_.on_change([this](const ContactKey& key) { remember_address(key); });
     transactions_.set_urgent([this](const sip::Message& message, const sip::Flow&) { return is_urgent(message); });
     transactions_.set_shed(
         [this](const sip::Message& message, const sip::Flow& flow) { return must_shed(message, flow); });
@@ -181,9 +194,7 @@ Task<void> Gateway::check_kernel_again() { static_cast<void>(co_await check_kern
 
 void Gateway::configuration_changed() {
     // An address that is no next hop any more stays known: answers and requests of its dialogs are still on their way.
-    for (const auto* hops : {&config_.core.next_hops, &config_.core.emergency_next_hops})
-        for (const NextHop& hop : *hops)
-            if (hop.host.empty()) core_.note_core_address(hop.endpoint.address);
+    core_.note_next_hops();
     spawn(loop_.get_executor(), check_kernel_again(), "check-kernel");
 }
 
@@ -266,8 +277,11 @@ Result<void> Gateway::open_sockets() {
 Result<void> Gateway::open_core_side() {
     const auto& core = config_.core;
     if (core.transport != CoreTransport::tls) {
-        for (const Endpoint& local : core.listen)
-            if (auto ok = transports_.listen(local, {}); !ok) return ok;
+        for (const Endpoint& local : core.listen) {
+            sip::ListenOptions options;
+            options.admits = [this, local](const Endpoint& remote) { return core_door_.admits(remote, local); };
+            if (auto ok = transports_.listen(local, std::move(options)); !ok) return ok;
+        }
         return {};
     }
     const auto& profile = *config_.tls_profile(core.tls_profile);
@@ -433,11 +447,27 @@ bool Gateway::may_leave(const sip::Flow& flow) {
     return false;
 }
 
+// A phone over its SAs or its TLS connection, or the core.
+bool Gateway::is_known(const sip::Flow& flow) {
+    return accesses_.is_protected(flow.local) || !accesses_.find(flow.local) ||
+           (flow.transport == sip::Transport::tls && table_.owner_of(flow).registration != nullptr);
+}
+
+// Nobody whom it would harm when his connection ends: an emergency call goes on over its own.
+bool Gateway::is_stranger(const sip::Flow& flow) {
+    return !is_known(flow) && !router_.emergency_dialogs().uses(flow.connection);
+}
+
+void Gateway::remember_address(const ContactKey& key) {
+    const auto* registration = table_.find(key);
+    if (!registration || registration->ended) return;
+    if (registration->tls) known_addresses_.add(registration->tls->flow.remote.address);
+    else if (const auto* set = registration->outbound()) known_addresses_.add(set->parameters.ue);
+}
+
 // Who has not registered may send as much as a REGISTER or an emergency call needs, and no more.
 sip::MessageLimit Gateway::message_limit(const sip::Flow& flow) {
-    const bool is_known = accesses_.is_protected(flow.local) || !accesses_.find(flow.local) ||
-                          (flow.transport == sip::Transport::tls && table_.owner_of(flow).registration != nullptr);
-    if (is_known) return {};
+    if (is_known(flow)) return {};
     return {.message = config_.limits.unprotected_message, .body = config_.limits.unprotected_body};
 }
 

@@ -8,6 +8,7 @@
 #include "daemon/agreement/register_flow.h"
 #include "daemon/config/access.h"
 #include "daemon/config/config.h"
+#include "daemon/core/core_door.h"
 #include "daemon/core/core_link.h"
 #include "daemon/nat/encap_sockets.h"
 #include "daemon/operate/hep.h"
@@ -82,6 +83,9 @@ private:
     bool screen(const sip::Message& message, const sip::Flow& flow);
     bool may_leave(const sip::Flow& flow);
     sip::Door door_of(const sip::Flow& flow, sip::Direction direction);
+    bool is_known(const sip::Flow& flow);
+    bool is_stranger(const sip::Flow& flow);
+    void remember_address(const ContactKey& key);
     sip::MessageLimit message_limit(const sip::Flow& flow);
     bool is_urgent(const sip::Message& request) const;
     bool must_shed(const sip::Message& request, const sip::Flow& flow);
@@ -100,10 +104,13 @@ private:
     LoopWatch loop_watch_;
     AccessMap accesses_;
     Table table_;
+    KnownAddresses known_addresses_;
+    AuthenticationBudget budget_;
     xfrm::SpiPool spis_;
     sip::Transports transports_;
     sip::Transactions transactions_;
     CoreLink core_;
+    CoreDoor core_door_;
     Store store_;
     Keeper keeper_;
     SaSets sets_;

@@ -79,6 +79,7 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     if (!objection && x.has_ended)
         objection = {480, "set", "these SAs ended with the answer before: register anew over the unprotected port"};
     if (!objection) objection = check(x);
+    if (!objection) objection = spare_core(x);
     if (objection) {
         object(x, *objection);
         p_.trace.add(std::move(x.record), x.sender);
@@ -375,6 +376,7 @@ Task<void> RegisterFlow::accept(Exchange& x, sip::OwnedMessage response) {
         object(x, {480, "set", "the set of SAs ended while the core was asked"});
         co_return;
     }
+    give_back_authentication(x);
     const auto asks = asks_for(x.request());
     if (asks == Asks::nothing) {  // RFC 3261 §10.2.3
         pass(x, response, "queried: nothing changes");

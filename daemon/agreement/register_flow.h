@@ -3,7 +3,8 @@
 //
 // register_flow.cpp is the way itself; register_checks.cpp holds what may stop a REGISTER before the core sees it,
 // register_ipsec.cpp and register_tls.cpp what the two mechanisms do with the core's answer, register_same_spis.cpp
-// what is different for a phone that comes back with the SPIs that it had before.
+// what is different for a phone that comes back with the SPIs that it had before, register_budget.cpp how many
+// REGISTERs of strangers the core is asked about.
 #pragma once
 
 #include <functional>
@@ -15,6 +16,7 @@
 #include "base/clock.h"
 #include "base/keyed_lock.h"
 #include "base/task.h"
+#include "daemon/agreement/authentication_budget.h"
 #include "daemon/agreement/checks.h"
 #include "daemon/agreement/mechanism.h"
 #include "daemon/config/access.h"
@@ -24,6 +26,7 @@
 #include "daemon/observe/trace.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/keeper.h"
+#include "daemon/registrations/known_addresses.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
 #include "daemon/registrations/tls_agreements.h"
@@ -48,6 +51,8 @@ struct RegisterParts {
     const Clock& clock;
     Keeper* keeper = nullptr;                  ///< null: registrations live in memory only
     const OperatorState* operating = nullptr;  ///< null: nothing is drained
+    AuthenticationBudget* budget = nullptr;    ///< null: no bound
+    const KnownAddresses* known = nullptr;     ///< null: nobody is known
 };
 
 /// One coroutine per REGISTER. Two REGISTERs of one phone may interleave at every co_await: what is committed
@@ -142,6 +147,11 @@ private:
     std::optional<Objection> check_after_refusal(Exchange& x);
     std::optional<Objection> check_limits(const Exchange& x) const;
     std::optional<std::string_view> integrity_over_tls(const Exchange& x) const;
+
+    // ---- register_budget.cpp
+    std::optional<Objection> spare_core(const Exchange& x);
+    AuthenticationBudget::Asker asker_of(const Exchange& x) const;
+    void give_back_authentication(const Exchange& x);
 
     // ---- register_ipsec.cpp
     Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);

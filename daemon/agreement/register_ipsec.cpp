@@ -43,16 +43,22 @@ bool is_registered_here(Table& table, const Challenge& challenge) {
 // way are registrations, or answers that the core has.
 template <class Asking>
 const Challenge* in_the_way(Table& table, const Limits& limits, const SetWish& wish, const Asking& asking) {
-    const bool is_full = table.challenges_at(wish.ue) >= limits.challenges_per_address ||
-                         table.sets_at(wish.ue) >= limits.sets_per_address;
     const Challenge *known = nullptr, *unknown = nullptr;
+    const auto consider = [&](const Challenge& challenge) {
+        if (unknown || is_being_answered(asking, challenge)) return;
+        if (!is_registered_here(table, challenge)) unknown = &challenge;
+        else if (!known) known = &challenge;
+    };
+    if (table.challenges_at(wish.ue) >= limits.challenges_per_address) {  // of its IPv6 /64
+        table.for_each_challenge_at(wish.ue, consider);
+        return unknown ? unknown : known;
+    }
+    const bool is_full = table.sets_at(wish.ue) >= limits.sets_per_address;
     table.for_each_set_at(wish.ue, [&](const SaSet& set) {
         const auto* challenge = table.find_set(set.number).challenge;
         const auto& ports = set.parameters;
         const bool is_meant = is_full || ports.port_uc == wish.port_uc || ports.port_us == wish.port_us;
-        if (!challenge || unknown || !is_meant || is_being_answered(asking, *challenge)) return;
-        if (!is_registered_here(table, *challenge)) unknown = challenge;
-        else if (!known) known = challenge;
+        if (challenge && is_meant) consider(*challenge);
     });
     return unknown ? unknown : known;
 }

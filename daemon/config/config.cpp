@@ -42,6 +42,21 @@ void read_endpoint(Section& section, std::string_view key, Endpoint& out) {
 }
 
 // One, or a list of them.
+void read_ranges(Section& section, std::string_view key, std::vector<AddressRange>& out) {
+    constexpr std::size_t kRanges = 256;
+    std::vector<std::string> texts;
+    section.texts(key, texts);
+    if (texts.size() > kRanges) return section.mistake(key, fmt::format("at most {} addresses", kRanges));
+    for (const std::string& text : texts) {
+        if (const auto range = AddressRange::parse(text)) out.push_back(*range);
+        else
+            section.mistake(key, fmt::format("\"{}\" is neither an address nor a range such as \"10.2.0.0/16\" or "
+                                             "\"2001:db8::/32\", whose bits behind the length are zero",
+                                             text));
+    }
+}
+
+// One, or a list of them.
 void read_endpoints(Section& section, std::string_view key, std::vector<Endpoint>& out) {
     std::vector<std::string> texts;
     section.texts(key, texts);
@@ -420,6 +435,7 @@ void read_core(Section& section, Config& config) {
     section.text("orig-ioi", config.core.orig_ioi);
     read_next_hops(section, "emergency-next-hop", "emergency-next-hops", config.core, config.core.emergency_next_hops);
     section.boolean("follow-route", config.core.follow_route);
+    read_ranges(section, "peers", config.core.peers);
     section.boolean("reg-event", config.core.reg_event);
     read_seconds(section, "ping-interval", config.core.ping_interval, 0, 3600);
     read_seconds(section, "next-hop-answer", config.core.next_hop_answer, 1, 32);
@@ -459,6 +475,9 @@ void read_limits(Section& section, Limits& limits) {
     limits.loop_lag = std::chrono::milliseconds{loop_lag};
     section.number("unprotected-message", limits.unprotected_message, 2048, sip::kMaxMessage);
     section.number("unprotected-body", limits.unprotected_body, 0, sip::kMaxMessage);
+    section.number("authentications", limits.authentications.in_all, 0, 1'000'000);
+    section.number("authentications-per-source", limits.authentications.per_source, 0, 1'000'000);
+    section.number("authentications-per-impi", limits.authentications.per_impi, 0, 1'000'000);
     section.number("trace-records-per-ue", limits.trace_records_per_ue, 1, 1000);
     section.number("traced-ues", limits.traced_ues, 1, kMany);
 }
@@ -470,6 +489,7 @@ void read_timers(Section& section, TimerConfig& timers) {
     read_seconds(section, "kernel-margin", timers.kernel_margin, 5, kDay);
     read_seconds(section, "ringing", timers.ringing, 1, kDay);
     read_seconds(section, "tls-handshake", timers.tls_handshake, 1, 600);
+    read_seconds(section, "stranger-connection", timers.stranger_connection, 0, kDay);
     read_seconds(section, "final-answer", timers.final_answer, 1, 3600);
 }
 

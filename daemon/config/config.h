@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/types.h"
 #include "daemon/config/nat.h"
+#include "daemon/config/strangers.h"
 
 namespace gmgate::daemon {
 
@@ -147,10 +148,12 @@ struct Core {
     std::vector<Endpoint> name_servers;      ///< empty: those of /etc/resolv.conf
     std::chrono::seconds ping_interval{30};  ///< OPTIONS to each next hop; 0: none
     std::chrono::seconds next_hop_answer{
-        8};                  ///< an INVITE without any answer for so long goes to the next one, if there is one
-    bool reg_event = false;  ///< subscribe to reg at the S-CSCF for each user (C-51)
-    std::string tls_name;    ///< tls: SIP domain or host of the core's certificate (RFC 5922), of next hops without one
-                             ///< of their own
+        8};  ///< an INVITE without any answer for so long goes to the next one, if there is one
+    std::vector<AddressRange> peers;  ///< `peers`: who else may talk to `listen`, besides next hops and what they
+                                      ///< resolve to
+    bool reg_event = false;           ///< subscribe to reg at the S-CSCF for each user (C-51)
+    std::string tls_name;  ///< tls: SIP domain or host of the core's certificate (RFC 5922), of next hops without one
+                           ///< of their own
     /// tls: tls_name first, then those of next hops that differ; none twice.
     std::vector<std::string> tls_names() const;
     std::string tls_ca;       ///< tls: PEM file of who may sign it; empty: the system's
@@ -160,9 +163,9 @@ struct Core {
 /// [limits]
 struct Limits {
     std::size_t registrations = 100000;
-    std::size_t challenges = 20000;  ///< temporary sets in total
-    std::size_t challenges_per_address = 64;
-    std::size_t sets_per_address = 256;  ///< the kernel's look-up is linear per address
+    std::size_t challenges = 20000;           ///< temporary sets in total
+    std::size_t challenges_per_address = 64;  ///< of one IPv4 address or IPv6 /64
+    std::size_t sets_per_address = 256;       ///< the kernel's look-up is linear per address
     std::size_t connections = 65536;
     std::size_t connections_per_address = 1024;
     std::size_t tls_handshakes = 1024;  ///< under way at once, in total
@@ -175,6 +178,7 @@ struct Limits {
     /// Octets of a message, and of its body, from somebody who has not registered: on an unprotected port, or over TLS
     /// that is not bound. A REGISTER has no body to speak of, an emergency INVITE has SDP and a location.
     std::size_t unprotected_message = 16384, unprotected_body = 8192;
+    AuthenticationLimits authentications;
     std::size_t trace_records_per_ue = 16;
     std::size_t traced_ues = 10000;
 };
@@ -188,6 +192,8 @@ struct TimerConfig {
     std::chrono::seconds ringing{
         185};  ///< Timer C: an INVITE without a final response for so long after the last provisional one
     std::chrono::seconds tls_handshake{10};  ///< time for a whole TLS handshake
+    std::chrono::seconds stranger_connection{
+        300};  ///< a stream in clear, or TLS, of somebody who does not register ends then, however busy; 0: it does not
     std::chrono::seconds final_answer{
         4};  ///< a set that ends with an answer lives this long after it, for a lost answer's retransmission
 };

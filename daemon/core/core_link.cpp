@@ -13,6 +13,7 @@
 #include "base/random.h"
 #include "base/spawn.h"
 #include "daemon/registrations/table.h"
+#include "sip/transport/way_back.h"
 
 namespace gmgate::daemon {
 
@@ -21,7 +22,8 @@ namespace {
 constexpr std::size_t kDatagramLimit = 1300;  // RFC 3261 §18.1.1: path MTU unknown
 constexpr std::size_t kCoreAddresses = 4096;  // learnt; an operator's core has tens
 constexpr std::chrono::milliseconds kPingPatience{8000};
-constexpr std::size_t kAlone = 64;  // connections for one request each; they end with its answer
+constexpr std::chrono::seconds kLookAgain{30};  // after names, without pings
+constexpr std::size_t kAlone = 64;              // connections for one request each; they end with its answer
 
 std::uint64_t draw(std::uint64_t most) { return random_u64() % (most + 1); }
 
@@ -56,9 +58,13 @@ CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transacti
         const std::string host = local.to_string();
         sides_.push_back({local, host, host + std::string(uri_transport(core.transport))});
     }
-    for (const auto* hops : {&core.next_hops, &core.emergency_next_hops})
+    note_next_hops();
+}
+
+void CoreLink::note_next_hops() {
+    for (const auto* hops : {&core_.next_hops, &core_.emergency_next_hops})
         for (const NextHop& hop : *hops)
-            if (hop.host.empty()) core_addresses_.insert(hop.endpoint.address);
+            if (hop.host.empty()) note_target(hop.endpoint, hop.transport.value_or(core_.transport));
 }
 
 bool CoreLink::is_core_side(const sip::Flow& flow) const {
@@ -83,8 +89,27 @@ sip::Door CoreLink::door_of(const sip::Flow& flow) {
 
 bool CoreLink::is_core_address(const Address& address) const { return core_addresses_.contains(address); }
 
-void CoreLink::note_core_address(const Address& address) {
-    if (core_addresses_.size() < kCoreAddresses) core_addresses_.insert(address);
+void CoreLink::note_request(const sip::Flow& came, const sip::Message& request) {
+    if (core_addresses_.size() < kCoreAddresses) core_addresses_.insert(came.remote.address);
+    const auto via = sip::top_via(request);
+    if (!via) return;
+    Endpoint to = sip::answer_way(came, *via).remote;
+    if (sip::is_reliable(came.transport))  // should its connection end meanwhile (RFC 3261 §18.2.2)
+        to.port = via->port.value != 0 ? via->port : sip::default_port(came.transport);
+    note_answers(came.transport, to);
+}
+
+void CoreLink::note_target(const Endpoint& endpoint, CoreTransport transport) {
+    if (core_addresses_.size() < kCoreAddresses) core_addresses_.insert(endpoint.address);
+    note_answers(to_sip(transport), endpoint);
+}
+
+void CoreLink::note_answers(sip::Transport transport, const Endpoint& at) {
+    if (answer_places_.size() < kCoreAddresses) answer_places_.emplace(transport, at);
+}
+
+bool CoreLink::takes_answers(sip::Transport transport, const Endpoint& at) const {
+    return answer_places_.contains({transport, at});
 }
 
 // ------------------------------------------------------------------------------------------------------------------
@@ -119,7 +144,7 @@ Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops) {
             continue;
         }
         for (Target& target : *found) {
-            note_core_address(target.endpoint.address);
+            note_target(target.endpoint, target.transport);
             target.tls_name = hop.tls_name;
             all.push_back(std::move(target));
         }
@@ -175,7 +200,7 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
         const bool may_follow = core_.follow_route && core_.listen_for(address->family()) != nullptr &&
                                 (is_trusted || is_core_address(*address));
         if (!may_follow) co_return hops;
-        note_core_address(*address);
+        note_target(endpoint, hop.transport.value_or(core_.transport));
         co_return std::vector<Target>{at(endpoint, hop.transport.value_or(core_.transport))};
     }
     if (!is_trusted) co_return hops;
@@ -330,18 +355,20 @@ void CoreLink::judge_ping(const Target& target, TimePoint sent_at, const Result<
 }
 
 Task<void> CoreLink::watch_next_hops() {
-    if (core_.ping_interval.count() == 0) co_return;
     const auto executor = co_await asio::this_coro::executor;
     asio::steady_timer timer(executor);
-    pinging_on_ = executor;
-    for (;;) {
+    const bool pings = core_.ping_interval.count() != 0;
+    if (pings) pinging_on_ = executor;
+    for (;;) {  // a reload may have changed them
         std::vector<NextHop> hops = core_.next_hops;
         hops.insert(hops.end(), core_.emergency_next_hops.begin(), core_.emergency_next_hops.end());
-        const Result<std::vector<Target>> targets = co_await resolve(std::move(hops));
-        if (targets)
+        const bool has_names = std::ranges::any_of(hops, [](const NextHop& hop) { return !hop.host.empty(); });
+        Result<std::vector<Target>> targets = std::vector<Target>{};
+        if (pings || has_names) targets = co_await resolve(std::move(hops));
+        if (targets && pings)
             for (const Target& target : *targets)
                 if (!busy_.asked_for_rest(target.endpoint)) spawn(executor, ping(target), "ping");
-        timer.expires_after(core_.ping_interval);
+        timer.expires_after(pings ? core_.ping_interval : kLookAgain);
         asio::error_code stopped;
         co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, stopped));
         if (stopped) co_return;

@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -129,7 +130,12 @@ public:
     /// transaction go.
     bool is_core_address(const Address& address) const;
     /// A request came from there, so its answers may go there.
-    void note_core_address(const Address& address);
+    void note_request(const sip::Flow& came, const sip::Message& request);
+    /// The configured addresses, also after a reload; those that are no next hop any more stay known.
+    void note_next_hops();
+    /// True for a place at which the core takes answers: it sends requests from there and asks for their answers there,
+    /// or we send requests to it. What a phone writes into a Via opens no way to any other.
+    bool takes_answers(sip::Transport transport, const Endpoint& at) const;
 
     /// Where requests outside of dialogs go: [core] next-hop, best first. Errors: Reaction::retry, no name could be
     /// resolved.
@@ -146,8 +152,8 @@ public:
     Task<Result<void>> send_stateless(CoreAttempts::Build build, std::vector<Target> targets, Traffic traffic);
     Task<Result<void>> send_stateless(std::string bytes, sip::Transport transport, Endpoint to);
 
-    /// OPTIONS to every next hop, again and again; ends with the loop. Answers bring an element back, silence takes it
-    /// out.
+    /// Looks names up and sends OPTIONS to every next hop, again and again; ends with the loop. Answers bring an
+    /// element back, silence takes it out. Without pings only the names, so that it is known who may talk to us.
     Task<void> watch_next_hops();
     const Health& health() const { return health_; }
     const Busy& busy() const { return busy_; }
@@ -177,6 +183,8 @@ private:
     void doubt(const Target& target, TimePoint since, std::string_view why);
     void log_busy(const Target& target, std::string_view why);
     Target at(const Endpoint& endpoint, CoreTransport transport) const;
+    void note_target(const Endpoint& endpoint, CoreTransport transport);
+    void note_answers(sip::Transport transport, const Endpoint& at);
 
     const Core& core_;
     sip::Transports& transports_;
@@ -186,8 +194,9 @@ private:
     std::vector<CoreSide> sides_;  ///< one for each family of [core] listen, the first one's first
     /// The live TCP or TLS connection to each element, by TLS name and by whose requests it carries.
     std::map<std::tuple<Endpoint, CoreTransport, std::string, Traffic>, sip::Flow> connections_;
-    std::set<sip::ConnectionId> alone_;  ///< of single requests; bounded
-    std::set<Address> core_addresses_;   ///< bounded; configured ones and those learnt
+    std::set<sip::ConnectionId> alone_;                            ///< of single requests; bounded
+    std::set<Address> core_addresses_;                             ///< bounded; configured ones and those learnt
+    std::set<std::pair<sip::Transport, Endpoint>> answer_places_;  ///< bounded; takes_answers()
     Connector connector_;
     Health health_;
     Busy busy_;

@@ -35,6 +35,9 @@ namespace gmgate::daemon {
     X(port_collision, "UE address and port in use by another registration: other server port chosen")                 \
     X(displaced, "registrations ended because another contact proved that their address and client port are its own") \
     X(tls_refused, "TLS connections refused before the handshake: too many under way or too many connections")        \
+    X(tls_gave_way, "TLS handshakes ended because a limit was reached and a newer one came")                          \
+    X(core_spared, "REGISTERs in clear answered 503 because their share of authentications was used up")              \
+    X(core_stranger, "datagrams and connections to [core] listen from somebody who is none of the core's")            \
     X(set_limit, "refused: too many sets or challenges")                                                              \
     X(ck_ik_missing, "401 from the core without ck and ik although ipsec-3gpp was chosen")                            \
     X(sa_add_failed, "sets of SAs that the kernel refused")                                                           \

@@ -21,6 +21,7 @@
 #include <asio/write.hpp>
 
 #include "base/log.h"
+#include "base/reserve_descriptor.h"
 #include "base/spawn.h"
 #include "base/umask.h"
 
@@ -115,6 +116,7 @@ struct ControlServer::Impl : std::enable_shared_from_this<Impl> {
     std::set<std::shared_ptr<Client>> clients;
     std::optional<gid_t> group;
     ControlCounters counters;
+    ReserveDescriptor reserve;
     std::pair<dev_t, ino_t> place{};  // of the socket that we bound: another process may bind its own there later
     bool is_open = false;
 };
@@ -162,6 +164,7 @@ Result<void> ControlServer::Impl::open(bool replace) {
     if (group && (chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0 || chmod(path.c_str(), 0660) != 0))
         return wrong("cannot be given to control-group", errno);
     acceptor.listen(static_cast<int>(settings.clients), error);
+    if (!error) acceptor.non_blocking(true, error);  // for the accept with the reserve
     if (error) return wrong("cannot listen", error.value());
     if (lstat(path.c_str(), &found) == 0) place = {found.st_dev, found.st_ino};
     is_open = true;
@@ -173,10 +176,15 @@ Result<void> ControlServer::Impl::open(bool replace) {
 
 Task<void> ControlServer::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> keep) {
     while (is_open) {
+        reserve.take();  // when its last user has gone
         asio::error_code error;
         Socket peer(executor);
         co_await acceptor.async_accept(peer, asio::redirect_error(asio::use_awaitable, error));
         if (!is_open) co_return;
+        if (is_out_of_descriptors(error) && reserve.give()) {
+            acceptor.accept(peer, error);
+            if (error) reserve.take();  // nobody came: the kernel wants a descriptor before it looks who waits
+        }
         if (error) {  // out of descriptors, say: the others wait in the backlog
             asio::steady_timer pause(executor, std::chrono::milliseconds{100});
             co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
@@ -296,14 +304,19 @@ Task<void> ControlServer::Impl::write([[maybe_unused]] std::shared_ptr<Impl> kee
         client->out.erase(0, chunk.size());
     }
     client->writing = false;
-    if (client->ending) client->socket.close();
+    if (!client->ending) co_return;
+    client->socket.close();
+    reserve.take();
 }
 
 // What is queued still goes out; then the socket closes.
 void ControlServer::Impl::end(const std::shared_ptr<Client>& client) {
     client->ending = true;
     asio::error_code ignored;
-    if (!client->writing) client->socket.close(ignored);
+    if (!client->writing) {
+        client->socket.close(ignored);
+        reserve.take();  // at once: others wait for a descriptor, too
+    }
     clients.erase(client);
 }
 

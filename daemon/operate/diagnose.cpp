@@ -155,6 +155,11 @@ std::optional<Verdict> refused_here(const Case& c) {
             start + "the core's 401 carries no ck and ik, so no SA can be made (" + check->detail +
                 "). The S-CSCF must challenge this user with AKAv1-MD5 and pass ck and ik in WWW-Authenticate (TS 24.229 5.4.1.2.1); "
                 "a user with plain digest needs mechanism tls.");
+    if (is("limit") && check->detail.find("authentications") != std::string::npos)
+        return verdict(Cause::limit,
+                       start + check->detail +
+                           ". The core was spared: somebody floods the gateway with REGISTERs in clear (gmctl status "
+                           "counts them as core_spared), or that limit is too small for this load.");
     if (is("limit") || is("draining"))
         return verdict(
             Cause::limit,

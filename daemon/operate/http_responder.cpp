@@ -9,6 +9,7 @@
 #include <asio/write.hpp>
 
 #include "base/log.h"
+#include "base/reserve_descriptor.h"
 #include "base/spawn.h"
 
 namespace gmgate::daemon {
@@ -65,14 +66,20 @@ struct HttpResponder::Impl {
     std::map<std::string, Handler> handlers;
     HttpCounters counters;
     std::size_t clients = 0;
+    ReserveDescriptor reserve;
 };
 
 Task<void> HttpResponder::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> keep) {
     while (acceptor.is_open()) {
+        reserve.take();  // when its last user has gone
         asio::error_code error;
         auto socket = std::make_shared<tcp::socket>(executor);  // shared with the timer that ends it
         co_await acceptor.async_accept(*socket, asio::redirect_error(asio::use_awaitable, error));
         if (!acceptor.is_open()) co_return;
+        if (is_out_of_descriptors(error) && reserve.give()) {
+            acceptor.accept(*socket, error);
+            if (error) reserve.take();  // nobody came: the kernel wants a descriptor before it looks who waits
+        }
         if (error) {
             asio::steady_timer pause(executor, std::chrono::milliseconds{100});
             co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
@@ -122,6 +129,7 @@ Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> kee
     }
     limit.cancel();
     socket->close(error);
+    reserve.take();  // at once: others wait for a descriptor, too
     --clients;
 }
 
@@ -150,6 +158,7 @@ Result<void> HttpResponder::open() {
     acceptor.bind(local, error);
     if (error) return wrong();
     acceptor.listen(static_cast<int>(impl_->settings.clients), error);
+    if (!error) acceptor.non_blocking(true, error);  // for the accept with the reserve
     if (error) return wrong();
     spawn(impl_->executor, impl_->accept(impl_), "http-accept");
     return {};

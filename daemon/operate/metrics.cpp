@@ -92,6 +92,13 @@ void add_transport(Page& page, const MetricSources& s) {
     page.counter("connections_accepted_total", "stream connections accepted").add(t.connections_accepted);
     page.counter("connections_refused_limit_total", "stream connections refused because of a limit")
         .add(t.connections_refused_limit);
+    page.counter(
+            "connections_gave_way_total",
+            "connections of peers that have not registered, ended because a limit was reached and a newer one came")
+        .add(t.connections_gave_way);
+    page.counter("connections_outlived_total",
+                 "connections of peers that have not registered, ended after [timers] stranger-connection")
+        .add(t.connections_outlived);
     page.counter("write_queue_overflows_total", "connections closed because their peer did not read")
         .add(t.write_queue_overflows);
     const auto& x = s.transactions.counters();

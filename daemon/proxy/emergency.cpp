@@ -78,8 +78,14 @@ void EmergencyDialogs::forget_unanswered(EmergencyDialog& dialog) {
     dialog.order = 0;
 }
 
+void EmergencyDialogs::leave_connection(const EmergencyDialog& dialog) {
+    const auto one = connections_.find(dialog.ue.connection);
+    if (one != connections_.end()) connections_.erase(one);
+}
+
 void EmergencyDialogs::erase(Dialogs::iterator at) {
     forget_unanswered(at->second);
+    leave_connection(at->second);
     by_token_.erase(at->second.token);
     dialogs_.erase(at);
 }
@@ -122,6 +128,7 @@ const EmergencyDialog* EmergencyDialogs::open(const sip::Message& request, const
     by_token_[dialog.token] = key;
     unanswered_[dialog.order] = key;
     unanswered_of_[source].insert(dialog.order);
+    connections_.insert(ue.connection);
     return &dialogs_.emplace(std::move(key), std::move(dialog)).first->second;
 }
 
@@ -196,7 +203,11 @@ void EmergencyDialogs::on_evicted(std::string_view token, std::function<void()> 
 }
 
 void EmergencyDialogs::moved(std::string_view token, const sip::Flow& ue) {
-    if (EmergencyDialog* dialog = by_token(token)) dialog->ue = ue;
+    EmergencyDialog* dialog = by_token(token);
+    if (dialog == nullptr) return;
+    leave_connection(*dialog);
+    dialog->ue = ue;
+    connections_.insert(ue.connection);
 }
 
 void EmergencyDialogs::close(std::string_view token) {

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -88,6 +89,8 @@ public:
     /// The phone's way has changed (another port, a new connection).
     void moved(std::string_view token, const sip::Flow& ue);
     void close(std::string_view token);
+    /// True when a call goes over that connection.
+    bool uses(sip::ConnectionId connection) const { return connections_.contains(connection); }
     std::size_t size() const { return dialogs_.size(); }
     std::uint64_t evicted() const { return evicted_; }
 
@@ -98,6 +101,7 @@ private:
     EmergencyDialog* by_token(std::string_view token);
     void forget_unanswered(EmergencyDialog& dialog);
     void erase(Dialogs::iterator at);
+    void leave_connection(const EmergencyDialog& dialog);
     void evict(std::uint64_t order);
     void expire();
 
@@ -106,6 +110,7 @@ private:
     seconds lifetime_;
     Dialogs dialogs_;
     std::unordered_map<std::string, Key> by_token_;
+    std::unordered_multiset<sip::ConnectionId> connections_;    ///< of the phones' ends
     std::map<std::uint64_t, Key> unanswered_;                   ///< oldest first
     std::map<Address, std::set<std::uint64_t>> unanswered_of_;  ///< by source prefix
     std::uint64_t last_order_ = 0, evicted_ = 0;

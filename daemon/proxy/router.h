@@ -163,7 +163,7 @@ private:
     // Each holds the message itself: it must outlive the awaits.
     Task<void> stray_ack_from_ue(sip::OwnedMessage ack, std::string token);
     Task<void> stray_ack_from_core(sip::OwnedMessage ack, sip::Flow flow);
-    Task<void> stray_response_from_ue(sip::OwnedMessage response);
+    Task<void> stray_response_from_ue(sip::OwnedMessage response, sip::Flow flow);
     Task<void> stray_response_from_core(sip::OwnedMessage response, sip::Flow flow);
 
     // ---- emergency_calls.cpp

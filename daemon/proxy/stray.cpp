@@ -6,6 +6,7 @@
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/own_names.h"
 #include "daemon/rules/request_syntax.h"
+#include "sip/transport/way_back.h"
 
 namespace gmgate::daemon {
 
@@ -23,6 +24,25 @@ bool is_late_2xx(const sip::Message& response, const OwnHosts& own_hosts) {
         "sip:" + std::string(via->host) + ":" + std::to_string(via->port.value != 0 ? via->port.value : 5060);
     const auto uri = sip::Uri::parse(as_uri);
     return uri && own_hosts.contain(*uri);
+}
+
+sip::Transport transport_of(const sip::Via& via) {
+    if (sip::same_token(via.transport, "TLS")) return sip::Transport::tls;
+    return sip::same_token(via.transport, "TCP") ? sip::Transport::tcp : sip::Transport::udp;
+}
+
+/// Where that Via, as we passed it on, asks for its answer (RFC 3261 §18.2.2, RFC 3581 §4).
+std::optional<Endpoint> answer_place(const sip::Via& via, sip::Transport transport) {
+    const auto received = via.parameter("received");
+    const auto address = Address::parse(received ? *received : via.host);
+    if (!address) return std::nullopt;
+    Port port = via.port.value != 0 ? via.port : sip::default_port(transport);
+    if (const auto rport = via.parameter("rport"); rport && !rport->empty() && !sip::is_reliable(transport)) {
+        const auto asked = Endpoint::parse(address->to_uri_host() + ":" + std::string(*rport));
+        if (!asked) return std::nullopt;
+        port = asked->port;
+    }
+    return Endpoint{*address, port};
 }
 
 }  // namespace
@@ -69,7 +89,7 @@ Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
         co_return drop_stray(*message, flow, "a response whose Record-Route is not that phone's");
     if (!dialogs_.is_own_answer(Leg::to_phone, contact_text(owner.registration->key), *message))
         co_return drop_stray(*message, flow, "a response whose Via is none that we gave that phone");
-    co_await stray_response_from_ue(std::move(message));
+    co_await stray_response_from_ue(std::move(message), flow);
 }
 
 Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
@@ -123,21 +143,20 @@ Task<void> Router::stray_ack_from_core(sip::OwnedMessage ack, sip::Flow flow) {
     (void)transactions_.send_stateless(request_to_ue(*ack, rules), path->flow);
 }
 
-Task<void> Router::stray_response_from_ue(sip::OwnedMessage response) {
+Task<void> Router::stray_response_from_ue(sip::OwnedMessage response, sip::Flow flow) {
     // A phone must not use us to send what it likes to where it likes: only an answer to what we forwarded, only to the
     // core.
     if (!is_late_2xx(*response, own_hosts_)) co_return;
     const std::vector<std::string_view> vias = values_of(*response, HeaderId::via);
     const auto next = vias.size() > 1 ? sip::Via::parse(vias[1]) : std::nullopt;
     if (!next) co_return;
-    const auto received = next->parameter("received");
-    const auto address = Address::parse(received ? *received : next->host);
-    if (!address || !core_.is_core_address(*address)) co_return;
-    const Endpoint to{*address, next->port.value != 0 ? next->port : Port{5060}};
-    const sip::Transport transport =
-        sip::same_token(next->transport, "TCP") ? sip::Transport::tcp : sip::Transport::udp;
+    const sip::Transport transport = transport_of(*next);
+    const auto to = answer_place(*next, transport);
+    if (!to) co_return;
+    if (!core_.takes_answers(transport, *to))
+        co_return drop_stray(*response, flow, "a response whose Via names no place of the core");
     ResponseToCore rules;
-    (void)co_await core_.send_stateless(response_to_core(*response, rules), transport, to);
+    (void)co_await core_.send_stateless(response_to_core(*response, rules), transport, *to);
 }
 
 Task<void> Router::stray_response_from_core(sip::OwnedMessage response, sip::Flow flow) {

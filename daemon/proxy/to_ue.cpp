@@ -17,7 +17,7 @@ constexpr std::size_t kOurOctets = 350;  // what Via and Record-Route add to a r
 
 Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> transaction) {
     const sip::Message& request = transaction->request();
-    core_.note_core_address(transaction->flow().remote.address);
+    core_.note_request(transaction->flow(), request);
     if (auto objection = check_proxyable(request, false, Sender::core)) {
         Answer refusal = std::move(*objection);
         co_return co_await answer(transaction, std::move(refusal));

@@ -4,18 +4,23 @@
 
 #include "base/random.h"
 #include "base/slice.h"
+#include "base/source.h"
 
 namespace gmgate::daemon {
 namespace {
 
-void decrement(std::unordered_map<Address, std::size_t>& counts, const Address& address) {
-    const auto at = counts.find(address);
-    if (at != counts.end() && --at->second == 0) counts.erase(at);
+template <class Map, class Value>
+void remove_from(Map& lists, const Address& address, const Value& value) {
+    const auto at = lists.find(address);
+    if (at == lists.end()) return;
+    std::erase(at->second, value);
+    if (at->second.empty()) lists.erase(at);
 }
 
-std::size_t count_at(const std::unordered_map<Address, std::size_t>& counts, const Address& address) {
-    const auto at = counts.find(address);
-    return at == counts.end() ? 0 : at->second;
+template <class Map>
+std::size_t count_at(const Map& lists, const Address& address) {
+    const auto at = lists.find(address);
+    return at == lists.end() ? 0 : at->second.size();
 }
 
 }  // namespace
@@ -41,10 +46,7 @@ void Table::unindex(const SaSet& set) {
         const auto at = by_pair_.find(pair);
         if (at != by_pair_.end() && at->second == set.number) by_pair_.erase(at);
     }
-    if (const auto at = sets_at_.find(set.parameters.ue); at != sets_at_.end()) {
-        std::erase(at->second, set.number);
-        if (at->second.empty()) sets_at_.erase(at);
-    }
+    remove_from(sets_at_, set.parameters.ue, set.number);
 }
 
 Challenge* Table::find_challenge(const ChallengeKey& key) {
@@ -57,7 +59,7 @@ std::unique_ptr<Challenge> Table::put_challenge(std::unique_ptr<Challenge> chall
     auto before = take_challenge(key);
     challenge->phone = phone_of(challenge->contact);
     index(*challenge->set, nullptr, challenge.get());
-    ++challenges_per_address_[challenge->ue];
+    challenges_of_[source_prefix(challenge->ue)].push_back(challenge.get());
     challenges_.emplace(std::move(key), std::move(challenge));
     return before;
 }
@@ -68,15 +70,17 @@ std::unique_ptr<Challenge> Table::take_challenge(const ChallengeKey& key) {
     auto challenge = std::move(at->second);
     challenges_.erase(at);
     unindex(*challenge->set);
-    decrement(challenges_per_address_, challenge->ue);
+    remove_from(challenges_of_, source_prefix(challenge->ue), challenge.get());
     return challenge;
 }
 
-std::size_t Table::challenges_at(const Address& ue) const { return count_at(challenges_per_address_, ue); }
+std::size_t Table::challenges_at(const Address& ue) const { return count_at(challenges_of_, source_prefix(ue)); }
+std::size_t Table::sets_at(const Address& ue) const { return count_at(sets_at_, ue); }
 
-std::size_t Table::sets_at(const Address& ue) const {
-    const auto at = sets_at_.find(ue);
-    return at == sets_at_.end() ? 0 : at->second.size();
+void Table::for_each_challenge_at(const Address& ue, const std::function<void(const Challenge&)>& f) const {
+    const auto at = challenges_of_.find(source_prefix(ue));
+    if (at == challenges_of_.end()) return;
+    for (const auto* challenge : at->second) f(*challenge);
 }
 
 void Table::for_each_set_at(const Address& ue, const std::function<void(const SaSet&)>& f) const {

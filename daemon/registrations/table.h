@@ -49,7 +49,10 @@ public:
     std::unique_ptr<Challenge> put_challenge(std::unique_ptr<Challenge> challenge);
     std::unique_ptr<Challenge> take_challenge(const ChallengeKey& key);
     std::size_t challenge_count() const { return challenges_.size(); }
+    /// Of that source: IPv4 address, IPv6 /64.
     std::size_t challenges_at(const Address& ue) const;
+    /// The same, oldest first.
+    void for_each_challenge_at(const Address& ue, const std::function<void(const Challenge&)>& f) const;
 
     // ---- registrations
     Registration* find(const ContactKey& key);
@@ -135,7 +138,7 @@ private:
     std::unordered_multimap<sip::ConnectionId, Registration*> by_connection_;  ///< contacts of one user (B-3)
     std::unordered_map<SetNumber, Owner> owners_;
     std::unordered_map<Pair, SetNumber, PairHash> by_pair_;
-    std::unordered_map<Address, std::size_t> challenges_per_address_;
+    std::unordered_map<Address, std::vector<const Challenge*>> challenges_of_;  ///< by source prefix, oldest first
     std::unordered_map<Address, std::vector<SetNumber>> sets_at_;
     std::set<Address> suspended_;
     std::uint32_t last_number_ = 0;

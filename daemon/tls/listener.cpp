@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -34,6 +35,16 @@ Result<ktls::OwnedFd> listening_socket(const Endpoint& local) {
     return socket;
 }
 
+/// Given back when the handshake is over, however it ends; perhaps after the listeners.
+struct HeldPlace {
+    HeldPlace(std::shared_ptr<Handshakes> h, Handshakes::Place p) : handshakes(std::move(h)), place(p) {}
+    HeldPlace(const HeldPlace&) = delete;
+    HeldPlace& operator=(const HeldPlace&) = delete;
+    ~HeldPlace() { handshakes->end(place); }
+    std::shared_ptr<Handshakes> handshakes;
+    Handshakes::Place place;
+};
+
 }  // namespace
 
 struct TlsListeners::Port {
@@ -46,7 +57,14 @@ struct TlsListeners::Port {
 
 TlsListeners::TlsListeners(asio::any_io_executor executor, const Config& config, TlsEngine& engine,
                            sip::Transports& transports, Counters& counters)
-    : executor_(std::move(executor)), config_(config), engine_(engine), transports_(transports), counters_(counters) {}
+    : executor_(std::move(executor)),
+      config_(config),
+      engine_(engine),
+      transports_(transports),
+      counters_(counters),
+      handshakes_(std::make_shared<Handshakes>(
+          HandshakeLimits{config.limits.tls_handshakes, config.limits.tls_handshakes_per_address},
+          [this](int socket) { end_handshake(socket); })) {}
 
 TlsListeners::~TlsListeners() { close(); }
 
@@ -172,30 +190,36 @@ Task<void> TlsListeners::serve(std::shared_ptr<Port> port) {
             continue;
         }
         const auto remote = Endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&address));
-        if (!remote || !admit(remote->address)) continue;  // closes it
-        spawn(executor_, welcome(port, std::move(socket), *remote), "tls-handshake");
+        if (!remote || !may_come(*port, *remote)) continue;  // closes it
+        const auto place = admit(remote->address, socket.get());
+        if (!place) continue;  // closes it
+        spawn(executor_, welcome(port, std::move(socket), *remote, *place), "tls-handshake");
     }
 }
 
-// Half handshakes held open cost a socket and an OpenSSL object each; carrier NAT puts many honest phones behind one
-// address.
-bool TlsListeners::admit(const Address& remote) {
-    const auto& limits = config_.limits;
-    const auto from_there = under_way_.find(remote);
-    const char* reason = nullptr;
-    if (in_progress_ >= limits.tls_handshakes) reason = "tls-handshakes";
-    else if (from_there != under_way_.end() && from_there->second >= limits.tls_handshakes_per_address)
-        reason = "tls-handshakes-per-address";
-    else if (!transports_.has_room_for(remote)) reason = "connections or connections-per-address";
-    if (!reason) {
-        ++in_progress_;
-        ++under_way_[remote];
-        return true;
+bool TlsListeners::may_come(const Port& port, const Endpoint& remote) const {
+    return !core_admits_ || !config_.core.listens_at(port.local) || core_admits_(remote, port.local);
+}
+
+// Carrier NAT puts many honest phones behind one address.
+std::optional<Handshakes::Place> TlsListeners::admit(const Address& remote, int socket) {
+    const char* reason = "connections or connections-per-address";
+    if (transports_.make_room_for(remote)) {
+        if (const auto place = handshakes_->begin(remote, socket, is_known_ && is_known_(remote))) return place;
+        reason = handshakes_->limit_met();
     }
     counters_.add(Counter::tls_refused);
     if (may_log())
-        log::notice("tls-refused", {{"peer", remote.to_string()}, {"limit", reason}, {"under-way", in_progress_}});
-    return false;
+        log::notice("tls-refused",
+                    {{"peer", remote.to_string()}, {"limit", reason}, {"under-way", handshakes_->count()}});
+    return std::nullopt;
+}
+
+// The handshake sees the end of its connection. Its socket is open: welcome() gives the place back in the very turn of
+// the loop in which it learns that the handshake is over.
+void TlsListeners::end_handshake(int socket) {
+    counters_.add(Counter::tls_gave_way);
+    ::shutdown(socket, SHUT_RDWR);
 }
 
 bool TlsListeners::may_log() {
@@ -209,19 +233,22 @@ bool TlsListeners::may_log() {
     return ++lines_ <= kLinesPerSecond;
 }
 
-Task<void> TlsListeners::welcome(std::shared_ptr<Port> port, ktls::OwnedFd socket, Endpoint remote) {
+Task<void> TlsListeners::welcome(std::shared_ptr<Port> port, ktls::OwnedFd socket, Endpoint remote,
+                                 Handshakes::Place place) {
+    std::optional<HeldPlace> held(std::in_place, handshakes_, place);
     auto handshaker = engine_.handshaker();
     if (!handshaker) co_return;  // open_port() had one
     auto handshake = (*handshaker)->accept(std::move(socket), *port->context, config_.timers.tls_handshake);
     auto established = co_await std::move(handshake);
-    --in_progress_;
-    if (const auto from_there = under_way_.find(remote.address); --from_there->second == 0)
-        under_way_.erase(from_there);
-    if (!established) {
+    const bool gave_way = place->gave_way;
+    held.reset();
+    if (!established || gave_way) {
         if (may_log())
-            log::info("tls-handshake-failed", {{"peer", remote.to_string()},
-                                               {"local", port->local.to_string()},
-                                               {"reason", established.error().text}});
+            log::info("tls-handshake-failed",
+                      {{"peer", remote.to_string()},
+                       {"local", port->local.to_string()},
+                       {"reason", gave_way ? "it gave way to a newer one: see [limits] tls-handshakes"
+                                           : established.error().text}});
         co_return;
     }
     session_info_ = established->connection->info();

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "daemon/config/config.h"
 #include "daemon/observe/counters.h"
 #include "daemon/tls/engine.h"
+#include "daemon/tls/handshakes.h"
 #include "ktls/context.h"
 #include "sip/transport/transport.h"
 
@@ -26,6 +28,13 @@ public:
     TlsListeners(asio::any_io_executor executor, const Config& config, TlsEngine& engine, sip::Transports& transports,
                  Counters& counters);
     ~TlsListeners();
+
+    /// Whether somebody is or was registered from there: strangers' handshakes give way first. Default: nobody.
+    void set_known(std::function<bool(const Address&)> is_known) { is_known_ = std::move(is_known); }
+    /// Who may come to the port towards the core. Default: everybody.
+    void set_core_door(std::function<bool(const Endpoint& remote, const Endpoint& local)> admits) {
+        core_admits_ = std::move(admits);
+    }
 
     /// Loads the certificates, tries the kernel, opens every TLS port, that towards the core included. A port of phones
     /// whose certificate is not good stays closed, loudly: the others, and ipsec-3gpp, are served. Errors, of the rest,
@@ -53,8 +62,10 @@ private:
     Result<void> open_access_port(const Endpoint& local, const TlsProfile& profile);
     Result<void> open_port(const Endpoint& local, SharedContext context);
     Task<void> serve(std::shared_ptr<Port> port);
-    Task<void> welcome(std::shared_ptr<Port> port, ktls::OwnedFd socket, Endpoint remote);
-    bool admit(const Address& remote);
+    Task<void> welcome(std::shared_ptr<Port> port, ktls::OwnedFd socket, Endpoint remote, Handshakes::Place place);
+    bool may_come(const Port& port, const Endpoint& remote) const;
+    std::optional<Handshakes::Place> admit(const Address& remote, int socket);
+    void end_handshake(int socket);
     bool may_log();
 
     int take_inherited(const Endpoint& local);
@@ -67,8 +78,9 @@ private:
     std::map<std::string, SharedContext> access_contexts_;
     std::vector<std::shared_ptr<Port>> ports_;       // shared with their accept loops
     std::map<Endpoint, const TlsProfile*> missing_;  ///< not open: their certificates are not good
-    std::size_t in_progress_ = 0;                    ///< handshakes
-    std::map<Address, std::size_t> under_way_;       ///< the same by address; never more entries than handshakes
+    std::shared_ptr<Handshakes> handshakes_;         // shared with handshakes that end after it
+    std::function<bool(const Address&)> is_known_;
+    std::function<bool(const Endpoint&, const Endpoint&)> core_admits_;
     std::chrono::seconds log_second_{};
     unsigned lines_ = 0;
     std::vector<sip::FileDescriptor> inherited_;

@@ -27,7 +27,9 @@ Task<> Transports::Impl::read_loop(std::shared_ptr<Impl> self, std::shared_ptr<C
             if (self->go_on_answering(connection)) co_return;
             break;
         }
-        if (!connection->closing) self->receive_stream(connection, bytes);
+        // What throws there (out of memory) may have lost a part of a message: the peer begins anew.
+        if (!connection->closing && !guarded("stream", [&] { self->receive_stream(connection, bytes); }))
+            self->begin_close(connection, true);
         wipe(bytes.data(), bytes.size());
         connection->settle();
     }
@@ -136,8 +138,7 @@ void Transports::Impl::finish(const std::shared_ptr<Connection>& connection) {
     connection->stream->close(false);
     if (connections.erase(connection->flow.connection) == 0) return;
     ++counters->connections_closed;
-    const auto held = per_address.find(connection->flow.remote.address);
-    if (held != per_address.end() && --held->second == 0) per_address.erase(held);
+    leave_place(*connection);
     if (closed_watcher) guarded("closed watcher", [&] { closed_watcher(connection->flow); });
     if (closed_handler) guarded("closed handler", [&] { closed_handler(connection->flow); });
 }

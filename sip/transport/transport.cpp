@@ -6,6 +6,7 @@
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include "base/source.h"
 #include "base/spawn.h"
 #include "sip/transport/transport_impl.h"
 
@@ -56,14 +57,16 @@ Result<void> Transports::Impl::listen(const Endpoint& local, ListenOptions optio
     // alive.
     std::weak_ptr<Impl> weak = weak_from_this();
     if (listener.udp)
-        listener.udp->start([weak](std::string_view bytes, const Flow& flow) {
+        listener.udp->start([weak, admits = options.admits](std::string_view bytes, const Flow& flow) {
+            if (admits && !admits(flow.remote)) return;
             if (auto self = weak.lock()) self->receive_datagram(bytes, flow);
         });
     if (listener.tcp)
-        listener.tcp->start(
-            [weak, local, mark = options.report_mark](FileDescriptor socket, const Endpoint& remote, Mark syn_mark) {
-                if (auto self = weak.lock()) self->accept(std::move(socket), local, remote, syn_mark, mark);
-            });
+        listener.tcp->start([weak, local, mark = options.report_mark, admits = options.admits](
+                                FileDescriptor socket, const Endpoint& remote, Mark syn_mark) {
+            if (admits && !admits(remote)) return close_by_reset(socket.get());
+            if (auto self = weak.lock()) self->accept(std::move(socket), local, remote, syn_mark, mark);
+        });
     listeners.emplace(local, std::move(listener));
     return {};
 }
@@ -71,7 +74,7 @@ Result<void> Transports::Impl::listen(const Endpoint& local, ListenOptions optio
 void Transports::Impl::accept(FileDescriptor socket, const Endpoint& local, const Endpoint& remote, Mark mark,
                               bool report_mark) {
     if (stopped) return;
-    if (!has_room_for(remote.address)) {
+    if (!make_room_for(remote.address)) {
         ++counters->connections_refused_limit;
         close_by_reset(socket.get());
         return;
@@ -89,21 +92,16 @@ void Transports::Impl::accept(FileDescriptor socket, const Endpoint& local, cons
 
 // --- connections
 
-bool Transports::Impl::has_room_for(const Address& remote) const {
-    if (connections.size() + connecting >= limits.connections) return false;
-    const auto held = per_address.find(remote);
-    return held == per_address.end() || held->second < limits.connections_per_address;
-}
-
 Flow Transports::Impl::add(std::unique_ptr<ByteStream> stream, Flow flow) {
     auto connection = std::make_shared<Connection>();
     if (flow.connection.value == 0) flow.connection = ConnectionId(++last_id);
     connection->flow = flow;
     connection->stream = std::move(stream);
-    connection->last_message = std::chrono::steady_clock::now();
+    connection->begun = connection->last_message = std::chrono::steady_clock::now();
+    ++places;
     connections.emplace(flow.connection, connection);
     by_endpoints.insert_or_assign(EndpointPair{flow.local, flow.remote}, flow.connection);
-    ++per_address[flow.remote.address];
+    ++per_source[source_prefix(flow.remote.address)];
     if (opened_handler) {
         connection->mark = opened_handler(flow, connection->stream->native_handle());
         connection->stream->set_step_mark(connection->mark);
@@ -147,7 +145,7 @@ Task<Result<Flow>> Transports::Impl::connect(std::shared_ptr<Impl> self, Endpoin
 Task<Result<Flow>> Transports::Impl::connect_new(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote,
                                                  std::chrono::milliseconds timeout) {
     if (self->stopped) co_return failure(Reaction::broken, "the transports are shut down");
-    if (!self->has_room_for(remote.address)) {
+    if (!self->make_room_for(remote.address)) {
         ++self->counters->connections_refused_limit;
         co_return failure(Reaction::exhausted,
                           "the limit of stream connections is reached for " + remote.address.to_string());
@@ -190,6 +188,9 @@ void Transports::Impl::sweep() {
             if (now >= connection->close_by) begin_close(connection, false);
         } else if (!connection->kept && limits.unbound_idle.count() > 0 &&
                    now - connection->last_message >= limits.unbound_idle) {
+            begin_close(connection, false);
+        } else if (has_outlived(*connection, now)) {
+            ++counters->connections_outlived;
             begin_close(connection, false);
         }
     }
@@ -303,10 +304,13 @@ Transports::~Transports() {
     impl_->reply_route = nullptr;
     impl_->may_leave = nullptr;
     impl_->limit_of = nullptr;
+    impl_->stranger_test = nullptr;
     impl_->opened_handler = nullptr;
 }
 
-Result<void> Transports::listen(const Endpoint& local, ListenOptions options) { return impl_->listen(local, options); }
+Result<void> Transports::listen(const Endpoint& local, ListenOptions options) {
+    return impl_->listen(local, std::move(options));
+}
 
 void Transports::close_listener(const Endpoint& local) {
     const auto found = impl_->listeners.find(local);
@@ -337,6 +341,10 @@ void Transports::set_gate(std::function<bool(const Flow&)> may_leave) { impl_->m
 void Transports::set_message_limit(std::function<MessageLimit(const Flow&)> limit_of) {
     impl_->limit_of = std::move(limit_of);
 }
+
+void Transports::set_stranger(std::function<bool(const Flow&)> is_stranger) {
+    impl_->stranger_test = std::move(is_stranger);
+}
 void Transports::set_reply_route(std::function<std::optional<Flow>(const Flow&)> route) {
     impl_->reply_route = std::move(route);
 }
@@ -349,10 +357,10 @@ Task<Result<Flow>> Transports::connect_tcp(Endpoint local, Endpoint remote, std:
     return Impl::connect(impl_, local, remote, timeout);
 }
 
-bool Transports::has_room_for(const Address& remote) const { return impl_->has_room_for(remote); }
+bool Transports::make_room_for(const Address& remote) { return impl_->make_room_for(remote); }
 
 Flow Transports::adopt(std::unique_ptr<ByteStream> stream, Flow flow) {
-    if (impl_->stopped || !impl_->has_room_for(flow.remote.address)) {
+    if (impl_->stopped || !impl_->make_room_for(flow.remote.address)) {
         ++impl_->counters->connections_refused_limit;
         stream->close(true);
         flow.connection = ConnectionId();

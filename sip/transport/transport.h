@@ -77,11 +77,14 @@ public:
 };
 
 struct TransportLimits {
-    std::size_t connections = 65536;             ///< stream connections in total
-    std::size_t connections_per_address = 1024;  ///< carrier NAT puts many phones behind one address
-    std::size_t write_queue_octets = 262144;     ///< per connection; beyond it the connection is closed and counted
-    std::chrono::seconds unbound_idle{60};  ///< a stream connection that nobody keeps (see keep_open) is closed after
-                                            ///< this time without a whole message either way
+    std::size_t connections = 65536;  ///< stream connections in total
+    std::size_t connections_per_address =
+        1024;                                 ///< of one IPv4 address or IPv6 /64; carrier NAT puts many phones there
+    std::size_t write_queue_octets = 262144;  ///< per connection; beyond it the connection is closed and counted
+    std::chrono::seconds unbound_idle{60};    ///< a stream connection that nobody keeps (see keep_open) is closed after
+                                              ///< this time without a whole message either way
+    std::chrono::seconds stranger_lifetime{
+        300};  ///< a stranger's connection (see set_stranger) ends after this time, however busy it is; 0: it does not
     std::chrono::seconds half_closed{
         32};  ///< a peer that has ended its sending side gets the answers due to it for so long (64*T1)
     std::chrono::seconds user_timeout{10};  ///< TCP_USER_TIMEOUT; also how long a closing connection may take to flush
@@ -94,7 +97,7 @@ struct TransportCounters {
     std::uint64_t messages_in = 0, messages_not_sent = 0, malformed = 0, too_large = 0, keep_alives = 0,
                   stun_requests = 0;
     std::uint64_t connections_opened = 0, connections_accepted = 0, connections_refused_limit = 0,
-                  connections_closed = 0, write_queue_overflows = 0;
+                  connections_closed = 0, connections_gave_way = 0, connections_outlived = 0, write_queue_overflows = 0;
     std::uint64_t bad_requests_answered = 0;
 };
 
@@ -105,6 +108,9 @@ struct ListenOptions {
     /// Report the packet mark of each datagram (SO_RCVMARK) and of each accepted connection (SO_MARK with
     /// tcp_fwmark_accept).
     bool report_mark = false;
+    /// Asked of each datagram and each new TCP connection before anything of it is read: false, and it is dropped, the
+    /// connection by RST. Empty: everybody may come.
+    std::function<bool(const Endpoint& remote)> admits{};
 };
 
 /// All sockets of the process, one loop, one thread. UDP by recvmmsg/sendmmsg; TCP framed; double CRLF and STUN binding
@@ -138,6 +144,9 @@ public:
     /// How large a message may be that comes this way; asked when its bytes come. Larger ones get 513, are counted as
     /// too_large and malformed, and end a stream. Default: kMaxMessage.
     void set_message_limit(std::function<MessageLimit(const Flow&)> limit_of);
+    /// Whether nobody known is at the other end of a stream. Such a connection ends after stranger_lifetime, and when a
+    /// limit of connections is reached those longest without a message give way. Default: nobody is a stranger.
+    void set_stranger(std::function<bool(const Flow&)> is_stranger);
     /// Shows every message as it is received (whole, and SIP) or queued for sending. `outward`: towards flow.remote.
     /// For an operator's trace; it must not send. Empty: none, which costs nothing.
     void on_traffic(std::function<void(bool outward, const Flow&, std::string_view bytes)> watcher);
@@ -155,8 +164,9 @@ public:
     /// Reaction::broken: refused, timed out, or the four-tuple is still in TIME_WAIT (text says which); exhausted: a
     /// limit.
     Task<Result<Flow>> connect_tcp(Endpoint local, Endpoint remote, std::chrono::milliseconds timeout);
-    /// Whether the limits allow one more connection with that peer; ask before a TLS handshake is begun.
-    bool has_room_for(const Address& remote) const;
+    /// Whether the limits allow one more connection with that peer, after strangers have given way if need be; ask
+    /// before a TLS handshake is begun.
+    bool make_room_for(const Address& remote);
     /// Adopts a stream that is connected already (TLS after its handshake). At a limit it is closed and counted, and
     /// the Flow that comes back has no connection (0). Kept open or not, it is read from the next turn of the loop on.
     Flow adopt(std::unique_ptr<ByteStream> stream, Flow flow);

@@ -32,8 +32,10 @@ struct Connection {
                                // to until close_by
     bool reader_done = false;
     bool writer_done = false;  // our sending side has ended
-    TimePoint last_message;    // or the beginning
-    TimePoint close_by;        // valid while closing or half closed
+    bool has_place = true;     // counts for the limits
+    TimePoint begun;
+    TimePoint last_message;  // or the beginning
+    TimePoint close_by;      // valid while closing or half closed
 
     std::size_t queued() const { return queue.size() + in_flight; }
     /// Clears the mark when nothing is held on either side. A connection that is closing is never gone on with.
@@ -82,6 +84,12 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     static Task<Result<Flow>> connect_new(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote,
                                           std::chrono::milliseconds timeout);
     bool has_room_for(const Address& remote) const;
+    /// Ends strangers' connections if that is what it takes: room.cpp.
+    bool make_room_for(const Address& remote);
+    bool is_stranger(const Connection& connection) const;
+    bool has_outlived(const Connection& connection, TimePoint now) const;
+    void give_way(std::optional<Address> only);
+    void leave_place(Connection& connection);
     /// Puts a connected stream into the table and starts to read it. The caller has checked the limits.
     Flow add(std::unique_ptr<ByteStream> stream, Flow flow);
     std::shared_ptr<Connection> find(ConnectionId id) const;
@@ -140,6 +148,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     std::function<std::optional<Flow>(const Flow&)> reply_route;
     std::function<bool(const Flow&)> may_leave;
     std::function<MessageLimit(const Flow&)> limit_of;
+    std::function<bool(const Flow&)> stranger_test;
     std::function<StepMark(const Flow&, int)> opened_handler;
     std::vector<FileDescriptor> inherited;
     std::vector<FileDescriptor> prepared;
@@ -147,7 +156,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     std::unordered_map<Endpoint, Listener> listeners;
     std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections;
     std::unordered_map<EndpointPair, ConnectionId, EndpointPairHash> by_endpoints;
-    std::unordered_map<Address, std::size_t> per_address;
+    std::unordered_map<Address, std::size_t> per_source;  // by source prefix
     std::unordered_map<EndpointPair, std::shared_ptr<PendingConnect>, EndpointPairHash> pending;
     std::vector<std::shared_ptr<Connection>> dirty_connections;
     std::vector<std::shared_ptr<UdpSocket>> dirty_sockets;
@@ -155,6 +164,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     RateLimit bad_requests;
     std::uint64_t last_id = 0;
     std::size_t connecting = 0;
+    std::size_t places = 0;  // connections without those that gave way and have not ended yet
     bool sweeping = false;
     bool flush_posted = false;
     bool stopped = false;

@@ -24,6 +24,7 @@ control-socket = "{folder}/control.sock"
 listen = "10.2.0.1:5060"
 next-hop = "10.2.0.2:5060"
 visited-network-id = "visited.example"
+peers = ["10.2.0.99"]
 ping-interval = 0
 [[ims-aka-profile]]
 name = "volte"
@@ -59,6 +60,8 @@ tls-profile = "t"
 [limits]
 transactions = 800
 loop-lag = 60000
+authentications-per-source = 0
+authentications-per-impi = 0
 [store]
 file = "{folder}/registrations.db"
 [restart]

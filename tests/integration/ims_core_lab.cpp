@@ -33,7 +33,8 @@ ImsCore::ImsCore(const ImsCoreOptions& wanted) : options_(wanted) {
     LabOptions options = plain_lab();
     options.core_listen = std::string(kApplicationServer4) + ":5060";
     options.core_transport = options_.core_transport;
-    options.core_lines = std::string("follow-route = true\nreg-event = true\nname-servers = [\"") + kNames4 + "\"]\n";
+    options.core_lines = std::string("follow-route = true\nreg-event = true\nname-servers = [\"") + kNames4 +
+                         "\"]\npeers = [\"" + kScscf4 + "\"]\n";
     options.next_hops = "[[core.next-hops]]\nhost = \"" + options_.next_hop + "\"\n";
     options.more_sections = "[timers]\nold-set = 1\n";
     if (options_.has_tls) {

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <functional>
+#include <memory>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -168,6 +171,78 @@ TEST_SUITE("limits") {
         Phone phone(lab, {});
         phone.demand_registered();
         CHECK(phone.message(phone.impu(), unique_word("quiet-")) == 200);
+    }
+
+    TEST_CASE(
+        "strangers take every connection and are never silent: a phone over TCP registers, and each of them ends in time") {
+        Lab lab(with("[limits]\nconnections = 16\n[timers]\nstranger-connection = 5\n"));
+        const std::string options =
+            "OPTIONS sip:10.1.0.1:5060;transport=tcp SIP/2.0\r\nVia: SIP/2.0/TCP 10.1.0.2;branch=z9hG4bK{}\r\n"
+            "Max-Forwards: 70\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: stay{}\r\nCSeq: 1 OPTIONS\r\n"
+            "Content-Length: 0\r\n\r\n";
+        std::vector<std::unique_ptr<RawPeer>> held;
+        for (int i = 0; i < 16; ++i) {
+            const Access access{.is_v6 = i % 2 == 1, .is_tcp = true};
+            held.push_back(std::make_unique<RawPeer>(lab.network.ue, RawPeer::Kind::tcp, access.ue_port(43000 + i),
+                                                     access.gateway_port(5060)));
+            REQUIRE(held.back()->connects(kPatience));
+            held.back()->send(fmt::format(fmt::runtime(options), i, i));
+            held.back()->receive_until("SIP/2.0 ");
+        }
+        Phone four(lab, {.is_tcp = true}), six(lab, {.user = 1, .is_v6 = true, .is_tcp = true});
+        four.demand_registered();
+        six.demand_registered();
+        talk(four, six);
+        CHECK(gateway_status(lab)["connections"]["gave_way"].get<int>() > 0);
+        int asked = 0;
+        const bool has_ended = eventually([&] {  // the youngest, which goes on asking
+            try {
+                held.back()->send(fmt::format(fmt::runtime(options), 100 + asked, 100 + asked));
+                ++asked;
+                return gateway_status(lab)["connections"]["outlived"].get<int>() > 0;
+            } catch (const std::exception&) {
+                return true;  // it is closed already
+            }
+        });
+        CHECK(has_ended);
+        talk(four, six);
+    }
+
+    TEST_CASE(
+        "REGISTERs in clear with one user's name, and many from one address: the core is spared, and that user's phone registers") {
+        Lab lab(with("[limits]\nauthentications = 0\nauthentications-per-source = 4\nauthentications-per-impi = 1\n"));
+        Phone victim(lab, {.is_v6 = true});
+        victim.demand_registered();
+        int challenged = 0, refused = 0;
+        const auto flood = [&](const std::function<std::size_t(int)>& user_of, int count) {
+            challenged = refused = 0;
+            for (int i = 0; i < count; ++i) {
+                auto request = first_register(i % 50);
+                request.user = user_of(i);
+                const auto response = ask(lab, request);
+                if (status_of(response) == 503) {
+                    ++refused;
+                    CHECK(response.find("Retry-After") != std::string::npos);
+                } else {
+                    ++challenged;
+                }
+            }
+        };
+        flood([](int) { return 0; }, 60);  // over IPv4: another source than the victim's
+        CHECK(challenged >= 30);           // thirty seconds' worth, and what these seconds bring
+        CHECK(refused >= 10);
+        flood([](int i) { return static_cast<std::size_t>(1 + i % 7); }, 60);
+        CHECK(refused >= 10);
+        const auto status = gateway_status(lab);
+        CHECK(status["counters"]["core_spared"].get<int>() >= 20);
+        const auto line = lab.gateway().wait_for_text("core-spared").text;
+        CHECK(line.find("limit=authentications-per-") != std::string::npos);
+        const auto word = unique_word("unharmed-");
+        CHECK(victim.message(victim.impu(), word) == 200);
+        victim.await_message(word);
+        Phone again(lab,
+                    {.is_v6 = true});  // the victim's phone has lost its memory: it asks in clear, from its address
+        again.demand_registered();
     }
 
     TEST_CASE(

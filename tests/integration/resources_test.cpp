@@ -1,14 +1,71 @@
-// Started under a careless umask: the real gateway.
+// Short of descriptors, or started under a careless umask: the real gateway, and those who look after it.
 #include <doctest/doctest.h>
 
-#include <filesystem>
-#include <string>
+#include <sys/resource.h>
 
-#include "tests/integration/scene.h"
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "tests/integration/operator.h"
 
 using namespace gmgate::test;
 
+namespace {
+
+/// A page of the monitoring port at 127.0.0.1:9464: "200 ok". Throws when none comes within ten seconds.
+std::string monitoring_page(const Lab& lab, const std::string& path) {
+    const auto answer = run_program(
+        {.command = {"timeout", "10", "bash", "-c",
+                     "exec 3<>/dev/tcp/127.0.0.1/9464; printf 'GET " + path + " HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"},
+         .name = "bash",
+         .network = &lab.network.gw});
+    const auto body = answer.find("\r\n\r\n");
+    return answer.substr(0, 9) == "HTTP/1.1 " && body != std::string::npos
+               ? answer.substr(9, 3) + " " + answer.substr(body + 4)
+               : answer;
+}
+
+}  // namespace
+
 TEST_SUITE("limits") {
+    TEST_CASE("Out of descriptors: the monitoring port and the control socket answer, and phones over UDP are served") {
+        auto options = plain_lab();
+        options.top_lines = "metrics-listen = \"127.0.0.1:9464\"\n";
+        Lab lab(options);
+        Phone before(lab, {});
+        before.demand_registered();
+        const auto pid = lab.gateway().pid();
+        rlim_t highest = 0;  // the limit is one of numbers
+        for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd"))
+            highest = std::max<rlim_t>(highest, std::stoul(entry.path().filename().string()));
+        rlimit usual{};
+        REQUIRE(prlimit(pid, RLIMIT_NOFILE, nullptr, &usual) == 0);
+        const rlimit none{highest + 1, usual.rlim_max};
+        REQUIRE(prlimit(pid, RLIMIT_NOFILE, &none, nullptr) == 0);
+        const Access tcp{.is_v6 = false, .is_tcp = true};
+        std::vector<std::unique_ptr<RawPeer>> strangers;  // take what is free below it, and wait for more
+        for (int i = 0; i < 40; ++i)
+            strangers.push_back(std::make_unique<RawPeer>(lab.network.ue, RawPeer::Kind::tcp, tcp.ue_port(43000 + i),
+                                                          tcp.gateway_port(5060)));
+        for (int i = 0; i < 2; ++i) {
+            CHECK(monitoring_page(lab, "/healthz").starts_with("200 ok"));
+            CHECK(gateway_status(lab)["registrations"]["ipsec_3gpp"] == 1 + i);
+            Phone phone(lab, {.user = static_cast<std::size_t>(1 + i), .is_v6 = i == 1});
+            phone.demand_registered();
+            CHECK(monitoring_page(lab, "/readyz").starts_with("200 ready"));
+            if (i < 1) continue;
+            REQUIRE(prlimit(pid, RLIMIT_NOFILE, &usual, nullptr) == 0);
+            const auto word = unique_word("all-is-well-");
+            CHECK(before.message(phone.impu(), word) == 200);
+            phone.await_message(word);
+        }
+    }
+
     TEST_CASE("Under umask 0 nobody but the owner can read the store or reach a socket, control-group's excepted") {
         auto options = plain_lab();
         options.is_gateway_started = false;

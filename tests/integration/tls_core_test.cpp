@@ -100,6 +100,21 @@ TEST_SUITE("tls-core") {
         CHECK(tls.tls_stat("TlsCurrTxSw") >= 2);
     }
 
+    TEST_CASE("the TLS port on the core side is closed to whoever is none of the core's, before any handshake") {
+        CoreTlsLab tls(std::string("URI:sip:") + kCoreDomain);
+        auto& lab = *tls.lab;
+        lab.network.core.ip_batch("address add 10.2.0.99/16 dev core0\n");
+        Program stranger({.command = {"openssl", "s_client", "-connect", std::string(Network::kGwCore4) + ":5060",
+                                      "-bind", "10.2.0.99", "-tls1_3"},
+                          .name = "s_client",
+                          .network = &lab.network.core});
+        CHECK(lab.gateway().wait_for_text("core-stranger").text.find("10.2.0.99:") != std::string::npos);
+        CHECK(stranger.wait() != 0);
+        CHECK(stranger.output().find("BEGIN CERTIFICATE") == std::string::npos);
+        Phone phone(lab, {});
+        phone.demand_registered();
+    }
+
     TEST_CASE("F-5: nobody without the core's certificate gets through the gateway's TLS port on the core side") {
         CoreTlsLab tls(std::string("URI:sip:") + kCoreDomain);
         auto& lab = *tls.lab;

@@ -79,3 +79,28 @@ TEST_CASE("A REGISTER in clear does not take away the challenge whose answer the
     CHECK(bench.temporary_set()->number == number);
     CHECK(bench.kernel.sas().size() == 4);
 }
+
+TEST_CASE("An IPv6 /64 is one source: with a new address for each REGISTER it has no more challenges than with one") {
+    const Address gateway = *Address::parse("::1");
+    RegisterBench bench([&](daemon::Config& config) {
+        config.limits.challenges_per_address = 3;
+        config.sip_interfaces[0].sip_ports.push_back({.address = gateway, .ims_aka_profile = "volte"});
+    });
+    const auto challenged = [&](const std::string& address, int number) {
+        Say say = spoofed(number, 7600 + number, 1400 + number);
+        say.host = "[" + address + "]";
+        const sip::Flow flow{
+            sip::Transport::udp, {gateway, Port{5060}}, {*Address::parse(address), Port{5060}}, {}, {}};
+        return RegisterBench::status_of(*bench.send(say, flow)) == 401;
+    };
+    const auto& table = bench.parts().table;
+    for (int i = 1; i <= 20; ++i) CHECK(challenged(fmt::format("2001:db8::{}", i), i));
+    CHECK(table.challenge_count() == 3);
+    CHECK(table.challenges_at(*Address::parse("2001:db8::ffff")) == 3);
+    CHECK(bench.parts().table.find_challenge({Impi{"victim20@example"}, *Address::parse("2001:db8::20"), false}) !=
+          nullptr);
+    CHECK(challenged("2001:db8:0:1::1", 21));  // another /64
+    CHECK(table.challenge_count() == 4);
+    CHECK(table.challenges_at(*Address::parse("2001:db8:0:1::2")) == 1);
+    CHECK(bench.kernel.sas().size() == 16);
+}

@@ -1,6 +1,8 @@
 // Which element of the core comes first, which ones are out, and what [core] may say.
 #include <doctest/doctest.h>
 
+#include <fmt/format.h>
+
 #include <map>
 
 #include "daemon/core/core_link.h"
@@ -152,6 +154,24 @@ TEST_CASE("[core] next-hop: a text for one, tables for several") {
     CHECK(config->core.name_servers.at(0).to_string() == "10.2.0.53:53");
 }
 
+TEST_CASE("[core] peers: addresses and ranges, one or a list") {
+    auto config =
+        parse_config(config_text("next-hop = \"10.2.0.2\"\npeers = [\"10.3.0.0/24\", \"fd03::7\"]"), "t.toml");
+    REQUIRE_MESSAGE(config.has_value(), config.error().text);
+    REQUIRE(config->core.peers.size() == 2);
+    CHECK(config->core.peers[0].to_string() == "10.3.0.0/24");
+    CHECK(config->core.peers[1].to_string() == "fd03::7/128");
+    config = parse_config(config_text("next-hop = \"10.2.0.2\"\npeers = \"10.3.0.9\""), "t.toml");
+    REQUIRE_MESSAGE(config.has_value(), config.error().text);
+    CHECK(config->core.peers.size() == 1);
+    for (const auto* wrong : {"scscf.example", "10.3.0.9/24", "10.3.0.9:5060"}) {
+        const auto bad =
+            parse_config(config_text(fmt::format("next-hop = \"10.2.0.2\"\npeers = \"{}\"", wrong)), "t.toml");
+        REQUIRE_FALSE(bad.has_value());
+        CHECK(bad.error().text.find(fmt::format("[core]: peers: \"{}\" is neither", wrong)) != std::string::npos);
+    }
+}
+
 TEST_CASE("[core] listen: several, of both families; each next hop has one of its family") {
     const auto with = [](std::string_view listen, std::string_view hops) {
         auto text = config_text(hops);
@@ -182,7 +202,8 @@ TEST_CASE("[core] next-hop: every mistake is told with its place") {
     CHECK(hop_mistake("next-hop = \"10.2.0.2:x\"").find("t.toml:4:12: [core]: next-hop: \"10.2.0.2:x\" is neither") !=
           std::string::npos);
     CHECK(hop_mistake("next-hop = \"user@host\"").find("is neither") != std::string::npos);
-    CHECK(hop_mistake("next-hop = \"[fd02::2]:5060\"").find("listen has no address of the family of") != std::string::npos);
+    CHECK(hop_mistake("next-hop = \"[fd02::2]:5060\"").find("listen has no address of the family of") !=
+          std::string::npos);
     CHECK(hop_mistake("next-hops = 5").find("must be written [[core.next-hops]]") != std::string::npos);
     CHECK(hop_mistake("[[core.next-hops]]\nhost = \"10.2.0.2\"\nweight = 0")
               .find("weight: must be a whole number from 1 to 65535") != std::string::npos);
@@ -190,6 +211,7 @@ TEST_CASE("[core] next-hop: every mistake is told with its place") {
           std::string::npos);
     CHECK(hop_mistake("next-hop = \"10.2.0.2\"\nname-servers = \"dns.example\"")
               .find("name-servers: \"dns.example\" is no") != std::string::npos);
-    CHECK(hop_mistake("next-hop = \"10.2.0.2\"\ntransport = \"sctp\"").find("is not one of \"udp\", \"tcp\", \"tls\"") !=
-          std::string::npos);
+    CHECK(
+        hop_mistake("next-hop = \"10.2.0.2\"\ntransport = \"sctp\"").find("is not one of \"udp\", \"tcp\", \"tls\"") !=
+        std::string::npos);
 }

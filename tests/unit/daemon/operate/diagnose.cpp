@@ -383,3 +383,10 @@ TEST_CASE(
     CHECK(slow.counters().over_rate > 0);
     CHECK(slow.counters().packets + slow.counters().over_rate == 2000);
 }
+
+TEST_CASE("why: the core was spared because of a flood of REGISTERs in clear") {
+    const auto e = refused("limit", 503, "too many REGISTERs in clear: [limits] authentications-per-impi");
+    CHECK(cause_of(e) == Cause::limit);
+    CHECK(says(e, "[limits] authentications-per-impi"));
+    CHECK(says(e, "somebody floods the gateway"));
+}

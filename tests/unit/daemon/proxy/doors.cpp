@@ -115,6 +115,36 @@ TEST_CASE("a late 2xx of a phone passes only when its Record-Route is that phone
     CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 200 Text");
 }
 
+TEST_CASE("a late 2xx goes where the core takes answers; no Via that a phone writes opens a way to another port") {
+    TwoPhones net;
+    net.core_peer.send(net.from_core("INVITE", net.our_route()), net.core_side);
+    const std::string invite = net.ue_server.receive();
+    const std::string own = header(invite, "Record-Route");
+    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 100 Trying");
+    const auto good = late_2xx(invite, own);
+    const auto core_via = fmt::format("SIP/2.0/UDP {}", net.core_peer.endpoint().to_string());
+    REQUIRE(good.find(core_via) != std::string::npos);
+    Peer ssh = Peer::udp(net.loop, Family::v4);  // another service of the core's machine
+    const auto listener = sip::open_listening_socket(sip::test::free_endpoint(Family::v4));
+    REQUIRE(listener.has_value());
+    std::uint64_t dropped = 0;
+    for (const auto& via : {fmt::format("SIP/2.0/UDP {}", ssh.endpoint().to_string()),
+                            fmt::format("SIP/2.0/TCP {}", sip::local_endpoint_of(listener->get()).to_string()),
+                            fmt::format("SIP/2.0/TCP {}", net.core_peer.endpoint().to_string()),
+                            fmt::format("{};rport={}", core_via, ssh.endpoint().port.value),
+                            fmt::format("SIP/2.0/UDP core.example:{};received=127.0.0.1", ssh.endpoint().port.value)}) {
+        auto text = good;
+        text.replace(text.find(core_via), core_via.size(), via);
+        net.send_as_alice(text);
+        REQUIRE_MESSAGE(net.is_dropped(++dropped), via);
+    }
+    net.send_as_alice(good);
+    CHECK(first_line(net.core_peer.receive()) == "SIP/2.0 200 Text");
+    CHECK_FALSE(ssh.try_receive().has_value());
+    CHECK(::accept4(listener->get(), nullptr, nullptr, SOCK_NONBLOCK) == -1);
+    CHECK(net.transports.counters().connections_opened == 0);
+}
+
 TEST_CASE("an ACK in the dialog of another phone goes nowhere") {
     TwoPhones net;
     const std::string route =

@@ -240,13 +240,13 @@ TEST_CASE("TCP: connections beyond the limits are refused and counted") {
     Gateway g(Family::v4, {.connections = 3, .connections_per_address = 2});
     Peer one = Peer::tcp(g.loop, g.local), two = Peer::tcp(g.loop, g.local);
     REQUIRE(g.loop.until([&] { return g.transports.connection_count() == 2; }));
-    CHECK(!g.transports.has_room_for(loopback(Family::v4)));
+    CHECK(!g.transports.make_room_for(loopback(Family::v4)));
     Peer three = Peer::tcp(g.loop, g.local);
     CHECK(three.receive().empty());
     CHECK(g.transports.counters().connections_refused_limit == 1);
 
     const Address other = *Address::parse("192.0.2.1");
-    CHECK(g.transports.has_room_for(other));
+    CHECK(g.transports.make_room_for(other));
     bool ended = false, refused = false;
     const Flow far{Transport::tls, g.local, {other, Port(9)}, {}, {}};
     CHECK(g.transports.adopt(std::make_unique<StuckStream>(g.loop.io, &ended), far).connection != ConnectionId());
@@ -364,7 +364,7 @@ TEST_CASE("connecting: a peer that does not answer is given up after the time li
     REQUIRE(!outcome.has_value());
     CHECK(outcome.error().reaction == Reaction::broken);
     CHECK(outcome.error().code == ETIMEDOUT);
-    CHECK(g.transports.has_room_for(loopback(Family::v4)));
+    CHECK(g.transports.make_room_for(loopback(Family::v4)));
 }
 
 TEST_CASE("closing a listener ends its sockets and its connections, and it can be opened again") {
