@@ -156,6 +156,7 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
         trace_.add(moved_record(impi, set, now, clock_.wall()));
     });
     sets_.on_unanswered([this](const SaSet& set, std::vector<xfrm::SaReport> sas) {
+        operations_.unanswered(set.number, set.parameters);
         trace_.add(UnansweredSet{set.number, clock_.wall(), set.parameters, std::move(sas)});
     });
     if (config_.packet_tap)
@@ -360,6 +361,9 @@ Result<void> Gateway::open_monitoring() {
                               [this] { return tls_engine_.counters(); },
                               [this] { return kernel_watch_.guards_stand(); },
                               [this] { return operating_.draining; },
+                              &operations_.statistics(),
+                              &loop_watch_.lateness(),
+                              &operations_.reloaded(),
                               {}};
         if (!accesses_.encapsulation_addresses().empty())
             sources.stray_encapsulated = [this] { return encap_.stray_datagrams(); };

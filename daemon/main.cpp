@@ -202,6 +202,7 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
         // A file with mistakes does not keep new certificates from being taken: they are told apart.
         if (report) gateway.configuration_changed();
         const auto certificates = gateway.reload_certificates();
+        gateway.operations().note_reload(report.has_value() && certificates.has_value());
         if (report)
             (*report)["notes"].push_back(certificates
                                              ? "Certificates and keys were read again."

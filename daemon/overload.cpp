@@ -25,6 +25,7 @@ Task<void> LoopWatch::run() {
         asio::error_code stopped;
         co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, stopped));
         if (stopped) break;
+        lateness_.add(clock_.now() - due_);
         look(std::chrono::duration_cast<milliseconds>(clock_.now() - due_));
         log::tell_held_lines();
     }

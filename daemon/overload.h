@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/task.h"
+#include "daemon/observe/histogram.h"
 
 namespace gmgate::daemon {
 
@@ -19,6 +20,8 @@ public:
     Task<void> run();
     /// Asked for each new request, also in the turn in which the loop wakes up late.
     bool is_overloaded();
+    /// How late it was, ten times a second.
+    const Histogram& lateness() const { return lateness_; }
 
 private:
     void look(milliseconds late);
@@ -28,6 +31,7 @@ private:
     TimePoint due_;  ///< when run() wants to wake up next
     bool is_running_ = false;
     bool overloaded_ = false;
+    Histogram lateness_;
 };
 
 }  // namespace gmgate::daemon

@@ -38,7 +38,7 @@ struct Options {
     bool json = false;
     std::string of, filter, level, html, pcap, sort = "impi";
     std::string realm, mechanism, algorithm, address, state;  ///< of registrations
-    bool follow = false, off = false, audit = false, once = false, verbose = false;
+    bool follow = false, off = false, audit = false, once = false, verbose = false, numbers = false;
     double interval = 2;
 };
 
@@ -112,6 +112,10 @@ int registrations(const Options& options) {
     page["registrations"] = std::move(all);
     if (options.json) {
         print_json(page);
+        return kOk;
+    }
+    if (options.numbers) {
+        print(gmctl::registration_numbers_view(page, gmctl::terminal_width()));
         return kOk;
     }
     print(gmctl::registrations_view(page, gmctl::terminal_width()));
@@ -217,6 +221,8 @@ void add_looking(const AddCommand& command, Options& options) {
     auto* list = command("registrations", "registered contacts", [&] { return registrations(options); });
     list->add_option("filter", options.filter, "only those whose identity contains this, or at this address");
     list->add_flag("-f,--follow", options.follow, "instead print each REGISTER as it is decided, until interrupted");
+    list->add_flag("-n,--numbers", options.numbers,
+                   "instead print how many: now, in this period, since start, at most");
     list->add_option("--realm", options.realm, "only those of this sip-interface");
     list->add_option("--mechanism", options.mechanism, "only those protected so")
         ->check(CLI::IsMember({"ipsec-3gpp", "tls"}));
@@ -239,6 +245,8 @@ void add_looking(const AddCommand& command, Options& options) {
     });
     why->add_flag("-v,--verbose", options.verbose, "with the evidence that it rests on");
     why->add_option("phone", options.of, "IMPI, its user part (IMSI), or an IMPU of a registered phone")->required();
+    command("sa-stats", "agreements on ipsec-3gpp: attempts, successes, failures by reason, for each interface",
+            [&] { return ask_and_show(options, "sa-stats", Json::object(), gmctl::sa_stats_view); });
     auto* ladder = command("trace", "keep and draw the decrypted SIP of one user: phone, gateway and core (admin)",
                            [&] { return trace(options); });
     ladder->add_option("phone", options.of, "IMPI; without it: who is traced");

@@ -10,6 +10,9 @@ namespace gmgate::gmctl {
 std::string status_view(const nlohmann::json& status, std::size_t width);
 /// Identities whole; on a terminal (`width` not 0) what is the same in all rows is named once, above.
 std::string registrations_view(const nlohmann::json& page, std::size_t width);
+/// Active, this period, ever, most in a period.
+std::string registration_numbers_view(const nlohmann::json& page, std::size_t width);
+std::string sa_stats_view(const nlohmann::json& stats, std::size_t width);
 std::string record_line(const nlohmann::json& record, std::size_t width);
 std::string show_view(const nlohmann::json& shown, std::size_t width);
 std::string kernel_view(const nlohmann::json& kernel, std::size_t width);

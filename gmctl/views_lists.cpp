@@ -1,4 +1,4 @@
-// The list of phones: declared in views.h.
+// Lists of phones, and numbers as operators know them: declared in views.h.
 #include <algorithm>
 #include <functional>
 
@@ -49,6 +49,10 @@ std::vector<Field> registration_fields(const std::string& domain) {
             {{"realm", false, true}, field("realm")}};
 }
 
+void add_tally(TextTable& table, const std::string& first, const std::string& what, const Json& tally) {
+    table.add({first, what, text_of(tally, "period"), text_of(tally, "lifetime"), text_of(tally, "most_in_a_period")});
+}
+
 }  // namespace
 
 std::string registrations_view(const Json& page, std::size_t width) {
@@ -76,6 +80,39 @@ std::string registrations_view(const Json& page, std::size_t width) {
         table.add(std::move(cells));
     }
     return (same.empty() ? "" : wrapped("all: " + printable(same), width)) + table.text(width);
+}
+
+std::string registration_numbers_view(const Json& page, std::size_t width) {
+    const auto& numbers = part(page, "numbers");
+    const auto& active = part(numbers, "active");
+    TextTable table({{"registrations"},
+                     {"now", true},
+                     {fmt::format("in these {}", duration_text(number_of(numbers, "period_seconds"))), true},
+                     {"since start", true},
+                     {"most in 15 min", true}});
+    table.add({"active", text_of(active, "now"), "at most " + text_of(active, "period_high"),
+               "at most " + text_of(active, "lifetime_high"), ""});
+    for (const char* what : {"registered", "refreshed", "challenged", "refused"}) {
+        const auto& tally = part(numbers, what);
+        table.add({what, "", text_of(tally, "period"), text_of(tally, "lifetime"), text_of(tally, "most_in_a_period")});
+    }
+    return table.text(width) + fmt::format("limit {}\n", number_of(active, "limit"));
+}
+
+std::string sa_stats_view(const Json& stats, std::size_t width) {
+    TextTable table({{"interface"},
+                     {"ipsec-3gpp", false, true},
+                     {fmt::format("in these {}", duration_text(number_of(stats, "period_seconds"))), true},
+                     {"since start", true},
+                     {"most in 15 min", true}});
+    for (const auto& interface : part(stats, "interfaces")) {
+        add_tally(table, text_of(interface, "realm"), "attempts", part(interface, "attempts"));
+        add_tally(table, "", "successes", part(interface, "successes"));
+        add_tally(table, "", "failures", part(interface, "failures"));
+        for (const auto& reason : part(interface, "reasons"))
+            add_tally(table, "", "  " + text_of(reason, "reason"), reason);
+    }
+    return table.size() == 0 ? "No phone has tried yet.\n" : table.text(width);
 }
 
 }  // namespace gmgate::gmctl

@@ -209,7 +209,10 @@ Task<Result<nlohmann::json>> Operations::registrations(Json arguments) {
             rows.push_back(row_of(registration));
     };
     co_await p_.table.walk(std::move(look));
-    co_return Json{{"matches", matches}, {"total", p_.table.registration_count()}, {"registrations", std::move(rows)}};
+    co_return Json{{"matches", matches},
+                   {"total", p_.table.registration_count()},
+                   {"numbers", registration_numbers()},
+                   {"registrations", std::move(rows)}};
 }
 
 // Events are queued by the trace's handler and sent from here, so that a slow reader never holds up a REGISTER.

@@ -1,6 +1,11 @@
 #include "daemon/operate/metrics.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <deque>
+#include <fstream>
+#include <limits>
 #include <sstream>
 
 #include <prometheus/metric_family.h>
@@ -30,6 +35,26 @@ public:
             return *this;
         }
 
+        /// A gauge or counter with a fraction.
+        Metric& add_real(double value) {
+            ClientMetric metric;
+            (family_.type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
+            family_.metric.push_back(std::move(metric));
+            return *this;
+        }
+        Metric& add(const Histogram& histogram, std::vector<ClientMetric::Label> labels = {}) {
+            ClientMetric metric;
+            metric.label = std::move(labels);
+            metric.histogram.sample_count = histogram.count();
+            metric.histogram.sample_sum = histogram.sum();
+            std::uint64_t below = 0;
+            for (std::size_t i = 0; i < Histogram::kBounds.size(); ++i)
+                metric.histogram.bucket.push_back({below += histogram.in_bucket(i), Histogram::kBounds[i]});
+            metric.histogram.bucket.push_back({histogram.count(), std::numeric_limits<double>::infinity()});
+            family_.metric.push_back(std::move(metric));
+            return *this;
+        }
+
     private:
         MetricFamily& family_;
     };
@@ -38,6 +63,14 @@ public:
     }
     Metric gauge(std::string name, std::string help) {
         return metric(std::move(name), std::move(help), MetricType::Gauge);
+    }
+    Metric histogram(std::string name, std::string help) {
+        return metric(std::move(name), std::move(help), MetricType::Histogram);
+    }
+    /// Of the process itself, under the names that every exporter uses.
+    Metric process(std::string name, std::string help, MetricType type) {
+        families_.push_back({"process_" + std::move(name), std::move(help), type, {}});
+        return Metric(families_.back());
     }
     std::string text() const {
         std::ostringstream out;
@@ -177,6 +210,49 @@ void add_tls(Page& page, const MetricSources& s) {
     page.counter("tls_truncated_total", "TLS connections that ended without close_notify").add(tls->truncated);
 }
 
+void add_durations(Page& page, const MetricSources& s) {
+    if (s.loop_lateness)
+        page.histogram("loop_lag_seconds", "how late the loop woke up, looked at ten times a second")
+            .add(*s.loop_lateness);
+    if (!s.statistics) return;
+    auto durations = page.histogram(
+        "registration_duration_seconds",
+        "by phase: challenge (REGISTER to 401), phone (401 to REGISTER over the SAs), answer (to its 200), whole");
+    for (const auto& [phase, histogram] : s.statistics->durations()) durations.add(histogram, {{"phase", phase}});
+}
+
+std::uint64_t unix_seconds(std::chrono::system_clock::time_point at) {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(at.time_since_epoch()).count());
+}
+
+void add_reload(Page& page, const MetricSources& s) {
+    if (!s.reloaded || !*s.reloaded) return;
+    page.gauge("last_reload_timestamp_seconds", "when the configuration was read again")
+        .add(unix_seconds((*s.reloaded)->at));
+    page.gauge("last_reload_worked",
+               "0: the file had mistakes, or a certificate was not good, and that stays as it was")
+        .add((*s.reloaded)->worked ? 1 : 0);
+}
+
+// The same names and units as the client libraries of Prometheus have.
+void add_process(Page& page) {
+    static const auto started = unix_seconds(std::chrono::system_clock::now());
+    page.process("start_time_seconds", "when this process began, since 1970", MetricType::Gauge).add(started);
+    rusage used{};
+    if (getrusage(RUSAGE_SELF, &used) == 0) {
+        const auto seconds = [](const timeval& time) {
+            return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+        };
+        page.process("cpu_seconds_total", "user and system time of this process", MetricType::Counter)
+            .add_real(seconds(used.ru_utime) + seconds(used.ru_stime));
+    }
+    std::ifstream memory("/proc/self/statm");
+    std::uint64_t pages = 0, resident = 0;
+    if (memory >> pages >> resident)
+        page.process("resident_memory_bytes", "memory of this process that is in RAM", MetricType::Gauge)
+            .add(resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)));
+}
+
 }  // namespace
 
 Task<std::string> metrics_text(MetricSources sources) {
@@ -190,6 +266,9 @@ Task<std::string> metrics_text(MetricSources sources) {
     add_transport(page, sources);
     add_kernel(page, sources);
     add_tls(page, sources);
+    add_durations(page, sources);
+    add_reload(page, sources);
+    add_process(page);
     co_return page.text();
 }
 

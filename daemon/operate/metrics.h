@@ -7,8 +7,11 @@
 
 #include "daemon/config/config.h"
 #include "daemon/observe/counters.h"
+#include "daemon/observe/histogram.h"
 #include "daemon/operate/control_server.h"
+#include "daemon/operate/operations.h"
 #include "daemon/operate/packet_tap.h"
+#include "daemon/operate/registration_statistics.h"
 #include "daemon/registrations/table.h"
 #include "ktls/types.h"
 #include "sip/transaction/transactions.h"
@@ -29,6 +32,10 @@ struct MetricSources {
     std::function<const ktls::Counters*()> tls_counters;  ///< null result: no TLS is configured
     std::function<bool()> guards_stand;
     std::function<bool()> is_draining;
+    // What is null has no metrics.
+    const RegistrationStatistics* statistics = nullptr;
+    const Histogram* loop_lateness = nullptr;
+    const std::optional<Operations::Reloaded>* reloaded = nullptr;
     std::function<std::uint64_t()> stray_encapsulated{};  ///< empty: no phones behind NAT are served
 };
 

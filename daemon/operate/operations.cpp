@@ -24,13 +24,17 @@ std::string control_group_of(const Config& config) {
 Operations::Operations(OperateParts parts)
     : p_(std::move(parts)),
       server_(p_.executor, {.path = p_.config.control_socket, .group = control_group_of(p_.config)}),
-      started_(p_.clock.wall()) {
+      started_(p_.clock.wall()),
+      statistics_(p_.clock) {
     p_.operating.log_level = p_.config.log_level;
     add_state_commands();
     add_admin_commands();
     add_kernel_commands();
     add_why_command();
     add_trace_command();
+    add_statistics_commands();
+    counting_ = p_.trace.on_record(
+        [this](const DecisionRecord& record) { statistics_.record(record, p_.table.registration_count()); });
 }
 
 Result<void> Operations::open(bool replace) { return server_.open(replace); }

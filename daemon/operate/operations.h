@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include <asio/any_io_executor.hpp>
@@ -17,6 +18,7 @@
 #include "daemon/operate/control_server.h"
 #include "daemon/operate/evidence.h"
 #include "daemon/operate/packet_tap.h"
+#include "daemon/operate/registration_statistics.h"
 #include "daemon/registrations/kernel_watch.h"
 #include "daemon/registrations/sa_sets.h"
 #include "daemon/registrations/table.h"
@@ -59,6 +61,19 @@ public:
     /// What `reload` does; main owns the configuration and says.
     void set_reload(std::function<Result<nlohmann::json>()> reload) { reload_ = std::move(reload); }
 
+    /// The last reload: when, and whether its file was good and its certificates were read.
+    struct Reloaded {
+        std::chrono::system_clock::time_point at;
+        bool worked = false;
+    };
+    /// A reload was done, by whatever way; `worked`: with everything that belongs to it.
+    void note_reload(bool worked) { reloaded_ = Reloaded{p_.clock.wall(), worked}; }
+    /// Nullopt: there was none yet.
+    const std::optional<Reloaded>& reloaded() const { return reloaded_; }
+    /// A set of SAs ended without an answer of its phone.
+    void unanswered(SetNumber set, const xfrm::SetParameters& parameters);
+    const RegistrationStatistics& statistics() const { return statistics_; }
+
 private:
     using Json = nlohmann::json;
 
@@ -77,6 +92,11 @@ private:
     Task<Result<Json>> deregister(Json arguments);
     Result<Json> drain(const Json& arguments);
     Result<Json> log_level(const Json& arguments);
+
+    // ---- commands_statistics.cpp
+    void add_statistics_commands();
+    Json sa_stats();
+    Json registration_numbers();
 
     // ---- commands_kernel.cpp
     void add_kernel_commands();
@@ -100,6 +120,9 @@ private:
     ControlServer server_;
     std::function<Result<nlohmann::json>()> reload_;
     std::chrono::system_clock::time_point started_;
+    std::optional<Reloaded> reloaded_;
+    RegistrationStatistics statistics_;
+    Trace::Subscription counting_;  ///< feeds it
 };
 
 /// "2026-11-25T21:52:04.120Z"

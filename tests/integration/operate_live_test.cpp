@@ -59,6 +59,22 @@ TEST_SUITE("operate") {
         CHECK(stays.message(comes.impu(), "still-here") == 200);
         comes.await_message("still-here");
         CHECK(screen(lab, {"why", impi_of_user(1)}).ends_with(": registered\n"));
+        RawRegister stranger;
+        stranger.user = 2;
+        stranger.security_client =
+            "ipsec-3gpp;alg=hmac-sha-9;ealg=null;spi-c=70001;spi-s=70002;port-c=7901;port-s=7902";
+        CHECK(status_of(ask(lab, stranger)) == 494);
+        const auto stats = ask_gmctl(lab, {"sa-stats"})["interfaces"];
+        INFO(stats.dump(1));
+        REQUIRE(stats.size() == 1);
+        CHECK(stats[0]["attempts"]["lifetime"] == 3);
+        CHECK(stats[0]["successes"]["lifetime"] == 2);
+        CHECK(stats[0]["failures"]["lifetime"] == 1);
+        CHECK(screen(lab, {"sa-stats"}).find("security-client") != std::string::npos);
+        const auto numbers = ask_gmctl(lab, {"registrations"})["numbers"];
+        CHECK(numbers["active"]["now"] == 2);
+        CHECK(numbers["registered"]["lifetime"] == 2);
+        CHECK(screen(lab, {"registrations", "--numbers"}).find("refreshed") != std::string::npos);
         CHECK(screen(lab, {"why", "-v", impi_of_user(1)}).starts_with("Evidence:\n"));
     }
 }

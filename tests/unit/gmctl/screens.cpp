@@ -121,6 +121,34 @@ TEST_CASE("why begins with the identity and ends with the verdict; the evidence 
     CHECK(why_view_with_evidence(verdict, kWidth) == "Evidence:\n  a fact\n\n" + why_view(verdict, kWidth));
 }
 
+TEST_CASE("Agreements by interface and reason, and registrations in numbers") {
+    const Json tally{{"period", 3}, {"lifetime", 41}, {"most_in_a_period", 20}};
+    auto reason = tally;
+    reason["reason"] = "core 403";
+    const Json stats{{"period_seconds", 420},
+                     {"interfaces",
+                      {{{"realm", "access"},
+                        {"attempts", tally},
+                        {"successes", tally},
+                        {"failures", tally},
+                        {"reasons", {reason}}}}}};
+    CHECK(sa_stats_view(stats, kWidth) ==
+          "interface  ipsec-3gpp  in these 7 min 0 s  since start  most in 15 min\n"
+          "access     attempts                     3           41              20\n"
+          "           successes                    3           41              20\n"
+          "           failures                     3           41              20\n"
+          "             core 403                   3           41              20\n");
+    const Json page{{"numbers",
+                     {{"period_seconds", 420},
+                      {"active", {{"now", 20}, {"period_high", 21}, {"lifetime_high", 40}, {"limit", 100000}}},
+                      {"registered", tally},
+                      {"refreshed", tally},
+                      {"challenged", tally},
+                      {"refused", tally}}}};
+    check_fits(registration_numbers_view(page, kWidth));
+    CHECK(lines_of(registration_numbers_view(page, kWidth))[1].starts_with("active          20"));
+}
+
 TEST_CASE("top shows the busiest counters first and no more than the terminal has lines for") {
     Json before{{"counters", Json::object()}}, now{{"time", "2026-11-25T23:06:36.454Z"}, {"counters", Json::object()}};
     for (int i = 0; i < 60; ++i) {
