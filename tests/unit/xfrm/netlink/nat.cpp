@@ -86,7 +86,7 @@ TEST_CASE(
     CHECK(bench.state.policies.size() == 2);
     CHECK(bench.remove(set_number(2)).has_value());
     CHECK(bench.state.policies.size() == 1);
-    CHECK(bench.remove(set_number(3)).has_value());
+    CHECK(bench.remove(set_number(3, "198.51.101.2")).has_value());
     CHECK(bench.state.policies.empty());
     CHECK(bench.state.sas.empty());
 }
