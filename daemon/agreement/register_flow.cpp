@@ -463,16 +463,18 @@ Task<void> RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& respon
     } else if (auto* registration = p_.table.find(x.contact)) {
         meant.push_back(registration);
     }
-    std::size_t left = 0;
-    for (auto* registration : meant) left += end_identity(*registration, x);
+    std::vector<ContactKey> over, stay;  // the table may change while the store writes
+    for (auto* registration : meant) (end_identity(*registration, x) == 0 ? over : stay).push_back(registration->key);
     const auto* own = p_.table.find(x.contact);
     const bool is_served_on = x.over == Over::temporary && own && !own->identities.empty();
     if (!is_served_on) {
-        pass(x, response, left == 0 ? "de-registered" : "de-registered; other identities of this contact stay");
+        for (const ContactKey& key : stay) co_await keep(key);
+        pass(x, response, stay.empty() ? "de-registered" : "de-registered; other identities of this contact stay");
         if (x.over == Over::temporary) finish_challenge(x);
     }
-    for (auto* registration : meant)
-        if (registration->identities.empty()) end(*registration);
+    for (const ContactKey& key : over)
+        if (auto* registration = p_.table.find(key); registration && registration->identities.empty())
+            end(*registration);
     if (is_served_on) co_await serve_what_is_left(x, response);
 }
 

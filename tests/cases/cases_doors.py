@@ -221,7 +221,7 @@ def register_in_a_call(lab):
 
 
 SLOW, SLOW_FOR_STRANGERS = 20.0, 30.0  # seconds that the core needs for an answer
-PHONES, STRANGERS, RATE = 50, 16, 150  # requests of strangers, a second
+PHONES, STRANGERS, RATE = 50, 16, 100  # requests of strangers, a second
 
 
 class SlowCore:

@@ -74,7 +74,8 @@ TEST_CASE("B-80, B-82, B-84: behind NAT a phone gets the mode that it offers, an
     CHECK(set.is_behind_nat());
     CHECK(set.parameters.port_ps == Port{6208});
     CHECK((set.parameters.port_pc >= Port{6216} && set.parameters.port_pc <= Port{6223}));
-    CHECK(std::ranges::all_of(bench.kernel.sas(), [](const auto& one) { return one.second.sa.encapsulation.has_value(); }));
+    CHECK(std::ranges::all_of(bench.kernel.sas(),
+                              [](const auto& one) { return one.second.sa.encapsulation.has_value(); }));
     bench.core_status = 200;
     CHECK(NatBench::status_of(*bench.send(bench.answer_to(set, kBoth), bench.over(set))) == 200);
     bench.core_status = 401;
