@@ -97,7 +97,7 @@ TEST_CASE("worker: what breaks the protocol is refused whole with EBADMSG, count
             cut,
             longer,
             Bytes(GM_FRAME_LIMIT + 1, 0),
-            with_header([](gm_header& h) { h.version = 2; }),
+            with_header([](gm_header& h) { h.version = GM_PROTOCOL_VERSION + 1; }),
             with_header([](gm_header& h) { h.flags = 1; }),
             with_header([](gm_header& h) { h.count = 1; }),
             with_header([](gm_header& h) { h.kind = 0; }),
