@@ -16,7 +16,7 @@ constexpr std::array<std::uint8_t, 16> kKey{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1
 const auto kGateway = *Address::parse("203.0.113.10");
 constexpr PortBlock kBlock{Port{6208}, 16};
 
-SetParameters set_number(std::uint32_t n, const char* nat = "198.51.100.2") {
+SetParameters nat_set(std::uint32_t n, const char* nat = "198.51.100.2") {
     const auto port = static_cast<std::uint16_t>(5000 + 2 * n);
     return {.ue = *Address::parse(nat),
             .gateway = kGateway,
@@ -32,7 +32,7 @@ SetParameters set_number(std::uint32_t n, const char* nat = "198.51.100.2") {
             .mode = Mode::udp_enc_tun};
 }
 
-SetRequest request(const SetParameters& p) {
+SetRequest nat_request(const SetParameters& p) {
     auto keys = derive_esp_keys(p.algorithms, Key128(kKey), Key128(kKey));
     return {.parameters = p,
             .keys = std::move(*keys),
@@ -40,18 +40,18 @@ SetRequest request(const SetParameters& p) {
             .lifetime = std::chrono::seconds{240}};
 }
 
-struct Bench {
+struct NatBench {
     Clock clock;
     asio::io_context io;
     MiniKernel::State state;
     NetlinkKernel kernel;
-    Bench() : kernel(io.get_executor(), clock, settings(), std::make_unique<MiniKernel>(state)) {}
+    NatBench() : kernel(io.get_executor(), clock, settings(), std::make_unique<MiniKernel>(state)) {}
     static NetlinkSettings settings() {
         NetlinkSettings s;
         s.nat_blocks = {{kGateway, kBlock}};
         return s;
     }
-    Result<void> install(const SetParameters& p) { return finish(io, kernel.install_set(request(p))); }
+    Result<void> install(const SetParameters& p) { return finish(io, kernel.install_set(nat_request(p))); }
     Result<void> remove(const SetParameters& p) { return finish(io, kernel.remove_set(p)); }
     std::vector<std::uint16_t> outbound_ports() const {
         std::vector<std::uint16_t> ports;
@@ -65,8 +65,8 @@ struct Bench {
 
 TEST_CASE(
     "B-82: a set behind NAT is four tunnel SAs inside UDP; the policy of its NAT comes with the first set and goes with the last") {
-    Bench bench;
-    REQUIRE(bench.install(set_number(1)).has_value());
+    NatBench bench;
+    REQUIRE(bench.install(nat_set(1)).has_value());
     CHECK(bench.state.sas.size() == 4);
     for (const auto& [key, sa] : bench.state.sas) {
         CHECK(sa.info.mode == XFRM_MODE_TUNNEL);
@@ -79,14 +79,14 @@ TEST_CASE(
     CHECK(policy.priority < kGuardPriority);
     CHECK(ntohs(policy.sel.sport) == 6208);
     CHECK(ntohs(policy.sel.sport_mask) == 0xfff0);
-    REQUIRE(bench.install(set_number(2)).has_value());
-    REQUIRE(bench.install(set_number(3, "198.51.101.2")).has_value());
+    REQUIRE(bench.install(nat_set(2)).has_value());
+    REQUIRE(bench.install(nat_set(3, "198.51.101.2")).has_value());
     CHECK(bench.state.policies.size() == 2);
-    CHECK(bench.remove(set_number(1)).has_value());
+    CHECK(bench.remove(nat_set(1)).has_value());
     CHECK(bench.state.policies.size() == 2);
-    CHECK(bench.remove(set_number(2)).has_value());
+    CHECK(bench.remove(nat_set(2)).has_value());
     CHECK(bench.state.policies.size() == 1);
-    CHECK(bench.remove(set_number(3, "198.51.101.2")).has_value());
+    CHECK(bench.remove(nat_set(3, "198.51.101.2")).has_value());
     CHECK(bench.state.policies.empty());
     CHECK(bench.state.sas.empty());
 }
@@ -94,53 +94,53 @@ TEST_CASE(
 TEST_CASE("whichever of the five messages the kernel refuses, nothing of the set is left") {
     for (std::uint64_t refused = 1; refused <= 5; ++refused) {
         CAPTURE(refused);
-        Bench bench;
+        NatBench bench;
         bench.state.failures[refused] = EINVAL;
-        CHECK_FALSE(bench.install(set_number(1)).has_value());
+        CHECK_FALSE(bench.install(nat_set(1)).has_value());
         CHECK(bench.state.sas.empty());
         CHECK(bench.state.policies.empty());
-        CHECK(bench.install(set_number(1)).has_value());
+        CHECK(bench.install(nat_set(1)).has_value());
         CHECK(bench.state.policies.size() == 1);
     }
 }
 
 TEST_CASE("a set that is refused behind a NAT with phones leaves their policy alone") {
-    Bench bench;
-    REQUIRE(bench.install(set_number(1)).has_value());
-    auto same_spi = set_number(2);
-    same_spi.spi_us = set_number(1).spi_us;
+    NatBench bench;
+    REQUIRE(bench.install(nat_set(1)).has_value());
+    auto same_spi = nat_set(2);
+    same_spi.spi_us = nat_set(1).spi_us;
     const auto refused = bench.install(same_spi);
     REQUIRE_FALSE(refused.has_value());
     CHECK(refused.error().code == EEXIST);
     CHECK(bench.state.sas.size() == 4);
     CHECK(bench.state.policies.size() == 1);
-    CHECK(bench.remove(set_number(1)).has_value());
+    CHECK(bench.remove(nat_set(1)).has_value());
     CHECK(bench.state.policies.empty());
 }
 
 TEST_CASE("another port of the NAT is set on all four SAs, and a new lifetime keeps it") {
-    Bench bench;
-    REQUIRE(bench.install(set_number(1)).has_value());
-    REQUIRE(finish(bench.io, bench.kernel.follow_nat(set_number(1), Port{31000})).has_value());
+    NatBench bench;
+    REQUIRE(bench.install(nat_set(1)).has_value());
+    REQUIRE(finish(bench.io, bench.kernel.follow_nat(nat_set(1), Port{31000})).has_value());
     CHECK(bench.outbound_ports() == std::vector<std::uint16_t>{31000, 31000});
     CHECK(std::ranges::count_if(bench.state.sas,
                                 [](const auto& one) { return ntohs(one.second.encap->encap_sport) == 31000; }) == 2);
-    REQUIRE(finish(bench.io, bench.kernel.extend_set(set_number(1), std::chrono::seconds{9000})).has_value());
+    REQUIRE(finish(bench.io, bench.kernel.extend_set(nat_set(1), std::chrono::seconds{9000})).has_value());
     CHECK(bench.outbound_ports() == std::vector<std::uint16_t>{31000, 31000});
-    const auto reports = finish(bench.io, bench.kernel.report_set(set_number(1)));
+    const auto reports = finish(bench.io, bench.kernel.report_set(nat_set(1)));
     REQUIRE(reports.has_value());
     REQUIRE(reports->size() == 4);
     CHECK(reports->at(1).sa.encapsulation == Encapsulation{Port{4500}, Port{31000}});
-    auto elsewhere = set_number(1);
+    auto elsewhere = nat_set(1);
     elsewhere.mode = Mode::transport;  // another kind of set: not this one's SAs
     CHECK(finish(bench.io, bench.kernel.report_set(elsewhere))->empty());
 }
 
 TEST_CASE("a list of SAs mends the policies: one that nobody needs goes, one that is missing comes") {
-    Bench earlier;
-    REQUIRE(earlier.install(set_number(1)).has_value());
-    REQUIRE(earlier.install(set_number(2, "198.51.101.2")).has_value());
-    Bench bench;  // a process that comes after one that died
+    NatBench earlier;
+    REQUIRE(earlier.install(nat_set(1)).has_value());
+    REQUIRE(earlier.install(nat_set(2, "198.51.101.2")).has_value());
+    NatBench bench;  // a process that comes after one that died
     bench.state.sas = earlier.state.sas;
     bench.state.policies = earlier.state.policies;
     bench.state.templates = earlier.state.templates;
@@ -153,24 +153,24 @@ TEST_CASE("a list of SAs mends the policies: one that nobody needs goes, one tha
     bench.state.policies.clear();
     CHECK(finish(bench.io, bench.kernel.dump())->size() == 4);
     CHECK(bench.state.policies.size() == 1);
-    CHECK(bench.remove(set_number(1)).has_value());
+    CHECK(bench.remove(nat_set(1)).has_value());
     CHECK(bench.state.policies.empty());
 }
 
 TEST_CASE("a policy that somebody else deletes comes back, and one whose SAs the kernel ended goes") {
-    Bench bench;
-    REQUIRE(bench.install(set_number(1)).has_value());
+    NatBench bench;
+    REQUIRE(bench.install(nat_set(1)).has_value());
     bench.state.policies.clear();
     KernelEvent event;
     event.kind = KernelEvent::Kind::nat_policy_deleted;
-    event.nat_policy = {kGateway, kBlock, set_number(1).ue};
+    event.nat_policy = {kGateway, kBlock, nat_set(1).ue};
     bench.kernel.heard(event);
     bench.io.restart();
     bench.io.run();
     CHECK(bench.state.policies.size() == 1);
     event.kind = KernelEvent::Kind::hard_expired;
-    event.mark = request(set_number(1)).mark;
-    for (const auto& sa : four_sas(set_number(1))) {
+    event.mark = nat_request(nat_set(1)).mark;
+    for (const auto& sa : four_sas(nat_set(1))) {
         event.sa = sa.id;
         bench.kernel.heard(event);
     }
@@ -180,7 +180,7 @@ TEST_CASE("a policy that somebody else deletes comes back, and one whose SAs the
 }
 
 TEST_CASE("B-13: the guards of a block are one policy each way; out, nothing may leave without a policy of its NAT") {
-    Bench bench;
+    NatBench bench;
     const GuardRequest wanted{kGateway, {Port{6100}}, kBlock};
     auto first = wanted;
     REQUIRE(finish(bench.io, bench.kernel.install_guards(std::move(first))).has_value());
