@@ -234,10 +234,12 @@ void add_reload(Page& page, const MetricSources& s) {
         .add((*s.reloaded)->worked ? 1 : 0);
 }
 
+const auto kStarted = std::chrono::system_clock::now();  // before main()
+
 // The same names and units as the client libraries of Prometheus have.
 void add_process(Page& page) {
-    static const auto started = unix_seconds(std::chrono::system_clock::now());
-    page.process("start_time_seconds", "when this process began, since 1970", MetricType::Gauge).add(started);
+    page.process("start_time_seconds", "when this process began, since 1970", MetricType::Gauge)
+        .add(unix_seconds(kStarted));
     rusage used{};
     if (getrusage(RUSAGE_SELF, &used) == 0) {
         const auto seconds = [](const timeval& time) {
