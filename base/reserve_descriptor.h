@@ -10,7 +10,14 @@
 
 namespace gmgate {
 
-/// give() when an accept fails for want of descriptors, and accept once more; take() before each accept.
+/// What an accept says then: of the process, or of the machine. Asio has a category of its own for what the system
+/// says.
+inline bool is_out_of_descriptors(const asio::error_code& error) {
+    return error.category() == asio::error::get_system_category() &&
+           (error.value() == EMFILE || error.value() == ENFILE);
+}
+
+/// take() before each accept, and accept_again() behind it.
 class ReserveDescriptor {
 public:
     ReserveDescriptor() { take(); }
@@ -30,15 +37,17 @@ public:
         if (fd_ < 0) fd_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
     }
 
+    /// When `error`, of an accept, says that there is no descriptor: once more, with this one. `acceptor` does not
+    /// block.
+    template <class Acceptor, class Socket>
+    void accept_again(Acceptor& acceptor, Socket& peer, asio::error_code& error) {
+        if (!is_out_of_descriptors(error) || !give()) return;
+        acceptor.accept(peer, error);
+        if (error) take();  // nobody came: the kernel wants a descriptor before it looks who waits
+    }
+
 private:
     int fd_ = -1;
 };
-
-/// What an accept says then: of the process, or of the machine. Asio has a category of its own for what the system
-/// says.
-inline bool is_out_of_descriptors(const asio::error_code& error) {
-    return error.category() == asio::error::get_system_category() &&
-           (error.value() == EMFILE || error.value() == ENFILE);
-}
 
 }  // namespace gmgate

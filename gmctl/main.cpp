@@ -84,6 +84,8 @@ void sort_by(Json& rows, const std::string& key) {
 }
 
 int registrations(const Options& options) {
+    if (options.numbers && !options.follow && !options.json)  // they stand on each page
+        return ask_and_show(options, "registrations", {{"limit", 1}}, gmctl::registration_numbers_view);
     auto client = Client::connect(options.socket);
     if (!client) return fail(options, client.error());
     if (options.follow) {
@@ -112,10 +114,6 @@ int registrations(const Options& options) {
     page["registrations"] = std::move(all);
     if (options.json) {
         print_json(page);
-        return kOk;
-    }
-    if (options.numbers) {
-        print(gmctl::registration_numbers_view(page, gmctl::terminal_width()));
         return kOk;
     }
     print(gmctl::registrations_view(page, gmctl::terminal_width()));

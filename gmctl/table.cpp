@@ -52,7 +52,7 @@ bool terminal_has_colour() {
 
 std::string painted(const std::string& text, Colour colour) {
     if (!is_colour_used) return text;
-    const char* code = "1";
+    const char* code = "";
     switch (colour) {
         case Colour::good:
             code = "32";
@@ -62,9 +62,6 @@ std::string painted(const std::string& text, Colour colour) {
             break;
         case Colour::bad:
             code = "31";
-            break;
-        case Colour::strong:
-            code = "1";
             break;
     }
     return fmt::format("\x1b[{}m{}\x1b[0m", code, text);

@@ -15,7 +15,7 @@ std::size_t terminal_height();
 /// Colour from now on: for a terminal that has it, unless NO_COLOR is set (no-color.org). Off at first.
 void use_colour(bool is_used);
 bool terminal_has_colour();
-enum class Colour { good, doubtful, bad, strong };
+enum class Colour { good, doubtful, bad };
 /// The text as it is, or with what makes a terminal paint it.
 std::string painted(const std::string& text, Colour colour);
 /// Text from the network as it may be shown: control characters and what is no printable ASCII as \xHH, so that no

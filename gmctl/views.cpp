@@ -152,9 +152,6 @@ std::string status_view(const Json& status, std::size_t width) {
 
 // On a terminal: the identity's user part (the IMSI), which the domain follows in all of them, and what was decided.
 std::string record_line(const Json& record, std::size_t width) {
-    std::string failed;
-    for (const auto& check : part(record, "checks"))
-        if (!check.value("passed", true)) failed += (failed.empty() ? "" : ",") + text_of(check, "check");
     const auto impi = text_of(record, "impi"), time = text_of(record, "time");
     if (width != 0) {
         auto line = printable(fmt::format("{}  {}  {}  {}  {}", impi.substr(0, impi.find('@')),
@@ -163,6 +160,9 @@ std::string record_line(const Json& record, std::size_t width) {
         if (line.size() > width) line = line.substr(0, width - 1) + "…";
         return line + '\n';
     }
+    std::string failed;
+    for (const auto& check : part(record, "checks"))
+        if (!check.value("passed", true)) failed += (failed.empty() ? "" : ",") + text_of(check, "check");
     return printable(fmt::format("{}  {}  {}  over {}  core {}  answer {}  {}{}", time, impi, text_of(record, "ue"),
                                  text_of(record, "over"), number_of(record, "core_status"), number_of(record, "answer"),
                                  text_of(record, "why"), failed.empty() ? "" : " [" + failed + "]")) +

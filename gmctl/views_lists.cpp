@@ -92,10 +92,8 @@ std::string registration_numbers_view(const Json& page, std::size_t width) {
                      {"most in 15 min", true}});
     table.add({"active", text_of(active, "now"), "at most " + text_of(active, "period_high"),
                "at most " + text_of(active, "lifetime_high"), ""});
-    for (const char* what : {"registered", "refreshed", "challenged", "refused"}) {
-        const auto& tally = part(numbers, what);
-        table.add({what, "", text_of(tally, "period"), text_of(tally, "lifetime"), text_of(tally, "most_in_a_period")});
-    }
+    for (const char* what : {"registered", "refreshed", "challenged", "refused"})
+        add_tally(table, what, "", part(numbers, what));
     return table.text(width) + fmt::format("limit {}\n", number_of(active, "limit"));
 }
 

@@ -63,12 +63,13 @@ std::string_view AuthenticationBudget::take(const Asker& asker) {
     return {};
 }
 
-void AuthenticationBudget::give_back(const Asker& asker) {
-    const auto source = sources_.empty_at.find(source_prefix(asker.address));
+void AuthenticationBudget::give_back(const Address& address, const Impi& impi, bool is_emergency) {
+    const auto source = sources_.empty_at.find(source_prefix(address));
     if (source != sources_.empty_at.end()) drain(source->second, limits_.per_source);
-    names_.empty_at.erase(short_name(asker.impi));
-    users_at_home_.empty_at.erase(short_name(asker.impi));
-    drain(asker.is_emergency ? all_emergencies_ : all_, limits_.in_all);
+    const auto name = short_name(impi);
+    names_.empty_at.erase(name);
+    users_at_home_.empty_at.erase(name);
+    drain(is_emergency ? all_emergencies_ : all_, limits_.in_all);
 }
 
 }  // namespace gmgate::daemon

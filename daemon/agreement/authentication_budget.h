@@ -38,7 +38,7 @@ public:
     /// The limit that stands against it, as it is called in [limits]; empty: it may go to the core, and is counted.
     std::string_view take(const Asker& asker);
     /// It has become a registration.
-    void give_back(const Asker& asker);
+    void give_back(const Address& address, const Impi& impi, bool is_emergency);
 
 private:
     using Duration = TimePoint::duration;

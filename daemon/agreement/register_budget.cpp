@@ -34,7 +34,7 @@ std::optional<Objection> RegisterFlow::spare_core(const Exchange& x) {
 // A phone that registers is none of those who must be bounded.
 void RegisterFlow::give_back_authentication(const Exchange& x) {
     if (p_.budget && (x.over == Over::temporary || (x.over == Over::tls && !x.is_bound)))
-        p_.budget->give_back(asker_of(x));
+        p_.budget->give_back(x.flow().remote.address, x.impi, is_emergency_contact(x.contact));
 }
 
 }  // namespace gmgate::daemon

@@ -463,8 +463,8 @@ Task<void> RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& respon
     } else if (auto* registration = p_.table.find(x.contact)) {
         meant.push_back(registration);
     }
-    std::vector<ContactKey> over, stay;  // the table may change while the store writes
-    for (auto* registration : meant) (end_identity(*registration, x) == 0 ? over : stay).push_back(registration->key);
+    std::vector<ContactKey> gone, stay;  // the table may change while the store writes
+    for (auto* registration : meant) (end_identity(*registration, x) == 0 ? gone : stay).push_back(registration->key);
     const auto* own = p_.table.find(x.contact);
     const bool is_served_on = x.over == Over::temporary && own && !own->identities.empty();
     if (!is_served_on) {
@@ -472,7 +472,7 @@ Task<void> RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& respon
         pass(x, response, stay.empty() ? "de-registered" : "de-registered; other identities of this contact stay");
         if (x.over == Over::temporary) finish_challenge(x);
     }
-    for (const ContactKey& key : over)
+    for (const ContactKey& key : gone)
         if (auto* registration = p_.table.find(key); registration && registration->identities.empty())
             end(*registration);
     if (is_served_on) co_await serve_what_is_left(x, response);

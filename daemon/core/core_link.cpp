@@ -181,8 +181,8 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
 
     Result<std::vector<Target>> hops = co_await next_hops();
     if (const auto address = Address::parse(uri->host)) {
-        const Endpoint endpoint{
-            *address, uri->port.value != 0 ? uri->port : Port{over_tls ? std::uint16_t{5061} : std::uint16_t{5060}}};
+        const sip::Transport over = over_tls ? sip::Transport::tls : sip::Transport::udp;
+        const Endpoint endpoint{*address, uri->port.value != 0 ? uri->port : sip::default_port(over)};
         if (hops) {  // the dialog stays with the next hop that took it; the others stand in when it is dead
             const auto at_it =
                 std::ranges::stable_partition(*hops, [&](const Target& t) { return t.endpoint == endpoint; });

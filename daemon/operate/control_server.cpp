@@ -181,10 +181,7 @@ Task<void> ControlServer::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> ke
         Socket peer(executor);
         co_await acceptor.async_accept(peer, asio::redirect_error(asio::use_awaitable, error));
         if (!is_open) co_return;
-        if (is_out_of_descriptors(error) && reserve.give()) {
-            acceptor.accept(peer, error);
-            if (error) reserve.take();  // nobody came: the kernel wants a descriptor before it looks who waits
-        }
+        reserve.accept_again(acceptor, peer, error);
         if (error) {  // out of descriptors, say: the others wait in the backlog
             asio::steady_timer pause(executor, std::chrono::milliseconds{100});
             co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));

@@ -76,10 +76,7 @@ Task<void> HttpResponder::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> ke
         auto socket = std::make_shared<tcp::socket>(executor);  // shared with the timer that ends it
         co_await acceptor.async_accept(*socket, asio::redirect_error(asio::use_awaitable, error));
         if (!acceptor.is_open()) co_return;
-        if (is_out_of_descriptors(error) && reserve.give()) {
-            acceptor.accept(*socket, error);
-            if (error) reserve.take();  // nobody came: the kernel wants a descriptor before it looks who waits
-        }
+        reserve.accept_again(acceptor, *socket, error);
         if (error) {
             asio::steady_timer pause(executor, std::chrono::milliseconds{100});
             co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));

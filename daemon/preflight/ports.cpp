@@ -93,11 +93,8 @@ std::vector<OpenedSocket> sockets_of(const Config& config) {
             if (port.tcp || port.tls) all.push_back({{port.address, port.port}, false});
         }
     const AccessMap accesses(config);
-    for (const auto& access : accesses.all()) {
-        if (!access.profile) continue;
-        for (const auto port : access.profile->all_ports())
-            for (const bool is_udp : {true, false}) all.push_back({{access.address, port}, is_udp});
-    }
+    for (const auto& local : accesses.protected_ports())
+        for (const bool is_udp : {true, false}) all.push_back({local, is_udp});
     for (const auto& address : accesses.encapsulation_addresses())
         all.push_back({{address, xfrm::kEncapsulationPort}, true});
     if (config.metrics_listen.port.value != 0) all.push_back({config.metrics_listen, false});

@@ -14,6 +14,7 @@
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/own_names.h"
 #include "daemon/rules/request_syntax.h"
+#include "sip/transport/way_back.h"
 
 namespace gmgate::daemon {
 
@@ -118,10 +119,7 @@ Task<Result<std::vector<Target>>> Router::emergency_targets(std::string token, s
     const auto address = uri ? Address::parse(uri->host) : std::nullopt;
     std::vector<Target> one{*hop};
     if (address && all) {
-        const Endpoint endpoint{
-            *address, uri->port.value != 0
-                          ? uri->port
-                          : Port{hop->transport == CoreTransport::tls ? std::uint16_t{5061} : std::uint16_t{5060}}};
+        const Endpoint endpoint{*address, uri->port.value != 0 ? uri->port : sip::default_port(to_sip(hop->transport))};
         const auto named = std::ranges::find(*all, endpoint, &Target::endpoint);
         if (named != all->end()) one.front() = *named;
     }

@@ -11,6 +11,13 @@ namespace {
 constexpr std::chrono::seconds kPatience{20};
 constexpr std::chrono::seconds kStorePatience{5};
 
+// All that listen: what the next process goes on with.
+void for_each_socket(const HandoverParts& parts, const std::function<void(int descriptor)>& f) {
+    parts.transports.for_each_socket([&](const Endpoint&, bool, int descriptor) { f(descriptor); });
+    parts.encap.for_each_socket([&](const Endpoint&, int descriptor) { f(descriptor); });
+    parts.tls.for_each_socket([&](const Endpoint&, int descriptor) { f(descriptor); });
+}
+
 }  // namespace
 
 Handover::Handover(asio::any_io_executor executor, HandoverParts parts)
@@ -95,12 +102,7 @@ void Handover::resume() {
                                             {"closed", count - resumed_.size()},
                                             {"from", taken_ ? "the running process" : "the fd store"}});
     service_.store(kLedgerName, ledger_->descriptor());
-    p_.transports.for_each_socket(
-        [&](const Endpoint&, bool, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
-    p_.encap.for_each_socket(
-        [&](const Endpoint&, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
-    p_.tls.for_each_socket(
-        [&](const Endpoint&, int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
+    for_each_socket(p_, [&](int descriptor) { service_.store(socket_name_of(descriptor), descriptor); });
 }
 
 std::optional<sip::Flow> Handover::flow_of(sip::ConnectionId connection) const {
@@ -172,15 +174,7 @@ void Handover::closed(const sip::Flow& flow) {
 std::vector<HandedOver> Handover::holdings() {
     std::vector<HandedOver> all{{kLedgerName, ledger_->descriptor()}};
     if (p_.store.lock_descriptor() >= 0) all.push_back({kLockName, p_.store.lock_descriptor()});
-    p_.transports.for_each_socket([&](const Endpoint&, bool, int descriptor) {
-        all.push_back({socket_name_of(descriptor), descriptor});
-    });
-    p_.encap.for_each_socket([&](const Endpoint&, int descriptor) {
-        all.push_back({socket_name_of(descriptor), descriptor});
-    });
-    p_.tls.for_each_socket([&](const Endpoint&, int descriptor) {
-        all.push_back({socket_name_of(descriptor), descriptor});
-    });
+    for_each_socket(p_, [&](int descriptor) { all.push_back({socket_name_of(descriptor), descriptor}); });
     for (const auto& [id, descriptor] : descriptors_) all.push_back({name_of(id), descriptor});
     return all;
 }

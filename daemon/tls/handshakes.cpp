@@ -8,12 +8,11 @@ namespace gmgate::daemon {
 
 std::optional<Handshakes::Place> Handshakes::begin(const Address& remote, int socket, bool is_known) {
     const Address source = source_prefix(remote);
-    limit_met_ = "";
     const auto held = of_.find(source);
-    if (held != of_.end() && held->second >= limits_.per_source) limit_met_ = "tls-handshakes-per-address";
-    else if (count_ >= limits_.total) limit_met_ = "tls-handshakes";
-    if (*limit_met_ != '\0') {
-        const bool of_source = held != of_.end() && held->second >= limits_.per_source;
+    const bool of_source = held != of_.end() && held->second >= limits_.per_source;
+    const bool is_full = count_ >= limits_.total;
+    limit_met_ = of_source ? "tls-handshakes-per-address" : is_full ? "tls-handshakes" : "";
+    if (of_source || is_full) {
         auto oldest = of_source ? oldest_of(source, false) : oldest_of_most(false);
         if (oldest == all_.end() && is_known) oldest = of_source ? oldest_of(source, true) : oldest_of_most(true);
         // Those that gave way end in later turns of the loop: they are not let grow without bound.

@@ -6,18 +6,20 @@
 
 namespace gmgate::sip {
 
+bool Transports::Impl::is_full(const Address& source) const {
+    const auto held = per_source.find(source);
+    return held != per_source.end() && held->second >= limits.connections_per_address;
+}
+
 bool Transports::Impl::has_room_for(const Address& remote) const {
-    if (places + connecting >= limits.connections) return false;
-    const auto held = per_source.find(source_prefix(remote));
-    return held == per_source.end() || held->second < limits.connections_per_address;
+    return places + connecting < limits.connections && !is_full(source_prefix(remote));
 }
 
 bool Transports::Impl::make_room_for(const Address& remote) {
     if (has_room_for(remote)) return true;
     if (!stranger_test) return false;
-    const auto held = per_source.find(source_prefix(remote));
-    const bool is_source_full = held != per_source.end() && held->second >= limits.connections_per_address;
-    give_way(is_source_full ? std::optional(source_prefix(remote)) : std::nullopt);
+    const Address source = source_prefix(remote);
+    give_way(is_full(source) ? std::optional(source) : std::nullopt);
     return has_room_for(remote);
 }
 

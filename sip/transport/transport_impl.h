@@ -84,6 +84,8 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     static Task<Result<Flow>> connect_new(std::shared_ptr<Impl> self, Endpoint local, Endpoint remote,
                                           std::chrono::milliseconds timeout);
     bool has_room_for(const Address& remote) const;
+    /// Whether this source (its prefix) has all the connections that it may have.
+    bool is_full(const Address& source) const;
     /// Ends strangers' connections if that is what it takes: room.cpp.
     bool make_room_for(const Address& remote);
     bool is_stranger(const Connection& connection) const;

@@ -304,17 +304,7 @@ TEST_SUITE("operate") {
         Lab lab(options);
         Phone phone(lab, {});
         phone.demand_registered();
-        const auto get = [&](const std::string& path) {
-            const auto answer = run_program({.command = {"bash", "-c",
-                                                         "exec 3<>/dev/tcp/127.0.0.1/9464; printf 'GET " + path +
-                                                             " HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"},
-                                             .name = "bash",
-                                             .network = &lab.network.gw});
-            const auto body = answer.find("\r\n\r\n");
-            return answer.substr(0, 9) == "HTTP/1.1 " && body != std::string::npos
-                       ? answer.substr(9, 3) + " " + answer.substr(body + 4)
-                       : answer;
-        };
+        const auto get = [&](const std::string& path) { return monitoring_page(lab, path); };
         CHECK(get("/healthz").starts_with("200 ok"));
         CHECK(get("/readyz").starts_with("200 ready"));
         const auto metrics = get("/metrics");

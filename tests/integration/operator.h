@@ -32,6 +32,19 @@ inline nlohmann::json ask_gmctl(const Lab& lab, std::vector<std::string> words) 
     return nlohmann::json::parse(run_program({.command = gmctl_command(lab, words), .name = "gmctl"}));
 }
 
+/// A page of the monitoring port at 127.0.0.1:9464: "200 ok". Throws when none comes within ten seconds.
+inline std::string monitoring_page(const Lab& lab, const std::string& path) {
+    const auto answer = run_program(
+        {.command = {"timeout", "10", "bash", "-c",
+                     "exec 3<>/dev/tcp/127.0.0.1/9464; printf 'GET " + path + " HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"},
+         .name = "bash",
+         .network = &lab.network.gw});
+    const auto body = answer.find("\r\n\r\n");
+    return answer.substr(0, 9) == "HTTP/1.1 " && body != std::string::npos
+               ? answer.substr(9, 3) + " " + answer.substr(body + 4)
+               : answer;
+}
+
 inline nlohmann::json why(const Lab& lab, std::size_t user) { return ask_gmctl(lab, {"why", impi_of_user(user)}); }
 
 }  // namespace gmgate::test

@@ -15,23 +15,6 @@
 
 using namespace gmgate::test;
 
-namespace {
-
-/// A page of the monitoring port at 127.0.0.1:9464: "200 ok". Throws when none comes within ten seconds.
-std::string monitoring_page(const Lab& lab, const std::string& path) {
-    const auto answer = run_program(
-        {.command = {"timeout", "10", "bash", "-c",
-                     "exec 3<>/dev/tcp/127.0.0.1/9464; printf 'GET " + path + " HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"},
-         .name = "bash",
-         .network = &lab.network.gw});
-    const auto body = answer.find("\r\n\r\n");
-    return answer.substr(0, 9) == "HTTP/1.1 " && body != std::string::npos
-               ? answer.substr(9, 3) + " " + answer.substr(body + 4)
-               : answer;
-}
-
-}  // namespace
-
 TEST_SUITE("limits") {
     TEST_CASE("Out of descriptors: the monitoring port and the control socket answer, and phones over UDP are served") {
         auto options = plain_lab();

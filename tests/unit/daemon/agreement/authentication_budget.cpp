@@ -69,7 +69,7 @@ TEST_CASE(
     const auto phone = from("192.0.2.1", "a");
     for (int i = 0; i < 100; ++i) {
         REQUIRE(budget.take(phone).empty());
-        budget.give_back(phone);
+        budget.give_back(phone.address, phone.impi, phone.is_emergency);
     }
     CHECK(passed(budget, from("192.0.2.66", "a")) == 30);
     CHECK(budget.take(phone) == "authentications-per-impi");
