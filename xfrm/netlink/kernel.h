@@ -9,6 +9,7 @@
 #include <asio/any_io_executor.hpp>
 
 #include "base/clock.h"
+#include "base/keyed_lock.h"
 #include "xfrm/kernel.h"
 #include "xfrm/netlink/codec.h"
 #include "xfrm/netlink/monitor.h"
@@ -88,6 +89,9 @@ private:
     Task<void> undo_install(std::vector<Suspect> applied);
     Task<bool> settle(std::vector<Suspect> suspects);
     Task<bool> settle_earlier();
+    /// Whoever changes what he read of a set holds it meanwhile: a new lifetime beside a new port of a NAT would write
+    /// the old one of the other back.
+    static SaId key_of(const SetParameters& parameters) { return {parameters.gateway, parameters.spi_ps}; }
     Task<Result<std::vector<SaRecord>>> find_set(SetParameters parameters);
     Task<Result<void>> limit_set(std::vector<SaRecord> found, std::vector<std::chrono::seconds> limits);
     Task<Result<void>> install_some_guards(std::vector<GuardPolicy> policies);
@@ -108,6 +112,7 @@ private:
     std::shared_ptr<NetlinkQueue> queue_;  // shared with its writer coroutine, see NetlinkQueue::start_if_idle
     NatPolicies nat_;
     std::vector<Suspect> suspects_;
+    KeyedLock<SaId> changing_;
     std::unordered_map<SaId, std::uint32_t, HashOfId>
         own_;  // with deletes_only_own: SAs of ours that exist as far as is known
     mutable KernelCounters counters_;

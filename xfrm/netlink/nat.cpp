@@ -110,6 +110,7 @@ Task<Result<void>> NetlinkKernel::audit_nat_policies() {
 Task<Result<void>> NetlinkKernel::follow_nat(SetParameters parameters, Port port_uenc) {
     if (parameters.mode != Mode::udp_enc_tun || port_uenc == Port{})
         co_return failure(Reaction::internal, "only a set in mode UDP-enc-tun has a port at a NAT");
+    const auto held = co_await changing_.acquire(key_of(parameters));
     const auto sas = four_sas(parameters, port_uenc);
     auto found = co_await find_set(parameters);
     if (!found) co_return std::unexpected(found.error());

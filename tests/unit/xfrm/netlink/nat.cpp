@@ -136,6 +136,27 @@ TEST_CASE("another port of the NAT is set on all four SAs, and a new lifetime ke
     CHECK(finish(bench.io, bench.kernel.report_set(elsewhere))->empty());
 }
 
+TEST_CASE("a new port of the NAT and a new lifetime that come at once are both set, whichever is first") {
+    for (const bool is_port_first : {true, false}) {
+        CAPTURE(is_port_first);
+        NatBench bench;
+        REQUIRE(bench.install(nat_set(1)).has_value());
+        int done = 0;
+        const auto count = [&done](std::exception_ptr, const Result<void>& result) { done += result ? 1 : 0; };
+        const auto follow = [&] {
+            asio::co_spawn(bench.io, bench.kernel.follow_nat(nat_set(1), Port{31000}), count);
+        };
+        if (is_port_first) follow();
+        asio::co_spawn(bench.io, bench.kernel.extend_set(nat_set(1), std::chrono::seconds{9000}), count);
+        if (!is_port_first) follow();
+        bench.io.restart();
+        bench.io.run();
+        REQUIRE(done == 2);
+        CHECK(bench.outbound_ports() == std::vector<std::uint16_t>{31000, 31000});
+        for (const auto& [key, sa] : bench.state.sas) CHECK(sa.info.lft.hard_add_expires_seconds >= 9000);
+    }
+}
+
 TEST_CASE("a list of SAs mends the policies: one that nobody needs goes, one that is missing comes") {
     NatBench earlier;
     REQUIRE(earlier.install(nat_set(1)).has_value());
