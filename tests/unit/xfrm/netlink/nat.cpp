@@ -143,9 +143,7 @@ TEST_CASE("a new port of the NAT and a new lifetime that come at once are both s
         REQUIRE(bench.install(nat_set(1)).has_value());
         int done = 0;
         const auto count = [&done](std::exception_ptr, const Result<void>& result) { done += result ? 1 : 0; };
-        const auto follow = [&] {
-            asio::co_spawn(bench.io, bench.kernel.follow_nat(nat_set(1), Port{31000}), count);
-        };
+        const auto follow = [&] { asio::co_spawn(bench.io, bench.kernel.follow_nat(nat_set(1), Port{31000}), count); };
         if (is_port_first) follow();
         asio::co_spawn(bench.io, bench.kernel.extend_set(nat_set(1), std::chrono::seconds{9000}), count);
         if (!is_port_first) follow();
