@@ -96,7 +96,7 @@ Result<void> check_engine(const Config& config) {
     return engine ? Result<void>{} : std::unexpected(engine.error());
 }
 
-Result<sip::FileDescriptor> start_engine(const Config& config) {
+Result<sip::FileDescriptor> start_engine(const Config& config, const ClusterConfig* cluster) {
     const auto path = program("gmgate-xfrmd");
     if (!path) return std::unexpected(path.error());
     std::vector<std::string> words{*path, "--guardian"};
@@ -106,6 +106,10 @@ Result<sip::FileDescriptor> start_engine(const Config& config) {
         words.insert(words.end(), {"--engine", *engine});
     }
     auto kept = environment();
+    if (cluster) {
+        kept.push_back("GMGATE_CLUSTER=" + cluster->name);
+        kept.push_back("GMGATE_CLUSTER_SECRET=" + cluster->secret_file);
+    }
     const auto arguments = pointers(words), variables = pointers(kept);
 
     std::array<int, 2> ends{};

@@ -12,6 +12,8 @@ std::string status_view(const nlohmann::json& status, std::size_t width);
 std::string registrations_view(const nlohmann::json& page, std::size_t width);
 std::string record_line(const nlohmann::json& record, std::size_t width);
 std::string show_view(const nlohmann::json& shown, std::size_t width);
+/// Who serves in a cluster, and how its shared store does.
+std::string cluster_view(const nlohmann::json& cluster, std::size_t width);
 std::string kernel_view(const nlohmann::json& kernel, std::size_t width);
 std::string reload_view(const nlohmann::json& report, std::size_t width);
 /// The paragraph, and the verdict at its end.
