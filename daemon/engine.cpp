@@ -106,7 +106,7 @@ std::vector<xfrm::NatBlock> nat_blocks(const Config& config) {
     return blocks;
 }
 
-Result<sip::FileDescriptor> start_engine(const Config& config) {
+Result<sip::FileDescriptor> start_engine(const Config& config, const ClusterConfig* cluster) {
     const auto path = program("gmgate-xfrmd");
     if (!path) return std::unexpected(path.error());
     std::vector<std::string> words{*path, "--guardian"};
@@ -116,6 +116,10 @@ Result<sip::FileDescriptor> start_engine(const Config& config) {
         words.insert(words.end(), {"--engine", *engine});
     }
     auto kept = environment();
+    if (cluster) {
+        kept.push_back("GMGATE_CLUSTER=" + cluster->name);
+        kept.push_back("GMGATE_CLUSTER_SECRET=" + cluster->secret_file);
+    }
     const auto arguments = pointers(words), variables = pointers(kept);
 
     std::array<int, 2> ends{};

@@ -1,6 +1,7 @@
 // The SA engine in a process of its own: what it is told, and how it is started while this process still may.
 #pragma once
 
+#include "daemon/config/cluster.h"
 #include "daemon/config/config.h"
 #include "sip/transport/socket.h"
 #include "xfrm/engine/frames.h"
@@ -19,6 +20,7 @@ std::vector<xfrm::NatBlock> nat_blocks(const Config& config);
 /// Starts gmgate-xfrmd, the guardian of the engine, with this process's capabilities, and gives it the configuration.
 /// The socket to it comes back, for xfrm::EngineClient. The program is looked for beside this one's own, then in
 /// GMGATE_LIBEXEC. Reaction::refused with the reason.
-Result<sip::FileDescriptor> start_engine(const Config& config);
+/// `cluster`: it reads that cluster's secret; null: none.
+Result<sip::FileDescriptor> start_engine(const Config& config, const ClusterConfig* cluster = nullptr);
 
 }  // namespace gmgate::daemon

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/spawn.h"
+#include "daemon/cluster/cluster.h"
 #include "daemon/operate/metrics.h"
 #include "daemon/preflight/finding.h"
 #include "daemon/registrations/adopt.h"
@@ -50,12 +51,18 @@ DecisionRecord moved_record(const Impi& impi, const SaSet& set, const Endpoint& 
 }
 
 constexpr std::size_t kKnownAddresses = 65536;
+// Two nodes of a cluster never choose the same SPI.
+std::pair<Spi, Spi> own_spis(const Config& config, const ClusterConfig* cluster) {
+    return cluster ? cluster->spi_range(config.xfrm) : std::pair{config.xfrm.spi_start, config.xfrm.spi_end};
+}
+
 // For the last rows, when the process ends.
 constexpr std::chrono::seconds kStorePatience{5};
 
 }  // namespace
 
-Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& kernel, const Clock& clock)
+Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& kernel, const Clock& clock,
+                 const ClusterConfig* cluster)
     : loop_(loop),
       config_(config),
       kernel_(kernel),
@@ -65,7 +72,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       accesses_(config),
       known_addresses_(std::max(kKnownAddresses, config.limits.registrations)),
       budget_(config.limits.authentications, clock),
-      spis_(config.xfrm.spi_start, config.xfrm.spi_end),
+      spis_(own_spis(config, cluster).first, own_spis(config, cluster).second),
       transports_(loop.get_executor(), transport_limits(config)),
       transactions_(
           loop.get_executor(), transports_, transaction_limits(config.limits),
@@ -138,6 +145,7 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     if (auto ok = co_await check_kernel(); !ok) co_return ok;
     if (auto ok = co_await install_guards(); !ok) co_return ok;
     if (auto ok = handover_.receive(take_over); !ok) co_return ok;
+    if (auto ok = co_await stand_by(take_over); !ok) co_return ok;
     if (auto ok = co_await take_up(); !ok) co_return ok;
     spawn(loop_.get_executor(), expiry_.run(), "expiry");
     spawn(loop_.get_executor(), tls_engine_.certificates().watch(), "certificates");
@@ -163,13 +171,33 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
         if (const auto ok = tap_.open(); !ok)
             log::warning("packet-tap-off", {{"why", ok.error().text},
                                             {"now", "gmctl why cannot tell who sends to unknown SPIs or in clear"}});
-    if (auto ok = operations_.open(take_over); !ok) co_return ok;
+    if (!cluster_)
+        if (auto ok = operations_.open(take_over); !ok) co_return ok;
     if (auto ok = open_monitoring(); !ok) co_return ok;
     if (auto ok = open_hep(); !ok) co_return ok;
     if (auto ok = handover_.serve(std::move(left)); !ok) co_return ok;
+    if (cluster_) cluster_->serve();
     log::notice("gateway-ready", {{"version", GMGATE_VERSION},
                                   {"core", config_.core.next_hops.front().to_string()},
                                   {"accesses", accesses_.all().size()}});
+    co_return Result<void>{};
+}
+
+void Gateway::join(const ClusterConfig& cluster, xfrm::Sealing& sealing, std::function<void()> on_lost) {
+    cluster_ = std::make_shared<Cluster>(ClusterParts{loop_.get_executor(), config_, cluster, table_, sealing, clock_,
+                                                      [lost = std::move(on_lost)](const std::string&) { lost(); }});
+    keeper_.also([this](ContactKey key) { return cluster_->save(std::move(key)); });
+    operations_.add_cluster([this] { return cluster_->status(); });
+}
+
+// One node of a cluster serves; the others wait here, with their guards and their control socket.
+Task<Result<void>> Gateway::stand_by(bool take_over) {
+    if (!cluster_) co_return Result<void>{};
+    if (auto ok = operations_.open(take_over); !ok) co_return ok;
+    if (!take_over) handover_.stand_by();
+    const auto source = co_await cluster_->await_ownership();
+    if (!source) co_return std::unexpected(source.error());
+    comes_after_another_ = *source == Cluster::Source::other_node;
     co_return Result<void>{};
 }
 
@@ -219,13 +247,14 @@ Task<Result<void>> Gateway::take_up() {
     if (auto ok = store_.open(boot_id_of_this_machine(), handover_.take_lock()); !ok) co_return ok;
     keep_dialogs();
     Adoption adoption({config_, accesses_, table_, sets_, expiry_, spis_, kernel_, counters_, clock_});
-    if (auto ok = store_.load([&](StoredRegistration row) { adoption.add(std::move(row)); }); !ok) co_return ok;
+    if (auto ok = co_await collect(adoption); !ok) co_return ok;
     if (auto ok = co_await adoption.match_kernel(); !ok) co_return ok;
     if (auto ok = open_sockets(); !ok) co_return ok;
     handover_.resume();
     adoption.commit([this](sip::ConnectionId connection) { return handover_.flow_of(connection); });
     handover_.settle();
     for (const auto& key : adoption.dropped()) store_.erase(key);
+    if (comes_after_another_) spawn(loop_.get_executor(), keeper_.save_all(), "save-all");
     store_.on_gap([this] { spawn(loop_.get_executor(), keeper_.save_all(), "save-all"); });
     const auto& summary = adoption.summary();
     if (summary.rows != 0 || summary.sas_removed != 0)
@@ -243,6 +272,25 @@ Task<Result<void>> Gateway::take_up() {
              {"reqid", config_.xfrm.reqid},
              {"why",
               "they have our reqid but no mark of ours: someone else's, left alone; give [xfrm] another reqid"}});
+    co_return Result<void>{};
+}
+
+// The rows that are to live on: those of this node's own store, or what the node before left in the shared one. Then
+// what this node has of an earlier time counts no more, in its store and in its kernel.
+Task<Result<void>> Gateway::collect(Adoption& adoption) {
+    if (!comes_after_another_) {
+        co_return store_.load([&](StoredRegistration row) { adoption.add(std::move(row)); });
+    }
+    std::set<ContactKey> earlier;
+    if (auto ok = store_.load([&](const StoredRegistration& row) { earlier.insert(row.key); }); !ok) co_return ok;
+    Adoption nothing({config_, accesses_, table_, sets_, expiry_, spis_, kernel_, counters_, clock_});
+    if (auto ok = co_await nothing.match_kernel(); !ok) co_return ok;
+    auto rows = co_await cluster_->install_records();
+    for (auto& row : rows) {
+        earlier.erase(row.key);
+        adoption.add(std::move(row));
+    }
+    for (const auto& key : earlier) store_.erase(key);
     co_return Result<void>{};
 }
 
@@ -426,6 +474,7 @@ bool Gateway::screen(const sip::Message& message, const sip::Flow& flow) {
     }
     // A REGISTER counts in the register flow, where its retransmissions do not arrive.
     if (owner.registration && !is_register) expiry_.used(*owner.registration, owner.set->number);
+    if (owner.registration && cluster_) cluster_->used(owner.registration->key);
     return true;
 }
 

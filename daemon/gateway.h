@@ -18,6 +18,7 @@
 #include "daemon/privilege/privileges.h"
 #include "daemon/proxy/router.h"
 #include "daemon/reg_event/reg_event.h"
+#include "daemon/registrations/adopt.h"
 #include "daemon/registrations/expiry.h"
 #include "daemon/registrations/keeper.h"
 #include "daemon/registrations/kernel_watch.h"
@@ -31,19 +32,27 @@
 #include "sip/transaction/transactions.h"
 #include "sip/transport/transport.h"
 #include "xfrm/kernel.h"
+#include "xfrm/sealing.h"
 
 namespace gmgate::daemon {
+
+class Cluster;
+struct ClusterConfig;
 
 /// One running gateway on one loop. The configuration and the kernel outlive it.
 class Gateway {
 public:
-    Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& kernel, const Clock& clock);
+    Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& kernel, const Clock& clock,
+            const ClusterConfig* cluster = nullptr);
 
     /// Probes the kernel, installs the guard policies, matches the store with the kernel's SAs (adopts or removes), and
     /// only then opens the sockets (B-13). Every failure is an Error with the reason and the fix. `take_over`: from the
     /// running gmgated, with its sockets and connections. `left` is called when another one has taken over from us: the
     /// loop is to end, without stop().
     Task<Result<void>> start(bool take_over, std::function<void()> left);
+    /// start() waits until the addresses are this node's, and takes up what the node before had. `on_lost`: it is
+    /// another's turn, and this process is to end. Before start(); all outlive the gateway.
+    void join(const ClusterConfig& cluster, xfrm::Sealing& sealing, std::function<void()> on_lost);
     /// What was opened while the process still had capabilities; before start().
     void use(Prepared prepared);
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
@@ -72,6 +81,8 @@ private:
     Task<void> check_kernel_again();
     Task<Result<void>> install_guards();
     Task<Result<void>> take_up();
+    Task<Result<void>> stand_by(bool take_over);
+    Task<Result<void>> collect(Adoption& adoption);
     void keep_dialogs();
     Result<void> open_sockets();
     Result<void> open_core_side();
@@ -125,6 +136,8 @@ private:
     TlsListeners tls_;
     EncapSockets encap_;
     Handover handover_;
+    std::shared_ptr<Cluster> cluster_;  ///< null: this is the only gateway
+    bool comes_after_another_ = false;  ///< what it serves was another node's
     PacketTap tap_;
     MessageTrace messages_;
     std::optional<HepSender> hep_;

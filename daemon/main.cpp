@@ -125,6 +125,8 @@ public:
         kernel_ = std::move(client);
     }
     xfrm::Kernel& kernel() { return *kernel_; }
+    /// Null: in-process.
+    xfrm::Sealing* sealing() { return client_; }
     /// From here on nothing that happens in the kernel is missed; an engine of its own listens from its own start on.
     Result<void> start_monitor() { return monitor_ ? monitor_->start() : Result<void>{}; }
 
@@ -162,8 +164,8 @@ private:
     std::unique_ptr<xfrm::Monitor> monitor_;
 };
 
-int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::FileDescriptor guard,
-        daemon::Prepared prepared) {
+int run(daemon::Config& config, const daemon::ClusterConfig* cluster, bool only_remove_guards, bool take_over,
+        sip::FileDescriptor guard, daemon::Prepared prepared) {
     const Clock clock;
     asio::io_context loop(1);
     int status = kOk;
@@ -179,9 +181,15 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
             loop.stop();
         });
     auto& kernel = engine.kernel();
-    daemon::Gateway gateway(loop, config, kernel, clock);
+    daemon::Gateway gateway(loop, config, kernel, clock, cluster);
     running = &gateway;
     gateway.use(std::move(prepared));
+    if (cluster && engine.sealing())
+        gateway.join(*cluster, *engine.sealing(), [&] {
+            status = kFailed;
+            gateway.stop();
+            loop.stop();
+        });
     xfrm::AddressWatch addresses(loop.get_executor(), gateway.access_addresses(), [&](const auto& change) {
         gateway.kernel_watch().address_changed(change.address, change.is_usable, change.why);
     });
@@ -238,8 +246,9 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
 }
 
 // While this process still has its capabilities, and then no more.
-Result<void> separate(const daemon::Config& config, sip::FileDescriptor& guard, daemon::Prepared& prepared) {
-    auto engine = daemon::start_engine(config);
+Result<void> separate(const daemon::Config& config, const daemon::ClusterConfig* cluster, sip::FileDescriptor& guard,
+                      daemon::Prepared& prepared) {
+    auto engine = daemon::start_engine(config, cluster);
     if (!engine) return std::unexpected(engine.error());
     guard = std::move(*engine);
     auto opened = daemon::prepare(config);
@@ -347,6 +356,12 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "%s\n", config.error().text.c_str());
         return kWrong;
     }
+    const auto cluster = daemon::load_cluster(*config);
+    if (!cluster) {
+        std::fprintf(stderr, "%s\n", cluster.error().text.c_str());
+        return kWrong;
+    }
+    const auto* node = *cluster ? &**cluster : nullptr;
     const auto problems = daemon::check_addresses(*config);
     if (options.check_config || options.check_machine) return check(*config, problems, options.check_machine);
     for (const auto& problem : problems) std::fprintf(stderr, "%s\n", problem.c_str());
@@ -359,10 +374,11 @@ int main(int argc, char** argv) {
     daemon::Prepared prepared;
     // An order at the command line needs no other process: nobody else's bytes are read.
     if (config->xfrm.sa_engine != daemon::SaEngine::in_process && !options.remove_guards) {
-        if (const auto ok = separate(*config, guard, prepared); !ok) {
+        if (const auto ok = separate(*config, node, guard, prepared); !ok) {
             log::error("start-failed", {{"why", ok.error().text}});
             return kFailed;
         }
     }
-    return run(*config, options.remove_guards, options.take_over, std::move(guard), std::move(prepared));
+    return run(*config, options.remove_guards ? nullptr : node, options.remove_guards, options.take_over,
+               std::move(guard), std::move(prepared));
 }

@@ -277,6 +277,8 @@ void add_steering(const AddCommand& command, Options& options) {
     });
     kernel->add_flag("--audit", options.audit,
                      "also list and sum up all SAs in the kernel (takes time with many phones)");
+    command("cluster", "who serves, since when, and how the shared store does",
+            [&] { return ask_and_show(options, "cluster", Json::object(), gmctl::cluster_view); });
     auto* rates = command("top", "live rates of everything that is counted", [&] { return top(options); });
     rates->add_option("-d,--interval", options.interval, "seconds between two looks")
         ->check(CLI::Range(0.1, 3600.0))

@@ -214,6 +214,26 @@ std::string show_view(const Json& shown, std::size_t width) {
     return out;
 }
 
+std::string cluster_view(const Json& cluster, std::size_t) {
+    const auto state = text_of(cluster, "state");
+    std::string out = fmt::format("cluster {}   node {}   {}", printable(text_of(cluster, "cluster")),
+                                  number_of(cluster, "node"), printable(state));
+    if (const auto epoch = number_of(cluster, "epoch"); epoch != 0) out += fmt::format("   epoch {}", epoch);
+    out += '\n';
+    if (!part(cluster, "missing_addresses").empty())
+        out += "addresses that are not here: " + printable(joined(cluster["missing_addresses"])) + '\n';
+    out += fmt::format("store          {}, {}\n", printable(text_of(cluster, "store")),
+                       cluster.value("degraded", true) ? "DEGRADED: " + printable(text_of(cluster, "trouble")) : "up");
+    out += fmt::format(
+        "records        written {}, erased {}, waiting {}, failed {}; answers that left before theirs (unreplicated) {}\n",
+        number_of(cluster, "records_written"), number_of(cluster, "records_erased"),
+        number_of(cluster, "records_waiting"), number_of(cluster, "records_failed"),
+        number_of(cluster, "unreplicated"));
+    out += fmt::format("taken over     sets installed {}, records refused {}\n", number_of(cluster, "sets_installed"),
+                       number_of(cluster, "records_refused"));
+    return out;
+}
+
 std::string kernel_view(const Json& kernel, std::size_t width) {
     std::string out = fmt::format(
         "guard policies {} ({})   reqid {}   SAs expected {}   sets waiting for deletion {}\n",

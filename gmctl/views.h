@@ -15,6 +15,8 @@ std::string registration_numbers_view(const nlohmann::json& page, std::size_t wi
 std::string sa_stats_view(const nlohmann::json& stats, std::size_t width);
 std::string record_line(const nlohmann::json& record, std::size_t width);
 std::string show_view(const nlohmann::json& shown, std::size_t width);
+/// Who serves in a cluster, and how its shared store does.
+std::string cluster_view(const nlohmann::json& cluster, std::size_t width);
 std::string kernel_view(const nlohmann::json& kernel, std::size_t width);
 std::string reload_view(const nlohmann::json& report, std::size_t width);
 /// The paragraph, and the verdict at its end.

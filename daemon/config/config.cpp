@@ -9,6 +9,7 @@
 #include <set>
 #include <sstream>
 
+#include "daemon/config/cluster.h"
 #include "daemon/config/config_toml.h"
 #include "sip/message/headers.h"
 #include "sip/message/limits.h"
@@ -763,6 +764,11 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     root.table("xfrm", [&](Section& s) { read_xfrm(s, config.xfrm); });
     root.table("store", [&](Section& s) { read_store(s, config.store); });
     root.table("restart", [&](Section& s) { s.text("take-over-socket", config.restart.take_over_socket); });
+    root.table("cluster", [&](Section& s) {
+        ClusterConfig cluster;
+        read_cluster(s, cluster);
+        check_cluster(s, cluster, config);
+    });
     root.finish();
     flatten(document, {}, config.settings);
     if (mistakes.none()) check_together(document, config, mistakes);
@@ -780,6 +786,8 @@ Result<Config> load_config(const std::string& path) {
 }
 
 std::vector<std::string> check_addresses(const Config& config) {
+    // Those of a cluster come and go; the node that does not have them stands by.
+    if (config.settings.contains("cluster.name")) return {};
     std::set<Address> here;
     ifaddrs* list = nullptr;
     if (getifaddrs(&list) == 0) {

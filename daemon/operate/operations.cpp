@@ -68,4 +68,10 @@ bool names(const Registration& registration, std::string_view of) {
     return false;
 }
 
+void Operations::add_cluster(std::function<nlohmann::json()> status) {
+    server_.add("cluster",
+                {Rights::read, "who serves, since when, and how the shared store does",
+                 [told = std::move(status)](const Json&, ControlClient&) -> Task<Result<Json>> { co_return told(); }});
+}
+
 }  // namespace gmgate::daemon

@@ -58,6 +58,8 @@ public:
     void close() { server_.close(); }
     /// One of the five words; in force from now on.
     void set_log_level(const std::string& level);
+    /// `cluster`: what this node is and does in its cluster; without it there is no such command's answer.
+    void add_cluster(std::function<nlohmann::json()> status);
     /// What `reload` does; main owns the configuration and says.
     void set_reload(std::function<Result<nlohmann::json>()> reload) { reload_ = std::move(reload); }
 

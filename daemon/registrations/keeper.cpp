@@ -16,6 +16,10 @@ Keeper::Keeper(asio::any_io_executor executor, Table& table, Store& store)
 }
 
 Task<void> Keeper::save(ContactKey key) {
+    if (also_) {
+        ContactKey same = key;
+        co_await also_(std::move(same));
+    }
     const auto* registration = table_.find(key);
     if (!registration || registration->ended || !store_.is_kept()) co_return;
     changed_.erase(key);

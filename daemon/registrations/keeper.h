@@ -1,6 +1,7 @@
 // Keeps the store true to the table: every change of a registration becomes a row, once per turn of the loop.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <set>
 
@@ -18,6 +19,8 @@ public:
     /// The registration as it is now, in the file before this completes: to be awaited before its 200 leaves. A store
     /// that cannot write is logged and counted there, and the phone is served all the same.
     Task<void> save(ContactKey key);
+    /// A second place that the registration is to be in before its 200 leaves.
+    void also(std::function<Task<void>(ContactKey)> second) { also_ = std::move(second); }
     /// Something of it changed or ended; written soon.
     void changed(const ContactKey& key);
     /// Writes what changed() has gathered, for the end of the process.
@@ -29,6 +32,7 @@ private:
     asio::any_io_executor executor_;
     Table& table_;
     Store& store_;
+    std::function<Task<void>(ContactKey)> also_;
     std::set<ContactKey> changed_;
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // a posted turn may come after the end
 };

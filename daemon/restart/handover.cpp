@@ -119,6 +119,11 @@ void Handover::settle() {
     resumed_.clear();
 }
 
+void Handover::stand_by() {
+    service_.ready();
+    if (const auto interval = ServiceManager::watchdog()) keep_alive(*interval / 2);
+}
+
 Result<void> Handover::serve(std::function<void()> left) {
     if (taken_) {
         if (auto ok = taken_->done(); !ok) return ok;

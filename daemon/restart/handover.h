@@ -55,6 +55,8 @@ public:
     std::optional<sip::Flow> flow_of(sip::ConnectionId connection) const;
     /// Connections that no registration needs are closed.
     void settle();
+    /// This process waits for its turn, which may take days: systemd is told that it is ready for that.
+    void stand_by();
     /// Everything stands: systemd is told, the process before leaves, and the next one may ask. `left` is called when
     /// it serves.
     Result<void> serve(std::function<void()> left);

@@ -1,5 +1,6 @@
 #include "xfrm/engine/client.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -56,6 +57,7 @@ struct EngineClient::Impl : std::enable_shared_from_this<EngineClient::Impl> {
         std::function<void()> again{};
         std::function<void(ProbeFinding)> finding{};
         std::function<void(GuardPolicy)> standing{};
+        std::function<void(const gm_sealed&)> sealed{};
         Completion complete{};  ///< empty: given up, nobody waits any more
         std::chrono::steady_clock::time_point since{};
         int sends = 0;
@@ -301,6 +303,12 @@ void EngineClient::Impl::take_answer(const gm_header& header, FrameReader& reade
             return hand_on<gm_finding>(header, reader, request, request.finding);
         case GM_GUARDS:
             return hand_on<gm_guard>(header, reader, request, request.standing);
+        case GM_SEALED: {
+            const auto sealed = reader.take<gm_sealed>();
+            if (!reader.is_complete() || header.count != 1) return protocol_error("strange sealed keys");
+            if (request.sealed && request.complete) request.sealed(sealed);
+            return;
+        }
         case GM_AGAIN:
             if (request.again && request.complete) request.again();
             return;
@@ -554,6 +562,38 @@ Task<Result<std::vector<ProbeFinding>>> EngineClient::probe(std::vector<Algorith
     const auto told = co_await impl_->submit(std::move(one));
     if (!told) co_return std::unexpected(told.error());
     co_return findings;
+}
+
+Task<Result<SealedKeys>> EngineClient::seal_set(SealOrder order) {
+    gm_seal asked{};
+    asked.epoch = order.epoch;
+    asked.set = to_frame(order.parameters);
+    std::ranges::copy(order.record, asked.record);
+    std::optional<SealedKeys> keys;
+    Impl::Request one;
+    one.frame = FrameWriter(GM_SEAL_SET).add(asked).finish();
+    one.sealed = [&keys](const gm_sealed& sealed) { std::memcpy(keys.emplace().data(), &sealed, sizeof sealed); };
+    one.again = [&keys] { keys.reset(); };
+    const auto told = co_await impl_->submit(std::move(one));
+    if (!told) co_return std::unexpected(told.error());
+    if (!keys) co_return failure(Reaction::broken, "the SA engine has sealed nothing");
+    co_return *keys;
+}
+
+Task<Result<void>> EngineClient::install_sealed(SealedInstall order) {
+    if (order.lifetime.count() <= 0) co_return failure(Reaction::internal, "a lifetime must be positive");
+    gm_install_sealed asked{};
+    asked.epoch = order.epoch;
+    asked.set = to_frame(order.parameters);
+    std::ranges::copy(order.record, asked.record);
+    asked.reqid = impl_->reqid.value;
+    asked.mark = order.mark.value;
+    asked.lifetime =
+        static_cast<std::uint32_t>(std::min<std::chrono::seconds::rep>(order.lifetime.count(), UINT32_MAX));
+    std::memcpy(&asked.sealed, order.keys.data(), sizeof asked.sealed);
+    Impl::Request one;
+    one.frame = FrameWriter(GM_INSTALL_SEALED).add(asked).finish();
+    co_return co_await impl_->submit(std::move(one));
 }
 
 const KernelCounters& EngineClient::counters() const {

@@ -11,6 +11,7 @@
 #include "xfrm/engine/frames.h"
 #include "xfrm/kernel.h"
 #include "xfrm/netlink/monitor.h"
+#include "xfrm/sealing.h"
 
 namespace gmgate::xfrm {
 
@@ -22,7 +23,7 @@ namespace gmgate::xfrm {
 ///  - `on_event` gets events_lost, since nobody knows what happened in between.
 /// Without a worker for `patience` (the first one may take four times as long to start), or without a word from one,
 /// requests fail with Reaction::retry or broken.
-class EngineClient final : public Kernel {
+class EngineClient final : public Kernel, public Sealing {
 public:
     struct Handlers {
         std::function<void(const KernelEvent&)> on_event;
@@ -50,6 +51,8 @@ public:
     Task<Result<std::vector<SaReport>>> report_set(SetParameters parameters) override;
     Task<Result<void>> remove_sas(std::vector<SaId> ids) override;
     Task<Result<std::vector<ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) override;
+    Task<Result<SealedKeys>> seal_set(SealOrder order) override;
+    Task<Result<void>> install_sealed(SealedInstall order) override;
     const KernelCounters& counters() const override;
     EngineStatus status() const override;
 

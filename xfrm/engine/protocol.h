@@ -60,15 +60,18 @@ enum gm_kind {
     GM_DUMP = 7,           /* nothing; GM_REPORTS and GM_AGAIN */
     GM_INSTALL_GUARDS = 8, /* gm_guards, then `count` uint16_t ports */
     /* 9 was to remove guards: only `gmgated --remove-guards` does that, in its own process */
-    GM_PROBE = 10,         /* `count` gm_pair; GM_FINDINGS */
-    GM_REPORT_GUARDS = 11, /* gm_guards, then `count` uint16_t ports; GM_GUARDS */
-    GM_FOLLOW_NAT = 12,    /* gm_follow: where the UE's NAT has its port 4500 now (xfrm::Kernel::follow_nat) */
+    GM_PROBE = 10,          /* `count` gm_pair; GM_FINDINGS */
+    GM_REPORT_GUARDS = 11,  /* gm_guards, then `count` uint16_t ports; GM_GUARDS */
+    GM_FOLLOW_NAT = 12,     /* gm_follow: where the UE's NAT has its port 4500 now (xfrm::Kernel::follow_nat) */
+    GM_SEAL_SET = 13,       /* gm_seal: the keys of an installed set for another node; GM_SEALED */
+    GM_INSTALL_SEALED = 14, /* gm_install_sealed: all four SAs or none, from what another node sealed */
     /* worker -> gmgated, answers */
     GM_DONE = 64,     /* gm_done */
     GM_REPORTS = 65,  /* `count` gm_report */
     GM_AGAIN = 66,    /* nothing: the kernel's list is begun again, what was told of this dump counts no more */
     GM_FINDINGS = 67, /* `count` gm_finding */
     GM_GUARDS = 68,   /* `count` gm_guard: those of the asked ones that stand as ours */
+    GM_SEALED = 69,   /* gm_sealed */
     /* worker -> gmgated, unasked (sequence 0) */
     GM_READY = 128, /* gm_ready: events are being heard and requests served from now on */
     GM_EVENT = 129, /* gm_event */
@@ -145,6 +148,32 @@ struct gm_install {
     uint8_t integrity[20];       /* HMAC-MD5: 16, HMAC-SHA-1: 20 */
     uint8_t confidentiality[24]; /* AES-CBC: 16, DES-EDE3-CBC: 24 */
     uint8_t combined[20];        /* AES-GCM, AES-GMAC: key and salt */
+};
+
+/* A set's keys under the secret of a cluster (xfrm/engine/sealer.h): AES-256-GCM over three sizes, a 0 and the three
+ * key fields of gm_install; the tag behind it. Cluster, set, record and everything before the nonce are bound to it. */
+struct gm_sealed {
+    uint64_t epoch;           /* in which it was sealed, from 1 */
+    uint32_t out_sequence[2]; /* last sent: port_pc->port_us, port_ps->port_uc */
+    uint32_t in_sequence[2];  /* highest received: port_uc->port_ps, port_us->port_pc */
+    uint8_t key_id;           /* line of the secret */
+    uint8_t reserved[3];
+    uint8_t nonce[12];
+    uint8_t octets[84];
+    uint8_t reserved_end[4];
+};
+struct gm_seal {
+    uint64_t epoch; /* of gmgated's node, not 0 */
+    struct gm_set set;
+    uint8_t record[32]; /* digest of what else is in the record */
+};
+struct gm_install_sealed {
+    uint64_t epoch; /* of gmgated's node: later than the seal's */
+    struct gm_set set;
+    uint8_t record[32];
+    uint32_t reqid, mark, lifetime; /* as in gm_install */
+    uint32_t reserved;              /* 0 */
+    struct gm_sealed sealed;
 };
 
 struct gm_extend {
@@ -287,6 +316,10 @@ static inline const char* gm_kind_name(uint16_t kind) {
             return "report-guards";
         case GM_FOLLOW_NAT:
             return "follow-nat";
+        case GM_SEAL_SET:
+            return "seal-set";
+        case GM_INSTALL_SEALED:
+            return "install-sealed";
         default:
             return "unknown"; /* the number is the other end's */
     }
@@ -303,6 +336,9 @@ GM_SIZE(struct gm_configuration, 24);
 GM_SIZE(struct gm_ports, 28);
 GM_SIZE(struct gm_set, 72);
 GM_SIZE(struct gm_install, 156);
+GM_SIZE(struct gm_sealed, 128);
+GM_SIZE(struct gm_seal, 112);
+GM_SIZE(struct gm_install_sealed, 256);
 GM_SIZE(struct gm_extend, 76);
 GM_SIZE(struct gm_follow, 76);
 GM_SIZE(struct gm_guards, 24);

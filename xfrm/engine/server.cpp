@@ -1,5 +1,6 @@
 #include "xfrm/engine/server.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include <unistd.h>
@@ -35,6 +36,9 @@ struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
     Result<Task<Result<void>>> removal_order(FrameReader& reader);
     Result<Task<Result<void>>> guards_order(FrameReader& reader);
     Result<Task<Result<void>>> probe_order(FrameReader& reader);
+    Result<Task<Result<void>>> seal_order(FrameReader& reader);
+    Result<Task<Result<void>>> sealed_order(FrameReader& reader);
+    Task<Result<void>> seal(gm_seal order, SetParameters parameters, std::uint32_t sequence);
     /// Nothing follows what has been read.
     static bool is_whole(FrameReader& reader) { return reader.is_complete() && reader.header().count == 0; }
     void run(std::uint32_t sequence, std::uint16_t kind, Task<Result<void>> order);
@@ -55,6 +59,8 @@ struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
     FrameSocket socket;
     EngineRules rules;
     Kernel& kernel;
+    const Sealer* sealer = nullptr;  ///< null: no cluster
+    KeyedKernel* keyed = nullptr;
     Handlers handlers;
     EngineCounters counters;
     std::size_t in_flight = 0;
@@ -67,6 +73,11 @@ struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
 EngineServer::EngineServer(asio::any_io_executor executor, int descriptor, EngineRules rules, Kernel& kernel,
                            Handlers handlers)
     : impl_(std::make_shared<Impl>(std::move(executor), descriptor, std::move(rules), kernel, std::move(handlers))) {}
+
+void EngineServer::seal_with(const Sealer& sealer, KeyedKernel& keyed) {
+    impl_->sealer = &sealer;
+    impl_->keyed = &keyed;
+}
 
 EngineServer::~EngineServer() { impl_->socket.close(); }
 
@@ -152,6 +163,10 @@ Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> 
             return guards_order(reader);
         case GM_PROBE:
             return probe_order(reader);
+        case GM_SEAL_SET:
+            return seal_order(reader);
+        case GM_INSTALL_SEALED:
+            return sealed_order(reader);
         case GM_CONFIGURE:
             return failure(Reaction::refused, "not allowed: the configuration is given once, by the guardian", EPERM);
         default:
@@ -226,6 +241,49 @@ Result<Task<Result<void>>> EngineServer::Impl::probe_order(FrameReader& reader) 
         pairs.push_back(*pair);
     }
     return probe(std::move(pairs), header.sequence);
+}
+
+Result<Task<Result<void>>> EngineServer::Impl::seal_order(FrameReader& reader) {
+    const auto order = reader.take<gm_seal>();
+    const auto parameters = value_of(order.set);
+    if (!parameters || order.epoch == 0 || !is_whole(reader)) return malformed("not a set and an epoch");
+    if (auto ok = rules.check_set(*parameters); !ok) return std::unexpected(ok.error());
+    if (!sealer) return failure(Reaction::refused, "not allowed: this engine has no cluster's secret", EPERM);
+    return seal(order, *parameters, reader.header().sequence);
+}
+
+// The keys come from the kernel, are sealed and wiped: the asker gets what only another engine opens.
+Task<Result<void>> EngineServer::Impl::seal(gm_seal order, SetParameters parameters, std::uint32_t sequence) {
+    const auto told = co_await keyed->read_set(std::move(parameters));
+    if (!told) co_return std::unexpected(told.error());
+    RecordDigest record;
+    std::ranges::copy(order.record, record.begin());
+    const auto sealed = sealer->seal(order.set, record, order.epoch, *told);
+    if (!sealed) co_return std::unexpected(sealed.error());
+    socket.send(FrameWriter(GM_SEALED, sequence, 1).add(*sealed).finish());
+    co_return Result<void>{};
+}
+
+// Opened and checked as any other set before the kernel hears of it.
+Result<Task<Result<void>>> EngineServer::Impl::sealed_order(FrameReader& reader) {
+    const auto order = reader.take<gm_install_sealed>();
+    const auto parameters = value_of(order.set);
+    if (!parameters || order.lifetime == 0 || order.epoch == 0 || order.reserved != 0 || !is_whole(reader))
+        return malformed("not a sealed set");
+    if (!sealer) return failure(Reaction::refused, "not allowed: this engine has no cluster's secret", EPERM);
+    RecordDigest record;
+    std::ranges::copy(order.record, record.begin());
+    auto opened = sealer->open(order.set, record, order.sealed);
+    if (!opened) return std::unexpected(opened.error());
+    const auto start = Sealer::go_on(order.sealed, order.epoch);
+    if (!start) return std::unexpected(start.error());
+    if (!fits(parameters->algorithms, opened->keys)) return malformed("sealed keys of another length");
+    SetRequest request{.parameters = *parameters,
+                       .keys = std::move(opened->keys),
+                       .mark = Mark{order.mark},
+                       .lifetime = std::chrono::seconds(order.lifetime)};
+    if (auto ok = rules.check_install(request, ReqId{order.reqid}); !ok) return std::unexpected(ok.error());
+    return keyed->install_set_at(std::move(request), *start);
 }
 
 void EngineServer::Impl::run(std::uint32_t sequence, std::uint16_t kind, Task<Result<void>> order) {

@@ -9,6 +9,7 @@
 
 #include "base/task.h"
 #include "xfrm/engine/rules.h"
+#include "xfrm/engine/sealer.h"
 #include "xfrm/engine/socket.h"
 #include "xfrm/kernel.h"
 #include "xfrm/netlink/monitor.h"
@@ -30,6 +31,8 @@ public:
     static constexpr int kReportsPerSecond = 5;
 
     EngineServer(asio::any_io_executor executor, int descriptor, EngineRules rules, Kernel& kernel, Handlers handlers);
+    /// From now on sets are sealed and sealed ones installed: both outlive the server.
+    void seal_with(const Sealer& sealer, KeyedKernel& keyed);
     ~EngineServer();
 
     /// Says GM_READY and serves from now on.

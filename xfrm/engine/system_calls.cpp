@@ -46,6 +46,7 @@ constexpr std::array kMemory{
 constexpr std::array kRest{
     SystemCall{"clock_gettime"},
     SystemCall{"gettimeofday"},
+    SystemCall{"time"},  // libcrypto's random numbers ask when they were seeded
     SystemCall{"clock_nanosleep"},
     SystemCall{"getpid"},
     SystemCall{"gettid"},

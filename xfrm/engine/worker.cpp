@@ -54,15 +54,18 @@ void read_files() {
 
 class Worker {
 public:
-    explicit Worker(const EngineConfiguration& configuration)
-        : kernel_(loop_.get_executor(), clock_, settings(configuration)),
+    Worker(const EngineConfiguration& configuration, std::unique_ptr<Sealer> sealer)
+        : sealer_(std::move(sealer)),
+          kernel_(loop_.get_executor(), clock_, settings(configuration)),
           monitor_(loop_.get_executor(), configuration.owner, [this](const KernelEvent& event) { take(event); }),
           server_(loop_.get_executor(), GM_WORK_FD, EngineRules(configuration), kernel_,
                   {.on_refused =
                        [](const char* request, const std::string& why) {
                            log::warning("xfrmd-request-refused", {{"request", request}, {"why", why}});
                        },
-                   .on_closed = [this](std::string) { loop_.stop(); }}) {}
+                   .on_closed = [this](std::string) { loop_.stop(); }}) {
+        if (sealer_) server_.seal_with(*sealer_, kernel_);
+    }
 
     int run() {
         if (const auto ok = monitor_.start(); !ok) return failed(ok.error().text);
@@ -119,6 +122,7 @@ private:
 
     const Clock clock_;
     asio::io_context loop_{1};
+    const std::unique_ptr<Sealer> sealer_;  ///< null: no cluster
     NetlinkKernel kernel_;
     Monitor monitor_;
     EngineServer server_;
@@ -133,7 +137,12 @@ int work() {
     read_files();
     const auto configuration = take_configuration();
     if (!configuration) return 1;
-    return Worker(*configuration).run();
+    auto sealer = sealer_of_environment();
+    if (!sealer) {
+        log::error("xfrmd-not-started", {{"why", sealer.error().text}});
+        return 1;
+    }
+    return Worker(*configuration, std::move(*sealer)).run();
 }
 
 }  // namespace gmgate::xfrm

@@ -1,6 +1,7 @@
 // Values to netlink bytes and back (linux/xfrm.h, linux/netlink.h). Pure: no I/O, no state, no allocation for requests.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <functional>
 #include <optional>
@@ -29,6 +30,18 @@ inline constexpr std::chrono::seconds kMappingPause{5};
 
 // --- requests: each appends one message with sequence number 0 and NLM_F_REQUEST only; false when the buffer is full.
 
+/// Where a set that another node had before begins to count: [0] of each is the SA that four_sas() tells first.
+struct StartingSequences {
+    std::array<std::uint32_t, 2> out{};  ///< last number that was used: port_pc→port_us, port_ps→port_uc
+    std::array<std::uint32_t, 2> in{};   ///< highest that came: port_uc→port_ps, port_us→port_pc
+};
+
+/// An installed set's keys and how far its four SAs have counted.
+struct KeyedSet {
+    EspKeys keys;
+    StartingSequences sequences;
+};
+
 /// One NEWSA. `keys` must fit `pair` (fits() below). `mark` becomes XFRMA_SET_MARK of an inbound SA, and `seq` of every
 /// SA (a number that the kernel keeps and tells, and uses for ACQUIREs only): so outbound SAs too can be told from
 /// another set's.
@@ -38,6 +51,8 @@ struct NewSa {
     const EspKeys& keys;
     Mark mark;
     std::chrono::seconds lifetime;
+    /// Last number sent, or highest received: what it says and everything before it has come already.
+    std::uint32_t sequence = 0;
 };
 [[nodiscard]] bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& owner);
 /// UPDSA that changes nothing but the limits and the encapsulation's ports: a dummy cipher satisfies the kernel and the
@@ -105,10 +120,19 @@ struct Reply {
     std::string text;             ///< the kernel's words (NLMSGERR_ATTR_MSG), may be empty
     std::optional<SaRecord> sa;
     std::optional<PolicyRecord> policy;
+    std::span<const std::uint8_t> message;  ///< the whole of it, until `handle` returns
 };
 
 /// Calls `handle` for each message of one datagram; false when the datagram is malformed (what came before it was
 /// handled). The caller wipes the datagram afterwards: SA messages carry keys.
 bool decode(std::span<const std::uint8_t> datagram, const std::function<void(Reply&)>& handle);
+
+/// The secret part of a told SA, for the one who seals it.
+struct SaSecrets {
+    EspKeys keys;
+    std::uint32_t sent = 0, received = 0;  ///< sequence numbers
+};
+/// Reads it from one message that holds an SA; nullopt when it has no keys, or keys that the kernel has blanked.
+std::optional<SaSecrets> read_secrets(std::span<const std::uint8_t> message);
 
 }  // namespace gmgate::xfrm

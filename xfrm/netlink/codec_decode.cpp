@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -202,6 +203,7 @@ void read_done(const nlmsghdr* message, Reply& reply) {
 Reply read_message(const nlmsghdr* message) {
     Reply reply;
     reply.sequence = message->nlmsg_seq;
+    reply.message = {reinterpret_cast<const std::uint8_t*>(message), message->nlmsg_len};
     reply.is_interrupted = (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
     switch (message->nlmsg_type) {
         case NLMSG_ERROR:
@@ -226,7 +228,43 @@ Reply read_message(const nlmsghdr* message) {
     return reply;
 }
 
+template <std::size_t Limit>
+bool take_key(const nlattr* attribute, std::size_t fixed, std::uint32_t bits, Secret<Limit>& key) {
+    if (bits == 0) return true;
+    const std::size_t size = bits / 8;
+    if (!attribute || size > Limit || mnl_attr_get_payload_len(attribute) < fixed + size) return false;
+    key.assign({static_cast<const std::uint8_t*>(mnl_attr_get_payload(attribute)) + fixed, size});
+    // A kernel that is locked down for confidentiality tells zeros.
+    return std::ranges::any_of(key.expose(), [](std::uint8_t octet) { return octet != 0; });
+}
+
 }  // namespace
+
+std::optional<SaSecrets> read_secrets(std::span<const std::uint8_t> bytes) {
+    const auto* message = reinterpret_cast<const nlmsghdr*>(bytes.data());
+    if (bytes.size() < sizeof(nlmsghdr) || message->nlmsg_type != XFRM_MSG_NEWSA ||
+        !fixed_part<xfrm_usersa_info>(message))
+        return std::nullopt;
+    const auto attributes = attributes_of(message, sizeof(xfrm_usersa_info));
+    const auto pair =
+        pair_from_names(algorithm_name(attributes[XFRMA_ALG_AUTH_TRUNC]), algorithm_name(attributes[XFRMA_ALG_CRYPT]),
+                        algorithm_name(attributes[XFRMA_ALG_AEAD]));
+    const auto* names = pair ? find_algorithms(*pair) : nullptr;
+    SaSecrets told;
+    if (!names ||
+        !take_key(attributes[XFRMA_ALG_AUTH_TRUNC], sizeof(xfrm_algo_auth), names->auth_key_bits,
+                  told.keys.integrity) ||
+        !take_key(attributes[XFRMA_ALG_CRYPT], sizeof(xfrm_algo), names->crypt_key_bits, told.keys.confidentiality) ||
+        !take_key(attributes[XFRMA_ALG_AEAD], sizeof(xfrm_algo_aead), names->aead_key_bits, told.keys.combined))
+        return std::nullopt;
+    const auto* counted = attributes[XFRMA_REPLAY_ESN_VAL];  // every SA of ours has it
+    if (!counted || mnl_attr_get_payload_len(counted) < sizeof(xfrm_replay_state_esn)) return std::nullopt;
+    xfrm_replay_state_esn replay{};
+    std::memcpy(&replay, mnl_attr_get_payload(counted), sizeof replay);
+    told.sent = replay.oseq;
+    told.received = replay.seq;
+    return told;
+}
 
 bool decode(std::span<const std::uint8_t> datagram, const std::function<void(Reply&)>& handle) {
     int left = static_cast<int>(datagram.size());

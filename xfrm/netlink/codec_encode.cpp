@@ -190,13 +190,19 @@ void put_algorithms(Writer& message, const KernelAlgorithms& names, const EspKey
 
 // XFRMA_REPLAY_ESN_VAL without XFRM_STATE_ESN is the bitmap mode with 32-bit sequence numbers: the only way to a window
 // over 32.
-void put_replay_window(Writer& message) {
+void put_replay_window(Writer& message, const NewSa& request) {
     constexpr std::uint32_t words = kReplayWindow / 32;
     xfrm_replay_state_esn fixed{};
     fixed.bmp_len = words;
     fixed.replay_window = kReplayWindow;
+    const bool is_outbound = request.sa.direction == Direction::out;
+    (is_outbound ? fixed.oseq : fixed.seq) = request.sequence;
     const auto room = message.attribute(XFRMA_REPLAY_ESN_VAL, sizeof fixed + words * sizeof(std::uint32_t));
-    if (!room.empty()) std::memcpy(room.data(), &fixed, sizeof fixed);
+    if (room.empty()) return;
+    std::memcpy(room.data(), &fixed, sizeof fixed);
+    // A full window: what came before the other node's last word may not come again.
+    if (!is_outbound && request.sequence != 0)
+        std::memset(room.data() + sizeof fixed, 0xff, words * sizeof(std::uint32_t));
 }
 
 void put_encapsulation(Writer& message, const Sa& sa) {
@@ -274,7 +280,7 @@ bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& ow
     info.seq = request.mark.value;
     message.body(info);
     put_algorithms(message, *names, request.keys);
-    put_replay_window(message);
+    put_replay_window(message, request);
     if (request.sa.direction == Direction::in) {
         message.number(XFRMA_SET_MARK, request.mark.value);
         message.number(XFRMA_SET_MARK_MASK, owner.mark_mask);

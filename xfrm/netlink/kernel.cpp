@@ -72,6 +72,11 @@ const KernelCounters& NetlinkKernel::counters() const {
 }
 
 Task<Result<void>> NetlinkKernel::install_set(SetRequest request) {
+    const StartingSequences from_the_beginning;
+    co_return co_await install_set_at(std::move(request), from_the_beginning);
+}
+
+Task<Result<void>> NetlinkKernel::install_set_at(SetRequest request, StartingSequences sequences) {
     if (auto checked = check(request, settings_.owner); !checked) co_return checked;
     if (settings_.sa_limit != 0 && own_.size() + 4 > settings_.sa_limit)
         co_return failure(Reaction::exhausted, "no more SAs than configured");
@@ -84,8 +89,10 @@ Task<Result<void>> NetlinkKernel::install_set(SetRequest request) {
         co_return failure(Reaction::internal, "not an SA set: its ports are in no block for phones behind NAT");
     const bool adds_policy = policy && !nat_.stands(*policy);
     auto messages = buffer(sas.size() + (adds_policy ? 1 : 0));
-    for (const auto& sa : sas) {
-        const NewSa new_sa{sa, request.parameters.algorithms, request.keys, request.mark, request.lifetime};
+    const std::array starts{sequences.in[0], sequences.out[0], sequences.in[1], sequences.out[1]};  // as in four_sas()
+    for (std::size_t i = 0; i < sas.size(); ++i) {
+        const NewSa new_sa{sas[i],   request.parameters.algorithms, request.keys, request.mark, request.lifetime,
+                           starts[i]};
         if (!append_new_sa(messages, new_sa, settings_.owner))
             co_return failure(Reaction::internal, "NEWSA does not fit its buffer");
     }
@@ -375,6 +382,34 @@ Task<Result<std::vector<SaReport>>> Kernel::dump() {
     const auto told = co_await dump_each(std::move(each), std::move(again));
     if (!told) co_return std::unexpected(told.error());
     co_return reports;
+}
+
+Task<Result<KeyedSet>> NetlinkKernel::read_set(SetParameters parameters) {
+    const auto sas = four_sas(parameters);
+    KeyedSet keyed;
+    std::array<bool, 4> is_told{};
+    NetlinkQueue::Look look = [&](std::size_t place, std::span<const std::uint8_t> message) {
+        auto secrets = place < sas.size() ? read_secrets(message) : std::nullopt;
+        if (!secrets) return;
+        is_told[place] = true;
+        const bool is_outbound = sas[place].direction == Direction::out;
+        (is_outbound ? keyed.sequences.out : keyed.sequences.in)[place / 2] =
+            is_outbound ? secrets->sent : secrets->received;
+        if (place == 0) keyed.keys = std::move(secrets->keys);  // the four share them (B-7)
+    };
+    auto asked = questions(sas);
+    const auto answer = co_await queue_->exchange(std::move(asked), NetlinkQueue::Place::back, std::move(look));
+    if (!answer) co_return std::unexpected(answer.error());
+    for (std::size_t i = 0; i < sas.size(); ++i) {
+        const auto& told = answer->outcomes[i].sa;
+        if (!told || !is_own(*told) || told->report.sa.source != sas[i].source ||
+            told->report.sa.destination != sas[i].destination)
+            co_return failure(Reaction::refused, describe(sas[i]) + " is not there as one of ours", ENOENT);
+        if (!is_told[i])
+            co_return failure(Reaction::refused, "the kernel does not tell keys: it is locked down for confidentiality",
+                              EKEYREJECTED);
+    }
+    co_return keyed;
 }
 
 Task<Result<std::vector<SaReport>>> NetlinkKernel::report_set(SetParameters parameters) {

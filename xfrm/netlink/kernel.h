@@ -29,11 +29,22 @@ struct NetlinkSettings {
     std::vector<NatBlock> nat_blocks{};  ///< protected ports of mode udp_enc_tun
 };
 
+/// What an engine needs of the kernel beside xfrm::Kernel to hand sets on to another node: with keys.
+class KeyedKernel {
+public:
+    virtual ~KeyedKernel() = default;
+    /// Keys and sequence numbers of a set of ours. Reaction::refused: it is not there whole, or the kernel tells no
+    /// keys (EKEYREJECTED).
+    virtual Task<Result<KeyedSet>> read_set(SetParameters parameters) = 0;
+    /// Kernel::install_set() for a set that has been in use elsewhere.
+    virtual Task<Result<void>> install_set_at(SetRequest request, StartingSequences sequences) = 0;
+};
+
 /// Threads: one loop; every call runs on the executor. Each operation costs one sendmsg and one recvmsg when the kernel
 /// agrees. When answers are lost or late (Reaction::broken) the socket is opened again and the SAs in question are
 /// asked for by id, so that no half set stays behind unknown; what could not even be asked for is asked before the next
 /// operation.
-class NetlinkKernel final : public Kernel {
+class NetlinkKernel final : public Kernel, public KeyedKernel {
 public:
     /// `clock` outlives the kernel object. The socket is opened at the first use.
     NetlinkKernel(asio::any_io_executor executor, const Clock& clock, NetlinkSettings settings = {});
@@ -43,6 +54,8 @@ public:
     ~NetlinkKernel() override;
 
     Task<Result<void>> install_set(SetRequest request) override;
+    Task<Result<KeyedSet>> read_set(SetParameters parameters) override;
+    Task<Result<void>> install_set_at(SetRequest request, StartingSequences sequences) override;
     Task<Result<void>> remove_set(SetParameters parameters) override;
     Task<Result<void>> extend_set(SetParameters parameters, std::chrono::seconds lifetime) override;
     Task<Result<void>> follow_nat(SetParameters parameters, Port port_uenc) override;

@@ -25,22 +25,28 @@ NetlinkQueue::NetlinkQueue(asio::any_io_executor executor, std::unique_ptr<Netli
 
 NetlinkQueue::~NetlinkQueue() { close(); }
 
-Task<Result<Answer>> NetlinkQueue::exchange(MessageBuffer messages, Place place) {
+Task<Result<Answer>> NetlinkQueue::exchange(MessageBuffer messages, Place place, Look look) {
     if (messages.count() == 0) co_return Answer{};
     if (messages.count() > kBatchLimit)
         co_return failure(Reaction::internal, "a netlink request has too many messages");
     std::function<void(Reply&)> nothing;
-    co_return co_await submit(std::move(messages), std::move(nothing), place);
+    co_return co_await submit(std::move(messages), std::move(nothing), place, std::move(look));
 }
 
 Task<Result<Answer>> NetlinkQueue::dump(MessageBuffer message, std::function<void(Reply&)> take) {
-    co_return co_await submit(std::move(message), std::move(take), Place::back);
+    Look nothing;
+    co_return co_await submit(std::move(message), std::move(take), Place::back, std::move(nothing));
 }
 
-Task<Result<Answer>> NetlinkQueue::submit(MessageBuffer messages, std::function<void(Reply&)> take, Place place) {
+Task<Result<Answer>> NetlinkQueue::submit(MessageBuffer messages, std::function<void(Reply&)> take, Place place,
+                                          Look look) {
     if (is_closed_) co_return failure(Reaction::broken, "the netlink queue is closed");
-    auto start = [this, place](auto handler, MessageBuffer buffer, std::function<void(Reply&)> visitor) {
-        Entry entry{.messages = std::move(buffer), .take = std::move(visitor), .answer = {}, .complete = {}};
+    auto start = [this, place](auto handler, MessageBuffer buffer, std::function<void(Reply&)> visitor, Look looks) {
+        Entry entry{.messages = std::move(buffer),
+                    .take = std::move(visitor),
+                    .look = std::move(looks),
+                    .answer = {},
+                    .complete = {}};
         entry.answer.outcomes.resize(entry.messages.count());
         entry.complete = [executor = executor_, resume = std::move(handler)](Result<Answer> answer) mutable {
             asio::post(executor,
@@ -51,7 +57,7 @@ Task<Result<Answer>> NetlinkQueue::submit(MessageBuffer messages, std::function<
         start_if_idle();
     };
     co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<Answer>)>(
-        std::move(start), asio::use_awaitable, std::move(messages), std::move(take));
+        std::move(start), asio::use_awaitable, std::move(messages), std::move(take), std::move(look));
 }
 
 void NetlinkQueue::start_if_idle() {
@@ -143,6 +149,7 @@ bool NetlinkQueue::route(Batch& batch, Reply& reply, std::uint32_t fence) {
         if (entry.is_dump() && (reply.sa || reply.policy)) {
             entry.take(reply);
         } else if (reply.sa) {
+            if (entry.look) entry.look(index, reply.message);
             outcome.sa = std::move(reply.sa);
         } else if (reply.policy) {
             outcome.policy = std::move(reply.policy);

@@ -53,7 +53,9 @@ public:
 
     /// At most kBatchLimit messages. An Error says that nothing is known (Reaction::broken: part of it may have been
     /// done) or that nothing was done (Reaction::retry).
-    Task<Result<Answer>> exchange(MessageBuffer messages, Place place);
+    /// `look` is shown each SA that is told, by the place of its request, before the message is wiped.
+    using Look = std::function<void(std::size_t, std::span<const std::uint8_t>)>;
+    Task<Result<Answer>> exchange(MessageBuffer messages, Place place, Look look = {});
     /// One dump request; it travels alone. `take` gets each SA or policy as it comes.
     Task<Result<Answer>> dump(MessageBuffer message, std::function<void(Reply&)> take);
     /// Fails what is queued with Reaction::broken and closes the socket.
@@ -66,6 +68,7 @@ private:
     struct Entry {
         MessageBuffer messages;
         std::function<void(Reply&)> take;  ///< of a dump
+        Look look{};
         bool is_dump() const { return take != nullptr; }
         std::uint32_t first_sequence = 0;
         Answer answer;
@@ -73,7 +76,7 @@ private:
     };
     using Batch = std::vector<Entry>;
 
-    Task<Result<Answer>> submit(MessageBuffer messages, std::function<void(Reply&)> take, Place place);
+    Task<Result<Answer>> submit(MessageBuffer messages, std::function<void(Reply&)> take, Place place, Look look);
     void start_if_idle();
     Task<void> run();
     Batch take_batch();

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "daemon/config/cluster.h"
 #include "daemon/config/config.h"
 
 using namespace gmgate;
@@ -263,4 +264,43 @@ TEST_CASE("An address that does not exist on this machine is told before anythin
     const auto problems = check_addresses(*config);
     REQUIRE_FALSE(problems.empty());
     CHECK(problems.front().find("does not exist on this machine") != std::string::npos);
+}
+
+TEST_CASE("[cluster]: what is needed, what does not go together, and where the store is") {
+    const std::string good = kGood +
+                             "[cluster]\nname = \"home\"\nnode-id = 2\nurl = \"redis://u:p@10.3.0.1:6379\"\n"
+                             "secret-file = \"/etc/gmgate/cluster.secret\"\n";
+    const auto config = parse_config(good, "test.toml");
+    REQUIRE_MESSAGE(config.has_value(), config.error().text);
+    CHECK(check_addresses(*config).empty());  // they come and go
+    CHECK(mistake(with(good, "node-id = 2", "node-id = 9")).find("from 1 to 8") != std::string::npos);
+    CHECK(mistake(with(good, "name = \"home\"\n", "")).find("name: is needed") != std::string::npos);
+    CHECK(mistake(with(good, "redis://u:p@", "rediss://")).find("is not there yet") != std::string::npos);
+    CHECK(mistake(with(good, "10.3.0.1:6379", "redis.example:6379")).find("an address and no name") !=
+          std::string::npos);
+    CHECK(mistake(with(good, "\"/etc", "\"etc")).find("a path from the root") != std::string::npos);
+    CHECK(mistake(good + "[xfrm]\nsa-engine = \"in-process\"\n").find("seals keys") != std::string::npos);
+    CHECK(mistake(good + "[store]\nmode = \"memory\"\n").find("must be \"file\"") != std::string::npos);
+    CHECK(mistake(good + "[xfrm]\nspi-start = 0x10000000\nspi-end = 0x10010000\n").find("65536 SPIs") !=
+          std::string::npos);
+
+    CHECK(RedisAddress::parse("unix:/run/redis.sock")->path == "/run/redis.sock");
+    CHECK(RedisAddress::parse("redis://[fd03::1]:6379")->endpoint.to_string() == "[fd03::1]:6379");
+    const auto login = RedisAddress::parse("redis://user:pa@ss@10.3.0.1:6379");
+    REQUIRE(login);
+    CHECK(login->user == "user");
+    CHECK(login->password == "pa@ss");
+    CHECK(login->to_string() == "10.3.0.1:6379");
+    for (const char* wrong :
+         {"", "unix:run", "redis://", "redis://10.3.0.1", "redis://u@10.3.0.1:1", "http://10.3.0.1:1"})
+        CHECK(!RedisAddress::parse(wrong));
+
+    // No SPI of one node is another one's.
+    ClusterConfig one, eight;
+    one.node_id = 1;
+    eight.node_id = 8;
+    const XfrmConfig xfrm;
+    CHECK(one.spi_range(xfrm).first == xfrm.spi_start);
+    CHECK(one.spi_range(xfrm).second < eight.spi_range(xfrm).first);
+    CHECK(eight.spi_range(xfrm).second <= xfrm.spi_end);
 }

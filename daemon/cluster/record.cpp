@@ -1,0 +1,178 @@
+#include "daemon/cluster/record.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include <nlohmann/json.hpp>
+
+#include "base/algorithms.h"
+#include "xfrm/record_digest.h"
+
+namespace gmgate::daemon {
+namespace {
+
+using nlohmann::json;
+constexpr int kVersion = 1;
+constexpr std::size_t kSets = 8, kIdentities = 64;
+
+std::int64_t wall_of(TimePoint time, const Clock& clock) {
+    const auto left = time - clock.now();
+    return std::chrono::duration_cast<milliseconds>((clock.wall() + left).time_since_epoch()).count();
+}
+
+TimePoint time_of(std::int64_t wall, const Clock& clock) {
+    const std::chrono::system_clock::time_point at{milliseconds(wall)};
+    return clock.now() + std::chrono::duration_cast<TimePoint::duration>(at - clock.wall());
+}
+
+std::vector<std::string> texts_of(const std::vector<Impu>& impus) {
+    std::vector<std::string> texts;
+    for (const auto& impu : impus) texts.push_back(impu.value);
+    return texts;
+}
+
+std::vector<Impu> impus_of(const json& texts) {
+    std::vector<Impu> impus;
+    for (const auto& text : texts) impus.emplace_back(text.get<std::string>());
+    return impus;
+}
+
+json set_json(const StoredSet& set, const Clock& clock) {
+    const auto& p = set.parameters;
+    return {{"number", set.number.value},
+            {"state", static_cast<int>(set.state)},
+            {"ue", p.ue.to_string()},
+            {"gateway", p.gateway.to_string()},
+            {"ports", {p.port_uc.value, p.port_us.value, p.port_pc.value, p.port_ps.value}},
+            {"spis", {p.spi_uc.value, p.spi_us.value, p.spi_pc.value, p.spi_ps.value}},
+            {"alg", to_string(p.algorithms.alg)},
+            {"ealg", to_string(p.algorithms.ealg)},
+            {"server", set.security_server},
+            {"client", set.security_client},
+            {"expires", wall_of(set.expires, clock)},
+            {"used", set.in_use}};
+}
+
+// Throws json::exception for what is not there or of another type.
+StoredSet set_of(const json& value, const Clock& clock) {
+    StoredSet set;
+    set.number = SetNumber{value.at("number").get<std::uint32_t>()};
+    const int state = value.at("state").get<int>();
+    const auto ue = Address::parse(value.at("ue").get<std::string>());
+    const auto gateway = Address::parse(value.at("gateway").get<std::string>());
+    const auto alg = parse_alg(value.at("alg").get<std::string>());
+    const auto ealg = parse_ealg(value.at("ealg").get<std::string>());
+    if (state < static_cast<int>(SetState::established) || state > static_cast<int>(SetState::old) || !ue || !gateway ||
+        !alg || !ealg || set.number.value == 0)
+        throw json::other_error::create(500, "a set", static_cast<const json*>(nullptr));
+    set.state = static_cast<SetState>(state);
+    const auto port = [&](std::size_t i) { return Port{value.at("ports").at(i).get<std::uint16_t>()}; };
+    const auto spi = [&](std::size_t i) { return Spi{value.at("spis").at(i).get<std::uint32_t>()}; };
+    set.parameters = {.ue = *ue,
+                      .gateway = *gateway,
+                      .port_uc = port(0),
+                      .port_us = port(1),
+                      .port_pc = port(2),
+                      .port_ps = port(3),
+                      .spi_uc = spi(0),
+                      .spi_us = spi(1),
+                      .spi_pc = spi(2),
+                      .spi_ps = spi(3),
+                      .algorithms = {*alg, *ealg}};
+    set.security_server = value.at("server").get<std::string>();
+    set.security_client = value.at("client").get<std::string>();
+    set.expires = time_of(value.at("expires").get<std::int64_t>(), clock);
+    set.in_use = value.at("used").get<bool>();
+    return set;
+}
+
+// As set_of().
+StoredRegistration row_of(const json& value, const Clock& clock) {
+    StoredRegistration row;
+    row.key = {Impi{value.at("impi").get<std::string>()}, value.at("instance").get<std::string>(),
+               value.at("reg-id").get<std::string>()};
+    row.token = value.at("token").get<std::string>();
+    row.contact_uri = value.at("contact").get<std::string>();
+    row.realm_id = value.at("realm").get<std::string>();
+    const int transport = value.at("transport").get<int>();
+    row.transport = transport == 1 ? sip::Transport::tcp : sip::Transport::udp;
+    row.expires = time_of(value.at("expires").get<std::int64_t>(), clock);
+    row.impus = impus_of(value.at("impus"));
+    row.service_route = value.at("route").get<std::vector<std::string>>();
+    row.authorized_as = {value.at("as").at(0).get<std::string>(), value.at("as").at(1).get<std::string>(),
+                         value.at("as").at(2).get<std::string>()};
+    for (const auto& one : value.at("identities"))
+        row.identities.push_back({Impu{one.at("aor").get<std::string>()}, impus_of(one.at("impus")),
+                                  one.at("route").get<std::vector<std::string>>(),
+                                  time_of(one.at("expires").get<std::int64_t>(), clock)});
+    for (const auto& one : value.at("sets")) row.sets.push_back(set_of(one, clock));
+    return row;
+}
+
+}  // namespace
+
+std::string record_field(const ContactKey& key) { return key.impi.value + '\n' + key.instance + '\n' + key.reg_id; }
+
+std::string encode_row(const StoredRegistration& row, const Clock& clock) {
+    auto identities = json::array(), sets = json::array();
+    for (const auto& one : row.identities)
+        identities.push_back({{"aor", one.aor.value},
+                              {"impus", texts_of(one.impus)},
+                              {"route", one.service_route},
+                              {"expires", wall_of(one.expires, clock)}});
+    for (const auto& set : row.sets) sets.push_back(set_json(set, clock));
+    const json value{{"impi", row.key.impi.value},
+                     {"instance", row.key.instance},
+                     {"reg-id", row.key.reg_id},
+                     {"token", row.token},
+                     {"contact", row.contact_uri},
+                     {"realm", row.realm_id},
+                     {"transport", static_cast<int>(row.transport)},
+                     {"expires", wall_of(row.expires, clock)},
+                     {"impus", texts_of(row.impus)},
+                     {"route", row.service_route},
+                     {"as", {row.authorized_as.realm, row.authorized_as.uri, row.authorized_as.algorithm}},
+                     {"identities", std::move(identities)},
+                     {"sets", std::move(sets)}};
+    std::string octets;
+    json::to_cbor(value, octets);
+    return octets;
+}
+
+xfrm::RecordDigest digest_of(std::string_view row) { return xfrm::digest_of_record(row); }
+
+std::string encode_record(std::string_view row, const std::vector<xfrm::SealedKeys>& seals) {
+    std::string octets{static_cast<char>(kVersion), static_cast<char>(seals.size())};
+    for (const auto& seal : seals) octets.append(reinterpret_cast<const char*>(seal.data()), seal.size());
+    octets += row;
+    return octets;
+}
+
+Result<ClusterRecord> decode_record(std::string_view octets, const Clock& clock) {
+    const auto none = [](const char* why) {
+        return failure(Reaction::reject, std::string("not a record of this cluster's nodes: ") + why);
+    };
+    if (octets.size() < 2 || octets[0] != kVersion) return none("another version");
+    const auto count = static_cast<std::uint8_t>(octets[1]);
+    octets.remove_prefix(2);
+    constexpr std::size_t size = std::tuple_size_v<xfrm::SealedKeys>;
+    if (count > kSets || octets.size() < count * size) return none("cut off");
+    ClusterRecord record;
+    for (std::size_t i = 0; i < count; ++i) {
+        std::ranges::copy(octets.substr(i * size, size), record.seals.emplace_back().begin());
+    }
+    octets.remove_prefix(count * size);
+    record.digest = digest_of(octets);
+    try {  // the library's way of saying that a value is missing; it ends here
+        const auto value = json::from_cbor(octets.begin(), octets.end(), true, false);
+        if (value.is_discarded()) return none("no values");
+        record.row = row_of(value, clock);
+    } catch (const json::exception&) {
+        return none("a value is missing or of another kind");
+    }
+    if (record.row.sets.size() != count || record.row.identities.size() > kIdentities || record.row.key.impi.empty())
+        return none("its parts do not fit");
+    return record;
+}
+
+}  // namespace gmgate::daemon
