@@ -173,7 +173,8 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
                                             {"now", "gmctl why cannot tell who sends to unknown SPIs or in clear"}});
     if (!cluster_)
         if (auto ok = operations_.open(take_over); !ok) co_return ok;
-    if (auto ok = open_monitoring(); !ok) co_return ok;
+    if (!cluster_)
+        if (auto ok = open_monitoring(); !ok) co_return ok;
     if (auto ok = open_hep(); !ok) co_return ok;
     if (auto ok = handover_.serve(std::move(left)); !ok) co_return ok;
     if (cluster_) cluster_->serve();
@@ -194,6 +195,7 @@ void Gateway::join(const ClusterConfig& cluster, xfrm::Sealing& sealing, std::fu
 Task<Result<void>> Gateway::stand_by(bool take_over) {
     if (!cluster_) co_return Result<void>{};
     if (auto ok = operations_.open(take_over); !ok) co_return ok;
+    if (auto ok = open_monitoring(); !ok) co_return ok;
     if (!take_over) handover_.stand_by();
     const auto source = co_await cluster_->await_ownership();
     if (!source) co_return std::unexpected(source.error());
@@ -246,6 +248,7 @@ Task<Result<void>> Gateway::take_up() {
     const auto begun = clock_.now();
     if (auto ok = store_.open(boot_id_of_this_machine(), handover_.take_lock()); !ok) co_return ok;
     keep_dialogs();
+    if (cluster_) co_await share_dialogs();
     Adoption adoption({config_, accesses_, table_, sets_, expiry_, spis_, kernel_, counters_, clock_});
     if (auto ok = co_await collect(adoption); !ok) co_return ok;
     if (auto ok = co_await adoption.match_kernel(); !ok) co_return ok;
@@ -306,6 +309,16 @@ void Gateway::keep_dialogs() {
                              {"why", "calls that stand at the next restart will be treated as unknown ones"}});
     if (is_new) log::info("dialog-key-made", {{"file", file}});
     router_.use_dialog_key(*key);
+}
+
+// The calls that the node before carried are known here.
+Task<void> Gateway::share_dialogs() {
+    const auto key = co_await cluster_->dialog_key();
+    if (key) router_.use_dialog_key(*key);
+    else
+        log::warning("dialog-key-not-kept",
+                     {{"reason", key.error().text},
+                      {"why", "calls that stand when another node takes over will be treated as unknown ones"}});
 }
 
 Result<void> Gateway::open_sockets() {
@@ -415,12 +428,14 @@ Result<void> Gateway::open_monitoring() {
                               {}};
         if (!accesses_.encapsulation_addresses().empty())
             sources.stray_encapsulated = [this] { return encap_.stray_datagrams(); };
+        if (cluster_) sources.cluster = [this] { return cluster_->numbers(); };
         auto text = co_await metrics_text(std::move(sources));
         co_return HttpAnswer{200, "text/plain; version=0.0.4; charset=utf-8", std::move(text)};
     });
     monitoring_->add("/healthz", []() -> Task<HttpAnswer> { co_return HttpAnswer{.body = "ok\n"}; });
     monitoring_->add("/readyz", [this]() -> Task<HttpAnswer> {
         if (operating_.draining) co_return HttpAnswer{.status = 503, .body = "draining\n"};
+        if (cluster_ && !cluster_->numbers().serves) co_return HttpAnswer{.status = 503, .body = "standing by\n"};
         if (!kernel_watch_.guards_stand()) co_return HttpAnswer{.status = 503, .body = "a guard policy is missing\n"};
         co_return HttpAnswer{.body = "ready\n"};
     });

@@ -84,6 +84,7 @@ private:
     Task<Result<void>> stand_by(bool take_over);
     Task<Result<void>> collect(Adoption& adoption);
     void keep_dialogs();
+    Task<void> share_dialogs();
     Result<void> open_sockets();
     Result<void> open_core_side();
     void tell_what_phones_get() const;

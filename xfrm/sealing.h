@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/error.h"
+#include "base/siphash.h"
 #include "base/task.h"
 #include "xfrm/sa.h"
 
@@ -34,6 +35,7 @@ struct SealedInstall {
     std::uint64_t epoch = 0;  ///< of the node that takes over: later than the seal's
     Mark mark;
     std::chrono::seconds lifetime{0};
+    Port port_uenc = kEncapsulationPort;  ///< mode udp_enc_tun: where the UE's NAT was when it was written
 };
 
 /// Where the next node begins to count in each epoch: a phone has seen nothing beyond it from the node before.
@@ -50,6 +52,9 @@ public:
     /// it for each epoch since. Reaction::refused with EKEYREJECTED: the seal is not of this cluster, record, set,
     /// epoch or key. Otherwise as xfrm::Kernel::install_set().
     virtual Task<Result<void>> install_sealed(SealedInstall order) = 0;
+    /// The same on every node: what the marks of dialogs are made with, so that a call outlives its node. Derived from
+    /// the secret's first line; nothing else can be derived from it. Reaction::refused: no secret was given.
+    virtual Task<Result<SipHashKey>> dialog_key() = 0;
 };
 
 }  // namespace gmgate::xfrm

@@ -231,7 +231,8 @@ Task<void> Cluster::install(StoredRegistration& row, const xfrm::RecordDigest& d
                                   .record = digest,
                                   .epoch = epoch_,
                                   .mark = Mark{set.number.value},
-                                  .lifetime = left + p_.config.timers.kernel_margin};
+                                  .lifetime = left + p_.config.timers.kernel_margin,
+                                  .port_uenc = set.port_uenc};
         const auto done = co_await p_.sealing.install_sealed(std::move(order));
         if (done) {
             ++sets_installed_;
@@ -349,8 +350,19 @@ Task<bool> Cluster::beat() {
     co_return (*answer)->number == 1;
 }
 
+ClusterNumbers Cluster::numbers() const {
+    return {.serves = is_serving_ && !is_lost_,
+            .is_degraded = !trouble_.empty(),
+            .epoch = epoch_,
+            .waiting = replica_.waiting() + used_.size(),
+            .refused = records_refused_,
+            .sets_installed = sets_installed_,
+            .replica = replica_.counters()};
+}
+
 nlohmann::json Cluster::status() const {
-    const auto& c = replica_.counters();
+    const auto numbers = this->numbers();
+    const auto& c = numbers.replica;
     auto missing = nlohmann::json::array();
     for (const auto& address : missing_) missing.push_back(address.to_string());
     return {{"cluster", p_.cluster.name},
@@ -359,16 +371,16 @@ nlohmann::json Cluster::status() const {
             {"epoch", epoch_},
             {"since", std::chrono::duration_cast<seconds>(since_.time_since_epoch()).count()},
             {"store", p_.cluster.store.to_string()},
-            {"degraded", !trouble_.empty()},
+            {"degraded", numbers.is_degraded},
             {"trouble", trouble_},
             {"missing_addresses", std::move(missing)},
-            {"records_waiting", replica_.waiting() + used_.size()},
+            {"records_waiting", numbers.waiting},
             {"records_written", c.written},
             {"records_erased", c.erased},
             {"records_failed", c.failed},
             {"unreplicated", c.unreplicated},
-            {"records_refused", records_refused_},
-            {"sets_installed", sets_installed_}};
+            {"records_refused", numbers.refused},
+            {"sets_installed", numbers.sets_installed}};
 }
 
 }  // namespace gmgate::daemon

@@ -32,6 +32,14 @@ struct ClusterParts {
     std::function<void(std::string why)> on_lost;
 };
 
+/// For metrics; what `gmctl cluster` shows has more.
+struct ClusterNumbers {
+    bool serves = false;       ///< owner or alone
+    bool is_degraded = false;  ///< the shared store does not answer
+    std::uint64_t epoch = 0, waiting = 0, refused = 0, sets_installed = 0;
+    ReplicaCounters replica;
+};
+
 class Cluster {
 public:
     explicit Cluster(ClusterParts parts);
@@ -48,12 +56,15 @@ public:
     /// The registrations are in the table and the doors open: from now on changes are written, and everything once.
     void serve();
 
+    /// See xfrm::Sealing::dialog_key().
+    Task<Result<SipHashKey>> dialog_key() { return p_.sealing.dialog_key(); }
     /// See Replica::save().
     Task<void> save(ContactKey key) { return replica_.save(std::move(key)); }
     void changed(const ContactKey& key) { replica_.changed(key); }
     /// Something came over a set of it: the inbound numbers are written within a second.
     void used(const ContactKey& key) { used_.insert(key); }
 
+    ClusterNumbers numbers() const;
     nlohmann::json status() const;
 
 private:

@@ -47,6 +47,7 @@ json set_json(const StoredSet& set, const Clock& clock) {
             {"spis", {p.spi_uc.value, p.spi_us.value, p.spi_pc.value, p.spi_ps.value}},
             {"alg", to_string(p.algorithms.alg)},
             {"ealg", to_string(p.algorithms.ealg)},
+            {"uenc", p.mode == xfrm::Mode::udp_enc_tun ? set.port_uenc.value : 0},
             {"server", set.security_server},
             {"client", set.security_client},
             {"expires", wall_of(set.expires, clock)},
@@ -79,6 +80,10 @@ StoredSet set_of(const json& value, const Clock& clock) {
                       .spi_pc = spi(2),
                       .spi_ps = spi(3),
                       .algorithms = {*alg, *ealg}};
+    if (const auto port_uenc = value.at("uenc").get<std::uint16_t>(); port_uenc != 0) {
+        set.parameters.mode = xfrm::Mode::udp_enc_tun;
+        set.port_uenc = Port{port_uenc};
+    }
     set.security_server = value.at("server").get<std::string>();
     set.security_client = value.at("client").get<std::string>();
     set.expires = time_of(value.at("expires").get<std::int64_t>(), clock);

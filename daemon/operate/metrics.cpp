@@ -221,6 +221,22 @@ void add_durations(Page& page, const MetricSources& s) {
     for (const auto& [phase, histogram] : s.statistics->durations()) durations.add(histogram, {{"phase", phase}});
 }
 
+void add_cluster(Page& page, const ClusterNumbers& n) {
+    page.gauge("cluster_serves", "1: this node has the addresses and serves").add(n.serves ? 1 : 0);
+    page.gauge("cluster_degraded", "1: the shared store does not answer").add(n.is_degraded ? 1 : 0);
+    page.gauge("cluster_epoch", "counts take-overs in the cluster; 0: not known").add(n.epoch);
+    page.gauge("cluster_records_waiting", "registrations that are still to be written to the shared store")
+        .add(n.waiting);
+    auto records = page.counter("cluster_records_total", "what became of records of the shared store");
+    records.add(n.replica.written, {{"what", "written"}})
+        .add(n.replica.erased, {{"what", "erased"}})
+        .add(n.replica.failed, {{"what", "failed"}})
+        .add(n.refused, {{"what", "refused"}});
+    page.counter("cluster_unreplicated_total", "answers to phones that left before their record was in the store")
+        .add(n.replica.unreplicated);
+    page.counter("cluster_sets_installed_total", "sets of SAs that this node took over").add(n.sets_installed);
+}
+
 std::uint64_t unix_seconds(std::chrono::system_clock::time_point at) {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(at.time_since_epoch()).count());
 }
@@ -270,6 +286,7 @@ Task<std::string> metrics_text(MetricSources sources) {
     add_tls(page, sources);
     add_durations(page, sources);
     add_reload(page, sources);
+    if (sources.cluster) add_cluster(page, sources.cluster());
     add_process(page);
     co_return page.text();
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "daemon/cluster/cluster.h"
 #include "daemon/config/config.h"
 #include "daemon/observe/counters.h"
 #include "daemon/observe/histogram.h"
@@ -37,6 +38,7 @@ struct MetricSources {
     const Histogram* loop_lateness = nullptr;
     const std::optional<Operations::Reloaded>* reloaded = nullptr;
     std::function<std::uint64_t()> stray_encapsulated{};  ///< empty: no phones behind NAT are served
+    std::function<ClusterNumbers()> cluster{};            ///< empty: the only gateway
 };
 
 /// The whole page of /metrics; counting registrations is done in slices.

@@ -218,6 +218,35 @@ TEST_SUITE("cluster") {
         CHECK(eventually([&] { return store.records() == 0; }));
     }
 
+    TEST_CASE("a call outlives its node: re-INVITEs and BYE of both ends go on in a dialog that the next node knows") {
+        Store store;
+        Lab lab(cluster_lab(store));
+        SecondNode second(lab, store);
+        second.start("cluster-stands-by");
+        Phone a(lab, {.user = 0}), b(lab, {.user = 1, .is_v6 = true});
+        a.demand_registered();
+        b.demand_registered();
+        const auto named = [](const char* name) {
+            return [name](const nlohmann::json& event) { return event.value("event", "") == name; };
+        };
+        a.program().write_line("call " + b.impu() + " 600");
+        a.await_event(named("call_established"), "the answer");
+        b.await_event(named("call_established"), "the ACK");
+        lab.kill_gateway();
+        second.get_addresses();
+        second.gateway->wait_for_text("gateway-ready");
+        const auto mark = lab.core_mark();
+        for (Phone* phone : {&a, &b}) CHECK(phone->command("hold", named("reinvite_sent")).value("ok", false));
+        CHECK(b.command("hangup", named("call_ended")).value("ok", false));
+        a.await_event(named("call_ended"), "the BYE");
+        for (const char* method : {"INVITE", "ACK", "BYE"}) {
+            const auto passed = lab.core_received(mark, method);
+            CHECK(!passed.empty());
+            // An unknown dialog is treated as a new one: its requests get an asserted identity.
+            for (const auto& raw : passed) CHECK(raw.find("P-Asserted-Identity") == std::string::npos);
+        }
+    }
+
     TEST_CASE("another secret opens nothing, rubbish is passed over, and both are said; the records stay") {
         Store store;
         Lab lab(cluster_lab(store));

@@ -58,6 +58,7 @@ struct EngineClient::Impl : std::enable_shared_from_this<EngineClient::Impl> {
         std::function<void(ProbeFinding)> finding{};
         std::function<void(GuardPolicy)> standing{};
         std::function<void(const gm_sealed&)> sealed{};
+        std::function<void(const gm_key&)> key{};
         Completion complete{};  ///< empty: given up, nobody waits any more
         std::chrono::steady_clock::time_point since{};
         int sends = 0;
@@ -307,6 +308,12 @@ void EngineClient::Impl::take_answer(const gm_header& header, FrameReader& reade
             const auto sealed = reader.take<gm_sealed>();
             if (!reader.is_complete() || header.count != 1) return protocol_error("strange sealed keys");
             if (request.sealed && request.complete) request.sealed(sealed);
+            return;
+        }
+        case GM_KEY: {
+            const auto key = reader.take<gm_key>();
+            if (!reader.is_complete() || header.count != 1) return protocol_error("a strange key");
+            if (request.key && request.complete) request.key(key);
             return;
         }
         case GM_AGAIN:
@@ -590,10 +597,23 @@ Task<Result<void>> EngineClient::install_sealed(SealedInstall order) {
     asked.mark = order.mark.value;
     asked.lifetime =
         static_cast<std::uint32_t>(std::min<std::chrono::seconds::rep>(order.lifetime.count(), UINT32_MAX));
+    if (order.parameters.mode == Mode::udp_enc_tun) asked.port_uenc = order.port_uenc.value;
     std::memcpy(&asked.sealed, order.keys.data(), sizeof asked.sealed);
     Impl::Request one;
     one.frame = FrameWriter(GM_INSTALL_SEALED).add(asked).finish();
     co_return co_await impl_->submit(std::move(one));
+}
+
+Task<Result<SipHashKey>> EngineClient::dialog_key() {
+    std::optional<SipHashKey> key;
+    Impl::Request one;
+    one.frame = FrameWriter(GM_DIALOG_KEY).finish();
+    one.key = [&key](const gm_key& told) { std::ranges::copy(told.octets, key.emplace().begin()); };
+    one.again = [&key] { key.reset(); };
+    const auto told = co_await impl_->submit(std::move(one));
+    if (!told) co_return std::unexpected(told.error());
+    if (!key) co_return failure(Reaction::broken, "the SA engine tells no key");
+    co_return *key;
 }
 
 const KernelCounters& EngineClient::counters() const {

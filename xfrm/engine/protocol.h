@@ -65,6 +65,7 @@ enum gm_kind {
     GM_FOLLOW_NAT = 12,     /* gm_follow: where the UE's NAT has its port 4500 now (xfrm::Kernel::follow_nat) */
     GM_SEAL_SET = 13,       /* gm_seal: the keys of an installed set for another node; GM_SEALED */
     GM_INSTALL_SEALED = 14, /* gm_install_sealed: all four SAs or none, from what another node sealed */
+    GM_DIALOG_KEY = 15,     /* nothing: the key by which all nodes of the cluster know calls; GM_KEY */
     /* worker -> gmgated, answers */
     GM_DONE = 64,     /* gm_done */
     GM_REPORTS = 65,  /* `count` gm_report */
@@ -72,6 +73,7 @@ enum gm_kind {
     GM_FINDINGS = 67, /* `count` gm_finding */
     GM_GUARDS = 68,   /* `count` gm_guard: those of the asked ones that stand as ours */
     GM_SEALED = 69,   /* gm_sealed */
+    GM_KEY = 70,      /* gm_key */
     /* worker -> gmgated, unasked (sequence 0) */
     GM_READY = 128, /* gm_ready: events are being heard and requests served from now on */
     GM_EVENT = 129, /* gm_event */
@@ -172,8 +174,13 @@ struct gm_install_sealed {
     struct gm_set set;
     uint8_t record[32];
     uint32_t reqid, mark, lifetime; /* as in gm_install */
-    uint32_t reserved;              /* 0 */
+    uint16_t port_uenc;             /* as in gm_install */
+    uint16_t reserved;              /* 0 */
     struct gm_sealed sealed;
+};
+/* Derived from the cluster's secret, for marks in Record-Route: it opens no seal. */
+struct gm_key {
+    uint8_t octets[16];
 };
 
 struct gm_extend {
@@ -320,6 +327,8 @@ static inline const char* gm_kind_name(uint16_t kind) {
             return "seal-set";
         case GM_INSTALL_SEALED:
             return "install-sealed";
+        case GM_DIALOG_KEY:
+            return "dialog-key";
         default:
             return "unknown"; /* the number is the other end's */
     }
@@ -339,6 +348,7 @@ GM_SIZE(struct gm_install, 156);
 GM_SIZE(struct gm_sealed, 128);
 GM_SIZE(struct gm_seal, 112);
 GM_SIZE(struct gm_install_sealed, 256);
+GM_SIZE(struct gm_key, 16);
 GM_SIZE(struct gm_extend, 76);
 GM_SIZE(struct gm_follow, 76);
 GM_SIZE(struct gm_guards, 24);

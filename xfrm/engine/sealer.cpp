@@ -75,13 +75,13 @@ std::vector<std::uint8_t> bound_data(std::string_view cluster, const gm_set& set
 using Cipher = std::unique_ptr<EVP_CIPHER_CTX, decltype(&EVP_CIPHER_CTX_free)>;
 Cipher cipher() { return {EVP_CIPHER_CTX_new(), &EVP_CIPHER_CTX_free}; }
 
-bool derive(std::string_view cluster, std::span<const std::uint8_t> secret, std::span<std::uint8_t> out) {
+bool derive(std::string salt, std::string_view cluster, std::span<const std::uint8_t> secret,
+            std::span<std::uint8_t> out) {
     const std::unique_ptr<EVP_KDF, decltype(&EVP_KDF_free)> kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr), &EVP_KDF_free);
     if (!kdf) return false;
     const std::unique_ptr<EVP_KDF_CTX, decltype(&EVP_KDF_CTX_free)> context(EVP_KDF_CTX_new(kdf.get()),
                                                                             &EVP_KDF_CTX_free);
     char digest[] = "SHA256";
-    std::string salt = "gmgate cluster 1";
     std::string info(cluster);
     const OSSL_PARAM parameters[] = {
         OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
@@ -142,7 +142,9 @@ Result<Sealer> Sealer::from_text(std::string_view cluster, std::string_view text
                                        number));
         Key key;
         key.id = static_cast<std::uint8_t>(id);
-        if (!derive(cluster, secret.expose(), key.secret.expose_for_writing(32))) return broken("HKDF");
+        if (!derive("gmgate cluster 1", cluster, secret.expose(), key.secret.expose_for_writing(32)) ||
+            !derive("gmgate dialogs 1", cluster, secret.expose(), key.dialogs.expose_for_writing(16)))
+            return broken("HKDF");
         sealer.keys_.push_back(std::move(key));
     }
     if (sealer.keys_.empty()) return failure(Reaction::reject, "it has no key; write a line KEY-ID:HEX");
@@ -208,6 +210,12 @@ Result<KeyedSet> Sealer::open(const gm_set& set, const RecordDigest& record, con
     std::ranges::copy(sealed.out_sequence, keyed.sequences.out.begin());
     std::ranges::copy(sealed.in_sequence, keyed.sequences.in.begin());
     return keyed;
+}
+
+SipHashKey Sealer::dialog_key() const {
+    SipHashKey key{};
+    std::ranges::copy(keys_.front().dialogs.expose(), key.begin());
+    return key;
 }
 
 Result<StartingSequences> Sealer::go_on(const gm_sealed& sealed, std::uint64_t epoch) {

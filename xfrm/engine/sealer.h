@@ -27,6 +27,9 @@ public:
     /// Reaction::refused, EPERM: altered, another cluster's, another record's or set's, of an unknown key.
     Result<KeyedSet> open(const gm_set& set, const RecordDigest& record, const gm_sealed& sealed) const;
 
+    /// See Sealing::dialog_key().
+    SipHashKey dialog_key() const;
+
     /// The numbers to go on with in `epoch`. Reaction::refused, EPERM: it is not later than the seal's, or so much
     /// later that the outbound numbers are used up.
     static Result<StartingSequences> go_on(const gm_sealed& sealed, std::uint64_t epoch);
@@ -35,6 +38,7 @@ private:
     struct Key {
         std::uint8_t id = 0;
         Secret<32> secret;
+        Secret<16> dialogs;  ///< derived beside it
     };
     std::string cluster_;
     std::vector<Key> keys_;

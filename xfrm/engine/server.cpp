@@ -38,6 +38,8 @@ struct EngineServer::Impl : std::enable_shared_from_this<EngineServer::Impl> {
     Result<Task<Result<void>>> probe_order(FrameReader& reader);
     Result<Task<Result<void>>> seal_order(FrameReader& reader);
     Result<Task<Result<void>>> sealed_order(FrameReader& reader);
+    Result<Task<Result<void>>> dialog_key_order(FrameReader& reader);
+    Task<Result<void>> tell_dialog_key(std::uint32_t sequence);
     Task<Result<void>> seal(gm_seal order, SetParameters parameters, std::uint32_t sequence);
     /// Nothing follows what has been read.
     static bool is_whole(FrameReader& reader) { return reader.is_complete() && reader.header().count == 0; }
@@ -165,6 +167,8 @@ Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> 
             return probe_order(reader);
         case GM_SEAL_SET:
             return seal_order(reader);
+        case GM_DIALOG_KEY:
+            return dialog_key_order(reader);
         case GM_INSTALL_SEALED:
             return sealed_order(reader);
         case GM_CONFIGURE:
@@ -268,7 +272,8 @@ Task<Result<void>> EngineServer::Impl::seal(gm_seal order, SetParameters paramet
 Result<Task<Result<void>>> EngineServer::Impl::sealed_order(FrameReader& reader) {
     const auto order = reader.take<gm_install_sealed>();
     const auto parameters = value_of(order.set);
-    if (!parameters || order.lifetime == 0 || order.epoch == 0 || order.reserved != 0 || !is_whole(reader))
+    if (!parameters || order.lifetime == 0 || order.epoch == 0 || order.reserved != 0 || !is_whole(reader) ||
+        (order.port_uenc != 0) != (parameters->mode == Mode::udp_enc_tun))
         return malformed("not a sealed set");
     if (!sealer) return failure(Reaction::refused, "not allowed: this engine has no cluster's secret", EPERM);
     RecordDigest record;
@@ -282,8 +287,22 @@ Result<Task<Result<void>>> EngineServer::Impl::sealed_order(FrameReader& reader)
                        .keys = std::move(opened->keys),
                        .mark = Mark{order.mark},
                        .lifetime = std::chrono::seconds(order.lifetime)};
+    if (order.port_uenc != 0) request.port_uenc = Port{order.port_uenc};
     if (auto ok = rules.check_install(request, ReqId{order.reqid}); !ok) return std::unexpected(ok.error());
     return keyed->install_set_at(std::move(request), *start);
+}
+
+Result<Task<Result<void>>> EngineServer::Impl::dialog_key_order(FrameReader& reader) {
+    if (!is_whole(reader)) return malformed("more than nothing");
+    if (!sealer) return failure(Reaction::refused, "not allowed: this engine has no cluster's secret", EPERM);
+    return tell_dialog_key(reader.header().sequence);
+}
+
+Task<Result<void>> EngineServer::Impl::tell_dialog_key(std::uint32_t sequence) {
+    gm_key told{};
+    std::ranges::copy(sealer->dialog_key(), told.octets);
+    socket.send(FrameWriter(GM_KEY, sequence, 1).add(told).finish());
+    co_return Result<void>{};
 }
 
 void EngineServer::Impl::run(std::uint32_t sequence, std::uint16_t kind, Task<Result<void>> order) {

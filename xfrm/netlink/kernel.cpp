@@ -402,8 +402,7 @@ Task<Result<KeyedSet>> NetlinkKernel::read_set(SetParameters parameters) {
     if (!answer) co_return std::unexpected(answer.error());
     for (std::size_t i = 0; i < sas.size(); ++i) {
         const auto& told = answer->outcomes[i].sa;
-        if (!told || !is_own(*told) || told->report.sa.source != sas[i].source ||
-            told->report.sa.destination != sas[i].destination)
+        if (!told || !is_own(*told) || !is_same(told->report.sa, sas[i]))
             co_return failure(Reaction::refused, describe(sas[i]) + " is not there as one of ours", ENOENT);
         if (!is_told[i])
             co_return failure(Reaction::refused, "the kernel does not tell keys: it is locked down for confidentiality",

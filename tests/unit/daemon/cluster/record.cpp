@@ -70,6 +70,17 @@ TEST_CASE("a record is read as it was written, its times by the reader's own clo
     CHECK(record_field(row.key) == "001010000000001@ims.example\n<urn:gsma:imei:1>\n1");
 }
 
+TEST_CASE("a set behind NAT stays one, with the port of its NAT") {
+    const Clock clock;
+    auto row = a_row(clock);
+    row.sets[0].parameters.mode = xfrm::Mode::udp_enc_tun;
+    row.sets[0].port_uenc = Port{31007};
+    const auto read = decode_record(encode_record(encode_row(row, clock), {xfrm::SealedKeys{}}), clock);
+    REQUIRE_MESSAGE(read, read.error().text);
+    CHECK(read->row.sets.at(0).parameters == row.sets[0].parameters);
+    CHECK(read->row.sets[0].port_uenc == Port{31007});
+}
+
 TEST_CASE("what is cut, altered or no record at all is refused or has another digest") {
     const Clock clock;
     const auto whole = a_record(clock);

@@ -99,6 +99,14 @@ TEST_CASE("the next epoch counts on far ahead, inbound from what was told; an ep
     CHECK(!Sealer::go_on(*sealed, 5 + 4096));
 }
 
+TEST_CASE("all nodes of a cluster know calls by the same key, which another cluster or secret does not have") {
+    CHECK(sealer().dialog_key() == sealer().dialog_key());
+    CHECK(sealer().dialog_key() != sealer("away").dialog_key());
+    CHECK(sealer().dialog_key() != sealer("home", kTwo).dialog_key());
+    CHECK(sealer("home", kTwo + kOne).dialog_key() == sealer("home", kTwo).dialog_key());
+    CHECK(sealer().dialog_key() != SipHashKey{});
+}
+
 TEST_CASE("a secret that is none is refused with its line") {
     for (const auto& [text, line] : {std::pair<std::string, std::string>{"x\n", "line 1"},
                                      {"\n# a comment\n0:" + std::string(64, 'a'), "line 3"},
