@@ -108,7 +108,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
     });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
     transports_.set_message_limit([this](const sip::Flow& flow) { return message_limit(flow); });
-    transports_.set_stranger([this](const sip::Flow& flow) { return is_stranger(flow); });
+    transports_.set_standing([this](const sip::Flow& flow) { return standing_of(flow); });
     tls_.set_known([this](const Address& address) {
         return known_addresses_.contains(address) || core_.is_core_address(address);
     });
@@ -457,9 +457,10 @@ bool Gateway::is_known(const sip::Flow& flow) {
            (flow.transport == sip::Transport::tls && table_.owner_of(flow).registration != nullptr);
 }
 
-// Nobody whom it would harm when his connection ends: an emergency call goes on over its own.
-bool Gateway::is_stranger(const sip::Flow& flow) {
-    return !is_known(flow) && !router_.emergency_dialogs().uses(flow.connection);
+// An emergency call goes on over its own connection, whoever makes it.
+sip::Standing Gateway::standing_of(const sip::Flow& flow) {
+    if (is_known(flow) || router_.emergency_dialogs().uses(flow.connection)) return sip::Standing::known;
+    return known_addresses_.contains(flow.remote.address) ? sip::Standing::around : sip::Standing::unknown;
 }
 
 void Gateway::remember_address(const ContactKey& key) {

@@ -88,7 +88,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     bool is_full(const Address& source) const;
     /// Ends strangers' connections if that is what it takes: room.cpp.
     bool make_room_for(const Address& remote);
-    bool is_stranger(const Connection& connection) const;
+    Standing standing(const Connection& connection) const;
     bool has_outlived(const Connection& connection, TimePoint now) const;
     void give_way(std::optional<Address> only);
     void leave_place(Connection& connection);
@@ -150,7 +150,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     std::function<std::optional<Flow>(const Flow&)> reply_route;
     std::function<bool(const Flow&)> may_leave;
     std::function<MessageLimit(const Flow&)> limit_of;
-    std::function<bool(const Flow&)> stranger_test;
+    std::function<Standing(const Flow&)> standing_of;
     std::function<StepMark(const Flow&, int)> opened_handler;
     std::vector<FileDescriptor> inherited;
     std::vector<FileDescriptor> prepared;
