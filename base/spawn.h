@@ -10,14 +10,18 @@
 
 namespace gmgate {
 
-/// Logs an exception that reached the loop: always our own fault, never a peer's.
-inline void log_exception(const char* where, const std::exception_ptr& exception) {
+/// Logs an exception that reached the loop: out of memory, or our own fault, never a peer's.
+inline void log_exception(const char* where, const std::exception_ptr& exception) noexcept {
     try {
-        std::rethrow_exception(exception);
-    } catch (const std::exception& e) {
-        log::error("handler-threw", {{"where", where}, {"what", e.what()}});
-    } catch (...) {
-        log::error("handler-threw", {{"where", where}, {"what", "unknown"}});
+        try {
+            std::rethrow_exception(exception);
+        } catch (const std::exception& e) {
+            log::error("handler-threw", {{"where", where}, {"what", e.what()}});
+        } catch (...) {
+            log::error("handler-threw", {{"where", where}, {"what", "unknown"}});
+        }
+    } catch (...) {  // no memory for the line either
+        return;
     }
 }
 
@@ -38,6 +42,13 @@ bool guarded(const char* where, F&& f) {
         log_exception(where, std::current_exception());
         return false;
     }
+}
+
+/// Runs a loop to its end. An exception that nobody caught (out of memory, where Asio has no place for it) ends what
+/// threw it, and not the process.
+template <class Loop>
+void run_guarded(Loop& loop) {
+    while (!guarded("loop", [&] { loop.run(); })) {}
 }
 
 }  // namespace gmgate

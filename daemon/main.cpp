@@ -18,6 +18,7 @@
 #include "base/confine.h"
 #include "base/journal.h"
 #include "base/log.h"
+#include "base/spawn.h"
 #include "daemon/engine.h"
 #include "daemon/gateway.h"
 #include "daemon/operate/reload.h"
@@ -233,7 +234,7 @@ int run(daemon::Config& config, bool only_remove_guards, bool take_over, sip::Fi
             start(
                 gateway, [&engine] { return engine.start_monitor(); }, addresses, take_over, [&loop] { loop.stop(); }),
             finish);
-    loop.run();
+    run_guarded(loop);
     return status;
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/secret.h"
+#include "base/spawn.h"
 
 #ifndef SO_RCVMARK
 #define SO_RCVMARK 75
@@ -111,7 +112,7 @@ void UdpSocket::receive() {
                                 .remote = *source,
                                 .connection = {},
                                 .mark = buffers_->mark(i)};
-                handler_(buffers_->bytes(i), flow);
+                guarded("datagram", [&] { handler_(buffers_->bytes(i), flow); });
             }
             buffers_->wipe(i);
         }
