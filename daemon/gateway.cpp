@@ -139,8 +139,10 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     if (auto ok = co_await install_guards(); !ok) co_return ok;
     if (auto ok = handover_.receive(take_over); !ok) co_return ok;
     if (auto ok = co_await take_up(); !ok) co_return ok;
-    spawn(loop_.get_executor(), expiry_.run(), "expiry");
-    spawn(loop_.get_executor(), tls_engine_.certificates().watch(), "certificates");
+    spawn_lasting(
+        loop_.get_executor(), [this] { return expiry_.run(); }, "expiry");
+    spawn_lasting(
+        loop_.get_executor(), [this] { return tls_engine_.certificates().watch(); }, "certificates");
     spawn(loop_.get_executor(), core_.watch_next_hops(), "ping");
     spawn(loop_.get_executor(), loop_watch_.run(), "loop-watch");
     if (config_.core.reg_event) {
