@@ -148,13 +148,14 @@ void UdpSocket::flush() {
 }
 
 std::size_t UdpSocket::send_batch(std::size_t first) {
-    std::array<mmsghdr, kSendBatch> headers{};
-    std::array<iovec, kSendBatch> vectors{};
-    std::array<sockaddr_storage, kSendBatch> addresses;  // only the lengths given below are read
+    std::array<mmsghdr, kSendBatch> headers;  // of these three only as much as is sent is set and read
+    std::array<iovec, kSendBatch> vectors;
+    std::array<sockaddr_storage, kSendBatch> addresses;
     const std::size_t count = std::min(kSendBatch, queue_.size() - first);
     for (std::size_t i = 0; i < count; ++i) {
         Datagram& datagram = queue_[first + i];
         vectors[i] = {.iov_base = datagram.bytes.data(), .iov_len = datagram.bytes.size()};
+        headers[i] = {};
         msghdr& header = headers[i].msg_hdr;
         header.msg_namelen = datagram.remote.to_sockaddr(addresses[i]);
         header.msg_name = &addresses[i];
