@@ -270,7 +270,9 @@ Result<void> Gateway::open_sockets() {
     for (const auto& interface : config_.sip_interfaces)
         for (const auto& port : interface.sip_ports)
             if (port.udp || port.tcp)
-                if (auto ok = transports_.listen({port.address, port.port}, {.udp = port.udp, .tcp = port.tcp}); !ok)
+                if (auto ok = transports_.listen({port.address, port.port},
+                                                 {.udp = port.udp, .tcp = port.tcp, .gives_way = true});
+                    !ok)
                     return ok;
     transports_.prepare({});
     return tls_.open();
@@ -487,10 +489,12 @@ bool Gateway::is_urgent(const sip::Message& request) const {
     return std::ranges::any_of(config_.sip_interfaces, asks) || router_.emergency_dialogs().covers(request);
 }
 
-// Overload: nothing new is begun. What belongs to a dialog goes on, for it ends work; so does the answer to a
-// challenge, whose SAs are there already, and a refresh; emergency calls always do.
+// Overload: strangers begin nothing new, and when that does not help nobody does. What belongs to a dialog goes on, for
+// it ends work; so does the answer to a challenge, whose SAs are there already, and a refresh; emergency calls always
+// do.
 bool Gateway::must_shed(const sip::Message& request, const sip::Flow& flow) {
     if (!loop_watch_.is_overloaded() || is_urgent(request) || router_.is_in_dialog(request, flow)) return false;
+    if (is_known(flow) && !loop_watch_.is_far_behind()) return false;  // strangers first
     if (request.method() == sip::Method::register_ && accesses_.is_protected(flow.local)) return false;
     counters_.add(Counter::overload_refused);
     return true;
@@ -505,11 +509,11 @@ std::optional<sip::Flow> Gateway::way_back(const sip::Flow& flow) {
     return SaSets::udp_flow(*owner.set);
 }
 
-// RFC 7339: while we are overloaded, an element of the core that can hold requests back is told how many.
+// RFC 7339: while we refuse what it sends, an element of the core that can hold requests back is told how many.
 std::string Gateway::tell_overload(std::string response, const sip::Flow& way) {
     constexpr unsigned kShare = 90;  // percent; what is new gets 503 anyway while it lasts
     constexpr milliseconds kValidity{1000};
-    if (!loop_watch_.is_overloaded() || accesses_.find(way.local)) return response;
+    if (!loop_watch_.is_far_behind() || accesses_.find(way.local)) return response;
     OverloadReport report{.percent = kShare, .validity = kValidity};
     const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall().time_since_epoch()).count();
     report.sequence = {static_cast<std::uint64_t>(now / 1000), static_cast<std::uint64_t>(now % 1000) * 100};

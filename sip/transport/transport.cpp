@@ -57,10 +57,12 @@ Result<void> Transports::Impl::listen(const Endpoint& local, ListenOptions optio
     // alive.
     std::weak_ptr<Impl> weak = weak_from_this();
     if (listener.udp)
-        listener.udp->start([weak, admits = options.admits](std::string_view bytes, const Flow& flow) {
-            if (admits && !admits(flow.remote)) return;
-            if (auto self = weak.lock()) self->receive_datagram(bytes, flow);
-        });
+        listener.udp->start(
+            [weak, admits = options.admits](std::string_view bytes, const Flow& flow) {
+                if (admits && !admits(flow.remote)) return;
+                if (auto self = weak.lock()) self->receive_datagram(bytes, flow);
+            },
+            options.gives_way ? kStrangersATurn : kOthersATurn);
     if (listener.tcp)
         listener.tcp->start([weak, local, mark = options.report_mark, admits = options.admits](
                                 FileDescriptor socket, const Endpoint& remote, Mark syn_mark) {

@@ -118,6 +118,9 @@ struct ListenOptions {
     /// Asked of each datagram and each new TCP connection before anything of it is read: false, and it is dropped, the
     /// connection by RST. Empty: everybody may come.
     std::function<bool(const Endpoint& remote)> admits{};
+    /// Anybody may send here: few datagrams are taken in a turn of the loop, so that what registered phones and the
+    /// core send is taken beside any flood, which overflows in the kernel instead.
+    bool gives_way = false;
 };
 
 /// All sockets of the process, one loop, one thread. UDP by recvmmsg/sendmmsg; TCP framed; double CRLF and STUN binding
