@@ -4,10 +4,26 @@
 #include <netinet/in.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstring>
+#include <span>
 
 namespace gmgate {
+namespace {
+
+/// "192.0.2.1". Each message has several, and inet_ntop() goes through sprintf().
+std::string dotted(std::span<const std::uint8_t, 16> bytes) {
+    std::array<char, sizeof "255.255.255.255"> text;
+    char* at = text.data();
+    for (std::size_t i = 0; i < 4; ++i) {
+        if (i != 0) *at++ = '.';
+        at = std::to_chars(at, text.data() + text.size(), bytes[i]).ptr;
+    }
+    return {text.data(), at};
+}
+
+}  // namespace
 
 Address Address::v4(std::array<std::uint8_t, 4> bytes) {
     Address a;
@@ -48,6 +64,7 @@ Address Address::any(Family family) {
 }
 
 std::string Address::to_string() const {
+    if (!is_v6()) return dotted(bytes_);
     char buffer[INET6_ADDRSTRLEN] = {};
     inet_ntop(af(), bytes_.data(), buffer, sizeof buffer);
     return buffer;

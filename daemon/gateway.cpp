@@ -115,7 +115,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
     });
     transports_.set_gate([this](const sip::Flow& flow) { return may_leave(flow); });
     transports_.set_message_limit([this](const sip::Flow& flow) { return message_limit(flow); });
-    transports_.set_stranger([this](const sip::Flow& flow) { return is_stranger(flow); });
+    transports_.set_standing([this](const sip::Flow& flow) { return standing_of(flow); });
     tls_.set_known([this](const Address& address) {
         return known_addresses_.contains(address) || core_.is_core_address(address);
     });
@@ -147,8 +147,10 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     if (auto ok = handover_.receive(take_over); !ok) co_return ok;
     if (auto ok = co_await stand_by(take_over); !ok) co_return ok;
     if (auto ok = co_await take_up(); !ok) co_return ok;
-    spawn(loop_.get_executor(), expiry_.run(), "expiry");
-    spawn(loop_.get_executor(), tls_engine_.certificates().watch(), "certificates");
+    spawn_lasting(
+        loop_.get_executor(), [this] { return expiry_.run(); }, "expiry");
+    spawn_lasting(
+        loop_.get_executor(), [this] { return tls_engine_.certificates().watch(); }, "certificates");
     spawn(loop_.get_executor(), core_.watch_next_hops(), "ping");
     spawn(loop_.get_executor(), loop_watch_.run(), "loop-watch");
     if (config_.core.reg_event) {
@@ -329,7 +331,9 @@ Result<void> Gateway::open_sockets() {
     for (const auto& interface : config_.sip_interfaces)
         for (const auto& port : interface.sip_ports)
             if (port.udp || port.tcp)
-                if (auto ok = transports_.listen({port.address, port.port}, {.udp = port.udp, .tcp = port.tcp}); !ok)
+                if (auto ok = transports_.listen({port.address, port.port},
+                                                 {.udp = port.udp, .tcp = port.tcp, .gives_way = true});
+                    !ok)
                     return ok;
     transports_.prepare({});
     return tls_.open();
@@ -521,9 +525,10 @@ bool Gateway::is_known(const sip::Flow& flow) {
            (flow.transport == sip::Transport::tls && table_.owner_of(flow).registration != nullptr);
 }
 
-// Nobody whom it would harm when his connection ends: an emergency call goes on over its own.
-bool Gateway::is_stranger(const sip::Flow& flow) {
-    return !is_known(flow) && !router_.emergency_dialogs().uses(flow.connection);
+// An emergency call goes on over its own connection, whoever makes it.
+sip::Standing Gateway::standing_of(const sip::Flow& flow) {
+    if (is_known(flow) || router_.emergency_dialogs().uses(flow.connection)) return sip::Standing::known;
+    return known_addresses_.contains(flow.remote.address) ? sip::Standing::around : sip::Standing::unknown;
 }
 
 void Gateway::remember_address(const ContactKey& key) {
@@ -548,10 +553,12 @@ bool Gateway::is_urgent(const sip::Message& request) const {
     return std::ranges::any_of(config_.sip_interfaces, asks) || router_.emergency_dialogs().covers(request);
 }
 
-// Overload: nothing new is begun. What belongs to a dialog goes on, for it ends work; so does the answer to a
-// challenge, whose SAs are there already, and a refresh; emergency calls always do.
+// Overload: strangers begin nothing new, and when that does not help nobody does. What belongs to a dialog goes on, for
+// it ends work; so does the answer to a challenge, whose SAs are there already, and a refresh; emergency calls always
+// do.
 bool Gateway::must_shed(const sip::Message& request, const sip::Flow& flow) {
     if (!loop_watch_.is_overloaded() || is_urgent(request) || router_.is_in_dialog(request, flow)) return false;
+    if (is_known(flow) && !loop_watch_.is_far_behind()) return false;  // strangers first
     if (request.method() == sip::Method::register_ && accesses_.is_protected(flow.local)) return false;
     counters_.add(Counter::overload_refused);
     return true;
@@ -566,11 +573,11 @@ std::optional<sip::Flow> Gateway::way_back(const sip::Flow& flow) {
     return SaSets::udp_flow(*owner.set);
 }
 
-// RFC 7339: while we are overloaded, an element of the core that can hold requests back is told how many.
+// RFC 7339: while we refuse what it sends, an element of the core that can hold requests back is told how many.
 std::string Gateway::tell_overload(std::string response, const sip::Flow& way) {
     constexpr unsigned kShare = 90;  // percent; what is new gets 503 anyway while it lasts
     constexpr milliseconds kValidity{1000};
-    if (!loop_watch_.is_overloaded() || accesses_.find(way.local)) return response;
+    if (!loop_watch_.is_far_behind() || accesses_.find(way.local)) return response;
     OverloadReport report{.percent = kShare, .validity = kValidity};
     const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.wall().time_since_epoch()).count();
     report.sequence = {static_cast<std::uint64_t>(now / 1000), static_cast<std::uint64_t>(now % 1000) * 100};

@@ -96,7 +96,7 @@ private:
     bool may_leave(const sip::Flow& flow);
     sip::Door door_of(const sip::Flow& flow, sip::Direction direction);
     bool is_known(const sip::Flow& flow);
-    bool is_stranger(const sip::Flow& flow);
+    sip::Standing standing_of(const sip::Flow& flow);
     void remember_address(const ContactKey& key);
     sip::MessageLimit message_limit(const sip::Flow& flow);
     bool is_urgent(const sip::Message& request) const;

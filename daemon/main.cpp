@@ -18,6 +18,7 @@
 #include "base/confine.h"
 #include "base/journal.h"
 #include "base/log.h"
+#include "base/spawn.h"
 #include "daemon/engine.h"
 #include "daemon/gateway.h"
 #include "daemon/operate/reload.h"
@@ -241,7 +242,7 @@ int run(daemon::Config& config, const daemon::ClusterConfig* cluster, bool only_
             start(
                 gateway, [&engine] { return engine.start_monitor(); }, addresses, take_over, [&loop] { loop.stop(); }),
             finish);
-    loop.run();
+    run_guarded(loop);
     return status;
 }
 

@@ -32,6 +32,8 @@ Task<void> LoopWatch::run() {
     is_running_ = false;
 }
 
+bool LoopWatch::is_far_behind() { return is_overloaded() && far_behind_; }
+
 bool LoopWatch::is_overloaded() {
     if (is_running_) {  // the timer may be due, but its turn comes after the sockets that are read now
         const auto late = std::chrono::duration_cast<milliseconds>(clock_.now() - due_);
@@ -41,6 +43,8 @@ bool LoopWatch::is_overloaded() {
 }
 
 void LoopWatch::look(milliseconds late) {
+    if (late > 2 * limit_) far_behind_ = true;
+    else if (late < limit_) far_behind_ = false;
     if (!overloaded_ && late > limit_) {
         overloaded_ = true;
         log::warning("overload-begins", {{"late-ms", late.count()}, {"limit-ms", limit_.count()}});

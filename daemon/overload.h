@@ -20,6 +20,8 @@ public:
     Task<void> run();
     /// Asked for each new request, also in the turn in which the loop wakes up late.
     bool is_overloaded();
+    /// Twice the limit late: refusing strangers was not enough. As is_overloaded().
+    bool is_far_behind();
     /// How late it was, ten times a second.
     const Histogram& lateness() const { return lateness_; }
 
@@ -30,7 +32,7 @@ private:
     milliseconds limit_;
     TimePoint due_;  ///< when run() wants to wake up next
     bool is_running_ = false;
-    bool overloaded_ = false;
+    bool overloaded_ = false, far_behind_ = false;
     Histogram lateness_;
 };
 

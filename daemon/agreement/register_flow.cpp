@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "base/spawn.h"
 #include "daemon/agreement/contact.h"
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/identity.h"
@@ -72,6 +73,27 @@ bool asks_to_try_again(int status) { return status == 423 || status / 100 == 3 |
 Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transaction) {
     Exchange x;
     x.transaction = std::move(transaction);
+    try {
+        co_await serve(x);
+    } catch (const std::exception& e) {
+        fail(x, e.what());
+    }
+}
+
+// Out of memory: this request is refused and leaves nothing behind.
+void RegisterFlow::fail(Exchange& x, const char* why) {
+    std::erase_if(asking_, [&](const auto& one) { return one.second == &x; });
+    p_.trace.core_answered(x.asked);
+    guarded("register", [&] {
+        log::error("register-failed", {{"ue", x.record.ue}, {"reason", why}});
+        if (x.transaction->is_completed()) return;
+        const std::vector<std::string> extra{"Retry-After: 5"};
+        static_cast<void>(x.transaction->respond(
+            sip::make_response(x.request(), 503, reason_phrase(503), x.transaction->tag(), extra)));
+    });
+}
+
+Task<void> RegisterFlow::serve(Exchange& x) {
     x.arrival = ++arrivals_;
     if (!arrive(x)) co_return;  // over no or the wrong set: dropped and counted (B-23)
 
@@ -89,9 +111,9 @@ Task<void> RegisterFlow::handle(std::shared_ptr<sip::ServerTransaction> transact
     co_await drop_failed_challenge(x);  // B-42
     const auto asking = asking_.emplace(std::pair{x.impi, x.flow().remote.address}, &x);
     PendingRegister pending{x.record.time, x.impi, x.record.ue, x.record.over};
-    const auto asked = p_.trace.core_asked(std::move(pending));
+    x.asked = p_.trace.core_asked(std::move(pending));
     auto response = co_await ask_core(x);  // C.2, C.3: stripped, marked, forwarded
-    p_.trace.core_answered(asked);
+    p_.trace.core_answered(x.asked);
     const bool may_try_again =
         response ? asks_to_try_again((*response)->status()) : response.error().reaction != Reaction::reject;
     if (may_try_again && x.over == Over::temporary && p_.sets.is_waiting(x.set)) {

@@ -96,6 +96,7 @@ private:
         std::optional<std::string_view> integrity_protected;
         std::string token;
         DecisionRecord record;
+        std::uint64_t asked = 0;  ///< Trace::core_asked()
 
         const sip::Message& request() const { return transaction->request(); }
         bool names_impi() const { return !credentials.authorization.username().empty(); }
@@ -104,6 +105,8 @@ private:
     };
 
     // ---- register_flow.cpp, in the order of the flow
+    Task<void> serve(Exchange& x);
+    void fail(Exchange& x, const char* why);
     bool arrive(Exchange& x);
     std::optional<Objection> read(Exchange& x);
     void recognise_contact(Exchange& x);

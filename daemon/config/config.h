@@ -174,7 +174,8 @@ struct Limits {
     std::size_t emergency_reserve = 5;   ///< percent of the transactions that only emergency requests may take
     std::size_t emergency_calls = 1024;  ///< from unprotected ports; beyond it the oldest unanswered one gives way
     std::size_t emergency_calls_per_source = 16;  ///< unanswered ones of one IPv4 address or IPv6 /64; likewise
-    std::chrono::milliseconds loop_lag{1000};     ///< the loop is this late: new requests get 503, except emergency
+    std::chrono::milliseconds loop_lag{1000};  ///< the loop is this late: strangers' new requests get 503, at twice of
+                                               ///< it everybody's; except emergency
     /// Octets of a message, and of its body, from somebody who has not registered: on an unprotected port, or over TLS
     /// that is not bound. A REGISTER has no body to speak of, an emergency INVITE has SDP and a location.
     std::size_t unprotected_message = 16384, unprotected_body = 8192;

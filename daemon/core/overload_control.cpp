@@ -56,8 +56,10 @@ bool names_loss(std::string_view algorithms) {
 std::string with_overload_offer(std::string request) {
     const std::size_t via = request.find("\r\nVia: ");
     const std::size_t end = via == std::string::npos ? via : request.find("\r\n", via + 2);
-    if (end != std::string::npos) request.insert(end, kOffer);
-    return request;
+    if (end == std::string::npos) return request;
+    std::string offering;  // kept as long as its transaction: of the right size, while an insertion doubles it
+    offering.reserve(request.size() + kOffer.size());
+    return offering.append(request, 0, end).append(kOffer).append(request, end);
 }
 
 std::optional<OverloadReport> read_overload_report(const sip::Via& via) {

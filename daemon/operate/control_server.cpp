@@ -105,6 +105,7 @@ struct ControlServer::Impl : std::enable_shared_from_this<Impl> {
     // `keep`: a coroutine may begin after the server is gone.
     Task<void> accept(std::shared_ptr<Impl> keep);
     Task<void> serve(std::shared_ptr<Impl> keep, std::shared_ptr<Client> client);
+    Task<void> talk(std::shared_ptr<Client> client);
     Task<void> write(std::shared_ptr<Impl> keep, std::shared_ptr<Client> client);
     Task<void> handle(std::shared_ptr<Client> client, std::string line);
     void end(const std::shared_ptr<Client>& client);
@@ -212,6 +213,17 @@ Task<void> ControlServer::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> ke
 }
 
 Task<void> ControlServer::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> keep, std::shared_ptr<Client> client) {
+    std::exception_ptr thrown;
+    try {
+        co_await talk(client);
+    } catch (...) {
+        thrown = std::current_exception();
+    }
+    end(client);
+    if (thrown) log_exception("control", thrown);
+}
+
+Task<void> ControlServer::Impl::talk(std::shared_ptr<Client> client) {
     for (;;) {
         client->idle.expires_after(settings.idle);
         client->idle.async_wait([weak = std::weak_ptr(client)](const asio::error_code& cancelled) {
@@ -232,7 +244,6 @@ Task<void> ControlServer::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> kee
         co_await handle(client, std::move(line));
         if (!client->socket.is_open()) break;
     }
-    end(client);
 }
 
 Task<void> ControlServer::Impl::handle(std::shared_ptr<Client> client, std::string line) {
@@ -331,7 +342,9 @@ void ControlServer::add(std::string name, ControlCommand command) {
 Result<void> ControlServer::open(bool replace) {
     if (impl_->settings.path.empty()) return {};
     auto ok = impl_->open(replace);
-    if (ok) spawn(impl_->executor, impl_->accept(impl_), "control-accept");
+    if (ok)
+        spawn_lasting(
+            impl_->executor, [impl = impl_] { return impl->accept(impl); }, "control-accept");
     return ok;
 }
 

@@ -57,6 +57,14 @@ std::expected<std::string, HttpAnswer> requested_path(std::string_view line) {
 struct HttpResponder::Impl {
     Impl(asio::any_io_executor e, HttpSettings s) : executor(std::move(e)), settings(s), acceptor(executor) {}
     // `keep`: a coroutine may begin after the responder is gone.
+    /// A client's, given back also when serving it throws.
+    struct Place {
+        explicit Place(Impl& of) : impl(of) { ++impl.clients; }
+        ~Place() { --impl.clients; }
+        Place(const Place&) = delete;
+        Place& operator=(const Place&) = delete;
+        Impl& impl;
+    };
     Task<void> accept(std::shared_ptr<Impl> keep);
     Task<void> serve(std::shared_ptr<Impl> keep, std::shared_ptr<tcp::socket> socket);
 
@@ -92,7 +100,7 @@ Task<void> HttpResponder::Impl::accept([[maybe_unused]] std::shared_ptr<Impl> ke
 
 Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> keep,
                                       std::shared_ptr<tcp::socket> socket) {
-    ++clients;
+    const Place place(*this);
     asio::steady_timer limit(executor, settings.patience);
     limit.async_wait([weak = std::weak_ptr(socket)](const asio::error_code& cancelled) {
         asio::error_code ignored;
@@ -127,7 +135,6 @@ Task<void> HttpResponder::Impl::serve([[maybe_unused]] std::shared_ptr<Impl> kee
     limit.cancel();
     socket->close(error);
     reserve.take();  // at once: others wait for a descriptor, too
-    --clients;
 }
 
 HttpResponder::HttpResponder(asio::any_io_executor executor, HttpSettings settings)
@@ -157,7 +164,8 @@ Result<void> HttpResponder::open() {
     acceptor.listen(static_cast<int>(impl_->settings.clients), error);
     if (!error) acceptor.non_blocking(true, error);  // for the accept with the reserve
     if (error) return wrong();
-    spawn(impl_->executor, impl_->accept(impl_), "http-accept");
+    spawn_lasting(
+        impl_->executor, [impl = impl_] { return impl->accept(impl); }, "http-accept");
     return {};
 }
 

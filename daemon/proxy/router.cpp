@@ -10,6 +10,7 @@
 #include <asio/this_coro.hpp>
 
 #include "base/log.h"
+#include "base/spawn.h"
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/own_names.h"
 #include "daemon/rules/restoration.h"
@@ -32,27 +33,36 @@ Router::Router(asio::any_io_executor executor, const Config& config, Table& tabl
       open_requests_(executor_, table) {}
 
 Task<void> Router::from_ue(std::shared_ptr<sip::ServerTransaction> transaction) {
-    return guarded(handle_from_ue(std::move(transaction)), "from-ue");
+    auto work = handle_from_ue(transaction);
+    return guarded(std::move(work), std::move(transaction), "from-ue");
 }
 
 Task<void> Router::from_core(std::shared_ptr<sip::ServerTransaction> transaction) {
-    return guarded(handle_from_core(std::move(transaction)), "from-core");
+    auto work = handle_from_core(transaction);
+    return guarded(std::move(work), std::move(transaction), "from-core");
 }
 
 Task<void> Router::emergency(std::shared_ptr<sip::ServerTransaction> transaction) {
-    return guarded(handle_emergency(std::move(transaction)), "emergency");
+    auto work = handle_emergency(transaction);
+    return guarded(std::move(work), std::move(transaction), "emergency");
 }
 
 void Router::stray(sip::OwnedMessage message, sip::Flow flow) {
-    asio::co_spawn(executor_, guarded(handle_stray(std::move(message), flow), "stray"), asio::detached);
+    asio::co_spawn(executor_, guarded(handle_stray(std::move(message), flow), nullptr, "stray"), asio::detached);
 }
 
 // No exception leaves the proxy: what the standard library throws (out of memory) ends one request, not the process.
-Task<void> Router::guarded(Task<void> work, const char* what) {
+Task<void> Router::guarded(Task<void> work, std::shared_ptr<sip::ServerTransaction> transaction, const char* what) {
     try {
         co_await std::move(work);
     } catch (const std::exception& e) {
-        log::error("proxy-failed", {{"in", what}, {"reason", e.what()}});
+        const char* reason = e.what();
+        gmgate::guarded(what, [&] {
+            log::error("proxy-failed", {{"in", what}, {"reason", reason}});
+            if (!transaction || transaction->is_completed()) return;
+            static_cast<void>(transaction->respond(
+                sip::make_response(transaction->request(), 500, "Server Internal Error", transaction->tag())));
+        });
     }
 }
 

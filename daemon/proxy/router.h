@@ -79,7 +79,7 @@ private:
     using Aim = std::function<Task<bool>()>;
 
     // ---- router.cpp: shared by all directions
-    Task<void> guarded(Task<void> work, const char* what);
+    Task<void> guarded(Task<void> work, std::shared_ptr<sip::ServerTransaction> transaction, const char* what);
     /// Answers here; the second form where the request came (the core, an unprotected port), the first over the SAs.
     Task<void> answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer, Aim aim);
     Task<void> answer(std::shared_ptr<sip::ServerTransaction> transaction, Answer answer);

@@ -156,7 +156,8 @@ void KernelWatch::guards_gone(const char* why) {
 
 void KernelWatch::start_if_idle() {
     if (std::exchange(is_running_, true)) return;
-    spawn(executor_, run(), "kernel_watch");
+    spawn_lasting(
+        executor_, [this] { return run(); }, "kernel_watch");
 }
 
 // One at a time, guards first; what the kernel refuses is tried again until it is done.

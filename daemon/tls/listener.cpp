@@ -136,7 +136,8 @@ Result<void> TlsListeners::open_port(const Endpoint& local, SharedContext contex
     if (!socket->is_open()) socket = listening_socket(local);
     if (!socket) return std::unexpected(socket.error());
     ports_.push_back(std::make_shared<Port>(executor_, socket->release(), std::move(context), local));
-    spawn(executor_, serve(ports_.back()), "tls-accept");
+    spawn_lasting(
+        executor_, [this, port = ports_.back()] { return serve(port); }, "tls-accept");
     return {};
 }
 

@@ -16,7 +16,18 @@ constexpr std::size_t kMaxWaiting = 64;
 
 bool is_provisional(const Result<OwnedMessage>& outcome) { return outcome && (*outcome)->status() < 200; }
 
+ClientKey key_in(std::string_view bytes, const KeyPlace& place) {
+    return {bytes.substr(place.branch, place.branch_size), bytes.substr(0, place.method_size)};
+}
+
 }  // namespace
+
+std::optional<KeyPlace> key_place(const Message& request) {
+    const auto via = top_via(request);
+    if (!via || via->branch().empty()) return std::nullopt;
+    return KeyPlace{static_cast<std::size_t>(via->branch().data() - request.bytes().data()), via->branch().size(),
+                    request.method_name().size()};
+}
 
 /// Lends the event in next()'s frame to the transaction, also when the frame is destroyed while it waits.
 class ClientFlow::Waiting {
@@ -30,12 +41,12 @@ private:
     ClientFlow& flow_;
 };
 
-ClientFlow::ClientFlow(const std::shared_ptr<TransactionCore>& core, const ClientKey& key, OwnedMessage request,
+ClientFlow::ClientFlow(const std::shared_ptr<TransactionCore>& core, std::string bytes, const KeyPlace& place,
                        const Flow& flow)
     : TransactionTimer(core->timers),
       core_(core),
-      key_(key),
-      request_(std::move(request)),
+      bytes_(std::move(bytes)),
+      key_(key_in(bytes_, place)),
       flow_(flow),
       door_(core->door_of(flow, Direction::out)),
       timers_(core->timers_for(flow)) {}
@@ -58,7 +69,7 @@ void ClientFlow::start(std::chrono::milliseconds patience) {
 Result<void> ClientFlow::transmit() {
     const auto core = core_.lock();
     if (!core) return failure(Reaction::broken, "the transaction layer is gone");
-    return core->transports.send(flow_, std::string(request_->bytes()));
+    return core->transports.send(flow_, bytes_);
 }
 
 // --- the user's side
@@ -208,22 +219,27 @@ void ClientFlow::receive_final(OwnedMessage response) {
     else end_in(is_invite() ? 64 * timers_.t1 : timers_.t4);  // Timer D (32 s with the default T1), K
 }
 
+std::string ClientFlow::derive(std::string_view method, std::string_view to, std::string_view fields) const {
+    const auto request = Message::parse(bytes_);
+    return request ? derived_request(*request, method, to.empty() ? request->value(HeaderId::to) : to, fields)
+                   : std::string();
+}
+
 void ClientFlow::acknowledge(const Message& response) {
-    ack_ = derived_request(*request_, "ACK", response.value(HeaderId::to));
+    ack_ = derive("ACK", response.value(HeaderId::to), {});
     if (const auto core = core_.lock()) (void)core->transports.send(flow_, ack_);
 }
 
 void ClientFlow::send_cancel() {
     const auto core = core_.lock();
     if (!core || std::exchange(cancel_sent_, true)) return;
-    auto request =
-        OwnedMessage::parse(derived_request(*request_, "CANCEL", request_->value(HeaderId::to), cancel_fields_));
-    const auto via = request ? top_via(**request) : std::nullopt;
-    if (!via) return;
-    const ClientKey key{via->branch(), (*request)->method_name()};
-    const auto flow = std::make_shared<ClientFlow>(core, key, std::move(*request), flow_);
+    std::string bytes = derive("CANCEL", {}, cancel_fields_);
+    const auto request = Message::parse(std::string_view(bytes));
+    const auto place = request ? key_place(*request) : std::nullopt;
+    if (!place) return;
+    const auto flow = std::make_shared<ClientFlow>(core, std::move(bytes), *place, flow_);
     flow->detach();
-    if (core->clients.emplace(key, flow).second) flow->start();
+    if (core->clients.emplace(flow->key(), flow).second) flow->start();
     end_in(64 * timers_.t1);  // §9.1: without a final response by then the INVITE counts as cancelled
 }
 

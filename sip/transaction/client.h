@@ -1,19 +1,31 @@
 // A request that was sent (RFC 3261 §17.1, RFC 6026 §7.2). Internal to the transaction layer.
 #pragma once
 
-#include <deque>
+#include <list>
+#include <optional>
+#include <string>
 
 #include "sip/transaction/core.h"
 
 namespace gmgate::sip {
 
+/// Where a request's bytes show its ClientKey; the method stands at their beginning.
+struct KeyPlace {
+    std::size_t branch = 0, branch_size = 0, method_size = 0;
+};
+/// Of a request's bytes(). nullopt: it has no Via with a branch.
+std::optional<KeyPlace> key_place(const Message& request);
+
 /// The state machine. It is kept by the table and, while the user wants responses, by a ClientHandle; it may outlive
 /// the handle to acknowledge late final responses (Timer D), to absorb them (Timer K), or to see a CANCEL through.
 class ClientFlow final : public TransactionTimer, public std::enable_shared_from_this<ClientFlow> {
 public:
-    /// `request` has been parsed by the caller and lives in the transaction from now on.
-    ClientFlow(const std::shared_ptr<TransactionCore>& core, const ClientKey& key, OwnedMessage request,
+    /// `bytes` are those of a request that the caller has parsed, and live in the transaction from now on. Their parsed
+    /// form does not: it is twice their size, and few transactions need it again.
+    ClientFlow(const std::shared_ptr<TransactionCore>& core, std::string bytes, const KeyPlace& place,
                const Flow& flow);
+    /// Views of the request.
+    const ClientKey& key() const { return key_; }
     /// Sends the request and arms the timers; on failure next() reports it.
     /// `patience` replaces Timer B or F when it is shorter; 0: it does not.
     void start(std::chrono::milliseconds patience = {});
@@ -41,10 +53,12 @@ private:
     /// calling also stands for "trying" of a non-INVITE request.
     enum class State { calling, proceeding, completed, accepted, terminated };
 
-    bool is_invite() const { return request_->method() == Method::invite; }
+    bool is_invite() const { return key_.method == "INVITE"; }
     bool is_udp() const { return !is_reliable(flow_.transport); }
     void receive_provisional(OwnedMessage response);
     void receive_final(OwnedMessage response);
+    /// A request of the layer's own that belongs to this INVITE.
+    std::string derive(std::string_view method, std::string_view to, std::string_view fields) const;
     void acknowledge(const Message& response);
     void send_cancel();
     /// Hands it to next(). When too many wait, provisional responses give way; a final one or an error is never lost
@@ -57,13 +71,13 @@ private:
     std::shared_ptr<void> hold() override { return shared_from_this(); }
 
     std::weak_ptr<TransactionCore> core_;
-    ClientKey key_;  // shows bytes of request_
-    OwnedMessage request_;
+    const std::string bytes_;  // of the request
+    ClientKey key_;            // shows bytes_
     Flow flow_;
     Door door_;
     Timers timers_;
-    std::deque<Result<OwnedMessage>> outcomes_;
-    asio::steady_timer* waiting_ = nullptr;  // lives in the frame of next()
+    std::list<Result<OwnedMessage>> outcomes_;  // mostly empty, and large elements: no room is kept for them
+    asio::steady_timer* waiting_ = nullptr;     // lives in the frame of next()
     std::chrono::milliseconds interval_{};
     std::string ack_;  // to a non-2xx response, for its retransmissions
     State state_ = State::calling;

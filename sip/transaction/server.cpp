@@ -17,8 +17,9 @@ ServerFlow::ServerFlow(const std::shared_ptr<TransactionCore>& core, const Serve
                        const Flow& flow)
     : TransactionTimer(core->timers),
       core_(core),
+      method_(request->method()),
       key_(key),
-      request_(std::move(request)),
+      request_(std::make_unique<OwnedMessage>(std::move(request))),
       flow_(flow),
       reply_flow_(flow),
       timers_(core->timers_for(flow)) {}
@@ -199,7 +200,7 @@ void ServerFlow::tell_cancelled() {
 
 void ServerFlow::on_retransmit() {
     if (state_ == State::trying) {
-        (void)respond_provisional(100, make_response(*request_, 100, "Trying", ""));
+        (void)respond_provisional(100, make_response(**request_, 100, "Trying", ""));
     } else if (state_ == State::completed) {
         repeat_last();
         interval_ = std::min(2 * interval_, timers_.t2);
@@ -217,10 +218,31 @@ void ServerFlow::on_end() {
             end_in(64 * timers_.t1);
             return;
         }
-        if (respond_final(500, make_response(*request_, 500, "Server Internal Error", tag()))) return;
+        if (respond_final(500, make_response(**request_, 500, "Server Internal Error", tag()))) return;
     }
     if (core && (unanswered || (state_ == State::completed && is_invite()))) ++core->counters.timeouts;
     terminate();
+}
+
+void ServerFlow::let_go() {
+    const bool is_over = state_ == State::completed || state_ == State::confirmed || state_ == State::accepted;
+    const auto core = core_.lock();
+    if (!is_over || !request_ || !core) return;
+    auto node = core->servers.extract(key_);
+    if (node.empty()) return;  // the layer is being shut down
+    const std::initializer_list<std::string_view*> views{&key_.method,   &key_.branch,  &key_.sent_by, &key_.uri,
+                                                         &key_.from_tag, &key_.call_id, &key_.via};
+    std::size_t size = 0;
+    for (const auto* view : views) size += view->size();
+    kept_.reserve(size);  // it must not move while the views are set
+    for (auto* view : views) {
+        const std::size_t at = kept_.size();
+        kept_ += *view;
+        *view = std::string_view(kept_).substr(at);
+    }
+    node.key() = key_;
+    core->servers.insert(std::move(node));
+    request_.reset();
 }
 
 void ServerFlow::terminate() {

@@ -1,6 +1,9 @@
 // A request that arrived (RFC 3261 §17.2, RFC 6026 §7.1, RFC 4320). Internal to the transaction layer.
 #pragma once
 
+#include <memory>
+#include <string>
+
 #include "sip/transaction/core.h"
 
 namespace gmgate::sip {
@@ -16,7 +19,7 @@ public:
     /// Arms the first timers; called once, from a shared_ptr that is in the table.
     void start();
 
-    const Message& request() const override { return *request_; }
+    const Message& request() const override { return **request_; }
     const Flow& flow() const override { return flow_; }
     void set_reply_flow(const Flow& flow) override { reply_flow_ = flow; }
     const Flow& reply_flow() const override { return reply_flow_; }
@@ -33,13 +36,16 @@ public:
     bool receive_ack();
     /// Answers the CANCEL and tells the handler, once.
     void receive_cancel(const Message& cancel, const Flow& flow);
+    /// Nobody holds the request any more. An answered one keeps of it what tells its retransmissions: most of its
+    /// memory for the 32 s of Timer J was the request.
+    void let_go();
     /// Off the table, timers stopped, last response forgotten.
     void terminate();
 
 private:
     enum class State { trying, proceeding, completed, confirmed, accepted, terminated };
 
-    bool is_invite() const { return request_->method() == Method::invite; }
+    bool is_invite() const { return method_ == Method::invite; }
     Result<void> respond_provisional(int status, std::string response);
     Result<void> respond_final(int status, std::string response);
     Result<void> respond_again(int status, std::string response);
@@ -53,8 +59,10 @@ private:
     std::shared_ptr<void> hold() override { return shared_from_this(); }
 
     std::weak_ptr<TransactionCore> core_;
-    ServerKey key_;  // shows bytes of request_
-    OwnedMessage request_;
+    const Method method_;
+    ServerKey key_;                          // shows bytes of request_, or kept_
+    std::unique_ptr<OwnedMessage> request_;  // null after let_go()
+    std::string kept_;
     Flow flow_, reply_flow_;
     Timers timers_;
     std::string last_;    // the last response, for retransmissions

@@ -211,7 +211,7 @@ struct Transactions::Impl : TransactionCore, std::enable_shared_from_this<Transa
     /// Of the INVITE that an ACK or CANCEL is about.
     std::shared_ptr<ServerFlow> find_server(const Message& message, const ServerKey& key, const Flow& flow) const;
     void connection_lost(const Flow& flow);
-    std::unique_ptr<ClientTransaction> send(std::string_view request, const Flow& flow, SendOptions options);
+    std::unique_ptr<ClientTransaction> send(std::string request, const Flow& flow, SendOptions options);
     bool has_room(const Message& request, const ServerKey& key, const Flow& flow);
     void stop();
 
@@ -300,12 +300,21 @@ void Transactions::Impl::receive_request(OwnedMessage request, const Flow& flow)
     }
 }
 
+namespace {
+
+/// What the handler gets: with its last copy the request goes.
+std::shared_ptr<ServerTransaction> held(const std::shared_ptr<ServerFlow>& server) {
+    return {server.get(), [server](ServerTransaction*) { server->let_go(); }};
+}
+
+}  // namespace
+
 void Transactions::Impl::begin(const ServerKey& key, OwnedMessage request, const Flow& flow) {
     // It keeps the bytes that the key shows.
     const auto server = std::make_shared<ServerFlow>(shared_from_this(), key, std::move(request), flow);
     servers.emplace(key, server);
     server->start();
-    const bool done = request_handler && guarded("request handler", [&] { request_handler(server); });
+    const bool done = request_handler && guarded("request handler", [&] { request_handler(held(server)); });
     if (!done && !server->is_completed())
         (void)server->respond(make_response(server->request(), 500, "Server Internal Error", server->tag()));
 }
@@ -339,7 +348,7 @@ void Transactions::Impl::connection_lost(const Flow& flow) {
     for (const auto& client : held) client->connection_lost();
 }
 
-std::unique_ptr<ClientTransaction> Transactions::Impl::send(std::string_view request, const Flow& flow,
+std::unique_ptr<ClientTransaction> Transactions::Impl::send(std::string request, const Flow& flow,
                                                             SendOptions options) {
     const auto failed = [](Reaction reaction, std::string text) {
         return std::make_unique<FailedClient>(Error{reaction, 0, std::move(text)});
@@ -348,17 +357,18 @@ std::unique_ptr<ClientTransaction> Transactions::Impl::send(std::string_view req
         ++counters.refused_limit;
         return failed(Reaction::exhausted, "the limit of client transactions is reached");
     }
-    auto message = OwnedMessage::parse(request);
+    const auto message = Message::parse(std::string_view(request));
     if (!message)
         return failed(Reaction::internal,
                       "a request of our own does not parse: " + std::string(message.error().reason));
-    const auto via = top_via(**message);
-    if (!(*message)->is_request() || (*message)->method() == Method::ack || !via || via->branch().empty())
+    // More than the message: line ends before it, octets behind its body.
+    if (message->bytes().size() != request.size()) return send(std::string(message->bytes()), flow, options);
+    const auto place = message->is_request() && message->method() != Method::ack ? key_place(*message) : std::nullopt;
+    if (!place)
         return failed(Reaction::internal,
                       "a request of our own needs a Via with a branch, and ACK is sent without a transaction");
-    const ClientKey key{via->branch(), (*message)->method_name()};
-    const auto client = std::make_shared<ClientFlow>(shared_from_this(), key, std::move(*message), flow);
-    if (!clients.emplace(key, client).second)
+    const auto client = std::make_shared<ClientFlow>(shared_from_this(), std::move(request), *place, flow);
+    if (!clients.emplace(client->key(), client).second)
         return failed(Reaction::internal, "the branch of a request of our own is in use");
     auto handle = std::make_unique<ClientHandle>(client);
     client->start(options.patience);
@@ -424,7 +434,7 @@ void Transactions::set_shed(std::function<bool(const Message&, const Flow&)> mus
 }
 
 std::unique_ptr<ClientTransaction> Transactions::send(std::string request, const Flow& flow, SendOptions options) {
-    return impl_->send(request, flow, options);
+    return impl_->send(std::move(request), flow, options);
 }
 Result<void> Transactions::send_stateless(std::string bytes, const Flow& flow) {
     return impl_->transports.send(flow, std::move(bytes));

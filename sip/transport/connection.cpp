@@ -32,6 +32,8 @@ Task<> Transports::Impl::read_loop(std::shared_ptr<Impl> self, std::shared_ptr<C
             self->begin_close(connection, true);
         wipe(bytes.data(), bytes.size());
         connection->settle();
+        bytes = {};
+        if (self->standing(*connection) != Standing::known) co_await self->strangers_turns.wait();
     }
     // The peer may have closed only its sending side: what is queued for it still goes out.
     connection->reader_done = true;

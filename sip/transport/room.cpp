@@ -17,29 +17,32 @@ bool Transports::Impl::has_room_for(const Address& remote) const {
 
 bool Transports::Impl::make_room_for(const Address& remote) {
     if (has_room_for(remote)) return true;
-    if (!stranger_test) return false;
+    if (!standing_of) return false;
     const Address source = source_prefix(remote);
     give_way(is_full(source) ? std::optional(source) : std::nullopt);
     return has_room_for(remote);
 }
 
-bool Transports::Impl::is_stranger(const Connection& connection) const {
-    return !connection.kept && stranger_test && stranger_test(connection.flow);
+Standing Transports::Impl::standing(const Connection& connection) const {
+    return connection.kept || !standing_of ? Standing::known : standing_of(connection.flow);
 }
 
 // A little later when an answer is due there.
 bool Transports::Impl::has_outlived(const Connection& connection, TimePoint now) const {
     const auto age = now - connection.begun;
-    if (limits.stranger_lifetime.count() == 0 || age < limits.stranger_lifetime || !is_stranger(connection))
+    if (limits.stranger_lifetime.count() == 0 || age < limits.stranger_lifetime ||
+        standing(connection) == Standing::known)
         return false;
     return age >= limits.stranger_lifetime + limits.half_closed || !answers_due ||
            !answers_due(connection.flow.connection);
 }
 
 // A sixteenth of the strangers at once, so that a flood of connections does not make this walk for each of them: those
-// of the source that has most, and of its connections those longest without a message. `only`: of this source alone.
+// where nobody is known, of the source that has most, and of its connections those longest without a message. `only`:
+// of this source alone.
 void Transports::Impl::give_way(std::optional<Address> only) {
     struct Candidate {
+        Standing standing;
         Address source;
         std::size_t of_source;
         std::shared_ptr<Connection> connection;
@@ -48,16 +51,19 @@ void Transports::Impl::give_way(std::optional<Address> only) {
     std::unordered_map<Address, std::size_t> held;
     for (const auto& [id, connection] : connections) {
         if (connection->closing || (only && source_prefix(connection->flow.remote.address) != *only)) continue;
-        if (!connection->has_place || !is_stranger(*connection)) continue;
+        if (!connection->has_place) continue;
+        const Standing standing_there = standing(*connection);
+        if (standing_there == Standing::known) continue;
         const Address source = source_prefix(connection->flow.remote.address);
         ++held[source];
-        strangers.push_back({source, 0, connection});
+        strangers.push_back({standing_there, source, 0, connection});
     }
     if (strangers.empty()) return;
     for (auto& one : strangers) one.of_source = held[one.source];
     const auto count = std::max<std::size_t>(1, strangers.size() / 16);
     std::ranges::nth_element(strangers, strangers.begin() + static_cast<std::ptrdiff_t>(count - 1),
                              [](const Candidate& a, const Candidate& b) {
+                                 if (a.standing != b.standing) return a.standing == Standing::unknown;
                                  if (a.of_source != b.of_source) return a.of_source > b.of_source;
                                  return a.connection->last_message < b.connection->last_message;
                              });

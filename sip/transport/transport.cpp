@@ -57,10 +57,12 @@ Result<void> Transports::Impl::listen(const Endpoint& local, ListenOptions optio
     // alive.
     std::weak_ptr<Impl> weak = weak_from_this();
     if (listener.udp)
-        listener.udp->start([weak, admits = options.admits](std::string_view bytes, const Flow& flow) {
-            if (admits && !admits(flow.remote)) return;
-            if (auto self = weak.lock()) self->receive_datagram(bytes, flow);
-        });
+        listener.udp->start(
+            [weak, admits = options.admits](std::string_view bytes, const Flow& flow) {
+                if (admits && !admits(flow.remote)) return;
+                if (auto self = weak.lock()) self->receive_datagram(bytes, flow);
+            },
+            options.gives_way ? kStrangersATurn : kOthersATurn);
     if (listener.tcp)
         listener.tcp->start([weak, local, mark = options.report_mark, admits = options.admits](
                                 FileDescriptor socket, const Endpoint& remote, Mark syn_mark) {
@@ -304,7 +306,7 @@ Transports::~Transports() {
     impl_->reply_route = nullptr;
     impl_->may_leave = nullptr;
     impl_->limit_of = nullptr;
-    impl_->stranger_test = nullptr;
+    impl_->standing_of = nullptr;
     impl_->opened_handler = nullptr;
 }
 
@@ -342,8 +344,8 @@ void Transports::set_message_limit(std::function<MessageLimit(const Flow&)> limi
     impl_->limit_of = std::move(limit_of);
 }
 
-void Transports::set_stranger(std::function<bool(const Flow&)> is_stranger) {
-    impl_->stranger_test = std::move(is_stranger);
+void Transports::set_standing(std::function<Standing(const Flow&)> standing_of) {
+    impl_->standing_of = std::move(standing_of);
 }
 void Transports::set_reply_route(std::function<std::optional<Flow>(const Flow&)> route) {
     impl_->reply_route = std::move(route);

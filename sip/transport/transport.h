@@ -76,6 +76,13 @@ public:
     virtual void set_step_mark(StepMark) {}
 };
 
+/// What is known of the peer at the other end of a stream.
+enum class Standing : std::uint8_t {
+    known,    ///< its connection stays as long as it likes
+    around,   ///< a stranger at an address where somebody is known: gives way last
+    unknown,  ///< a stranger
+};
+
 struct TransportLimits {
     std::size_t connections = 65536;  ///< stream connections in total
     std::size_t connections_per_address =
@@ -84,7 +91,7 @@ struct TransportLimits {
     std::chrono::seconds unbound_idle{60};    ///< a stream connection that nobody keeps (see keep_open) is closed after
                                               ///< this time without a whole message either way
     std::chrono::seconds stranger_lifetime{
-        300};  ///< a stranger's connection (see set_stranger) ends after this time, however busy it is; 0: it does not
+        300};  ///< a stranger's connection (see set_standing) ends after this time, however busy it is; 0: it does not
     std::chrono::seconds half_closed{
         32};  ///< a peer that has ended its sending side gets the answers due to it for so long (64*T1)
     std::chrono::seconds user_timeout{10};  ///< TCP_USER_TIMEOUT; also how long a closing connection may take to flush
@@ -111,6 +118,9 @@ struct ListenOptions {
     /// Asked of each datagram and each new TCP connection before anything of it is read: false, and it is dropped, the
     /// connection by RST. Empty: everybody may come.
     std::function<bool(const Endpoint& remote)> admits{};
+    /// Anybody may send here: few datagrams are taken in a turn of the loop, so that what registered phones and the
+    /// core send is taken beside any flood, which overflows in the kernel instead.
+    bool gives_way = false;
 };
 
 /// All sockets of the process, one loop, one thread. UDP by recvmmsg/sendmmsg; TCP framed; double CRLF and STUN binding
@@ -144,9 +154,9 @@ public:
     /// How large a message may be that comes this way; asked when its bytes come. Larger ones get 513, are counted as
     /// too_large and malformed, and end a stream. Default: kMaxMessage.
     void set_message_limit(std::function<MessageLimit(const Flow&)> limit_of);
-    /// Whether nobody known is at the other end of a stream. Such a connection ends after stranger_lifetime, and when a
-    /// limit of connections is reached those longest without a message give way. Default: nobody is a stranger.
-    void set_stranger(std::function<bool(const Flow&)> is_stranger);
+    /// Who is at the other end of a stream. A stranger's connection ends after stranger_lifetime, and when a limit of
+    /// connections is reached those longest without a message give way. Default: everybody is known.
+    void set_standing(std::function<Standing(const Flow&)> standing_of);
     /// Shows every message as it is received (whole, and SIP) or queued for sending. `outward`: towards flow.remote.
     /// For an operator's trace; it must not send. Empty: none, which costs nothing.
     void on_traffic(std::function<void(bool outward, const Flow&, std::string_view bytes)> watcher);

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "sip/message/framer.h"
 #include "sip/message/headers.h"
+#include "sip/transport/fair_turns.h"
 #include "sip/transport/stream.h"
 #include "sip/transport/transport.h"
 #include "sip/transport/udp.h"
@@ -17,6 +18,11 @@
 namespace gmgate::sip {
 
 /// One stream connection. shared_ptr because its reader and writer flows must find it after it left the table.
+/// Messages of strangers in a turn of the loop: of each of their UDP sockets, and of all their streams.
+inline constexpr unsigned kStrangersATurn = 16;
+/// Datagrams of each other UDP socket.
+inline constexpr unsigned kOthersATurn = 128;
+
 struct Connection {
     Flow flow;
     std::unique_ptr<ByteStream> stream;
@@ -88,7 +94,7 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     bool is_full(const Address& source) const;
     /// Ends strangers' connections if that is what it takes: room.cpp.
     bool make_room_for(const Address& remote);
-    bool is_stranger(const Connection& connection) const;
+    Standing standing(const Connection& connection) const;
     bool has_outlived(const Connection& connection, TimePoint now) const;
     void give_way(std::optional<Address> only);
     void leave_place(Connection& connection);
@@ -150,7 +156,8 @@ struct Transports::Impl : std::enable_shared_from_this<Transports::Impl> {
     std::function<std::optional<Flow>(const Flow&)> reply_route;
     std::function<bool(const Flow&)> may_leave;
     std::function<MessageLimit(const Flow&)> limit_of;
-    std::function<bool(const Flow&)> stranger_test;
+    std::function<Standing(const Flow&)> standing_of;
+    FairTurns strangers_turns{executor, kStrangersATurn};
     std::function<StepMark(const Flow&, int)> opened_handler;
     std::vector<FileDescriptor> inherited;
     std::vector<FileDescriptor> prepared;

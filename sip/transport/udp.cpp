@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/secret.h"
+#include "base/spawn.h"
 
 #ifndef SO_RCVMARK
 #define SO_RCVMARK 75
@@ -13,7 +14,6 @@
 namespace gmgate::sip {
 namespace {
 
-constexpr unsigned kBatchesPerTurn = 4;    // then the loop serves the others
 constexpr std::size_t kQueueLimit = 8192;  // datagrams waiting for the kernel
 constexpr std::size_t kSendBatch = 64;
 constexpr std::size_t kMaxDatagram = 65507;  // IPv4: 65535 - 20 - 8
@@ -31,13 +31,13 @@ ReceiveBuffers::ReceiveBuffers() : memory_(std::make_unique_for_overwrite<char[]
     }
 }
 
-unsigned ReceiveBuffers::receive(int fd) {
+unsigned ReceiveBuffers::receive(int fd, unsigned limit) {
     for (auto& header : headers_) {  // in-out fields
         header.msg_hdr.msg_namelen = sizeof(sockaddr_storage);
         header.msg_hdr.msg_controllen = kControl;
     }
     int count = 0;
-    do count = ::recvmmsg(fd, headers_.data(), kBatch, MSG_DONTWAIT, nullptr);
+    do count = ::recvmmsg(fd, headers_.data(), std::min(limit, kBatch), MSG_DONTWAIT, nullptr);
     while (count < 0 && errno == EINTR);
     return count > 0 ? static_cast<unsigned>(count) : 0;
 }
@@ -84,8 +84,9 @@ Result<std::shared_ptr<UdpSocket>> UdpSocket::open(const asio::any_io_executor& 
     return socket;
 }
 
-void UdpSocket::start(DatagramHandler handler) {
+void UdpSocket::start(DatagramHandler handler, unsigned a_turn) {
     handler_ = std::move(handler);
+    a_turn_ = a_turn;
     wait_readable();
 }
 
@@ -99,9 +100,11 @@ void UdpSocket::wait_readable() {
 }
 
 void UdpSocket::receive() {
-    for (unsigned batch = 0; batch < kBatchesPerTurn && descriptor_.is_open(); ++batch) {
+    for (unsigned left = a_turn_; left != 0 && descriptor_.is_open();) {  // then the loop serves the others
         ++counters_->receive_calls;
-        const unsigned count = buffers_->receive(descriptor_.native_handle());
+        const unsigned wanted = std::min(left, ReceiveBuffers::kBatch);
+        const unsigned count = buffers_->receive(descriptor_.native_handle(), wanted);
+        left -= count;
         counters_->datagrams_in += count;
         for (unsigned i = 0; i < count; ++i) {
             const auto source = buffers_->source(i);
@@ -111,11 +114,11 @@ void UdpSocket::receive() {
                                 .remote = *source,
                                 .connection = {},
                                 .mark = buffers_->mark(i)};
-                handler_(buffers_->bytes(i), flow);
+                guarded("datagram", [&] { handler_(buffers_->bytes(i), flow); });
             }
             buffers_->wipe(i);
         }
-        if (count < ReceiveBuffers::kBatch) return;
+        if (count < wanted) return;
     }
 }
 
@@ -147,13 +150,14 @@ void UdpSocket::flush() {
 }
 
 std::size_t UdpSocket::send_batch(std::size_t first) {
-    std::array<mmsghdr, kSendBatch> headers{};
-    std::array<iovec, kSendBatch> vectors{};
-    std::array<sockaddr_storage, kSendBatch> addresses;  // only the lengths given below are read
+    std::array<mmsghdr, kSendBatch> headers;  // of these three only as much as is sent is set and read
+    std::array<iovec, kSendBatch> vectors;
+    std::array<sockaddr_storage, kSendBatch> addresses;
     const std::size_t count = std::min(kSendBatch, queue_.size() - first);
     for (std::size_t i = 0; i < count; ++i) {
         Datagram& datagram = queue_[first + i];
         vectors[i] = {.iov_base = datagram.bytes.data(), .iov_len = datagram.bytes.size()};
+        headers[i] = {};
         msghdr& header = headers[i].msg_hdr;
         header.msg_namelen = datagram.remote.to_sockaddr(addresses[i]);
         header.msg_name = &addresses[i];

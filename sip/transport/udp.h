@@ -27,8 +27,8 @@ public:
     ReceiveBuffers(const ReceiveBuffers&) = delete;
     ReceiveBuffers& operator=(const ReceiveBuffers&) = delete;
 
-    /// One recvmmsg. The number of datagrams, or 0 with errno.
-    unsigned receive(int fd);
+    /// One recvmmsg of at most `limit` datagrams. Their number, or 0 with errno.
+    unsigned receive(int fd, unsigned limit = kBatch);
     std::string_view bytes(unsigned index) const;
     std::optional<Endpoint> source(unsigned index) const;
     Mark mark(unsigned index) const;  ///< SO_RCVMARK, 0 when the kernel reported none
@@ -56,7 +56,8 @@ public:
                                                    bool report_mark, std::shared_ptr<ReceiveBuffers> buffers,
                                                    std::shared_ptr<TransportCounters> counters,
                                                    FileDescriptor inherited = {}, FileDescriptor prepared = {});
-    void start(DatagramHandler handler);
+    /// At most `a_turn` datagrams are handled in a turn of the loop.
+    void start(DatagramHandler handler, unsigned a_turn = 4 * ReceiveBuffers::kBatch);
     /// Queues a datagram; flush() gives it to the kernel. exhausted: queue full; refused: larger than a datagram.
     Result<void> queue(const Endpoint& remote, std::string bytes);
     /// Sends what is queued, in batches; waits for room in the socket when there is none. A datagram that the kernel
@@ -85,6 +86,7 @@ private:
     std::shared_ptr<ReceiveBuffers> buffers_;
     std::shared_ptr<TransportCounters> counters_;
     DatagramHandler handler_;
+    unsigned a_turn_ = 0;
     std::vector<Datagram> queue_;
     bool waiting_for_room_ = false;
 };

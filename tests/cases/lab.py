@@ -174,13 +174,15 @@ class Lab:
 class Gateway:
     """gmgated of a build folder, with two interfaces: SAs, and SAs or TLS."""
 
+    config = CONFIG
+
     def __init__(self, lab, build, certificates):
         self.lab, self.build = lab, build
         self.folder = tempfile.mkdtemp(prefix="gmgate-case-")
         for name in os.listdir(certificates):
             os.symlink(os.path.join(certificates, name), os.path.join(self.folder, name))
         with open(self.folder + "/gmgate.toml", "w", encoding="utf8") as file:
-            file.write(CONFIG.format(folder=self.folder))
+            file.write(self.config.format(folder=self.folder))
         self.log = self.folder + "/log"
         self.start()
 

@@ -280,7 +280,7 @@ TEST_SUITE("limits") {
                     Network::kUe4));
             });
             CHECK(eventually(
-                [&] { return std::chrono::steady_clock::now() - stopped > std::chrono::milliseconds(3500); }));
+                [&] { return std::chrono::steady_clock::now() - stopped > std::chrono::milliseconds(4600); }));
             ::kill(lab.gateway().pid(), SIGCONT);
         }
         CHECK(three.await_event(named("message_sent"), "503 for the new MESSAGE").value("status", 0) == 503);

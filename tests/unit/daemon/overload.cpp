@@ -16,7 +16,10 @@ TEST_CASE("a loop that is held up is overloaded at once, and no more when it is 
     spawn(loop.io.get_executor(), watch.run(), "test");
     loop.io.poll();
     CHECK_FALSE(watch.is_overloaded());
-    clock.advance(std::chrono::seconds{1});  // a handler that takes too long
-    CHECK(watch.is_overloaded());            // noticed before the timer's own turn
+    clock.advance(std::chrono::milliseconds{800});  // a handler that takes too long
+    CHECK(watch.is_overloaded());                   // noticed before the timer's own turn
+    CHECK_FALSE(watch.is_far_behind());             // strangers are refused, and phones are served
+    clock.advance(std::chrono::seconds{1});
+    CHECK(watch.is_far_behind());
     CHECK(loop.until([&] { return !watch.is_overloaded(); }));
 }

@@ -12,7 +12,11 @@ namespace {
 struct OpenDoor {
     explicit OpenDoor(TransportLimits limits) : transports(loop.io.get_executor(), limits) {
         transports.on_message([this](OwnedMessage, const Flow& flow) { heard.push_back(flow); });
-        transports.set_stranger([this](const Flow& flow) { return flow.connection != friendly; });
+        transports.set_standing([this](const Flow& flow) {
+            return flow.connection == friendly ? Standing::known
+                   : flow.connection == around ? Standing::around
+                                               : Standing::unknown;
+        });
         REQUIRE(transports.listen(local, {}).has_value());
     }
     ~OpenDoor() {
@@ -34,7 +38,7 @@ struct OpenDoor {
     Transports transports;
     Endpoint local = free_endpoint(Family::v4);
     std::vector<Flow> heard;
-    ConnectionId friendly;
+    ConnectionId friendly, around;
 };
 
 }  // namespace
@@ -58,6 +62,17 @@ TEST_CASE("TCP: at a limit the stranger longest without a message gives way, and
         CHECK(door.transports.counters().connections_refused_limit == 0);
         for (Peer* stays : {&known, &kept, &lively, &newcomer}) door.say(*stays);
     }
+}
+
+TEST_CASE("TCP: a stranger at an address where somebody is known gives way last, however silent") {
+    OpenDoor door({.connections = 3});
+    Peer neighbour = door.stranger();
+    door.around = door.heard.back().connection;
+    Peer other = door.stranger(), third = door.stranger();
+    Peer newcomer = door.stranger();
+    CHECK(other.receive().empty());
+    CHECK(door.transports.is_open(door.around));
+    for (Peer* stays : {&neighbour, &third, &newcomer}) door.say(*stays);
 }
 
 TEST_CASE("TCP: with nobody but known peers a newcomer is refused, as ever") {
