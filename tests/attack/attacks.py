@@ -25,7 +25,7 @@ def prepare(lab):
                + "".join(f"address add {one}/128 dev u0 nodad\n" for one in PREFIX))
 
 
-def register(host, port, user, length=0, body_like=False):
+def register(host, port, user, length=0):
     """A REGISTER in clear with an offer, of that user."""
     spi = random.randrange(1000, 2**31)
     impi = f"{user}{'x' * length}@{REALM}"
@@ -217,6 +217,10 @@ class EmergencyFlood(Attack):
 class EmergencyDoor(Attack):
     """MESSAGEs to anybody with Call-ID and tags of an emergency call that stands, from elsewhere"""
 
+    def __init__(self, village):
+        super().__init__(village)
+        self.stands = stranger_calls_for_help(village, "10.1.200.251", "emergency-call")
+
     def run(self):
         pour(sockets(self.lab, SOURCES[:4]), self.message, 50)
 
@@ -226,7 +230,8 @@ class EmergencyDoor(Attack):
 
     def judge(self):
         passed = [one for one in self.village.home.requests if one.method == "MESSAGE" and one.body == b"in"]
-        return [f"{len(passed)} of them reached the core"] if passed else []
+        return ([f"{len(passed)} of them reached the core"] if passed else []) \
+            + ([] if self.stands else ["the emergency call was not served"])
 
 
 class HalfOpenTls(Attack):

@@ -163,7 +163,8 @@ class Resident:
     """A phone with a registration, or one that is on its way to it."""
 
     def __init__(self, lab, home, number, v6=False, tcp=False):
-        self.phone, self.home, self.operation, self.done, self.is_registered = Phone(lab, number, v6, tcp), home, None, [], False
+        self.phone, self.home = Phone(lab, number, v6, tcp), home
+        self.operation, self.done, self.is_registered = None, [], False
         home.users[self.phone.impi] = "aka"
 
     def begin(self, kind):
@@ -360,9 +361,9 @@ def tls_phone_registers(village, patience=LOST):
         return False
 
 
-def stranger_calls_for_help(village, address, patience=LOST):
+def stranger_calls_for_help(village, address, call=None, patience=LOST):
     """An emergency call of nobody, in clear; True when it is answered."""
-    lab, call = village.lab, token()
+    lab, call = village.lab, call or token()
     caller = Phone(lab, 99, gateway="10.1.0.1")
     with inside(lab.ue):
         caller.clear = lab.socket(lab.ue, "udp", address, 0)
