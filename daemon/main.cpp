@@ -165,6 +165,30 @@ private:
     std::unique_ptr<xfrm::Monitor> monitor_;
 };
 
+// A file with mistakes does not keep new certificates from being taken: they are told apart.
+Result<nlohmann::json> reload_with_certificates(daemon::Config& config, daemon::Gateway& gateway) {
+    const auto level_before = config.log_level;
+    auto report = reload(config);
+    if (report && config.log_level != level_before) gateway.operations().set_log_level(config.log_level);
+    if (report) gateway.configuration_changed();
+    const auto certificates = gateway.reload_certificates();
+    gateway.operations().note_reload(report.has_value() && certificates.has_value());
+    if (report)
+        (*report)["notes"].push_back(certificates
+                                         ? "Certificates and keys were read again."
+                                         : "Not all certificates were read again: " + certificates.error().text);
+    return report;
+}
+
+/// Both outlive the loop.
+void with_each(asio::signal_set& signals, const std::function<void()>& what) {
+    signals.async_wait([&](const asio::error_code& error, int) {
+        if (error) return;
+        what();
+        with_each(signals, what);
+    });
+}
+
 int run(daemon::Config& config, const daemon::ClusterConfig* cluster, bool only_remove_guards, bool take_over,
         sip::FileDescriptor guard, daemon::Prepared prepared) {
     const Clock clock;
@@ -204,30 +228,11 @@ int run(daemon::Config& config, const daemon::ClusterConfig* cluster, bool only_
             loop.stop();
         }
     };
-    const auto reload_all = [&]() -> Result<nlohmann::json> {
-        const auto level_before = config.log_level;
-        auto report = reload(config);
-        if (report && config.log_level != level_before) gateway.operations().set_log_level(config.log_level);
-        // A file with mistakes does not keep new certificates from being taken: they are told apart.
-        if (report) gateway.configuration_changed();
-        const auto certificates = gateway.reload_certificates();
-        gateway.operations().note_reload(report.has_value() && certificates.has_value());
-        if (report)
-            (*report)["notes"].push_back(certificates
-                                             ? "Certificates and keys were read again."
-                                             : "Not all certificates were read again: " + certificates.error().text);
-        return report;
-    };
+    const auto reload_all = [&] { return reload_with_certificates(config, gateway); };
     gateway.operations().set_reload(reload_all);
     asio::signal_set hang_up(loop, SIGHUP);
-    const std::function<void()> await_reload = [&] {
-        hang_up.async_wait([&](const asio::error_code& error, int) {
-            if (error) return;
-            static_cast<void>(reload_all());  // it has logged what came of it
-            await_reload();
-        });
-    };
-    await_reload();
+    const std::function<void()> on_hang_up = [&] { static_cast<void>(reload_all()); };  // it has logged what came of it
+    with_each(hang_up, on_hang_up);
     asio::signal_set signals(loop, SIGINT, SIGTERM);
     signals.async_wait([&](const asio::error_code& error, int signal) {
         if (error) return;

@@ -103,7 +103,35 @@ struct Handshaker::Impl {
         ++counters->handshakes_failed[static_cast<std::size_t>(reason)];
         return failure(reaction_to(reason), std::string(to_string(reason)) + ": " + text);
     }
+    Result<Established> establish(asio::posix::stream_descriptor& descriptor, std::unique_ptr<Session> session,
+                                  Step& step);
 };
+
+// What comes of a handshake that is done: a connection that the kernel carries, or this process.
+Result<Established> Handshaker::Impl::establish(asio::posix::stream_descriptor& descriptor,
+                                                std::unique_ptr<Session> session, Step& step) {
+    if (!step.in_kernel) return fail(HandshakeFailure::kernel, step.in_kernel.error().text);
+    if (!*step.in_kernel && mode == KernelTls::required)
+        return fail(HandshakeFailure::kernel,
+                    "the kernel cannot carry this connection (max_fragment_length?), and kernel TLS is required");
+    Established out;
+    out.info = session->info();
+    out.suite = session->suite();
+    out.server_name = session->server_name();
+    auto connection =
+        *step.in_kernel
+            ? make_kernel_connection(
+                  loop, OwnedFd(descriptor.release()), out.info, counters,
+                  step.secrets.send.empty() ? nullptr : std::make_unique<TrafficSecrets>(std::move(step.secrets)))
+            : make_user_connection(loop, OwnedFd(descriptor.release()), std::move(session), counters);
+    if (!connection) return fail(HandshakeFailure::internal, connection.error().text);
+    out.connection = std::move(*connection);
+    ++counters->handshakes_ok;
+    if (out.info.resumed) ++counters->resumed;
+    if (*step.in_kernel) ++counters->handed_to_kernel;
+    else if (mode != KernelTls::off) ++counters->fallback;
+    return out;
+}
 
 Result<Handshaker> Handshaker::make(asio::any_io_executor loop, HandshakerOptions options) {
     auto impl = std::make_shared<Impl>();
@@ -208,31 +236,8 @@ Task<Result<Established>> Handshaker::run(std::shared_ptr<Impl> impl, OwnedFd so
         if (error) co_return impl->fail(HandshakeFailure::peer_closed, error.message());
     }
     if (step.progress != Progress::done) co_return impl->fail(session->failure_reason(), session->failure_text());
-    if (!step.in_kernel) co_return impl->fail(HandshakeFailure::kernel, step.in_kernel.error().text);
-    if (!*step.in_kernel && impl->mode == KernelTls::required)
-        co_return impl->fail(
-            HandshakeFailure::kernel,
-            "the kernel cannot carry this connection (max_fragment_length?), and kernel TLS is required");
-
     deadline->descriptor = nullptr;
-    Established out;
-    out.info = session->info();
-    out.suite = session->suite();
-    out.server_name = session->server_name();
-    auto counters = impl->counters;
-    auto connection =
-        *step.in_kernel
-            ? make_kernel_connection(
-                  impl->loop, OwnedFd(descriptor.release()), out.info, counters,
-                  step.secrets.send.empty() ? nullptr : std::make_unique<TrafficSecrets>(std::move(step.secrets)))
-            : make_user_connection(impl->loop, OwnedFd(descriptor.release()), std::move(session), counters);
-    if (!connection) co_return impl->fail(HandshakeFailure::internal, connection.error().text);
-    out.connection = std::move(*connection);
-    ++counters->handshakes_ok;
-    if (out.info.resumed) ++counters->resumed;
-    if (*step.in_kernel) ++counters->handed_to_kernel;
-    else if (impl->mode != KernelTls::off) ++counters->fallback;
-    co_return out;
+    co_return impl->establish(descriptor, std::move(session), step);
 }
 
 }  // namespace gmgate::ktls

@@ -148,6 +148,11 @@ private:
     // ---- to_ue.cpp
     Task<void> handle_from_core(std::shared_ptr<sip::ServerTransaction> transaction);
     Task<void> forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token, std::string user);
+    /// How a request of the core is written for that phone, and the answers to it for the core.
+    ToUe rules_to_ue(const sip::ServerTransaction& transaction, const Registration& registration,
+                     std::string_view token, const UePath& path) const;
+    ResponseToCore rules_back(const sip::Message& request, const Registration& registration,
+                              std::string_view user) const;
 
     // ---- ue_path.cpp: looks the registration up anew, before and after every await
     Task<Result<UePath>> path_to_ue(std::string token, std::size_t octets, bool udp_only = false);

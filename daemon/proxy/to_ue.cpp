@@ -53,6 +53,34 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
     co_await forward_to_ue(transaction, *token, std::string(*user));
 }
 
+ToUe Router::rules_to_ue(const sip::ServerTransaction& transaction, const Registration& registration,
+                         std::string_view token, const UePath& path) const {
+    const sip::Message& request = transaction.request();
+    ToUe rules;
+    rules.received = transaction.flow();
+    rules.transport = path.flow.transport;
+    rules.via_host = path.via_host;
+    const std::string marked =
+        needs_record_route(request) ? dialogs_.user_towards_ue(token, registration.key, request) : std::string();
+    rules.core_uri = token_uri(marked, core_.side_of(transaction.flow()).uri_host);
+    if (const auto ours = registration.reached_at())
+        rules.ue_uri = token_uri(marked, ue_uri_host(config_, registration.realm_id, *ours, registration.transport));
+    rules.answer_mark = dialogs_.answer_mark(Leg::to_phone, contact_text(registration.key), request);
+    rules.own_hosts = own_hosts_;
+    return rules;
+}
+
+ResponseToCore Router::rules_back(const sip::Message& request, const Registration& registration,
+                                  std::string_view user) const {
+    ResponseToCore back;
+    back.registered = registration.impus;
+    back.called_party = std::string(request.value(HeaderId::p_called_party_id));
+    back.charging_vector = std::string(request.value(HeaderId::p_charging_vector));
+    back.term_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
+    back.asserts = !dialogs_.knows_from_core(registration.key, request, user);
+    return back;
+}
+
 Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transaction, std::string token,
                                  std::string user) {
     const sip::Message& request = transaction->request();
@@ -68,8 +96,7 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     // How is it reached? Over the set in use, or not at all (C-71, H-8).
     const Result<UePath> path = co_await path_to_ue(token, request.bytes().size() + kOurOctets);
     const Registration* registration = table_.find_by_token(token);
-    const auto ours = registration != nullptr ? registration->reached_at() : std::nullopt;
-    if (!path || !ours) {
+    if (!path || registration == nullptr || !registration->reached_at()) {
         Answer refusal = make_answer(480, "Temporarily Unavailable",
                                      path ? "deregistered meanwhile" : path.error().text, Counter::no_set);
         co_return co_await answer(transaction, std::move(refusal));
@@ -80,23 +107,9 @@ Task<void> Router::forward_to_ue(std::shared_ptr<sip::ServerTransaction> transac
     }
     const auto entry = open_requests_.add(*registration, OpenRequests::Side::to_phone, watch);
 
-    ToUe rules;
-    rules.received = transaction->flow();
-    rules.transport = path->flow.transport;
-    rules.via_host = path->via_host;
-    const std::string marked =
-        needs_record_route(request) ? dialogs_.user_towards_ue(token, registration->key, request) : std::string();
-    rules.core_uri = token_uri(marked, core_.side_of(transaction->flow()).uri_host);
-    rules.ue_uri = token_uri(marked, ue_uri_host(config_, registration->realm_id, *ours, registration->transport));
-    rules.answer_mark = dialogs_.answer_mark(Leg::to_phone, contact_text(registration->key), request);
+    ToUe rules = rules_to_ue(*transaction, *registration, token, *path);
     rules.loop_mark = loop_mark;
-    rules.own_hosts = own_hosts_;
-    ResponseToCore back;
-    back.registered = registration->impus;
-    back.called_party = std::string(request.value(HeaderId::p_called_party_id));
-    back.charging_vector = std::string(request.value(HeaderId::p_charging_vector));
-    back.term_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
-    back.asserts = !dialogs_.knows_from_core(registration->key, request, user);
+    const ResponseToCore back = rules_back(request, *registration, user);
 
     Relay leg;
     leg.transaction = transaction;
