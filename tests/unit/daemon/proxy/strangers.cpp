@@ -35,11 +35,11 @@ struct Asked {
 
 Task<bool> ask(ProxyNetwork& net, std::string name, Traffic traffic, Asked& result) {
     const auto build = [&](sip::Transport transport, const CoreSide& side) {
-        return crlf(fmt::format(
-            "REGISTER sip:home.example SIP/2.0\nVia: SIP/2.0/{} {};branch={}\nMax-Forwards: 70\nFrom: "
-            "<sip:{}@home.example>;tag=a1\n"
-            "To: <sip:b@home.example>\nCall-ID: {}\nCSeq: 1 REGISTER\nContent-Length: 0\n\n",
-            sip::to_string(transport), side.via_host, sip::Transactions::new_branch(), name, name));
+        return crlf(
+            fmt::format("REGISTER sip:home.example SIP/2.0\nVia: SIP/2.0/{} {};branch={}\nMax-Forwards: 70\nFrom: "
+                        "<sip:{}@home.example>;tag=a1\n"
+                        "To: <sip:b@home.example>\nCall-ID: {}\nCSeq: 1 REGISTER\nContent-Length: 0\n\n",
+                        sip::to_string(transport), side.via_host, sip::Transactions::new_branch(), name, name));
     };
     Result<std::vector<Target>> targets = co_await net.link.next_hops();
     CoreAttempts attempts(net.link, std::move(*targets), build, traffic);

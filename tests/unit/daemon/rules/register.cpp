@@ -179,16 +179,16 @@ TEST_CASE("H-2, C-17: no spelling of integrity-protected survives, whoever wrote
 }
 
 TEST_CASE("H-2: what only the network may say does not pass") {
-    const std::string text = to_core(register_with(
-        "Path: <sip:evil@192.0.2.66;lr>\n"
-        "P-Visited-Network-ID: \"free roaming\"\n"
-        "P-Charging-Vector: icid-value=mine\n"
-        "P-Charging-Function-Addresses: ccf=192.0.2.66\n"
-        "P-Asserted-Identity: <sip:boss@home1.net>\n"
-        "P-Asserted-Service: urn:x\n"
-        "P-Served-User: <sip:boss@home1.net>\n"
-        "p-user-database: <aaa://192.0.2.66>\n"
-        "P-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1, IEEE-802.11;Network-Provided\n"));
+    const std::string text = to_core(
+        register_with("Path: <sip:evil@192.0.2.66;lr>\n"
+                      "P-Visited-Network-ID: \"free roaming\"\n"
+                      "P-Charging-Vector: icid-value=mine\n"
+                      "P-Charging-Function-Addresses: ccf=192.0.2.66\n"
+                      "P-Asserted-Identity: <sip:boss@home1.net>\n"
+                      "P-Asserted-Service: urn:x\n"
+                      "P-Served-User: <sip:boss@home1.net>\n"
+                      "p-user-database: <aaa://192.0.2.66>\n"
+                      "P-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=1, IEEE-802.11;Network-Provided\n"));
     CHECK_FALSE(contains(text, "evil"));
     CHECK_FALSE(contains(text, "free roaming"));
     CHECK_FALSE(contains(text, "192.0.2.66"));

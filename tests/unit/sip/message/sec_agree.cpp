@@ -221,7 +221,8 @@ TEST_CASE("limits: 32 mechanisms, 32 parameters, 8192 octets over all fields") {
     for (std::size_t i = 0; i < kMaxParameters; ++i) wide += ";p" + std::to_string(i);
     CHECK(error_of(wide).empty());
     CHECK(error_of(wide + ";q=1") == "security list entry 1: too many parameters");
-    CHECK(error_of("m;a=" + std::string(kMaxSecurityList, 'x')) == "security list: the list is longer than 8192 octets");
+    CHECK(error_of("m;a=" + std::string(kMaxSecurityList, 'x')) ==
+          "security list: the list is longer than 8192 octets");
     std::string lines;
     for (int i = 0; i < 3; ++i) lines += "Security-Client: m;a=" + std::string(3000, 'x') + "\n";
     const std::string bytes = message_with(lines);
