@@ -170,7 +170,7 @@ class NameOfAPhone(Attack):
 
 
 class AddressOfAPhone(Attack):
-    """64 REGISTERs a second of other users with the source address of a phone, which registers meanwhile"""
+    """64 REGISTERs at once, then 20 a second, of other users with the source address of a phone, which registers meanwhile"""
 
     newcomers = False
 
@@ -182,8 +182,10 @@ class AddressOfAPhone(Attack):
 
     def run(self):
         users = itertools.count()
-        pour(sockets(self.lab, [self.victim.phone.address]),
-             lambda host, port: register(host, port, f"other{next(users) % 64}"), 64)
+        made = sockets(self.lab, [self.victim.phone.address])
+        for one, host, port in made * 64:
+            one.send(register(host, port, f"other{next(users) % 64}"))
+        pour(made, lambda host, port: register(host, port, f"other{next(users) % 64}"), 20)
 
     def during(self):
         if self.victim not in self.village.newcomers and self.age() > 2:
