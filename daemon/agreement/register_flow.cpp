@@ -474,7 +474,8 @@ Task<void> RegisterFlow::keep(ContactKey key) {
 
 // C-50, TS 24.229 §5.2.5.1: the identity that To names goes with its implicit set; the 200 still leaves through the SA,
 // and the sets end when no identity is left. When one is left, and the core had challenged, the new set serves it: the
-// phone, which has its 200, uses no other from now on (TS 33.203 §7.4).
+// phone, which has its 200, uses no other from now on (TS 33.203 §7.4). The rows are written, or gone, before the 200
+// leaves: nothing brings back what a phone has ended.
 Task<void> RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& response) {
     p_.counters.add(Counter::deregistered);
     overtake_earlier(x);
@@ -491,6 +492,7 @@ Task<void> RegisterFlow::deregister(Exchange& x, const sip::OwnedMessage& respon
     const bool is_served_on = x.over == Over::temporary && own && !own->identities.empty();
     if (!is_served_on) {
         for (const ContactKey& key : stay) co_await keep(key);
+        for (const ContactKey& key : gone) co_await keep(key);
         pass(x, response, stay.empty() ? "de-registered" : "de-registered; other identities of this contact stay");
         if (x.over == Over::temporary) finish_challenge(x);
     }
@@ -510,7 +512,7 @@ Task<void> RegisterFlow::serve_what_is_left(Exchange& x, const sip::OwnedMessage
 // How many identities are left.
 std::size_t RegisterFlow::end_identity(Registration& registration, const Exchange& x) {
     drop_identity(registration, to_identity(x.request()));
-    if (registration.identities.empty()) return 0;
+    registration.ended = registration.identities.empty();
     ++registration.generation;
     p_.table.changed(registration.key);
     return registration.identities.size();

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/random.h"
+#include "daemon/proxy/emergency_marks.h"
 #include "daemon/rules/dialogs.h"
 #include "daemon/rules/identity.h"
 #include "sip/message/headers.h"
@@ -106,21 +106,16 @@ void EmergencyDialogs::expire() {
     }
 }
 
-const EmergencyDialog* EmergencyDialogs::open(const sip::Message& request, const sip::Flow& ue) {
-    if (const EmergencyDialog* known = find(request)) return known;
-    const Address source = source_prefix(ue.remote.address);
+bool EmergencyDialogs::make_room(const Address& source) {
     if (const auto of = unanswered_of_.find(source);
         of != unanswered_of_.end() && of->second.size() >= limits_.unanswered_per_source)
         evict(*of->second.begin());
     if (dialogs_.size() >= limits_.calls) expire();
     if (dialogs_.size() >= limits_.calls && !unanswered_.empty()) evict(unanswered_.begin()->first);
-    if (dialogs_.size() >= limits_.calls) return nullptr;
-    EmergencyDialog dialog;
-    dialog.token = "sos" + random_hex(12);
-    dialog.call_id = std::string(request.value(HeaderId::call_id));
-    dialog.ue_tag = std::string(sip::tag_of(request, HeaderId::from));
-    dialog.asked_for = std::string(request.request_uri());
-    dialog.ue = ue;
+    return dialogs_.size() < limits_.calls;
+}
+
+const EmergencyDialog* EmergencyDialogs::add(EmergencyDialog dialog, const Address& source) {
     dialog.expires = clock_->now() + lifetime_;
     dialog.order = ++last_order_;
     Key key{dialog.call_id, dialog.ue_tag};
@@ -128,8 +123,40 @@ const EmergencyDialog* EmergencyDialogs::open(const sip::Message& request, const
     by_token_[dialog.token] = key;
     unanswered_[dialog.order] = key;
     unanswered_of_[source].insert(dialog.order);
-    connections_.insert(ue.connection);
+    connections_.insert(dialog.ue.connection);
     return &dialogs_.emplace(std::move(key), std::move(dialog)).first->second;
+}
+
+const EmergencyDialog* EmergencyDialogs::open(const sip::Message& request, const sip::Flow& ue) {
+    if (const EmergencyDialog* known = find(request)) return known;
+    const Address source = source_prefix(ue.remote.address);
+    if (!make_room(source)) return nullptr;
+    EmergencyDialog dialog;
+    dialog.token = emergency_token(ue);
+    dialog.call_id = std::string(request.value(HeaderId::call_id));
+    dialog.ue_tag = std::string(sip::tag_of(request, HeaderId::from));
+    dialog.asked_for = std::string(request.request_uri());
+    dialog.ue = ue;
+    return add(std::move(dialog), source);
+}
+
+bool EmergencyDialogs::revive(EmergencyDialog dialog) {
+    if (EmergencyDialog* known = by_token(dialog.token); known != nullptr && known->expires > clock_->now()) {
+        EmergencyLeg& shown = dialog.legs.front();
+        const auto leg = std::ranges::find(known->legs, shown.tag, &EmergencyLeg::tag);
+        if (leg == known->legs.end()) {
+            if (known->legs.size() < kLegs) known->legs.push_back(std::move(shown));
+            return false;
+        }
+        if (leg->route.empty()) leg->route = std::move(shown.route);
+        if (leg->targets.empty()) leg->targets = std::move(shown.targets);
+        return false;
+    }
+    const auto same = dialogs_.find({dialog.call_id, dialog.ue_tag});
+    const Address source = source_prefix(dialog.ue.remote.address);
+    if ((same != dialogs_.end() && same->second.expires > clock_->now()) || !make_room(source)) return false;
+    add(std::move(dialog), source);
+    return true;
 }
 
 const EmergencyDialog* EmergencyDialogs::find(const sip::Message& request) {

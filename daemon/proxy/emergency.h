@@ -33,7 +33,7 @@ struct EmergencyLeg {
 
 /// One call: from its INVITE on.
 struct EmergencyDialog {
-    std::string token;  ///< user part of our Record-Route URI, unforgeable
+    std::string token;  ///< of our Record-Route URI, unforgeable (emergency_marks.h)
     std::string call_id;
     std::string ue_tag;     ///< From tag of the INVITE
     std::string asked_for;  ///< its Request-URI
@@ -65,6 +65,10 @@ public:
     /// known. nullptr when every place is taken by an answered call. The pointer is good until the next call of a
     /// non-const member.
     const EmergencyDialog* open(const sip::Message& request, const sip::Flow& ue);
+    /// A call whose marks have proven it, with what one of its requests shows: known again, or its leg completed when
+    /// it is known. It gives way like an unanswered one until answered(). True when it was not known; a call that
+    /// cannot be taken (no place, or another one with its Call-ID and tag) is left out.
+    bool revive(EmergencyDialog dialog);
     /// The dialog that a request of the phone belongs to, by Call-ID and From tag; refreshes its lifetime. Whether it
     /// may pass is permits()'.
     const EmergencyDialog* find(const sip::Message& request);
@@ -99,6 +103,8 @@ private:
     using Dialogs = std::map<Key, EmergencyDialog>;
     const EmergencyDialog* at(const sip::Message& message, sip::HeaderId phones_side) const;
     EmergencyDialog* by_token(std::string_view token);
+    bool make_room(const Address& source);
+    const EmergencyDialog* add(EmergencyDialog dialog, const Address& source);
     void forget_unanswered(EmergencyDialog& dialog);
     void erase(Dialogs::iterator at);
     void leave_connection(const EmergencyDialog& dialog);

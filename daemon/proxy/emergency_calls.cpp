@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "daemon/agreement/contact.h"
+#include "daemon/proxy/emergency_marks.h"
 #include "daemon/proxy/router.h"
 #include "daemon/proxy/unprotected_port.h"
 #include "daemon/rules/auth_params.h"
@@ -36,7 +37,7 @@ std::vector<std::string> route_behind_us(const sip::Message& response, std::stri
     for (auto value = values.rbegin(); value != values.rend(); ++value) {
         const auto address = sip::NameAddr::parse(*value);
         const auto uri = address ? sip::Uri::parse(address->uri) : std::nullopt;
-        if (route.empty() && uri && uri->user == token) continue;
+        if (route.empty() && uri && token_in(uri->user) == token) continue;
         route.emplace_back(*value);
     }
     return route;
@@ -48,6 +49,7 @@ Task<void> Router::unprotected(std::shared_ptr<sip::ServerTransaction> transacti
                                std::string security_server) {
     const sip::Message& request = transaction->request();
     transaction->set_reply_flow(way_back(*transaction));
+    revive_from_phone(request, transaction->flow());
     Answer refusal;
     switch (judge_unprotected(request, interface, emergency_)) {
         case UnprotectedVerdict::emergency:
@@ -108,21 +110,27 @@ std::optional<Answer> Router::enter_emergency(const sip::ServerTransaction& tran
 }
 
 // An initial request goes to any E-CSCF. What follows goes along the dialog's route set where that begins with an
-// element that we know, else to the element that has answered: of two equal E-CSCFs only one has the call.
+// element that we know, else to the element that has answered: of two equal E-CSCFs only one has the call. After a
+// restart it is not known who answered; an E-CSCF whose Record-Route is a name gets the request by way of any other.
 Task<Result<std::vector<Target>>> Router::emergency_targets(std::string token, std::vector<std::string> route) {
     const EmergencyDialog* dialog = emergency_.find_by_token(token);
     const std::optional<Target> hop = dialog != nullptr ? dialog->hop : std::nullopt;
     Result<std::vector<Target>> all = co_await core_.emergency_next_hops();
-    if (!hop) co_return all;
     const std::string top = first_route_uri(route);
     const auto uri = sip::Uri::parse(top);
     const auto address = uri ? Address::parse(uri->host) : std::nullopt;
-    std::vector<Target> one{*hop};
     if (address && all) {
-        const Endpoint endpoint{*address, uri->port.value != 0 ? uri->port : sip::default_port(to_sip(hop->transport))};
-        const auto named = std::ranges::find(*all, endpoint, &Target::endpoint);
-        if (named != all->end()) one.front() = *named;
+        const auto named = std::ranges::find_if(*all, [&](const Target& target) {
+            const Port port = uri->port.value != 0 ? uri->port : sip::default_port(to_sip(target.transport));
+            return target.endpoint == Endpoint{*address, port};
+        });
+        if (named != all->end()) {
+            std::vector<Target> one{*named};
+            co_return one;
+        }
     }
+    if (!hop) co_return all;
+    std::vector<Target> one{*hop};
     co_return one;
 }
 
@@ -130,16 +138,19 @@ void Router::learn_of_emergency(const std::string& token, const sip::Message& re
                                 const std::optional<Target>& from, bool initial) {
     if (response.status() <= 100 || response.status() >= 300) return;
     emergency_.learn(token, response, initial ? route_behind_us(response, token) : std::vector<std::string>{});
-    if (!initial) return;
-    if (from) emergency_.stays_at(token, *from);
-    if (response.status() >= 200) emergency_.answered(token);
+    if (initial && from) emergency_.stays_at(token, *from);
+    if (response.status() >= 200 && (initial || response.method() == sip::Method::invite)) emergency_.answered(token);
 }
 
 ToCore Router::emergency_rules(const sip::Message& request, const sip::Flow& flow, const std::string& token) const {
     ToCore rules;
     rules.received = flow;
     rules.core_user = token;
-    rules.ue_uri = token_uri(token, reached_over(flow.local.to_string(), flow.transport));
+    if (needs_record_route(request)) {  // by its marks the call is known again after a restart
+        const ContactKey owner = emergency_owner(token, sip::tag_of(request, HeaderId::from), {});
+        rules.core_user = dialogs_.user_towards_core(token, owner, request);
+    }
+    rules.ue_uri = token_uri(rules.core_user, reached_over(flow.local.to_string(), flow.transport));
     rules.orig_ioi = config_.core.orig_ioi.empty() ? config_.core.visited_network_id : config_.core.orig_ioi;
     rules.own_hosts = own_hosts_;  // C-83: nobody is asserted
     rules.is_initial = has_no_to_tag(request);
@@ -212,7 +223,7 @@ Task<void> Router::handle_emergency(std::shared_ptr<sip::ServerTransaction> tran
     leg.edit = [&](const sip::Message& response) {
         if (response.status() >= 200 && (final_status < 200 || final_status >= 300)) final_status = response.status();
         learn_of_emergency(token, response, attempts->current(), initial);
-        return response_to_ue(response);
+        return emergency_response(token, response);
     };
     leg.towards_core = true;
     leg.again = next_target(attempts);
@@ -252,7 +263,11 @@ Task<void> Router::emergency_from_core(std::shared_ptr<sip::ServerTransaction> t
     leg.transaction = transaction;
     leg.client = transactions_.send(request_to_ue(request, rules), flow, {.is_urgent = true});
     leg.watch = watch;
-    leg.edit = [](const sip::Message& response) { return response_to_core(response, {}); };
+    leg.edit = [this, token](const sip::Message& response) {
+        const bool stands = response.status() >= 200 && response.status() < 300;
+        if (stands && response.method() == sip::Method::invite) emergency_.answered(token);
+        return response_to_core(response, {});
+    };
     const bool is_bye = request.method() == sip::Method::bye;
     co_await relay(std::move(leg));
     if (is_bye) emergency_.close(token);

@@ -182,6 +182,15 @@ private:
     Task<void> emergency_from_core(std::shared_ptr<sip::ServerTransaction> transaction, std::string token);
     Task<void> stray_emergency(sip::OwnedMessage message, sip::Flow flow);
 
+    // ---- emergency_revival.cpp
+    /// A request of the phone with the mark of its call makes that call known again; nothing else comes of it.
+    void revive_from_phone(const sip::Message& request, const sip::Flow& flow);
+    /// True when `user`, of our URI on top of a request of the core, names an emergency call: a known one, or one that
+    /// its mark makes known again.
+    bool is_for_emergency_call(const sip::Message& request, std::string_view user);
+    /// A response as the caller gets it, with our Record-Route marked for that.
+    std::string emergency_response(const std::string& token, const sip::Message& response) const;
+
     asio::any_io_executor executor_;
     const Config& config_;
     Table& table_;

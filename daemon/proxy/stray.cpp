@@ -70,6 +70,7 @@ Task<void> Router::handle_stray(sip::OwnedMessage message, sip::Flow flow) {
     }
     const FlowOwner owner = table_.owner_of(flow);
     const bool is_unowned = owner.registration == nullptr && owner.set == nullptr;
+    if (is_unowned && is_ack) revive_from_phone(*message, flow);
     if (is_unowned ? emergency_.covers(*message) : emergency_.permits_on(*message, flow))
         co_return co_await stray_emergency(std::move(message), flow);
     if (owner.registration == nullptr) {  // B-23, C-45; an ACK or a response on an unprotected port (G-9)
@@ -122,12 +123,14 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
 }
 
 Task<void> Router::stray_ack_from_core(sip::OwnedMessage ack, sip::Flow flow) {
-    const std::optional<std::string> token = token_of(*ack, own_hosts_);
-    if (!token) co_return;
+    const auto user = own_user_of(*ack, own_hosts_);
+    if (!user) co_return;
+    const std::optional<std::string> token{token_in(*user)};
     ToUe rules;
     rules.received = flow;
     rules.own_hosts = own_hosts_;
-    if (const EmergencyDialog* dialog = emergency_.find_by_token(*token)) {
+    if (is_for_emergency_call(*ack, *user)) {
+        const EmergencyDialog* dialog = emergency_.find_by_token(*token);
         rules.transport = dialog->ue.transport;
         rules.via_host = dialog->ue.local.to_string();
         (void)transactions_.send_stateless(request_to_ue(*ack, rules), dialog->ue);
@@ -169,7 +172,7 @@ Task<void> Router::stray_response_from_core(sip::OwnedMessage response, sip::Flo
     if (!dialogs_.is_own_answer(Leg::to_core, dialog != nullptr ? *token : contact_text(asker->key), *response))
         co_return drop_stray(*response, flow, "a response whose Via is none that we gave the core");
     if (dialog != nullptr) {
-        (void)transactions_.send_stateless(response_to_ue(*response), dialog->ue);
+        (void)transactions_.send_stateless(emergency_response(*token, *response), dialog->ue);
         co_return;
     }
     const Result<UePath> path = co_await path_to_ue(*token, response->bytes().size());

@@ -30,8 +30,7 @@ Task<void> Router::handle_from_core(std::shared_ptr<sip::ServerTransaction> tran
         (void)transaction->respond(sip::make_response(request, 200, "OK", "gmgate"));
         co_return;
     }
-    if (token && emergency_.find_by_token(*token) != nullptr)
-        co_return co_await emergency_from_core(transaction, *token);
+    if (token && is_for_emergency_call(request, *user)) co_return co_await emergency_from_core(transaction, *token);
     if (!token) {
         Answer refusal =
             make_answer(404, "Not Found", "neither Route nor Request-URI names us", Counter::not_registered);

@@ -20,9 +20,13 @@ Task<void> Keeper::save(ContactKey key) {
         ContactKey same = key;
         co_await also_(std::move(same));
     }
+    if (!store_.is_kept()) co_return;
     const auto* registration = table_.find(key);
-    if (!registration || registration->ended || !store_.is_kept()) co_return;
     changed_.erase(key);
+    if (!registration || registration->ended) {
+        static_cast<void>(co_await store_.remove(std::move(key)));
+        co_return;
+    }
     auto row = to_stored(*registration);
     static_cast<void>(co_await store_.save(std::move(row)));
 }

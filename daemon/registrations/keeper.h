@@ -16,8 +16,9 @@ class Keeper {
 public:
     Keeper(asio::any_io_executor executor, Table& table, Store& store);
 
-    /// The registration as it is now, in the file before this completes: to be awaited before its 200 leaves. A store
-    /// that cannot write is logged and counted there, and the phone is served all the same.
+    /// The registration as it is now, in the file before this completes, or no row of it when it has ended: to be
+    /// awaited before its 200 leaves. A store that cannot write is logged and counted there, and the phone is served
+    /// all the same.
     Task<void> save(ContactKey key);
     /// A second place that the registration is to be in before its 200 leaves.
     void also(std::function<Task<void>(ContactKey)> second) { also_ = std::move(second); }

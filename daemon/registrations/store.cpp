@@ -122,21 +122,30 @@ Result<void> Store::enqueue(StoreChange change, Done done) {
     return {};
 }
 
-Task<Result<void>> Store::save(StoredRegistration row) {
+Task<Result<void>> Store::write(StoreChange change) {
     if (!state_) co_return Result<void>{};
-    auto start = [this](auto handler, StoredRegistration saved) {
+    auto start = [this](auto handler, StoreChange wanted) {
         // The work guard keeps the loop alive while the row is on its way through the other thread.
         auto resume = std::make_shared<std::move_only_function<void(Result<void>)>>(
             [then = std::move(handler), work = asio::make_work_guard(executor_)](Result<void> result) mutable {
                 then(std::move(result));
             });
-        ContactKey key = saved.key;
-        StoreChange change{std::move(key), std::move(saved)};
-        const auto queued = enqueue(std::move(change), [resume](Result<void> result) { (*resume)(std::move(result)); });
+        const auto queued = enqueue(std::move(wanted), [resume](Result<void> result) { (*resume)(std::move(result)); });
         if (!queued) asio::post(executor_, [resume, queued] { (*resume)(queued); });
     };
     co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<void>)>(
-        std::move(start), asio::use_awaitable, std::move(row));
+        std::move(start), asio::use_awaitable, std::move(change));
+}
+
+Task<Result<void>> Store::save(StoredRegistration row) {
+    ContactKey key = row.key;
+    StoreChange change{std::move(key), std::move(row)};
+    return write(std::move(change));
+}
+
+Task<Result<void>> Store::remove(ContactKey key) {
+    StoreChange change{std::move(key), std::nullopt};
+    return write(std::move(change));
 }
 
 void Store::put(StoredRegistration row) {

@@ -36,7 +36,9 @@ public:
     /// Completes when the row is in the file. Errors: exhausted (queue full), retry (the file cannot be written at the
     /// moment; the row stays queued).
     Task<Result<void>> save(StoredRegistration row);
-    /// The same without waiting; a refusal is counted.
+    /// Completes when no row of that contact is in the file. The same errors.
+    Task<Result<void>> remove(ContactKey key);
+    /// The same as the two without waiting; a refusal is counted.
     void put(StoredRegistration row);
     void erase(ContactKey key);
     /// Changes were refused since the queue was full, or the file was begun anew, and now it can be written again: the
@@ -56,6 +58,7 @@ public:
 private:
     struct State;
     Result<void> enqueue(StoreChange change, std::move_only_function<void(Result<void>)> done);
+    Task<Result<void>> write(StoreChange change);
 
     asio::any_io_executor executor_;
     const StoreConfig& config_;

@@ -33,22 +33,23 @@ def cut_stream(lab):
 
 def half_closed(lab):
     """The phone shuts its sending side and waits for the answer: s2n-tls#598 tells it for TLS."""
-    phone = Phone(lab, 20, tcp=True)
-    phone.send_first()
-    phone.clear.shutdown(socket.SHUT_WR)
-    seen = lab.core.expect("REGISTER")
-    lab.core.challenge(seen)
-    answer = phone.final()
-    lab.check(answer and answer.status == 401 and answer.socket is phone.clear, "401 on the half-closed connection",
-              answer)
-    other = Phone(lab, 21, tcp=True)
-    other.register_with(lab.core)
-    other.send(other.request("MESSAGE", body=b"x", extra=TEXT))
-    message = lab.core.expect("MESSAGE")
-    other.connection.shutdown(socket.SHUT_WR)
-    lab.core.reply(message, 200, "OK")
-    lab.check(other.final(), "the answer comes over the SAs")
-    lab.check(other.is_reached(lab.core), "service after it")
+    for number, v6 in ((20, False), (22, True)):
+        phone = Phone(lab, number, v6=v6, tcp=True)
+        phone.send_first()
+        phone.clear.shutdown(socket.SHUT_WR)
+        seen = lab.core.expect("REGISTER")
+        lab.core.challenge(seen)
+        answer = phone.final()
+        lab.check(answer and answer.status == 401 and answer.socket is phone.clear,
+                  f"401 on the half-closed connection, {phone.address}", answer)
+        other = Phone(lab, number + 1, v6=v6, tcp=True)
+        other.register_with(lab.core)
+        other.send(other.request("MESSAGE", body=b"x", extra=TEXT))
+        message = lab.core.expect("MESSAGE")
+        other.connection.shutdown(socket.SHUT_WR)
+        lab.core.reply(message, 200, "OK")
+        lab.check(other.final(), f"the answer comes over the SAs, {other.address}")
+        lab.check(other.is_reached(lab.core), f"service after it, {other.address}")
 
 
 def content_length(lab):

@@ -184,27 +184,6 @@ TEST_SUITE("core-side") {
         CHECK(scene.next().second.starts_with("ACK "));
     }
 
-    TEST_CASE("RFC 3261 §18.2.2: an answer in clear goes to the port in Via, to the source port only with rport") {
-        Lab lab(plain_lab());
-        for (const bool is_v6 : {false, true}) {
-            const Access access{is_v6, false};
-            RawPeer named(lab.network.ue, RawPeer::Kind::udp, access.ue_port(5070), access.gateway_port(5060)),
-                source(lab.network.ue, RawPeer::Kind::udp, access.ue_port(5071), access.gateway_port(5060));
-            const auto ask = [&](std::string_view rport, std::string_view method) {
-                source.send(fmt::format(
-                    "{0} sip:x@y SIP/2.0\r\nVia: SIP/2.0/UDP {1}{2};branch={3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:x@y>\r\nCall-ID: {3}\r\nCSeq: 1 {0}\r\n"
-                    "Content-Length: 0\r\n\r\n",
-                    method, access.ue_port(5070), rport, unique_word("z9hG4bK")));
-            };
-            for (const char* method : {"OPTIONS", "INVITE", "MESSAGE"}) {
-                ask("", method);
-                CHECK(named.receive().value_or("").starts_with("SIP/2.0 403"));
-                ask(";rport", method);
-                CHECK(source.receive().value_or("").starts_with("SIP/2.0 403"));
-            }
-        }
-    }
-
     TEST_CASE(
         "RFC 3263 §4.3: the core dies; phones register at the next one, and one that was registered is taken over by it") {
         auto options = plain_lab();

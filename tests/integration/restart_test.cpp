@@ -284,4 +284,19 @@ TEST_SUITE("restart") {
         restart(lab, End::kill_9);
         CHECK(count_sas(lab.network.gw) == 4);
     }
+
+    TEST_CASE("kill -9 as soon as a phone has the 200 to its de-REGISTER: nothing brings the registration back") {
+        Lab lab(plain_lab());
+        std::size_t user = 0;
+        for (const Access access : {Access{false, false}, Access{true, true}}) {
+            Phone phone(lab, {.user = user++, .is_v6 = access.is_v6, .is_tcp = access.is_tcp});
+            phone.demand_registered();
+            phone.deregister();
+            restart(lab, End::kill_9);
+            const auto line =
+                lab.gateway().wait_for_text("registrations-adopted").text;  // its SAs outlived it a little
+            CHECK_MESSAGE(line.find("registrations=0 sets=0 not-adopted=0 ") != std::string::npos, line);
+            CHECK(count_sas(lab.network.gw) == 0);
+        }
+    }
 }

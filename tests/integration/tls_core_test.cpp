@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include "tests/integration/ringing.h"
 #include "tests/integration/tls_lab.h"
 
 using namespace gmgate::test;
@@ -15,14 +16,15 @@ constexpr const char* kCoreDomain = "core.example";
 /// Gateway and core with a certificate each, each verifying the other; `core_names` is the subjectAltName of the
 /// core's.
 struct CoreTlsLab {
-    explicit CoreTlsLab(const std::string& core_names, const std::string& next_hops = {}) {
+    explicit CoreTlsLab(const std::string& core_names, const std::string& next_hops = {},
+                        const std::string& core_lines = {}) {
         make_certificate(folder, "gateway");
         make_certificate(folder, "core", {.host = "core-host.example", .alternative = core_names});
         auto options = plain_lab();
         options.core_transport = "tls";
         options.next_hops = next_hops;
         options.core_lines = std::string("tls-name = \"") + kCoreDomain + "\"\ntls-ca = \"" + folder +
-                             "/core.pem\"\ntls-profile = \"core\"\n";
+                             "/core.pem\"\ntls-profile = \"core\"\n" + core_lines;
         options.more_sections = "[[tls-profile]]\nname = \"core\"\nend-entity-cert = [\"" + folder +
                                 "/gateway.pem\"]\nprivate-key = [\"" + folder + "/gateway.key\"]\n";
         options.core_arguments = {"--tls-cert",         folder + "/core.pem", "--tls-key",
@@ -113,6 +115,31 @@ TEST_SUITE("tls-core") {
         CHECK(stranger.output().find("BEGIN CERTIFICATE") == std::string::npos);
         Phone phone(lab, {});
         phone.demand_registered();
+    }
+
+    TEST_CASE(
+        "an element of the core that was asked for nothing, with the core's certificate and all that a call shows, neither answers nor cancels it over TLS") {
+        constexpr const char* kElement = "10.2.0.99";
+        CoreTlsLab tls(std::string("URI:sip:") + kCoreDomain, {}, fmt::format("peers = \"{}\"\n", kElement));
+        auto& lab = *tls.lab;
+        Ringing call(lab, {});
+        INFO(lab.gateway_log());
+        lab.network.core.ip_batch(fmt::format("address add {}/16 dev core0\n", kElement));
+        Program element(
+            {.command = {"openssl", "s_client", "-connect", std::string(Network::kGwCore4) + ":5060", "-bind", kElement,
+                         "-cert", tls.folder + "/core.pem", "-key", tls.folder + "/core.key", "-quiet", "-tls1_3"},
+             .name = "s_client",
+             .network = &lab.network.core});
+        const auto send = [&](const std::string& text) { element.write(text); };
+        call.answer_both(send);
+        for (const auto& cancel : call.cancels()) {
+            const auto mark = element.line_count();
+            send(cancel);
+            element.wait_for_text("SIP/2.0 481", mark);
+        }
+        call.check_ringing();
+        call.establish();
+        call.hang_up();
     }
 
     TEST_CASE("F-5: nobody without the core's certificate gets through the gateway's TLS port on the core side") {

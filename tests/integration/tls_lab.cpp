@@ -27,7 +27,11 @@ void make_certificate(const std::string& folder, const std::string& name, const 
     run_program({.command = command});
 }
 
-void make_expired_certificate(const std::string& folder, const std::string& name) {
+namespace {
+
+/// "20200101000000Z": valid in that time only.
+void make_dated_certificate(const std::string& folder, const std::string& name, const std::string& begin,
+                            const std::string& end) {
     make_certificate(folder, name);
     // `openssl ca` is the only one of Debian 12's commands that takes dates of the past.
     const std::string base = folder + "/" + name;
@@ -40,9 +44,19 @@ void make_expired_certificate(const std::string& folder, const std::string& name
     std::ofstream(base + ".serial") << "01\n";
     run_program({.command = {"openssl", "req", "-new", "-key", base + ".key", "-subj", "/CN=" + std::string(kTlsName),
                              "-out", base + ".csr"}});
-    run_program({.command = {"openssl", "ca", "-batch", "-selfsign", "-config", base + ".cnf", "-keyfile",
-                             base + ".key", "-in", base + ".csr", "-startdate", "20200101000000Z", "-enddate",
-                             "20200201000000Z", "-notext", "-out", base + ".pem"}});
+    run_program(
+        {.command = {"openssl", "ca", "-batch", "-selfsign", "-config", base + ".cnf", "-keyfile", base + ".key", "-in",
+                     base + ".csr", "-startdate", begin, "-enddate", end, "-notext", "-out", base + ".pem"}});
+}
+
+}  // namespace
+
+void make_expired_certificate(const std::string& folder, const std::string& name) {
+    make_dated_certificate(folder, name, "20200101000000Z", "20200201000000Z");
+}
+
+void make_future_certificate(const std::string& folder, const std::string& name) {
+    make_dated_certificate(folder, name, "20800101000000Z", "20810101000000Z");
 }
 
 TlsLab::TlsLab(TlsLabOptions wanted) {

@@ -32,8 +32,10 @@ struct CertificateWish {
 };
 /// A key and a certificate signed by itself: FOLDER/NAME.key and FOLDER/NAME.pem.
 void make_certificate(const std::string& folder, const std::string& name, const CertificateWish& wish = {});
-/// The same, expired since yesterday.
+/// The same, expired on 2020-02-01.
 void make_expired_certificate(const std::string& folder, const std::string& name);
+/// The same, not valid before 2080-01-01.
+void make_future_certificate(const std::string& folder, const std::string& name);
 
 struct TlsLab {
     explicit TlsLab(TlsLabOptions options = {});

@@ -81,6 +81,8 @@ TEST_SUITE("tls-operate") {
         refuse("does not belong to the certificate");
         make_expired_certificate(tls.folder, "ecdsa");
         refuse("expired on 2020-02-01");
+        make_future_certificate(tls.folder, "ecdsa");
+        refuse("is not valid before 2080-01-01");
         std::filesystem::remove(tls.folder + "/ecdsa.pem");
         refuse("No such file");
 
@@ -120,11 +122,17 @@ TEST_SUITE("tls-operate") {
         std::filesystem::copy(tls.folder + "/other.key", tls.folder + "/ecdsa.key",
                               std::filesystem::copy_options::overwrite_existing);
         check("does not belong to the certificate");
+        make_future_certificate(tls.folder, "ecdsa");
+        check("is not valid before 2080-01-01");
+        lab.start_gateway();
+        auto line = lab.gateway().wait_for_text("tls-port-not-opened").text;
+        CHECK_MESSAGE(line.find("is not valid before 2080-01-01") != std::string::npos, line);
+        CHECK(lab.stop_gateway() == 0);
         make_expired_certificate(tls.folder, "ecdsa");
         check("renew it");
 
         lab.start_gateway();
-        const auto line = lab.gateway().wait_for_text("tls-port-not-opened").text;
+        line = lab.gateway().wait_for_text("tls-port-not-opened").text;
         CHECK_MESSAGE(line.find("expired on 2020-02-01") != std::string::npos, line);
         Phone four(lab, {.user = 1}), six(lab, {.user = 2, .is_v6 = true});
         four.demand_registered();

@@ -156,7 +156,7 @@ TEST_SUITE("store") {
         CHECK(registration->service_route == row.service_route);
     }
 
-    TEST_CASE("a saved row survives kill -9 of the process at once") {
+    TEST_CASE("a saved row survives kill -9 of the process at once, and a removed one stays away") {
         StoreBench bench;
         const pid_t child = fork();
         REQUIRE(child >= 0);
@@ -171,6 +171,11 @@ TEST_SUITE("store") {
                     auto row = stored_registration(1, false);
                     const auto saved = co_await s.save(std::move(row));
                     if (!saved) _exit(2);
+                    auto other = stored_registration(2, true);
+                    auto key = other.key;
+                    const auto also = co_await s.save(std::move(other));
+                    const auto removed = co_await s.remove(std::move(key));
+                    if (!also || !removed) _exit(4);
                     kill(getpid(), SIGKILL);
                 }(store),
                 asio::detached);
