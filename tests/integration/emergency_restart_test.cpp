@@ -233,7 +233,7 @@ void check_over_restart(const Access& access, bool is_taken_over) {
 
 }  // namespace
 
-TEST_SUITE("restart") {
+TEST_SUITE("doors") {
     TEST_CASE("kill -9 in anonymous emergency calls, UDP and IPv4: each end hangs up, and strangers get nowhere") {
         check_over_restart({false, false}, false);
     }
