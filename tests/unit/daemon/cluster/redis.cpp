@@ -79,11 +79,18 @@ struct FakeStore {
         while (!condition() && std::chrono::steady_clock::now() < end) loop.run_one_for(std::chrono::milliseconds{20});
         return condition();
     }
-    using Answers = std::vector<std::optional<Result<RedisAnswer>>>;
-    void ask(Answers& into, std::size_t at, std::vector<std::string> words) {
-        asio::co_spawn(
-            loop, client->ask(std::move(words)),
-            [&into, at](const std::exception_ptr&, Result<RedisAnswer> answer) { into[at] = std::move(answer); });
+    /// Shared with those that are still to come: the store's end completes them.
+    struct Answers {
+        using Values = std::vector<std::optional<Result<RedisAnswer>>>;
+        explicit Answers(std::size_t count) : values(std::make_shared<Values>(count)) {}
+        Values::value_type& operator[](std::size_t at) const { return (*values)[at]; }
+        std::shared_ptr<Values> values;
+    };
+    void ask(const Answers& into, std::size_t at, std::vector<std::string> words) {
+        asio::co_spawn(loop, client->ask(std::move(words)),
+                       [values = into.values, at](const std::exception_ptr&, Result<RedisAnswer> answer) {
+                           (*values)[at] = std::move(answer);
+                       });
     }
 };
 
