@@ -36,6 +36,12 @@ bool comes_true(const std::function<bool()>& condition, std::chrono::seconds pat
 
 std::uint64_t drops(const Lab& lab, const std::string& name) { return xfrm_counters(lab.network.gw)[name]; }
 
+std::uint64_t counter(const Lab& lab, const std::string& name) {
+    const auto page = monitoring_page(lab, "/metrics");
+    const auto at = page.find("\ngmgate_" + name + " ");
+    return at == page.npos ? 0 : std::stoull(page.substr(page.find(' ', at) + 1));
+}
+
 /// Many phones in one process, behind one NAT, that do the same at once.
 class Crowd {
 public:
@@ -252,6 +258,60 @@ TEST_SUITE("nat") {
         const auto verdict = why(lab, 0);
         CHECK(verdict["verdict"] == "nat-moved");
         CHECK(verdict["paragraph"].get<std::string>().find(before) != std::string::npos);
+    }
+
+    TEST_CASE("phones that have their private address inside: two with the same one behind two NATs, two behind one") {
+        Lab lab(nat_lab("any"));
+        Nat one(lab, 0), two(lab, 1);
+        const auto home_a = one.plug(10), home_b = one.plug(11), home_c = two.plug(10), home_d = two.plug(11);
+        Phone a(lab, behind_nat(0, *home_a, {"--nat-private", "--offer", "hmac-sha-1-96/aes-cbc"}));
+        auto b_options = behind_nat(1, *home_b, {"--nat-private"});
+        b_options.is_tcp = true;
+        Phone b(lab, b_options);
+        auto c_options = behind_nat(2, *home_c, {"--nat-private"});
+        c_options.is_tcp = true;
+        Phone c(lab, c_options);
+        Phone d(lab, behind_nat(3, *home_d));  // as the standard says, in the same gateway
+        for (auto* phone : {&a, &b, &c, &d}) phone->demand_registered();
+        CHECK(count_nat_policies(lab) == 2 + 2 * 4);
+        const auto told = [&](std::size_t user) { return ask_gmctl(lab, {"show", impi_of_user(user)}).dump(); };
+        CHECK(told(0).find("\"inner\":\"192.168.1.10\"") != std::string::npos);
+        CHECK(told(3).find("\"inner\":\"" + two.address() + "\"") != std::string::npos);
+        talk(a, c);
+        talk(b, d, 2000);
+        talk(c, b);
+        for (auto* phone : {&a, &b, &c}) phone->reregister(true);
+        talk(c, a);
+        talk(d, b);
+        lab.kill_gateway();
+        lab.start_gateway();  // it learns which address each has from its store
+        talk(a, c);
+        talk(b, d);
+        for (auto* phone : {&a, &b, &c, &d}) phone->deregister();
+        CHECK(comes_true([&] { return count_sas(lab.network.gw) == 0 && count_nat_policies(lab) == 0; }));
+    }
+
+    TEST_CASE("a phone that has its private address inside cannot have another one as well") {
+        auto options = nat_lab("any");
+        options.top_lines = "metrics-listen = \"127.0.0.1:9464\"\n";
+        Lab lab(options);
+        Nat nat(lab, 0);
+        const auto home = nat.plug(10);
+        Phone a(lab, behind_nat(0, *home, {"--nat-private", "--offer", "hmac-sha-1-96/aes-cbc"}));
+        a.demand_registered();
+        const auto& set = a.first();
+        forget_selector(*home, "192.168.1.10", set);
+        for (const auto& other : {nat.address(), std::string("192.168.1.99")}) {
+            CAPTURE(other);
+            const auto before = counter(lab, "nat_other_inner_total");
+            send_from(
+                *home, "192.168.1.10", other, set.value("port_uc", 0), set,
+                "OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP " + other + ":" + std::to_string(set.value("port_us", 0)) +
+                    ";branch=z9hG4bKx\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: " + unique_word("other-") +
+                    "\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n");
+            CHECK(comes_true([&] { return counter(lab, "nat_other_inner_total") == before + 1; }));
+        }
+        CHECK(lab.core_received(0, "OPTIONS").empty());
     }
 
     TEST_CASE("fifty phones behind each of two NATs register, re-register and talk, with new ports of their NAT, too") {
