@@ -337,7 +337,6 @@ TEST_SUITE("nat") {
             for (auto& crowd : crowds) crowd->say(word);
             for (auto& crowd : crowds) crowd->await(word);
         };
-        all("message");
         all("challenge");
         all("message");
         one.rebind("30000-30100");
