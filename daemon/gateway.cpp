@@ -487,6 +487,8 @@ bool Gateway::screen(const sip::Message& message, const sip::Flow& flow) {
     const bool allowed = owner.set && (!owner.challenge || is_register);
     if (!allowed) {
         counters_.add(Counter::wrong_sa);
+        const auto* set = owner.set ? nullptr : table_.find_set(SetNumber{flow.mark.value}).set;
+        if (set && set->parameters.inner) counters_.add(Counter::nat_other_inner);
         log::debug("wrong-sa",
                    {{"from", flow.remote.to_string()}, {"to", flow.local.to_string()}, {"set", flow.mark.value}});
         return false;

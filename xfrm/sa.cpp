@@ -4,7 +4,8 @@ namespace gmgate::xfrm {
 
 bool is_same(const Sa& told, const Sa& meant) {
     return told.source == meant.source && told.destination == meant.destination &&
-           told.encapsulation.has_value() == meant.encapsulation.has_value();
+           told.encapsulation.has_value() == meant.encapsulation.has_value() &&
+           told.has_any_inner == meant.has_any_inner;
 }
 
 std::array<Sa, 4> four_sas(const SetParameters& p, Port port_uenc) {
@@ -16,14 +17,16 @@ std::array<Sa, 4> four_sas(const SetParameters& p, Port port_uenc) {
                   .direction = Direction::in,
                   .source = {p.ue, from},
                   .destination = {p.gateway, to},
-                  .encapsulation = around(port_uenc, kEncapsulationPort)};
+                  .encapsulation = around(port_uenc, kEncapsulationPort),
+                  .has_any_inner = p.inner.has_value()};
     };
     const auto outbound = [&](Port from, Port to, Spi spi) {
         return Sa{.id = {p.ue, spi},
                   .direction = Direction::out,
                   .source = {p.gateway, from},
                   .destination = {p.ue, to},
-                  .encapsulation = around(kEncapsulationPort, port_uenc)};
+                  .encapsulation = around(kEncapsulationPort, port_uenc),
+                  .has_any_inner = p.inner.has_value()};
     };
     return {inbound(p.port_uc, p.port_ps, p.spi_ps), outbound(p.port_pc, p.port_us, p.spi_us),
             inbound(p.port_us, p.port_pc, p.spi_pc), outbound(p.port_ps, p.port_uc, p.spi_uc)};

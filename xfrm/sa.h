@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "base/algorithms.h"
@@ -46,6 +47,9 @@ struct Sa {
     /// Tunnel mode inside UDP. The outer addresses are those of the selector: inside, the UE has its public address
     /// (Annex M, B-82). Absent: transport mode.
     std::optional<Encapsulation> encapsulation{};
+    /// With an encapsulation: the selector names the UE's port and no address of it, for inside it may have another
+    /// than outside (SetParameters::inner).
+    bool has_any_inner = false;
 };
 
 /// Whether the kernel tells of the SA that is meant: same selector and mode. (Ids are compared by whoever asks; the
@@ -62,6 +66,9 @@ struct SetParameters {
     Spi spi_pc, spi_ps;     ///< chosen by the gateway: inbound SAs
     AlgorithmPair algorithms;
     Mode mode = Mode::transport;  ///< udp_enc_tun: `ue` is the UE's public address, that of its NAT
+    /// udp_enc_tun: the private address that the UE may have inside in place of `ue`. Absent: it has `ue`, as Annex M
+    /// wants.
+    std::optional<Address> inner{};
     friend bool operator==(const SetParameters&, const SetParameters&) = default;
 };
 
@@ -120,12 +127,19 @@ struct GuardPolicy {
 std::vector<GuardPolicy> guard_policies(const GuardRequest& request);
 
 /// The outbound policy of one NAT's address, for all phones behind it: (gateway:block, nat:any), template ESP tunnel
-/// from `gateway` to `nat` with our reqid. It stands as long as some set's SAs do.
+/// from `gateway` to `nat` with our reqid. It stands as long as some set's SAs do. With `inner` it is that of one SA to
+/// a phone with a private address inside: (gateway:the one port of the block, inner). Two of those never differ in
+/// `nat` alone.
 struct NatPolicy {
     Address gateway;
     PortBlock block;
     Address nat;
-    friend auto operator<=>(const NatPolicy&, const NatPolicy&) = default;
+    Endpoint inner{};  ///< port 0: none
+    bool is_of_inner() const { return inner.port != Port{}; }
+    friend bool operator==(const NatPolicy&, const NatPolicy&) = default;
+    friend auto operator<=>(const NatPolicy& a, const NatPolicy& b) {
+        return std::tie(a.gateway, a.block, a.inner, a.nat) <=> std::tie(b.gateway, b.block, b.inner, b.nat);
+    }
 };
 
 /// What a dump tells of one of our SAs (never its keys).

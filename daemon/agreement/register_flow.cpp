@@ -109,7 +109,7 @@ Task<void> RegisterFlow::serve(Exchange& x) {
     }
 
     co_await drop_failed_challenge(x);  // B-42
-    const auto asking = asking_.emplace(std::pair{x.impi, x.flow().remote.address}, &x);
+    const auto asking = asking_.emplace(std::pair{x.impi, x.ue()}, &x);
     PendingRegister pending{x.record.time, x.impi, x.record.ue, x.record.over};
     x.asked = p_.trace.core_asked(std::move(pending));
     auto response = co_await ask_core(x);  // C.2, C.3: stripped, marked, forwarded
@@ -224,7 +224,7 @@ void RegisterFlow::recognise_contact(Exchange& x) {
 // SAs, or the other way round), or to nobody yet (a new TLS connection): the one contact of this kind that its user has
 // at this address, when the texts do not contradict each other.
 const Registration* RegisterFlow::same_phone(const Exchange& x) {
-    const auto ue = x.flow().remote.address;
+    const auto ue = x.ue();
     const auto is_here = [&](const Registration& known) {
         if (known.tls && known.tls->flow.remote.address == ue) return true;
         return std::ranges::any_of(known.sets, [&](const auto& set) { return set->parameters.ue == ue; });

@@ -101,7 +101,9 @@ private:
         const sip::Message& request() const { return transaction->request(); }
         bool names_impi() const { return !credentials.authorization.username().empty(); }
         const sip::Flow& flow() const { return transaction->flow(); }
-        ChallengeKey challenge_key() const { return {impi, flow().remote.address, is_emergency_contact(contact)}; }
+        /// The phone's address as its SAs have it outside: behind NAT it may have another one inside.
+        Address ue() const { return carried_by ? carried_by->ue : flow().remote.address; }
+        ChallengeKey challenge_key() const { return {impi, ue(), is_emergency_contact(contact)}; }
     };
 
     // ---- register_flow.cpp, in the order of the flow

@@ -9,6 +9,7 @@
 #include "base/spawn.h"
 #include "daemon/agreement/contact.h"
 #include "daemon/agreement/register_flow.h"
+#include "daemon/nat/inner_address.h"
 #include "daemon/rules/header_rules.h"
 #include "daemon/rules/identity.h"
 #include "sip/message/digest.h"
@@ -69,7 +70,7 @@ const Challenge* in_the_way(Table& table, const Limits& limits, const SetWish& w
 // the answer
 
 Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys) {
-    const auto ue = x.flow().remote.address;
+    const auto ue = x.ue();
     const auto guard = co_await address_lock_.acquire(ue);
 
     if (x.is_superseded) {
@@ -114,7 +115,7 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
 // The set that the phone asked for, in the kernel (B-34). Null: the phone has been told why not.
 Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys keys) {
     SetWish wish;
-    wish.ue = x.flow().remote.address;
+    wish.ue = x.ue();
     wish.gateway = x.access->address;
     wish.port_uc = *x.choice.offer.port_c;
     wish.port_us = *x.choice.offer.port_s;
@@ -122,7 +123,13 @@ Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys k
     wish.spi_us = *x.choice.offer.spi_s;
     wish.algorithms = x.choice.algorithms;
     wish.mode = x.choice.mode;
-    if (const auto* carrier = p_.table.find_set(x.set).set) wish.port_uenc = carrier->port_uenc;
+    if (const auto* carrier = p_.table.find_set(x.set).set) {
+        wish.port_uenc = carrier->port_uenc;
+        wish.inner = carrier->parameters.inner;
+        wish.inner_in_use = carrier->inner;
+    } else if (wish.mode == xfrm::Mode::udp_enc_tun && x.access->profile->nat.takes_private_inner) {
+        wish.inner = inner_address_of(x.request(), wish.ue);
+    }
     if (x.carried_by) wish.port_ps = x.carried_by->port_ps;  // B-17
     Result<std::unique_ptr<SaSet>> reserved = nullptr;
     for (;;) {
@@ -164,7 +171,7 @@ Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys k
 }
 
 void RegisterFlow::put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const sip::Message& response) {
-    const auto ue = x.flow().remote.address;
+    const auto ue = x.ue();
     auto challenge = std::make_unique<Challenge>();
     challenge->impi = x.impi;
     challenge->ue = ue;

@@ -37,6 +37,8 @@ std::vector<Impu> impus_of(const json& texts) {
     return impus;
 }
 
+std::string text_of(const std::optional<Address>& address) { return address ? address->to_string() : std::string(); }
+
 json set_json(const StoredSet& set, const Clock& clock) {
     const auto& p = set.parameters;
     return {{"number", set.number.value},
@@ -48,6 +50,7 @@ json set_json(const StoredSet& set, const Clock& clock) {
             {"alg", to_string(p.algorithms.alg)},
             {"ealg", to_string(p.algorithms.ealg)},
             {"uenc", p.mode == xfrm::Mode::udp_enc_tun ? set.port_uenc.value : 0},
+            {"inner", {text_of(p.inner), text_of(set.inner)}},
             {"server", set.security_server},
             {"client", set.security_client},
             {"expires", wall_of(set.expires, clock)},
@@ -83,6 +86,8 @@ StoredSet set_of(const json& value, const Clock& clock) {
     if (const auto port_uenc = value.at("uenc").get<std::uint16_t>(); port_uenc != 0) {
         set.parameters.mode = xfrm::Mode::udp_enc_tun;
         set.port_uenc = Port{port_uenc};
+        set.parameters.inner = Address::parse(value.at("inner").at(0).get<std::string>());
+        set.inner = Address::parse(value.at("inner").at(1).get<std::string>());
     }
     set.security_server = value.at("server").get<std::string>();
     set.security_client = value.at("client").get<std::string>();

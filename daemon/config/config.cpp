@@ -153,6 +153,7 @@ void read_nat_traversal(Section& section, ImsAkaProfile& profile) {
     section.word("nat-traversal", nat.is_on, {{"off", false}, {"on", true}});
     section.port("start-nat-protected-port", nat.start_protected_port);
     section.port("end-nat-protected-port", nat.end_protected_port);
+    section.word("nat-inner-addresses", nat.takes_private_inner, {{"public", false}, {"any", true}});
     if (!nat.is_on) return;
     const int first = nat.start_protected_port.value;
     const int size = nat.end_protected_port.value - first + 1;

@@ -13,6 +13,8 @@ namespace gmgate::daemon {
 struct NatTraversal {
     bool is_on = false;
     Port start_protected_port, end_protected_port;  ///< a power of two of them, aligned to it
+    /// `nat-inner-addresses`: "any" also serves phones that have their private address inside the tunnel.
+    bool takes_private_inner = false;
 
     /// size 0 unless it is on.
     xfrm::PortBlock block() const;

@@ -46,6 +46,7 @@ namespace gmgate::daemon {
     X(sa_lost, "sets of SAs that expired in the kernel or that somebody else deleted")                                \
     X(mechanism_udp_enc_tun, "ipsec-3gpp chosen in mode UDP-enc-tun, for a phone behind NAT")                         \
     X(nat_port_followed, "times that a NAT gave a phone another UDP port and its SAs followed")                       \
+    X(nat_other_inner, "messages of phones behind NAT dropped: another address inside the tunnel than before")        \
     X(nat_moved, "sets of SAs ended because the phone's NAT has another address")                                     \
     X(guards_restored, "times that guard policies which somebody else had deleted were installed again")              \
     X(kernel_events_lost, "times that the socket of kernel events overflowed; a dump follows")                        \

@@ -269,6 +269,7 @@ Task<nlohmann::json> Operations::set_details(SetNumber number) {
                  {"mod", set.is_behind_nat() ? "UDP-enc-tun" : "trans"},
                  {"security_server", set.security_server}};
     if (set.is_behind_nat()) details["port_uenc"] = set.port_uenc.value;
+    if (set.is_behind_nat() && (set.inner || !parameters.inner)) details["inner"] = set.ue_client().address.to_string();
     const auto reports = co_await p_.kernel.report_set(parameters);
     auto sas = Json::array();
     if (reports)

@@ -32,9 +32,14 @@ struct SaSet {
     /// Mode udp_enc_tun: where the NAT has the phone's port 4500 as far as is known.
     Port port_uenc = xfrm::kEncapsulationPort;
 
+    /// With SetParameters::inner: which of its two addresses the phone has inside, once the first message told; from
+    /// then on the other one is nobody's.
+    std::optional<Address> inner;
+
     bool is_behind_nat() const { return parameters.mode == xfrm::Mode::udp_enc_tun; }
-    Endpoint ue_client() const { return {parameters.ue, parameters.port_uc}; }
-    Endpoint ue_server() const { return {parameters.ue, parameters.port_us}; }
+    /// The phone's ends as its packets have them: inside the tunnel, behind NAT.
+    Endpoint ue_client() const { return {inner.value_or(parameters.ue), parameters.port_uc}; }
+    Endpoint ue_server() const { return {inner.value_or(parameters.ue), parameters.port_us}; }
     Endpoint gateway_client() const { return {parameters.gateway, parameters.port_pc}; }
     Endpoint gateway_server() const { return {parameters.gateway, parameters.port_ps}; }
     xfrm::SpiPair own_spis() const;

@@ -18,10 +18,17 @@ SaSets::SaSets(const Config& config, Table& table, xfrm::Kernel& kernel, xfrm::S
       counters_(counters),
       clock_(clock) {}
 
+// Two phones behind two NATs may have the same private address: then their ports tell them apart.
+bool SaSets::uses_client_port(const SetWish& wish, Port port_ps) const {
+    const Endpoint ours{wish.gateway, port_ps};
+    return table_.uses_client_port(wish.ue, wish.port_uc, ours) ||
+           (wish.inner && table_.uses_client_port(*wish.inner, wish.port_uc, ours));
+}
+
 std::optional<Port> SaSets::choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const {
     if (wish.port_ps) return wish.port_ps;
     for (const auto port : profile.server_ports(wish.mode))
-        if (!table_.uses_client_port(wish.ue, wish.port_uc, {wish.gateway, port})) return port;
+        if (!uses_client_port(wish, port)) return port;
     return std::nullopt;
 }
 
@@ -31,7 +38,9 @@ std::optional<Port> SaSets::choose_client_port(const SetWish& wish, const ImsAka
     const auto first = static_cast<std::size_t>(random_u64() % ports.size());
     for (std::size_t i = 0; i < ports.size(); ++i) {
         const auto port = ports[(first + i) % ports.size()];
-        if (!table_.uses_server_port(wish.ue, wish.port_us, {wish.gateway, port})) return port;
+        const Endpoint ours{wish.gateway, port};
+        if (table_.uses_server_port(wish.ue, wish.port_us, ours)) continue;
+        if (!wish.inner || !table_.uses_server_port(*wish.inner, wish.port_us, ours)) return port;
     }
     return std::nullopt;
 }
@@ -40,8 +49,7 @@ Result<std::unique_ptr<SaSet>> SaSets::reserve(const SetWish& wish, const ImsAka
                                                bool strict_collision) {
     if (table_.sets_at(wish.ue) >= config_.limits.sets_per_address)
         return failure(Reaction::exhausted, "too many sets of SAs for this UE address");
-    if (wish.port_ps && table_.uses_client_port(wish.ue, wish.port_uc,
-                                                {wish.gateway, *wish.port_ps}))  // B-17, B-22: port_uc shall change
+    if (wish.port_ps && uses_client_port(wish, *wish.port_ps))  // B-17, B-22: port_uc shall change
         return failure(Reaction::refused, "the phone's new Security-Client keeps the client port of a live set");
     const auto port_ps = choose_server_port(wish, profile);
     if (!port_ps)
@@ -71,8 +79,10 @@ Result<std::unique_ptr<SaSet>> SaSets::reserve(const SetWish& wish, const ImsAka
                        .spi_pc = spis->spi_pc,
                        .spi_ps = spis->spi_ps,
                        .algorithms = wish.algorithms,
-                       .mode = wish.mode};
+                       .mode = wish.mode,
+                       .inner = wish.inner};
     set->port_uenc = wish.port_uenc;
+    set->inner = wish.inner_in_use;
     return set;
 }
 

@@ -30,6 +30,8 @@ struct SetWish {
     std::optional<Port> port_ps;  ///< re-authentication: unchanged (B-17); none: the first that does not collide (G-25)
     xfrm::Mode mode = xfrm::Mode::transport;    ///< udp_enc_tun: `ue` is the address of its NAT
     Port port_uenc = xfrm::kEncapsulationPort;  ///< the best guess: 4500, or what is known of an earlier set
+    std::optional<Address> inner{};             ///< udp_enc_tun: xfrm::SetParameters::inner
+    std::optional<Address> inner_in_use{};      ///< which it has inside, as an earlier set of the phone told
 };
 
 class SaSets {
@@ -96,6 +98,7 @@ private:
 
     std::function<void(const SaSet&, std::vector<xfrm::SaReport>)> on_unanswered_;
     std::function<void(SetNumber)> on_removed_;
+    bool uses_client_port(const SetWish& wish, Port port_ps) const;
     std::optional<Port> choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const;
     std::optional<Port> choose_client_port(const SetWish& wish, const ImsAkaProfile& profile) const;
     xfrm::SetRequest request_for(const SaSet& set, xfrm::EspKeys keys) const;

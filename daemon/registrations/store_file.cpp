@@ -42,6 +42,12 @@ constexpr const char* kNatTable =
     "CREATE TABLE IF NOT EXISTS nat_set (contact INTEGER NOT NULL, mark INTEGER NOT NULL, port_uenc INTEGER NOT NULL, "
     "PRIMARY KEY (contact, mark)) WITHOUT ROWID";
 
+// Of those whose phone may have a private address inside: which one, and which of its addresses it has, empty as long
+// as nobody knows.
+constexpr const char* kInnerTable =
+    "CREATE TABLE IF NOT EXISTS nat_inner (contact INTEGER NOT NULL, mark INTEGER NOT NULL, private TEXT NOT NULL, "
+    "in_use TEXT NOT NULL, PRIMARY KEY (contact, mark)) WITHOUT ROWID";
+
 class Statement {
 public:
     Statement(sqlite3* db, const char* sql) {
@@ -151,6 +157,11 @@ std::optional<StoredSet> read_set(const Statement& s) {
     if (!s.is_null(20)) {
         set.parameters.mode = xfrm::Mode::udp_enc_tun;
         set.port_uenc = port(20);
+        if (!s.is_null(21)) {
+            set.parameters.inner = Address::parse(s.text(21));
+            set.inner = Address::parse(s.text(22));
+            if (!set.parameters.inner) return std::nullopt;
+        }
     }
     return set;
 }
@@ -195,17 +206,20 @@ struct StoreFile::Statements {
           erase_identities(db, "DELETE FROM identity WHERE contact=?"),
           erase_nat(db, "DELETE FROM nat_set WHERE contact=?"),
           put_nat(db, "INSERT INTO nat_set VALUES (?,?,?)"),
+          erase_inner(db, "DELETE FROM nat_inner WHERE contact=?"),
+          put_inner(db, "INSERT INTO nat_inner VALUES (?,?,?,?)"),
           put_identity(db, "INSERT INTO identity VALUES (?,?,?,?,?,?)"),
           put_set(db, "INSERT INTO sa_set VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)") {}
     ~Statements() = default;
     bool are_ready() const {
         return begin.is_ready() && commit.is_ready() && rollback.is_ready() && put.is_ready() && find.is_ready() &&
                erase.is_ready() && erase_sets.is_ready() && erase_identities.is_ready() && put_identity.is_ready() &&
-               put_set.is_ready() && erase_nat.is_ready() && put_nat.is_ready();
+               put_set.is_ready() && erase_nat.is_ready() && put_nat.is_ready() && erase_inner.is_ready() &&
+               put_inner.is_ready();
     }
     sqlite3* db;
-    Statement begin, commit, rollback, put, find, erase, erase_sets, erase_identities, erase_nat, put_nat, put_identity,
-        put_set;
+    Statement begin, commit, rollback, put, find, erase, erase_sets, erase_identities, erase_nat, put_nat, erase_inner,
+        put_inner, put_identity, put_set;
 };
 
 std::string boot_id_of_this_machine() {
@@ -313,7 +327,7 @@ Result<void> StoreFile::open_database() {
         return failure(Reaction::broken,
                        fmt::format("{} has schema {}, this version reads {}", path_, schema, kSchema));
     }
-    if (!run(kIdentityTable) || !run(kNatTable)) return fail("cannot set up");
+    if (!run(kIdentityTable) || !run(kNatTable) || !run(kInnerTable)) return fail("cannot set up");
     db_ = std::make_unique<Statements>(handle);
     if (!db_->are_ready()) {
         auto failed = failure(Reaction::broken,
@@ -343,7 +357,7 @@ Result<std::size_t> StoreFile::check_boot() {
         if (count.step() == SQLITE_ROW) rows = static_cast<std::size_t>(count.number(0));
     }
     const auto sql = fmt::format(
-        "BEGIN IMMEDIATE; DELETE FROM contact; DELETE FROM sa_set; DELETE FROM nat_set; DELETE FROM identity; DELETE FROM meta; INSERT INTO meta VALUES ('{}'); COMMIT;",
+        "BEGIN IMMEDIATE; DELETE FROM contact; DELETE FROM sa_set; DELETE FROM nat_set; DELETE FROM nat_inner; DELETE FROM identity; DELETE FROM meta; INSERT INTO meta VALUES ('{}'); COMMIT;",
         boot_id_);
     if (sqlite3_exec(db_->db, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
         return error("cannot discard the rows of an earlier boot in");
@@ -355,8 +369,9 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
         db_->db,
         "SELECT id, impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify, authorized_as FROM contact ORDER BY id");
     Statement sets(db_->db,
-                   "SELECT s.*, n.port_uenc FROM sa_set s LEFT JOIN nat_set n ON n.contact=s.contact AND "
-                   "n.mark=s.mark ORDER BY s.contact, s.place");
+                   "SELECT s.*, n.port_uenc, i.private, i.in_use FROM sa_set s "
+                   "LEFT JOIN nat_set n ON n.contact=s.contact AND n.mark=s.mark "
+                   "LEFT JOIN nat_inner i ON i.contact=s.contact AND i.mark=s.mark ORDER BY s.contact, s.place");
     Statement identities(db_->db,
                          "SELECT aor, impus, service_route, expires FROM identity WHERE contact=? ORDER BY place");
     if (!contacts.is_ready() || !sets.is_ready() || !identities.is_ready()) return error("cannot read");
@@ -445,7 +460,7 @@ bool StoreFile::write_identities(const StoredRegistration& row, std::int64_t id)
 }
 
 bool StoreFile::write_sets(const StoredRegistration& row, std::int64_t id) {
-    if (!db_->erase_sets.begin().bind(id).run() || !db_->erase_nat.begin().bind(id).run()) return false;
+    if (!erase_sets(id)) return false;
     std::int64_t place = 0;
     for (const auto& set : row.sets) {
         const auto& p = set.parameters;
@@ -475,8 +490,16 @@ bool StoreFile::write_sets(const StoredRegistration& row, std::int64_t id) {
         if (p.mode == xfrm::Mode::udp_enc_tun &&
             !db_->put_nat.begin().bind(id).bind(set.number.value).bind(set.port_uenc.value).run())
             return false;
+        if (!p.inner) continue;
+        const auto inner = p.inner->to_string(), in_use = set.inner ? set.inner->to_string() : std::string();
+        if (!db_->put_inner.begin().bind(id).bind(set.number.value).bind(inner).bind(in_use).run()) return false;
     }
     return true;
+}
+
+bool StoreFile::erase_sets(std::int64_t contact) {
+    return db_->erase_sets.begin().bind(contact).run() && db_->erase_nat.begin().bind(contact).run() &&
+           db_->erase_inner.begin().bind(contact).run();
 }
 
 Result<void> StoreFile::write(std::span<const StoreChange> changes) {
@@ -496,8 +519,8 @@ Result<void> StoreFile::write(std::span<const StoreChange> changes) {
         const auto id = code == SQLITE_ROW ? find.number(0) : 0;
         if (code != SQLITE_ROW && code != SQLITE_DONE) return give_up(error("cannot read"));
         find.begin();
-        if (code == SQLITE_ROW && !(db_->erase_sets.begin().bind(id).run() && db_->erase_nat.begin().bind(id).run() &&
-                                    db_->erase_identities.begin().bind(id).run() && db_->erase.begin().bind(id).run()))
+        if (code == SQLITE_ROW &&
+            !(erase_sets(id) && db_->erase_identities.begin().bind(id).run() && db_->erase.begin().bind(id).run()))
             return give_up(error("cannot write"));
     }
     if (!db_->commit.begin().run()) return give_up(error("cannot write"));

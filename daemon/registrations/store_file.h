@@ -63,6 +63,7 @@ private:
     Result<void> write_row(const StoredRegistration& row);
     bool write_identities(const StoredRegistration& row, std::int64_t id);
     bool write_sets(const StoredRegistration& row, std::int64_t id);
+    bool erase_sets(std::int64_t contact);
     std::unexpected<Error> error(const std::string& what) const;
 
     std::string path_, boot_id_;

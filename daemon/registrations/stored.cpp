@@ -17,7 +17,8 @@ StoredRegistration to_stored(const Registration& registration) {
                               .tls = {}};
     for (const auto& set : registration.sets)
         stored.sets.push_back({set->number, set->state, set->parameters, set->security_server,
-                               set->security_client.to_string(), set->expires, set->in_use, set->port_uenc});
+                               set->security_client.to_string(), set->expires, set->in_use, set->port_uenc,
+                               set->inner});
     if (registration.tls)
         stored.tls = StoredTls{registration.tls->flow.connection, registration.tls->security_client.to_string(),
                                registration.tls->security_verify.to_string()};
@@ -69,6 +70,7 @@ Result<std::unique_ptr<SaSet>> to_set(const StoredSet& stored) {
     set->expires = stored.expires;
     set->in_use = stored.in_use;
     set->port_uenc = stored.port_uenc;
+    set->inner = stored.inner;
     return set;
 }
 

@@ -20,6 +20,7 @@ struct StoredSet {
     TimePoint expires{};
     bool in_use = false;
     Port port_uenc = xfrm::kEncapsulationPort;
+    std::optional<Address> inner{};  ///< SaSet::inner
 };
 
 struct StoredTls {

@@ -32,17 +32,26 @@ std::size_t Table::PairHash::operator()(const Pair& p) const noexcept {
 }
 
 // The two inbound SAs of a set, as (gateway end, UE end): SA1 port_ps–port_uc and SA3 port_pc–port_us.
+std::vector<Table::Pair> Table::pairs_of(const SaSet& set) {
+    const auto& p = set.parameters;
+    std::vector<Pair> pairs;
+    for (const auto& address : {p.ue, p.inner.value_or(p.ue)}) {
+        pairs.emplace_back(set.gateway_server(), Endpoint{address, p.port_uc});
+        pairs.emplace_back(set.gateway_client(), Endpoint{address, p.port_us});
+        if (!p.inner) break;
+    }
+    return pairs;
+}
+
 void Table::index(SaSet& set, Registration* registration, Challenge* challenge) {
     owners_[set.number] = {&set, registration, challenge};
-    by_pair_[{set.gateway_server(), set.ue_client()}] = set.number;
-    by_pair_[{set.gateway_client(), set.ue_server()}] = set.number;
+    for (auto& pair : pairs_of(set)) by_pair_[std::move(pair)] = set.number;
     sets_at_[set.parameters.ue].push_back(set.number);
 }
 
 void Table::unindex(const SaSet& set) {
     owners_.erase(set.number);
-    for (const auto& pair :
-         {Pair{set.gateway_server(), set.ue_client()}, Pair{set.gateway_client(), set.ue_server()}}) {
+    for (const auto& pair : pairs_of(set)) {
         const auto at = by_pair_.find(pair);
         if (at != by_pair_.end() && at->second == set.number) by_pair_.erase(at);
     }
@@ -223,6 +232,18 @@ std::vector<Registration*> Table::bound_to(sip::ConnectionId connection) {
     return found;
 }
 
+// The kernel let it in by the SA's ports, whatever address it has inside.
+void Table::learn_inner(const FlowOwner& owner, const sip::Flow& flow) {
+    auto& set = *owner.set;
+    const auto& p = set.parameters;
+    if (!p.inner || set.inner || (flow.remote.address != p.ue && flow.remote.address != *p.inner)) return;
+    const bool server = set.gateway_server() == flow.local && p.port_uc == flow.remote.port;
+    const bool client = set.gateway_client() == flow.local && p.port_us == flow.remote.port;
+    if (!server && !client) return;
+    set.inner = flow.remote.address;
+    if (owner.registration) changed(owner.registration->key);
+}
+
 FlowOwner Table::owner_of(const sip::Flow& flow) {
     if (flow.transport == sip::Transport::tls) {
         // An emergency contact beside another of its user serves emergencies only: the other speaks for the connection.
@@ -231,18 +252,19 @@ FlowOwner Table::owner_of(const sip::Flow& flow) {
             if (!owner.registration || is_emergency_contact(owner.registration->key)) owner.registration = registration;
         return owner;
     }
+    FlowOwner owner;
     if (flow.mark.value != 0) {
-        const auto owner = find_set(SetNumber{flow.mark.value});
-        if (!owner.set) return {};
-        // The mark names the set, its selectors name the ends: both must agree, whatever a socket or a re-used number
-        // says.
-        const bool server = owner.set->gateway_server() == flow.local && owner.set->ue_client() == flow.remote;
-        const bool client = owner.set->gateway_client() == flow.local && owner.set->ue_server() == flow.remote;
-        return server || client ? owner : FlowOwner{};
+        owner = find_set(SetNumber{flow.mark.value});
+    } else if (sip::is_reliable(flow.transport)) {
+        const auto at = by_pair_.find({flow.local, flow.remote});
+        if (at != by_pair_.end()) owner = find_set(at->second);
     }
-    if (!sip::is_reliable(flow.transport)) return {};
-    const auto at = by_pair_.find({flow.local, flow.remote});
-    return at == by_pair_.end() ? FlowOwner{} : find_set(at->second);
+    if (!owner.set) return {};
+    learn_inner(owner, flow);
+    // The mark names the set, its selectors name the ends: both must agree, whatever a socket or a re-used number says.
+    const bool server = owner.set->gateway_server() == flow.local && owner.set->ue_client() == flow.remote;
+    const bool client = owner.set->gateway_client() == flow.local && owner.set->ue_server() == flow.remote;
+    return server || client ? owner : FlowOwner{};
 }
 
 sip::OwnerId Table::phone_of(const ContactKey& contact) const {

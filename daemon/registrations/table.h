@@ -99,6 +99,7 @@ public:
     std::unique_ptr<SaSet> take_set(Registration& registration, SetNumber number);
     FlowOwner find_set(SetNumber number);
     /// Who owns a flow: for TLS the bound connection; else the mark; for connections that carry no mark the four-tuple.
+    /// The first flow of a set with SetParameters::inner settles which address its phone has inside.
     FlowOwner owner_of(const sip::Flow& flow);
     /// The phone at the other end, 0 when it is nobody's that is known. It stands for IMPI and instance: the contacts
     /// of one device (an emergency contact beside another, several reg-ids) are one, so are its sets before and after
@@ -128,6 +129,9 @@ private:
     struct PairHash {
         std::size_t operator()(const Pair& p) const noexcept;
     };
+    /// All (gateway end, UE end) that SAs of the set are for: two, four for a phone that may have either address.
+    static std::vector<Pair> pairs_of(const SaSet& set);
+    void learn_inner(const FlowOwner& owner, const sip::Flow& flow);
     void index(SaSet& set, Registration* registration, Challenge* challenge);
     void unindex(const SaSet& set);
     sip::OwnerId phone_of(const ContactKey& contact) const;

@@ -65,12 +65,13 @@ Task<Result<void>> SaSets::take_spis(SetNumber number) {
     auto superfluous = set->parameters;
     superfluous.spi_pc = spare->spi_pc;
     superfluous.spi_ps = spare->spi_ps;
+    const auto port_uenc = set->port_uenc;
     const auto left = std::chrono::duration_cast<std::chrono::seconds>(set->expires - clock_.now());
     xfrm::SetRequest request{.parameters = added,
                              .keys = std::move(waiting.mapped().keys),
                              .mark = Mark{number.value},
                              .lifetime = std::max(left, std::chrono::seconds{0}) + config_.timers.kernel_margin,
-                             .port_uenc = set->port_uenc};
+                             .port_uenc = port_uenc};
     const auto installed = co_await kernel_.install_set(std::move(request));
     if (!installed) {
         counters_.add(Counter::sa_add_failed);
@@ -85,6 +86,10 @@ Task<Result<void>> SaSets::take_spis(SetNumber number) {
     }
     still->parameters = whole;
     co_await remove_parts(std::move(superfluous));
+    // A port that its NAT gave it meanwhile is set on the SAs that were there; the new ones are not told of again.
+    still = table_.find_set(number).set;
+    if (still && still->is_behind_nat() && still->port_uenc != port_uenc)
+        co_return co_await kernel_.follow_nat(whole, still->port_uenc);
     co_return Result<void>{};
 }
 

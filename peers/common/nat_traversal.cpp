@@ -58,7 +58,8 @@ Result<std::unique_ptr<NatTraversal>> NatTraversal::open(Loop& loop, const Endpo
     out->gateway_ = gateway.with_port(kEncapsulationPort);
     out->public_ = known.with_port(0);
     out->interval_ = keep_alive;
-    const int code = change_address(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, out->public_);
+    const bool is_own = known.same_address(local);
+    const int code = is_own ? -NLE_EXIST : change_address(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, out->public_);
     if (code < 0 && code != -NLE_EXIST)
         return fail("the public address {} cannot be put on the loopback interface: {}", out->public_.address(),
                     nl_geterror(code));

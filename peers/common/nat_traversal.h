@@ -1,5 +1,6 @@
 // What a phone behind NAT needs beside its SAs (TS 33.203 Annex M, RFC 3948): the socket at UDP 4500 out of which the
-// kernel takes ESP, keep-alives, and its public address as one of its own, for the packets inside the tunnel have it.
+// kernel takes ESP, keep-alives, and its public address as one of its own, for the packets inside the tunnel have it. A
+// phone that is not as the standard says has its private address inside: then there is nothing to add.
 #pragma once
 
 #include "endpoint.h"
@@ -15,8 +16,8 @@ inline constexpr std::uint16_t kEncapsulationPort = 4500;
 
 class NatTraversal {
 public:
-    /// `local` and `gateway`: their addresses; `known`: what the network says that the phone's address is. Phones of
-    /// one process may share all of it.
+    /// `local` and `gateway`: their addresses; `known`: what the network says that the phone's address is, or `local`
+    /// for a phone that has its private one inside. Phones of one process may share all of it.
     [[nodiscard]] static Result<std::unique_ptr<NatTraversal>> open(Loop& loop, const Endpoint& local,
                                                                     const Endpoint& gateway, const Endpoint& known,
                                                                     Duration keep_alive);

@@ -127,6 +127,7 @@ Result<PhoneConfig> make_config(const Options& o, std::size_t number) {
     if (!offer) return fail("--offer: {}", offer.error().text);
     config.offer = std::move(*offer);
     config.nat = o.nat;
+    config.nat_private = o.nat_private;
     config.nat_keep_alive = seconds_of(o.nat_keep_alive);
     config.ipsec = o.security == "ipsec-3gpp";
     if (config.ipsec && !config.aka)
@@ -267,6 +268,9 @@ void add_nat_options(CLI::App& app, Options& o) {
            "offer mod=UDP-enc-tun too, and use it when the 401 shows a NAT (TS 33.203 Annex M); its public address "
            "becomes one of this namespace's own")
         ->group(how);
+    app.add_flag("--nat-private", o.nat_private,
+                 "against Annex M, as some phones do: its private address is inside the tunnel, in Via and in Contact")
+        ->group(how);
     app.add_option("--nat-keep-alive", o.nat_keep_alive, "keep-alives to the gateway's UDP 4500; 0: none")
         ->type_name("S")
         ->capture_default_str()
@@ -353,6 +357,9 @@ void add_load_options(CLI::App& app, Options& o) {
     app.add_option("--hold", o.hold, "stay registered this long before deregistering")
         ->type_name("S")
         ->capture_default_str();
+    app.add_flag("--commands", o.commands,
+                 "with --count: once registered, obey lines on standard input until it ends: reregister, challenge "
+                 "(gmcore --steer challenges it), message (from each phone to the next)");
     app.add_flag("--no-deregister", o.no_deregister, "leave without deregistering");
 }
 

@@ -37,6 +37,7 @@ struct Options {
     std::string offer = "null/aes-gcm,hmac-sha-1-96/aes-cbc,hmac-sha-1-96/null,hmac-md5-96/aes-cbc";
     bool offer_invalid = false;
     bool nat = false;
+    bool nat_private = false;
     double nat_keep_alive = 20;
     std::string register_over = "udp";
     std::string message_over;
@@ -69,6 +70,7 @@ struct Options {
     std::size_t count = 1;
     double rate = 50;
     double hold = 0;
+    bool commands = false;
     bool no_deregister = false;
     std::size_t times = 1;
     std::string to;

@@ -111,7 +111,8 @@ Result<SetId> PhoneLink::prepare_set() {
 }
 
 void PhoneLink::forget_nat() {
-    if (!std::exchange(nat_, nullptr)) return;
+    const auto before = std::exchange(nat_, nullptr);
+    if (!before || before->public_address().same_address(config_.local)) return;
     // Ports at an address that is no more. What fails is told when something is sent.
     if (auto ok = open_server_port(port_us_); !ok) owner_.error(ok.error().text);
 }
@@ -122,6 +123,7 @@ Result<void> PhoneLink::open_behind_nat(SecuritySet& set, const Endpoint& known)
     auto nat = NatTraversal::open(loop_, config_.local, config_.gateway, known, config_.nat_keep_alive);
     if (!nat) return std::unexpected(nat.error());
     nat_ = std::move(*nat);
+    if (known.same_address(config_.local)) return {};  // its ports are where they were
     if (auto ok = open_server_port(port_us_); !ok) return ok;
     auto udp = UdpPort::open(loop_, known.with_port(set.ue.port_c),
                              [this](const std::string&, const Endpoint& from) { drop("udp-on-port-uc", from); });

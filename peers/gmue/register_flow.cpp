@@ -367,7 +367,7 @@ Result<std::optional<Endpoint>> Phone::public_address(const SipMessage& response
         return fail("behind NAT at {}, and the network chooses transport mode", *received);
     if (!udp_enc_tun) return std::optional<Endpoint>{};
     if (!carrier && !received) return fail("UDP-enc-tun without a NAT, or without `received` in Via");
-    return std::optional(known->with_port(0));
+    return std::optional((config_.nat_private ? config_.local : *known).with_port(0));
 }
 
 // Security-Server to SAs. Nothing is sent before the kernel has them.

@@ -49,7 +49,8 @@ gm_set frame_of(const xfrm::SetParameters& p) {
                      .ealg = static_cast<std::uint8_t>(p.algorithms.ealg),
                      .reserved = {}},
             .mode = static_cast<std::uint16_t>(p.mode),
-            .reserved = 0};
+            .reserved = 0,
+            .inner = p.inner ? frame_of(*p.inner) : gm_address{}};
 }
 
 gm_install install_frame(const xfrm::SetRequest& request) {

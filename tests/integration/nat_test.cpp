@@ -36,6 +36,59 @@ bool comes_true(const std::function<bool()>& condition, std::chrono::seconds pat
 
 std::uint64_t drops(const Lab& lab, const std::string& name) { return xfrm_counters(lab.network.gw)[name]; }
 
+std::uint64_t counter(const Lab& lab, const std::string& name) {
+    const auto page = monitoring_page(lab, "/metrics");
+    const auto at = page.find("\ngmgate_" + name + " ");
+    return at == page.npos ? 0 : std::stoull(page.substr(page.find(' ', at) + 1));
+}
+
+/// Many phones in one process, behind one NAT, that do the same at once.
+class Crowd {
+public:
+    Crowd(Lab& lab, const Namespace& home, std::size_t first_user, std::size_t count, bool is_tcp)
+        : count_(count),
+          program_({.command = command(lab, first_user, count, is_tcp), .name = "crowd", .network = &home}) {}
+
+    void say(const std::string& word) {
+        from_ = program_.line_count();
+        program_.write_line(word);
+    }
+    void await(const std::string& phase) {
+        const auto line = program_.wait_for_text("\"phase\":\"" + phase + "\"", from_);
+        INFO(line.text);
+        CHECK(nlohmann::json::parse(line.text).value("ok", std::size_t{0}) == count_);
+    }
+    void leave() {
+        from_ = program_.line_count();
+        program_.close_input();
+        await("deregister");
+    }
+
+private:
+    static std::vector<std::string> command(Lab& lab, std::size_t first_user, std::size_t count, bool is_tcp) {
+        return {lab.programs().gmue,
+                "register",
+                "--gateway",
+                std::string(Network::kAccess4),
+                "--nat",
+                "--index",
+                std::to_string(first_user),
+                "--count",
+                std::to_string(count),
+                "--rate",
+                "50",
+                "--commands",
+                "--json",
+                "--quiet",
+                "--t1",
+                "0.5",
+                "--register-over",
+                is_tcp ? "tcp" : "udp"};
+    }
+    std::size_t count_, from_ = 0;
+    Program program_;
+};
+
 /// What the phone's SA needs to be written again without a selector: a phone whose kernel obeys nobody.
 void forget_selector(const Namespace& phone, const std::string& source, const nlohmann::json& set) {
     const auto spi = fmt::format("{:#010x}", set.value("spi_ps", 0U));
@@ -205,6 +258,115 @@ TEST_SUITE("nat") {
         const auto verdict = why(lab, 0);
         CHECK(verdict["verdict"] == "nat-moved");
         CHECK(verdict["paragraph"].get<std::string>().find(before) != std::string::npos);
+    }
+
+    TEST_CASE("phones that have their private address inside: two with the same one behind two NATs, two behind one") {
+        Lab lab(nat_lab("any"));
+        Nat one(lab, 0), two(lab, 1);
+        const auto home_a = one.plug(10), home_b = one.plug(11), home_c = two.plug(10), home_d = two.plug(11);
+        Phone a(lab, behind_nat(0, *home_a, {"--nat-private", "--offer", "hmac-sha-1-96/aes-cbc"}));
+        auto b_options = behind_nat(1, *home_b, {"--nat-private"});
+        b_options.is_tcp = true;
+        Phone b(lab, b_options);
+        auto c_options = behind_nat(2, *home_c, {"--nat-private"});
+        c_options.is_tcp = true;
+        Phone c(lab, c_options);
+        Phone d(lab, behind_nat(3, *home_d));  // as the standard says, in the same gateway
+        for (auto* phone : {&a, &b, &c, &d}) phone->demand_registered();
+        CHECK(count_nat_policies(lab) == 2 + 2 * 4);
+        const auto told = [&](std::size_t user) { return ask_gmctl(lab, {"show", impi_of_user(user)}).dump(); };
+        CHECK(told(0).find("\"inner\":\"192.168.1.10\"") != std::string::npos);
+        CHECK(told(3).find("\"inner\":\"" + two.address() + "\"") != std::string::npos);
+        talk(a, c);
+        talk(b, d, 2000);
+        talk(c, b);
+        for (auto* phone : {&a, &b, &c}) phone->reregister(true);
+        talk(c, a);
+        talk(d, b);
+        lab.kill_gateway();
+        lab.start_gateway();  // it learns which address each has from its store
+        talk(a, c);
+        talk(b, d);
+        for (auto* phone : {&a, &b, &c, &d}) phone->deregister();
+        CHECK(comes_true([&] { return count_sas(lab.network.gw) == 0 && count_nat_policies(lab) == 0; }));
+    }
+
+    TEST_CASE("a phone that has its private address inside cannot have another one as well") {
+        auto options = nat_lab("any");
+        options.top_lines = "metrics-listen = \"127.0.0.1:9464\"\n";
+        Lab lab(options);
+        Nat nat(lab, 0);
+        const auto home = nat.plug(10);
+        Phone a(lab, behind_nat(0, *home, {"--nat-private", "--offer", "hmac-sha-1-96/aes-cbc"}));
+        a.demand_registered();
+        const auto& set = a.first();
+        forget_selector(*home, "192.168.1.10", set);
+        for (const auto& other : {nat.address(), std::string("192.168.1.99")}) {
+            CAPTURE(other);
+            const auto before = counter(lab, "nat_other_inner_total");
+            send_from(
+                *home, "192.168.1.10", other, set.value("port_uc", 0), set,
+                "OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP " + other + ":" + std::to_string(set.value("port_us", 0)) +
+                    ";branch=z9hG4bKx\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: " + unique_word("other-") +
+                    "\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n");
+            CHECK(comes_true([&] { return counter(lab, "nat_other_inner_total") == before + 1; }));
+        }
+        CHECK(lab.core_received(0, "OPTIONS").empty());
+    }
+
+    TEST_CASE("fifty phones behind each of two NATs register, re-register and talk, with new ports of their NAT, too") {
+        auto options = nat_lab();
+        options.users = 102;
+        options.log_level = "notice";
+        Lab lab(options);
+        Nat one(lab, 0), two(lab, 1);
+        const auto a = one.plug(10), b = one.plug(11), c = two.plug(10), d = two.plug(11);
+        Phone open_road(lab, {.user = 100});
+        open_road.demand_registered();
+        const auto policies = list_policies(lab.network.gw).size();
+        std::vector<std::unique_ptr<Crowd>> crowds;
+        std::size_t user = 0;
+        for (const auto* home : {a.get(), b.get(), c.get(), d.get()}) {
+            crowds.push_back(std::make_unique<Crowd>(lab, *home, user, 25, user % 50 == 25));
+            user += 25;
+        }
+        for (auto& crowd : crowds) crowd->await("register");
+        CHECK(count_sas(lab.network.gw) == 4 * 101);
+        CHECK(list_policies(lab.network.gw).size() == policies + 2);  // one for each NAT
+        const auto all = [&](const std::string& word) {
+            for (auto& crowd : crowds) crowd->say(word);
+            for (auto& crowd : crowds) crowd->await(word);
+        };
+        all("challenge");
+        all("message");
+        one.rebind("30000-30100");
+        all("reregister");
+        all("message");
+        for (const std::size_t of : {0U, 40U, 60U, 99U}) CHECK(open_road.message(impu_of_user(of), "hello") == 200);
+        open_road.reregister(true);
+        for (auto& crowd : crowds) crowd->leave();
+        CHECK(comes_true([&] { return count_nat_policies(lab) == 0 && count_sas(lab.network.gw) <= 8; }));
+    }
+
+    TEST_CASE("over IPv6, where NATs are as well, and with long messages") {
+        Lab lab(nat_lab());
+        Nat nat(lab, 0);
+        const auto home_a = nat.plug(10), home_b = nat.plug(11), home_c = nat.plug(12);
+        auto a_options = behind_nat(0, *home_a), b_options = behind_nat(1, *home_b);
+        a_options.is_v6 = b_options.is_v6 = b_options.is_tcp = true;
+        Phone a(lab, a_options), b(lab, b_options);
+        for (auto* phone : {&a, &b}) phone->demand_registered();
+        CHECK(list_sas(lab.network.gw).front().mode == "tunnel");
+        CHECK(count_nat_policies6(lab) == 1);
+        Phone c(lab, behind_nat(2, *home_c));
+        c.demand_registered();
+        talk(a, b);
+        talk(b, c, 8000);
+        talk(c, a, 8000);
+        a.reregister(true);
+        talk(a, b, 3000);
+        for (auto* phone : {&a, &b, &c}) phone->deregister();
+        CHECK(comes_true([&] { return count_sas(lab.network.gw) == 0 && count_nat_policies6(lab) == 0; }));
     }
 
     TEST_CASE("a gateway that is killed, or taken over, finds the phones behind NAT again") {

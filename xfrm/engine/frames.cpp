@@ -100,7 +100,8 @@ gm_set to_frame(const SetParameters& p) {
             .spi_ps = p.spi_ps.value,
             .pair = to_frame(p.algorithms),
             .mode = static_cast<std::uint16_t>(p.mode),
-            .reserved = 0};
+            .reserved = 0,
+            .inner = p.inner ? to_frame(*p.inner) : gm_address{}};
 }
 static_assert(static_cast<int>(Mode::udp_enc_tun) == GM_UDP_ENC_TUN);
 
@@ -126,6 +127,9 @@ std::optional<SetParameters> value_of(const gm_set& set) {
     for (const auto spi : {p.spi_uc, p.spi_us, p.spi_pc, p.spi_ps})
         if (spi.value == 0) return std::nullopt;
     if (p.spi_uc == p.spi_us || p.spi_pc == p.spi_ps) return std::nullopt;
+    if (set.inner.family == 0 && are_zero(set.inner.octets)) return p;
+    p.inner = value_of(set.inner);
+    if (!p.inner || p.mode != Mode::udp_enc_tun || p.inner->family() != p.ue.family()) return std::nullopt;
     return p;
 }
 
@@ -169,6 +173,7 @@ gm_report to_frame(const SaReport& report) {
         out.encap_source = around->source.value;
         out.encap_destination = around->destination.value;
         out.mode = GM_UDP_ENC_TUN;
+        out.has_any_inner = report.sa.has_any_inner ? 1 : 0;
     }
     out.is_outbound = report.sa.direction == Direction::out ? 1 : 0;
     out.replay_window_drops = report.replay_window_drops;
@@ -190,6 +195,8 @@ std::optional<SaReport> value_of(const gm_report& report) {
               .direction = report.is_outbound == 1 ? Direction::out : Direction::in,
               .source = {*source, Port{report.source_port}},
               .destination = {*destination, Port{report.destination_port}}};
+    if (report.has_any_inner > (report.mode == GM_UDP_ENC_TUN ? 1 : 0)) return std::nullopt;
+    out.sa.has_any_inner = report.has_any_inner == 1;
     if (report.mode == GM_UDP_ENC_TUN)
         out.sa.encapsulation = Encapsulation{Port{report.encap_source}, Port{report.encap_destination}};
     else if (report.encap_source != 0 || report.encap_destination != 0) return std::nullopt;

@@ -38,7 +38,7 @@
 #include <stdint.h>
 
 enum {
-    GM_PROTOCOL_VERSION = 2,
+    GM_PROTOCOL_VERSION = 3,
     GM_WORK_FD = 3,         /* the worker's socket */
     GM_GUARD_FD = 3,        /* the guardian's socket to gmgated */
     GM_FRAME_LIMIT = 16384, /* octets; no frame is larger */
@@ -136,6 +136,7 @@ struct gm_set {
     struct gm_pair pair;
     uint16_t mode; /* gm_mode */
     uint16_t reserved;
+    struct gm_address inner; /* GM_UDP_ENC_TUN: the private address that the UE may have inside; all 0: none */
 };
 
 struct gm_install {
@@ -167,7 +168,8 @@ struct gm_sealed {
 struct gm_seal {
     uint64_t epoch; /* of gmgated's node, not 0 */
     struct gm_set set;
-    uint8_t record[32]; /* digest of what else is in the record */
+    uint8_t record[32];  /* digest of what else is in the record */
+    uint8_t reserved[4]; /* 0 */
 };
 struct gm_install_sealed {
     uint64_t epoch; /* of gmgated's node: later than the seal's */
@@ -176,6 +178,7 @@ struct gm_install_sealed {
     uint32_t reqid, mark, lifetime; /* as in gm_install */
     uint16_t port_uenc;             /* as in gm_install */
     uint16_t reserved;              /* 0 */
+    uint32_t reserved_too;          /* 0 */
     struct gm_sealed sealed;
 };
 /* Derived from the cluster's secret, for marks in Record-Route: it opens no seal. */
@@ -221,7 +224,8 @@ struct gm_report {
     uint32_t mark;
     struct gm_pair pair;
     uint16_t encap_source, encap_destination; /* GM_UDP_ENC_TUN: the UDP ports around it, not both 0; else 0 */
-    uint32_t mode;                            /* gm_mode */
+    uint16_t mode;                            /* gm_mode */
+    uint16_t has_any_inner;                   /* GM_UDP_ENC_TUN: 1: its selector names no address of the UE */
     uint32_t is_outbound;                     /* 1: an SA of ours without XFRMA_SET_MARK; inbound ones have it */
     uint32_t replay_window_drops, replay_drops, integrity_failures;
     uint64_t packets, bytes;
@@ -343,14 +347,14 @@ GM_SIZE(struct gm_header, 16);
 GM_SIZE(struct gm_address, 20);
 GM_SIZE(struct gm_configuration, 24);
 GM_SIZE(struct gm_ports, 28);
-GM_SIZE(struct gm_set, 72);
-GM_SIZE(struct gm_install, 156);
+GM_SIZE(struct gm_set, 92);
+GM_SIZE(struct gm_install, 176);
 GM_SIZE(struct gm_sealed, 128);
-GM_SIZE(struct gm_seal, 112);
-GM_SIZE(struct gm_install_sealed, 256);
+GM_SIZE(struct gm_seal, 136);
+GM_SIZE(struct gm_install_sealed, 280);
 GM_SIZE(struct gm_key, 16);
-GM_SIZE(struct gm_extend, 76);
-GM_SIZE(struct gm_follow, 76);
+GM_SIZE(struct gm_extend, 96);
+GM_SIZE(struct gm_follow, 96);
 GM_SIZE(struct gm_guards, 24);
 GM_SIZE(struct gm_sa_id, 24);
 GM_SIZE(struct gm_guard, 28);

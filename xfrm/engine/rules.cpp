@@ -37,6 +37,8 @@ Result<void> EngineRules::check_set(const SetParameters& p) const {
                                          p.mode == Mode::udp_enc_tun ? " for phones behind NAT" : ""));
     if (ports_.contains(p.ue)) return forbidden("the UE's address is one of the gateway's");
     if (p.ue.is_any() || is_multicast(p.ue)) return forbidden("the UE's address is no phone's");
+    if (p.inner && (p.inner->is_any() || is_multicast(*p.inner) || ports_.contains(*p.inner)))
+        return forbidden("the UE's inner address is no phone's");
     return {};
 }
 

@@ -53,10 +53,22 @@ std::chrono::seconds bounded_seconds(__u64 value) {
     return std::chrono::seconds{static_cast<std::int64_t>(value < limit ? value : limit)};
 }
 
-bool is_exact(const xfrm_selector& sel) {
+// Both addresses and both ports; of a phone that may have any address inside, the UE's port alone.
+bool is_exact(const xfrm_selector& sel, const Sa& sa) {
     const unsigned full = sel.family == AF_INET6 ? 128 : 32;
-    return sel.prefixlen_d == full && sel.prefixlen_s == full && sel.dport_mask == 0xffff && sel.sport_mask == 0xffff &&
-           sel.proto == 0;
+    const unsigned of_ue = sa.has_any_inner ? 0 : full;
+    const bool is_in = sa.direction == Direction::in;
+    return sel.prefixlen_d == (is_in ? full : of_ue) && sel.prefixlen_s == (is_in ? of_ue : full) &&
+           sel.dport_mask == 0xffff && sel.sport_mask == 0xffff && sel.proto == 0;
+}
+
+// A tunnel whose selector leaves the UE's address open: what is told of it is the outer one.
+void read_open_inner(const xfrm_usersa_info& info, Sa& sa) {
+    const bool is_in = sa.direction == Direction::in;
+    if (!sa.encapsulation || (is_in ? info.sel.prefixlen_s : info.sel.prefixlen_d) != 0) return;
+    sa.has_any_inner = true;
+    if (is_in) sa.source.address = address_from(&info.saddr, info.family);
+    else sa.destination.address = sa.id.destination;
 }
 
 // Transport mode, or a tunnel inside UDP whose ends are those of the selector.
@@ -90,6 +102,7 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
     // Kernel 6.1 does not tell a direction; only our inbound SAs set a mark.
     const auto applied = set_mark & fixed_value<std::uint32_t>(attributes[XFRMA_SET_MARK_MASK]).value_or(0xffffffff);
     report.sa.direction = applied == 0 ? Direction::out : Direction::in;
+    read_open_inner(*info, report.sa);
     report.packets = info->curlft.packets;
     report.bytes = info->curlft.bytes;
     report.replay_window_drops = info->stats.replay_window;
@@ -105,7 +118,7 @@ void read_sa(const nlmsghdr* message, Reply& reply) {
                         algorithm_name(attributes[XFRMA_ALG_AEAD]));
     if (pair) report.algorithms = *pair;
     record.is_known_kind =
-        pair && info->id.proto == IPPROTO_ESP && is_known_mode(*info, report.sa) && is_exact(info->sel);
+        pair && info->id.proto == IPPROTO_ESP && is_known_mode(*info, report.sa) && is_exact(info->sel, report.sa);
     reply.sa = std::move(record);
 }
 
@@ -165,7 +178,8 @@ void read_policy(const nlmsghdr* message, Reply& reply) {
         record.reqid = ReqId{tmpl->reqid};
         const bool is_only = mnl_attr_get_payload_len(attributes[XFRMA_TMPL]) == sizeof(xfrm_user_tmpl);
         record.is_guard_shaped = is_only && ports && is_guard(*info, *ports, *tmpl);
-        const auto nat = nat_policy_of(info->sel, info->dir);
+        auto nat = nat_policy_of(info->sel, info->dir);
+        if (nat && nat->is_of_inner()) nat->nat = address_from(&tmpl->id.daddr, info->sel.family);
         if (is_only && nat && is_nat_policy(*info, *nat, *tmpl)) record.nat = nat;
     }
     reply.policy = std::move(record);

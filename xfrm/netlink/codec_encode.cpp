@@ -40,7 +40,8 @@ xfrm_usersa_id to_usersa_id(const SaId& id) {
     return out;
 }
 
-// B-12: addresses and both ports, protocol any (0), so that UDP and TCP share the SA.
+// B-12: addresses and both ports, protocol any (0), so that UDP and TCP share the SA. Without the UE's address for a
+// phone that may have another one inside.
 xfrm_selector exact_selector(const Sa& sa) {
     xfrm_selector out{};
     out.daddr = to_kernel(sa.destination.address);
@@ -52,6 +53,14 @@ xfrm_selector exact_selector(const Sa& sa) {
     out.family = family_of(sa.destination.address);
     out.prefixlen_d = full_prefix(sa.destination.address);
     out.prefixlen_s = full_prefix(sa.source.address);
+    if (!sa.has_any_inner) return out;
+    if (sa.direction == Direction::in) {
+        out.saddr = {};
+        out.prefixlen_s = 0;
+    } else {
+        out.daddr = {};
+        out.prefixlen_d = 0;
+    }
     return out;
 }
 
@@ -80,8 +89,12 @@ xfrm_selector guard_selector(const GuardPolicy& policy) {
 
 xfrm_selector nat_selector(const NatPolicy& policy) {
     auto out = guard_selector({Direction::out, {policy.gateway, policy.block.first}, policy.block.size});
-    out.daddr = to_kernel(policy.nat);
-    out.prefixlen_d = full_prefix(policy.nat);
+    const auto& inside = policy.is_of_inner() ? policy.inner.address : policy.nat;
+    out.daddr = to_kernel(inside);
+    out.prefixlen_d = full_prefix(inside);
+    if (!policy.is_of_inner()) return out;
+    out.dport = htons(policy.inner.port.value);
+    out.dport_mask = 0xffff;
     return out;
 }
 

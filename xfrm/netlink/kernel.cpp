@@ -26,6 +26,8 @@ Result<void> check(const SetRequest& request, const Ownership& owner) {
     if (request.mark == Mark{} || (request.mark.value & ~owner.mark_mask) != 0)
         return wrong("the mark is 0 or outside of its mask");
     if (request.lifetime.count() <= 0) return wrong("the lifetime is not positive");
+    if (p.inner && (p.mode != Mode::udp_enc_tun || p.inner->family() != p.ue.family() || p.inner->is_any()))
+        return wrong("its inner address is none");
     return {};
 }
 
@@ -84,11 +86,11 @@ Task<Result<void>> NetlinkKernel::install_set_at(SetRequest request, StartingSeq
     if (!is_settled) co_return failure(Reaction::broken, "the kernel does not tell what became of earlier SAs", EIO);
 
     const auto sas = four_sas(request.parameters, request.port_uenc);
-    const auto policy = nat_.policy_for(sas[0]);
-    if (!policy && request.parameters.mode == Mode::udp_enc_tun)
+    const auto inner = request.parameters.inner;
+    if (request.parameters.mode == Mode::udp_enc_tun && !nat_.policy_for(sas[0]))
         co_return failure(Reaction::internal, "not an SA set: its ports are in no block for phones behind NAT");
-    const bool adds_policy = policy && !nat_.stands(*policy);
-    auto messages = buffer(sas.size() + (adds_policy ? 1 : 0));
+    auto policies = policies_to_add(sas, inner);
+    auto messages = buffer(sas.size() + policies.size());
     const std::array starts{sequences.in[0], sequences.out[0], sequences.in[1], sequences.out[1]};  // as in four_sas()
     for (std::size_t i = 0; i < sas.size(); ++i) {
         const NewSa new_sa{sas[i],   request.parameters.algorithms, request.keys, request.mark, request.lifetime,
@@ -96,8 +98,8 @@ Task<Result<void>> NetlinkKernel::install_set_at(SetRequest request, StartingSeq
         if (!append_new_sa(messages, new_sa, settings_.owner))
             co_return failure(Reaction::internal, "NEWSA does not fit its buffer");
     }
-    if (adds_policy) static_cast<void>(append_new_nat_policy(messages, *policy, settings_.owner));
-    for (const auto& sa : sas) nat_.add(sa, request.mark);
+    for (const auto& policy : policies) static_cast<void>(append_new_nat_policy(messages, policy, settings_.owner));
+    for (const auto& sa : sas) nat_.add(sa, request.mark, inner);
     clear(request.keys);
 
     auto answer = co_await queue_->exchange(std::move(messages), NetlinkQueue::Place::back);
@@ -108,18 +110,19 @@ Task<Result<void>> NetlinkKernel::install_set_at(SetRequest request, StartingSeq
         co_await leave_nat(sas);
         co_return std::unexpected(answer.error());
     }
-    co_return co_await take_install_answer(sas, request.mark, std::move(answer->outcomes));
+    co_return co_await take_install_answer(sas, request.mark, std::move(policies), std::move(answer->outcomes));
 }
 
-// Four outcomes, and perhaps that of the policy of the NAT's address. All or nothing.
-Task<Result<void>> NetlinkKernel::take_install_answer(std::array<Sa, 4> sas, Mark mark, std::vector<Outcome> outcomes) {
+// Four outcomes, and those of the policies for the NAT's address and the inner one. All or nothing.
+Task<Result<void>> NetlinkKernel::take_install_answer(std::array<Sa, 4> sas, Mark mark, std::vector<NatPolicy> policies,
+                                                      std::vector<Outcome> outcomes) {
     Result<void> result;
     const auto refused =
         std::ranges::find_if(outcomes.begin(), outcomes.begin() + 4, [](const Outcome& o) { return o.code != 0; });
     const auto index = static_cast<std::size_t>(refused - outcomes.begin());
     if (index < sas.size()) result = refusal(*refused, describe(sas[index]));
-    if (outcomes.size() > sas.size()) {
-        auto judged = co_await judge_nat_policy(*nat_.policy_for(sas[0]), outcomes.back());
+    for (std::size_t i = 0; i < policies.size(); ++i) {
+        auto judged = co_await judge_nat_policy(policies[i], outcomes[sas.size() + i]);
         if (result) result = std::move(judged);
     }
     if (result) {
@@ -266,13 +269,13 @@ Task<Result<std::vector<SaId>>> NetlinkKernel::own_of(std::vector<Sa> sas, bool 
 
 Task<Result<void>> NetlinkKernel::delete_sas(std::vector<SaId> ids) {
     Result<void> result;
-    // Each may be the last behind its NAT, and then a policy goes with it.
-    const std::size_t limit = nat_.are_used() ? NetlinkQueue::kBatchLimit / 2 : NetlinkQueue::kBatchLimit;
+    // Each may be the last behind its NAT, and then a policy goes with it; one of an inner address goes with each.
+    const std::size_t limit = nat_.are_used() ? NetlinkQueue::kBatchLimit / 3 : NetlinkQueue::kBatchLimit;
     for (std::size_t start = 0; start < ids.size(); start += limit) {
         const auto part = std::span(ids).subspan(start, std::min(ids.size() - start, limit));
         std::vector<NatPolicy> unneeded;
         for (const auto& id : part)
-            if (const auto policy = nat_.remove(id)) unneeded.push_back(*policy);
+            for (const auto& policy : nat_.remove(id)) unneeded.push_back(policy);
         const auto answer = co_await exchange_twice([this, part, &unneeded] {
             auto messages = buffer(part.size() + unneeded.size());
             for (const auto& id : part) static_cast<void>(append_delete_sa(messages, id));

@@ -98,7 +98,8 @@ private:
     /// One GETSA for each.
     MessageBuffer questions(std::span<const Sa> sas) const;
     Task<Result<Answer>> exchange_twice(std::function<MessageBuffer()> make);
-    Task<Result<void>> take_install_answer(std::array<Sa, 4> sas, Mark mark, std::vector<Outcome> outcomes);
+    Task<Result<void>> take_install_answer(std::array<Sa, 4> sas, Mark mark, std::vector<NatPolicy> policies,
+                                           std::vector<Outcome> outcomes);
     Task<void> undo_install(std::vector<Suspect> applied);
     Task<bool> settle(std::vector<Suspect> suspects);
     Task<bool> settle_earlier();
@@ -114,6 +115,8 @@ private:
     Task<Result<ProbeFinding>> probe_one(AlgorithmPair pair, Family family);
 
     // ---- nat.cpp
+    std::vector<NatPolicy> policies_to_add(const std::array<Sa, 4>& sas, const std::optional<Address>& inner) const;
+    Task<void> put_right(NatPolicy policy);
     Task<void> mend_nat_policies(std::vector<NatPolicy> gone, std::vector<NatPolicy> missing);
     Task<void> leave_nat(std::array<Sa, 4> sas);
     Task<Result<void>> judge_nat_policy(NatPolicy policy, Outcome outcome);

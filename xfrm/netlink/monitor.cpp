@@ -49,6 +49,7 @@ KernelEvent event_of_policy(KernelEvent::Kind kind, const xfrm_selector& sel, st
     event.kind = kind;
     event.guard = guard_of(sel, dir);
     if (const auto nat = nat_policy_of(sel, dir)) {
+        event.is_replaced = kind == KernelEvent::Kind::policy_replaced;
         event.kind = KernelEvent::Kind::nat_policy_deleted;  // replaced: what we wrote is gone, too
         event.nat_policy = *nat;
     }

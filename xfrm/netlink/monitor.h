@@ -30,7 +30,7 @@ struct KernelEvent {
         /// had
         /// (`before`). At most one in kMappingPause for each SA, unless the port changes.
         mapping_changed,
-        nat_policy_deleted,  ///< `nat_policy`: by us or by somebody else
+        nat_policy_deleted,  ///< `nat_policy` (of one of an inner address `nat` is not told): by us or another
     };
     Kind kind{};
     SaId sa;
@@ -38,6 +38,7 @@ struct KernelEvent {
     GuardPolicy guard;
     Endpoint before{}, now{};
     NatPolicy nat_policy{};
+    bool is_replaced = false;  ///< nat_policy_deleted: another policy stands in its place
 };
 
 /// Events of SAs with our reqid, of policies whoever they belong to, and flushes. One loop. A BPF filter on the message

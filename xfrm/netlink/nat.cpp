@@ -13,6 +13,9 @@ namespace gmgate::xfrm {
 namespace {
 
 std::string describe(const NatPolicy& policy) {
+    if (policy.is_of_inner())
+        return fmt::format("the policy for {} behind the NAT {} at {} port {}", policy.inner.to_string(),
+                           policy.nat.to_string(), policy.gateway.to_string(), policy.block.first.value);
     return fmt::format("the policy for the NAT {} at {} ports {} to {}", policy.nat.to_string(),
                        policy.gateway.to_string(), policy.block.first.value,
                        policy.block.first.value + policy.block.size - 1);
@@ -27,9 +30,11 @@ void NetlinkKernel::heard(const KernelEvent& event) {
     if (!nat_.are_used()) return;
     std::vector<NatPolicy> gone, missing;
     if (event.kind == Kind::sa_deleted || event.kind == Kind::hard_expired) {
-        if (const auto policy = nat_.remove(event.sa, event.mark)) gone.push_back(*policy);
-    } else if (event.kind == Kind::nat_policy_deleted && nat_.is_needed(event.nat_policy)) {
-        missing.push_back(event.nat_policy);
+        gone = nat_.remove(event.sa, event.mark);
+    } else if (event.kind == Kind::nat_policy_deleted) {
+        const auto policy = nat_.needed_at(event.nat_policy);
+        if (policy && event.is_replaced) return asio::co_spawn(executor_, put_right(*policy), asio::detached);
+        if (policy) missing.push_back(*policy);
     } else if (event.kind == Kind::policies_flushed) {
         missing = nat_.needed();
     }
@@ -39,23 +44,44 @@ void NetlinkKernel::heard(const KernelEvent& event) {
 
 // What cannot be done now is done with the next list of SAs.
 Task<void> NetlinkKernel::mend_nat_policies(std::vector<NatPolicy> gone, std::vector<NatPolicy> missing) {
-    std::erase_if(gone, [this](const NatPolicy& policy) { return nat_.is_needed(policy); });
+    std::erase_if(gone, [this](const NatPolicy& policy) { return nat_.needed_at(policy).has_value(); });
     for (std::size_t start = 0; start < gone.size() + missing.size(); start += NetlinkQueue::kBatchLimit) {
         const auto end = std::min(gone.size() + missing.size(), start + NetlinkQueue::kBatchLimit);
         auto messages = buffer(end - start);
         for (std::size_t i = start; i < end; ++i) {
             if (i < gone.size()) static_cast<void>(append_delete_nat_policy(messages, gone[i]));
-            else static_cast<void>(append_new_nat_policy(messages, missing[i - gone.size()], settings_.owner));
+            else if (nat_.is_needed(missing[i - gone.size()]))  // still: the batches before took their time
+                static_cast<void>(append_new_nat_policy(messages, missing[i - gone.size()], settings_.owner));
         }
         static_cast<void>(co_await queue_->exchange(std::move(messages), NetlinkQueue::Place::front));
     }
+}
+
+// Somebody wrote another policy in its place, which sends what is meant for the NAT another way, or in clear. For the
+// moment between the two the guard lets nothing out.
+Task<void> NetlinkKernel::put_right(NatPolicy policy) {
+    if (!nat_.is_needed(policy)) co_return;
+    auto messages = buffer(2);
+    static_cast<void>(append_delete_nat_policy(messages, policy));
+    static_cast<void>(append_new_nat_policy(messages, policy, settings_.owner));
+    static_cast<void>(co_await queue_->exchange(std::move(messages), NetlinkQueue::Place::front));
+}
+
+// Those that the SAs need and that are not known to stand, each once.
+std::vector<NatPolicy> NetlinkKernel::policies_to_add(const std::array<Sa, 4>& sas,
+                                                      const std::optional<Address>& inner) const {
+    std::vector<NatPolicy> wanted;
+    for (const auto& sa : sas)
+        for (const auto& policy : nat_.policies_for(sa, inner))
+            if (!nat_.stands(policy) && std::ranges::find(wanted, policy) == wanted.end()) wanted.push_back(policy);
+    return wanted;
 }
 
 // The sets of an install that failed need theirs no more.
 Task<void> NetlinkKernel::leave_nat(std::array<Sa, 4> sas) {
     std::vector<NatPolicy> gone, missing;
     for (const auto& sa : sas)
-        if (const auto policy = nat_.remove(sa.id)) gone.push_back(*policy);
+        for (const auto& policy : nat_.remove(sa.id)) gone.push_back(policy);
     if (!gone.empty()) co_await mend_nat_policies(std::move(gone), std::move(missing));
 }
 
@@ -96,6 +122,7 @@ Task<Result<void>> NetlinkKernel::audit_nat_policies() {
     const auto answer = co_await queue_->dump(std::move(message), take);
     if (!answer) co_return std::unexpected(answer.error());
     if (answer->outcomes[0].code != 0) co_return refusal(answer->outcomes[0], "a list of its policies");
+    nat_.claim(told);
     std::vector<NatPolicy> gone, missing;
     for (const auto& policy : told) {
         if (nat_.is_needed(policy)) nat_.set_standing(policy, true);

@@ -98,6 +98,7 @@ static bool is_well_formed(const struct gm_set* set) {
         return false;
     if (!set->port_uc || !set->port_us || !set->port_pc || !set->port_ps) return false;
     if (set->mode > GM_UDP_ENC_TUN || set->reserved != 0) return false;
+    if (set->inner.family != 0 || !is_zero(set->inner.octets, 16)) return false;
     if (!set->spi_uc || !set->spi_us || !set->spi_pc || !set->spi_ps) return false;
     return set->spi_uc != set->spi_us && set->spi_pc != set->spi_ps;
 }

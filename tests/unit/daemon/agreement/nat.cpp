@@ -30,6 +30,7 @@ void switch_on(daemon::Config& config) {
 
 struct NatBench : RegisterBench {
     explicit NatBench(bool is_on = true) : RegisterBench(is_on ? switch_on : [](daemon::Config&) {}) {}
+    explicit NatBench(void (*change)(daemon::Config&)) : RegisterBench(change) {}
 
     daemon::KernelWatch watch{loop.get_executor(), parts().accesses, parts().table,
                               parts().sets,        kernel,           parts().counters};
@@ -85,6 +86,46 @@ TEST_CASE("B-80, B-82, B-84: behind NAT a phone gets the mode that it offers, an
     CHECK(bench.temporary_set()->is_behind_nat());
     CHECK(bench.temporary_set()->parameters.port_ps == live.parameters.port_ps);
     CHECK(bench.counted(Counter::mechanism_udp_enc_tun) == 2);
+}
+
+TEST_CASE("a phone may have its private address inside; its first message says so, and the other address is nobody's") {
+    const auto inner = *Address::parse("192.168.1.10");
+    for (const bool is_private : {true, false}) {
+        CAPTURE(is_private);
+        NatBench bench([](daemon::Config& config) {
+            switch_on(config);
+            config.ims_aka_profiles.front().nat.takes_private_inner = true;
+        });
+        REQUIRE(NatBench::status_of(*bench.first()) == 401);
+        auto& set = *bench.temporary_set();
+        REQUIRE(set.parameters.inner == inner);
+        CHECK(set.parameters.ue == bench.ue);
+        const auto number = set.number;
+        auto from_public = bench.over(set), from_private = bench.over(set);
+        from_private.remote.address = inner;
+        auto elsewhere = from_public;
+        elsewhere.remote.address = *Address::parse("192.168.1.11");
+        auto& table = bench.parts().table;
+        CHECK_FALSE(table.owner_of(elsewhere).set);
+        CHECK(table.owner_of(is_private ? from_private : from_public).set == &set);
+        CHECK_FALSE(table.owner_of(is_private ? from_public : from_private).set);
+        CHECK(set.ue_server().address == (is_private ? inner : bench.ue));
+        if (!is_private) continue;
+        // It answers the challenge, and its next set knows at once.
+        bench.core_status = 200;
+        auto answer = bench.answer_to(set, kBoth);
+        answer.host = "192.168.1.10";
+        REQUIRE(NatBench::status_of(*bench.send(answer, from_private)) == 200);
+        bench.core_status = 401;
+        const auto& live = *bench.registration()->sets.front();
+        REQUIRE(live.number == number);
+        auto next = bench.answer_to(live, kNext);
+        next.host = "192.168.1.10";
+        REQUIRE(NatBench::status_of(*bench.send(next, from_private)) == 401);
+        REQUIRE(bench.temporary_set());
+        CHECK(bench.temporary_set()->inner == inner);
+        CHECK(bench.temporary_set()->parameters.ue == bench.ue);
+    }
 }
 
 TEST_CASE("B-82: a Security-Verify that names the other mode gets 494, as any bidding down") {

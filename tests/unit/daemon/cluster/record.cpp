@@ -75,10 +75,13 @@ TEST_CASE("a set behind NAT stays one, with the port of its NAT") {
     auto row = a_row(clock);
     row.sets[0].parameters.mode = xfrm::Mode::udp_enc_tun;
     row.sets[0].port_uenc = Port{31007};
+    row.sets[0].parameters.inner = Address::parse("fd00::7");
+    row.sets[0].inner = row.sets[0].parameters.inner;
     const auto read = decode_record(encode_record(encode_row(row, clock), {xfrm::SealedKeys{}}), clock);
     REQUIRE_MESSAGE(read, read.error().text);
     CHECK(read->row.sets.at(0).parameters == row.sets[0].parameters);
     CHECK(read->row.sets[0].port_uenc == Port{31007});
+    CHECK(read->row.sets[0].inner == row.sets[0].inner);
 }
 
 TEST_CASE("what is cut, altered or no record at all is refused or has another digest") {

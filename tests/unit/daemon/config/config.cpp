@@ -81,6 +81,10 @@ TEST_CASE("nat-traversal has a block of protected ports of its own, off by defau
     CHECK(read.server_ports(xfrm::Mode::udp_enc_tun).front() == Port{6208});
     CHECK(read.client_ports(xfrm::Mode::udp_enc_tun).front() == Port{6216});
     CHECK(read.nat.block() == xfrm::PortBlock{Port{6208}, 16});
+    CHECK_FALSE(read.nat.takes_private_inner);
+    const auto any =
+        on("start-nat-protected-port = 6208\nend-nat-protected-port = 6223\nnat-inner-addresses = \"any\"\n");
+    CHECK(parse_config(any, "test.toml")->ims_aka_profiles.front().nat.takes_private_inner);
     CHECK(mistake(on("")).find("both needed") != std::string::npos);
     for (const auto* lines : {"start-nat-protected-port = 6209\nend-nat-protected-port = 6224\n",
                               "start-nat-protected-port = 6208\nend-nat-protected-port = 6219\n",

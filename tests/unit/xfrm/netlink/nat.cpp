@@ -198,6 +198,73 @@ TEST_CASE("a policy that somebody else deletes comes back, and one whose SAs the
     CHECK(bench.state.policies.empty());
 }
 
+TEST_CASE("a policy that somebody replaces is written anew") {
+    NatBench bench;
+    REQUIRE(bench.install(nat_set(1)).has_value());
+    bench.state.policies.begin()->second.action = XFRM_POLICY_BLOCK;
+    KernelEvent event;
+    event.kind = KernelEvent::Kind::nat_policy_deleted;
+    event.nat_policy = {kGateway, kBlock, nat_set(1).ue};
+    event.is_replaced = true;
+    bench.kernel.heard(event);
+    bench.io.restart();
+    bench.io.run();
+    REQUIRE(bench.state.policies.size() == 1);
+    CHECK(bench.state.policies.begin()->second.action == XFRM_POLICY_ALLOW);
+}
+
+TEST_CASE("a phone that may have a private address inside has SAs without its address and two policies with it") {
+    const auto with_inner = [](std::uint32_t n, const char* nat) {
+        auto p = nat_set(n, nat);
+        p.inner = *Address::parse("192.168.1.10");
+        return p;
+    };
+    NatBench bench;
+    REQUIRE(bench.install(with_inner(1, "198.51.100.2")).has_value());
+    CHECK(bench.state.policies.size() == 3);
+    for (const auto& [key, sa] : bench.state.sas) CHECK(sa.info.sel.prefixlen_s + sa.info.sel.prefixlen_d == 32);
+    CHECK(finish(bench.io, bench.kernel.report_set(with_inner(1, "198.51.100.2")))->size() == 4);
+    CHECK(finish(bench.io, bench.kernel.report_set(nat_set(1)))->empty());  // another kind of set
+    REQUIRE(bench.install(with_inner(2, "198.51.101.2")).has_value());
+    CHECK(bench.state.policies.size() == 6);
+    // The same address and ports behind another NAT: the packets to the two could not be told apart.
+    auto same = with_inner(3, "198.51.102.2");
+    same.port_uc = nat_set(1).port_uc;
+    const auto refused = bench.install(same);
+    REQUIRE_FALSE(refused.has_value());
+    CHECK(refused.error().code == EBUSY);
+    CHECK(bench.state.sas.size() == 8);
+    CHECK(bench.state.policies.size() == 6);
+    CHECK(bench.remove(with_inner(1, "198.51.100.2")).has_value());
+    CHECK(bench.state.policies.size() == 3);
+
+    NatBench later;  // a process that comes after: it learns from the kernel whose they are
+    later.state.sas = bench.state.sas;
+    later.state.policies = bench.state.policies;
+    later.state.templates = bench.state.templates;
+    CHECK(finish(later.io, later.kernel.dump())->size() == 4);
+    CHECK(later.state.policies.size() == 3);
+    CHECK(later.remove(with_inner(2, "198.51.101.2")).has_value());
+    CHECK(later.state.policies.empty());
+    CHECK(later.state.sas.empty());
+}
+
+TEST_CASE("a policy of an inner address that somebody deletes comes back, whatever its NAT") {
+    NatBench bench;
+    auto p = nat_set(1);
+    p.inner = *Address::parse("192.168.1.10");
+    REQUIRE(bench.install(p).has_value());
+    bench.state.policies.clear();
+    KernelEvent event;
+    event.kind = KernelEvent::Kind::nat_policy_deleted;
+    event.nat_policy = {kGateway, {p.port_ps, 1}, Address{}, {*p.inner, p.port_uc}};
+    bench.kernel.heard(event);
+    bench.io.restart();
+    bench.io.run();
+    REQUIRE(bench.state.policies.size() == 1);
+    CHECK(ntohs(bench.state.policies.begin()->second.sel.dport) == p.port_uc.value);
+}
+
 TEST_CASE("B-13: the guards of a block are one policy each way; out, nothing may leave without a policy of its NAT") {
     NatBench bench;
     const GuardRequest wanted{kGateway, {Port{6100}}, kBlock};
