@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "daemon/config/config.h"
+#include "daemon/config/lab.h"
 
 using namespace gmgate;
 using namespace gmgate::daemon;
@@ -263,4 +264,23 @@ TEST_CASE("An address that does not exist on this machine is told before anythin
     const auto problems = check_addresses(*config);
     REQUIRE_FALSE(problems.empty());
     CHECK(problems.front().find("does not exist on this machine") != std::string::npos);
+}
+
+TEST_CASE("[lab] export-keys is off unless the file says so, is warned of, and names a file that can be named") {
+    CHECK_FALSE(lab_of(parse_config(kGood, "test.toml")->settings).export_keys);
+    const auto on = parse_config(kGood + "[lab]\nexport-keys = true\n", "test.toml");
+    REQUIRE(on.has_value());
+    CHECK(lab_of(on->settings).export_keys);
+    CHECK(lab_of(on->settings).tls_key_log == "/run/gmgate/tls-keys.log");
+    REQUIRE(on->warnings.size() == 1);
+    CHECK(on->warnings.front().find("export-keys: keys of phones leave this gateway") != std::string::npos);
+    const auto words =
+        parse_config(kGood + "[lab]\nexport-keys = \"enabled\"\ntls-key-log = '/root/tls keys'\n", "test.toml");
+    REQUIRE(words.has_value());
+    CHECK(lab_of(words->settings).export_keys);
+    CHECK(lab_of(words->settings).tls_key_log == "/root/tls keys");
+    CHECK_FALSE(lab_of(parse_config(kGood + "[lab]\nexport-keys = \"disabled\"\n", "test.toml")->settings).export_keys);
+    CHECK(mistake(kGood + "[lab]\nexport-keys = \"yes\"\n").find("export-keys") != std::string::npos);
+    for (const auto* path : {"\"keys\"", "\"/a\\\\b\"", "\"/a'b\""})
+        CHECK(mistake(kGood + "[lab]\ntls-key-log = " + path + "\n").find("must be the path") != std::string::npos);
 }
