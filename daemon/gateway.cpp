@@ -99,7 +99,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
       messages_(clock, {}),
       operations_({loop.get_executor(), config, accesses_, table_, sets_, kernel_watch_, kernel, transports_,
                    transactions_, trace_, counters_, clock, operating_, tap_, messages_,
-                   [this] { return tls_engine_.counters(); }}) {
+                   [this] { return tls_engine_.counters(); }, core_}) {
     core_.use_tls(tls_connector_);
     transactions_.set_screen(
         [this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
@@ -426,9 +426,11 @@ Result<void> Gateway::open_monitoring() {
                               [this] { return tls_engine_.counters(); },
                               [this] { return kernel_watch_.guards_stand(); },
                               [this] { return operating_.draining; },
+                              &core_,
                               &operations_.statistics(),
                               &loop_watch_.lateness(),
                               &operations_.reloaded(),
+                              &tls_engine_.certificates(),
                               {}};
         if (!accesses_.encapsulation_addresses().empty())
             sources.stray_encapsulated = [this] { return encap_.stray_datagrams(); };

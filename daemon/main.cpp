@@ -19,12 +19,14 @@
 #include "base/journal.h"
 #include "base/log.h"
 #include "base/spawn.h"
+#include "daemon/config/lab.h"
 #include "daemon/engine.h"
 #include "daemon/gateway.h"
 #include "daemon/operate/reload.h"
 #include "daemon/preflight/core_check.h"
 #include "daemon/preflight/finding.h"
 #include "daemon/tls/check.h"
+#include "ktls/key_log.h"
 #include "xfrm/engine/client.h"
 #include "xfrm/netlink/address_watch.h"
 #include "xfrm/netlink/codec.h"
@@ -263,6 +265,19 @@ Result<void> separate(const daemon::Config& config, const daemon::ClusterConfig*
     return daemon::give_up_privileges();
 }
 
+// [lab]: the kernel's keys are for gmgate-export-keys to read; those of TLS are nowhere but here.
+Result<void> export_keys(const daemon::Config& config) {
+    const auto lab = daemon::lab_of(config.settings);
+    if (!lab.export_keys) return {};
+    if (!config.tls_profiles.empty())
+        if (auto ok = ktls::log_keys_to(lab.tls_key_log); !ok) return ok;
+    log::warning("keys-exported",
+                 {{"tls-key-log", config.tls_profiles.empty() ? "none" : lab.tls_key_log},
+                  {"why", "[lab] export-keys is on: whoever is root here reads all that phones say"},
+                  {"fix", "in a network with subscribers take it out of the file and restart gmgated"}});
+    return {};
+}
+
 // ------------------------------------------------------------------------------------------
 // --check-config, --check
 
@@ -376,6 +391,10 @@ int main(int argc, char** argv) {
     log::set_level(log::parse_level(config->log_level).value_or(log::Level::info));
     for (const auto& warning : config->warnings) log::warning("config-warning", {{"why", warning}});
     harden();
+    if (const auto ok = export_keys(*config); !ok) {
+        log::error("start-failed", {{"why", ok.error().text}});
+        return kWrong;
+    }
     sip::FileDescriptor guard;
     daemon::Prepared prepared;
     // An order at the command line needs no other process: nobody else's bytes are read.

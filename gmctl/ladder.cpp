@@ -1,6 +1,7 @@
 #include "gmctl/ladder.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -53,6 +54,18 @@ std::string html_escaped(std::string_view text) {
         else out += fmt::format("\\x{:02x}", octet);
     }
     return out;
+}
+
+// Names of the two ends, as the picture has them.
+std::pair<std::string_view, std::string_view> ends_of(const LadderMessage& message) {
+    const std::string_view other = message.core_side ? "core" : "phone", ours = "gateway";
+    return message.outward ? std::pair{ours, other} : std::pair{other, ours};
+}
+
+// " (+12.3 ms)"
+std::string time_between(const LadderMessage& message, std::int64_t since) {
+    if (since == 0 || message.microseconds < since) return {};
+    return fmt::format(" (+{:.1f} ms)", static_cast<double>(message.microseconds - since) / 1000.0);
 }
 
 // Requests blue, good answers green, the rest red; 401 is part of every registration and no failure.
@@ -116,6 +129,37 @@ std::string ladder_line(const LadderMessage& message, std::size_t width) {
     put(arrow, (room - label.size()) / 2, label);
     put(line, left + 1, arrow);
     return line + '\n';
+}
+
+std::string ladder_text(const LadderMessage& message, std::int64_t since) {
+    const auto [from, to] = ends_of(message);
+    auto out = fmt::format("{}  {} -> {}  {} -> {}/{}, {}{}\n", short_time(printable(message.time)), from, to,
+                           printable(message.source), printable(message.destination), printable(message.transport),
+                           printable(message.protection), time_between(message, since));
+    for (std::size_t at = 0; at < message.bytes.size();) {
+        const auto end = std::min(message.bytes.find('\n', at), message.bytes.size());
+        auto line = message.bytes.substr(at, end - at);
+        if (line.ends_with('\r')) line.pop_back();
+        out += "    " + printable(line) + '\n';
+        at = end + 1;
+    }
+    return out + '\n';
+}
+
+std::string ladder_mermaid_head() {
+    return "sequenceDiagram\n    participant phone\n    participant gateway\n    participant core\n";
+}
+
+// Its grammar ends a text at a semicolon and takes # for the begin of a character's name.
+std::string ladder_mermaid(const LadderMessage& message, std::int64_t since) {
+    const auto [from, to] = ends_of(message);
+    auto label = label_of(message);
+    const bool is_answer = !label.empty() && label[0] >= '0' && label[0] <= '9';
+    if (!message.core_side) label += ", " + printable(message.protection);
+    label += time_between(message, since);
+    std::ranges::replace_if(
+        label, [](char c) { return c == ';' || c == '#'; }, ' ');
+    return fmt::format("    {}{}{}: {}\n", from, is_answer ? "-->>" : "->>", to, label);
 }
 
 std::string ladder_html(const std::string& title, const std::vector<LadderMessage>& messages) {

@@ -25,6 +25,11 @@ std::string label_of(const LadderMessage& message);
 /// The line with the three names, and one for each message.
 std::string ladder_head(std::size_t width);
 std::string ladder_line(const LadderMessage& message, std::size_t width);
+/// The whole message under a line that tells its way; `since`: of the one before, for the time between them, 0: none.
+std::string ladder_text(const LadderMessage& message, std::int64_t since);
+/// A sequence diagram for Mermaid, as documents and tickets draw it: its head, and a line for each message.
+std::string ladder_mermaid_head();
+std::string ladder_mermaid(const LadderMessage& message, std::int64_t since);
 /// The page: a picture, and every message to unfold. No script, nothing from elsewhere; all text escaped.
 std::string ladder_html(const std::string& title, const std::vector<LadderMessage>& messages);
 

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <iterator>
 #include <string>
@@ -22,6 +23,7 @@
 #include "gmctl/configure/configure.h"
 #include "gmctl/ladder.h"
 #include "gmctl/pcap.h"
+#include "gmctl/support.h"
 #include "gmctl/table.h"
 #include "gmctl/views.h"
 
@@ -36,9 +38,10 @@ constexpr const char* kDefaultSocket = "/run/gmgate/control.sock";
 struct Options {
     std::string socket = kDefaultSocket;
     bool json = false;
-    std::string of, filter, level, html, pcap, sort = "impi";
+    std::string of, filter, level, html, pcap, hop, change, output, config, log, sort = "impi";
     std::string realm, mechanism, algorithm, address, state;  ///< of registrations
-    bool follow = false, off = false, audit = false, once = false, verbose = false, numbers = false;
+    bool follow = false, off = false, audit = false, once = false, as_text = false, as_mermaid = false, failed = false,
+         verbose = false, numbers = false;
     double interval = 2;
 };
 
@@ -131,8 +134,21 @@ bool write_file(const std::string& path, const std::string& bytes, const char* m
     return std::fclose(file) == 0 && ok;
 }
 
+std::string drawn(const Options& options, const gmctl::LadderMessage& message, std::int64_t since, std::size_t width) {
+    if (options.as_text) return gmctl::ladder_text(message, since);
+    return options.as_mermaid ? gmctl::ladder_mermaid(message, since) : gmctl::ladder_line(message, width);
+}
+
+std::string failed_view(const Json& answer, std::size_t width) {
+    std::string out;
+    if (answer.contains("failed"))
+        for (const auto& record : answer["failed"]) out += gmctl::record_line(record, width);
+    return out.empty() ? "no phone's last REGISTER failed\n" : out;
+}
+
 // The files hold what users said: only the caller may read them.
 int trace(const Options& options) {
+    if (options.failed) return ask_and_show(options, "trace", {{"failed", true}}, failed_view);
     umask(077);
     auto client = Client::connect(options.socket);
     if (!client) return fail(options, client.error());
@@ -140,16 +156,20 @@ int trace(const Options& options) {
     std::vector<gmctl::LadderMessage> messages;
     if (!options.pcap.empty() && !write_file(options.pcap, gmctl::pcap_header(), "w")) return kFailed;
     const auto take = [&](const Json& json) {
+        const auto since = messages.empty() ? 0 : messages.back().microseconds;
         messages.push_back(gmctl::ladder_message(json));
         if (options.json && options.follow) print_json(json, false);
-        else if (!options.json) print(gmctl::ladder_line(messages.back(), width));
+        else if (!options.json) print(drawn(options, messages.back(), since, width));
         if (!options.pcap.empty() && !write_file(options.pcap, gmctl::pcap_record(messages.back()), "a")) return false;
         if (!options.html.empty() &&
             !write_file(options.html, gmctl::ladder_html("SIP of " + options.of, messages), "w"))
             return false;
         return true;
     };
-    if (options.follow && !options.json) print(gmctl::ladder_head(width));
+    const auto head = options.as_text      ? ""
+                      : options.as_mermaid ? gmctl::ladder_mermaid_head()
+                                           : gmctl::ladder_head(width);
+    if (options.follow && !options.json) print(head);
     const auto answer =
         client->ask("trace", {{"of", options.of}, {"follow", options.follow}, {"off", options.off}}, take);
     if (!answer) return fail(options, answer.error());
@@ -163,7 +183,7 @@ int trace(const Options& options) {
         return kOk;
     }
     if (options.json) print_json(*answer);
-    else print(gmctl::ladder_head(width));
+    else print(head);
     for (const auto& message : (*answer)["messages"])
         if (!take(message)) return kFailed;
     if (!options.html.empty() && messages.empty() &&
@@ -206,6 +226,13 @@ std::string drain_view(const Json& answer, std::size_t) {
                ? "New registrations are refused (503); " + std::to_string(answer.value("registrations", 0)) +
                      " go on until they end. 'gmctl drain --off' ends this.\n"
                : std::string("New registrations are taken again.\n");
+}
+std::string hop_view(const Json& answer, std::size_t) {
+    const auto hop = gmctl::printable(answer.value("hop", ""));
+    return answer.value("disabled", false)
+               ? hop + " takes nothing new; dialogs and what a Route sends there go on. 'gmctl core enable " + hop +
+                     "' ends this, so does a restart.\n"
+               : hop + " is in use again.\n";
 }
 std::string level_view(const Json& answer, std::size_t) { return answer.value("level", "") + '\n'; }
 
@@ -250,9 +277,58 @@ void add_looking(const AddCommand& command, Options& options) {
     ladder->add_option("phone", options.of, "IMPI; without it: who is traced");
     ladder->add_flag("-f,--follow", options.follow, "go on drawing as messages come, until interrupted");
     ladder->add_flag("--off", options.off, "end the trace and forget its messages");
+    ladder->add_flag("--failed", options.failed, "instead list the phones whose last REGISTER failed, and why");
+    auto* text = ladder->add_flag("--text", options.as_text, "whole messages instead of arrows");
+    ladder->add_flag("--mermaid", options.as_mermaid, "a sequence diagram for Mermaid instead")->excludes(text);
     ladder->add_option("--html", options.html, "also write the diagram with all messages as one HTML page")
         ->type_name("FILE");
     ladder->add_option("--pcap", options.pcap, "also write the messages for Wireshark")->type_name("FILE");
+}
+
+/// `activate-config` of the shell.
+Result<std::string> activate(const Options& options) {
+    auto client = Client::connect(options.socket);
+    if (!client) return std::unexpected(client.error());
+    const auto answer = client->ask("reload");
+    if (!answer) return std::unexpected(answer.error());
+    return gmctl::reload_view(*answer, gmctl::terminal_width());
+}
+
+/// `gmctl core [disable|enable HOP]`
+int core(const Options& options) {
+    if (options.change.empty()) return ask_and_show(options, "core", Json::object(), gmctl::core_view);
+    if (options.hop.empty())
+        return fail(
+            options,
+            {Reaction::reject, 0, "name the next hop, as gmctl core shows it: gmctl core " + options.change + " HOP"},
+            kWrong);
+    return ask_and_show(options, "core-" + options.change, {{"hop", options.hop}}, hop_view);
+}
+
+/// For a bug report; also when no gateway answers.
+int support(const Options& options) {
+    umask(077);
+    gmctl::SupportSources sources;
+    sources.config = options.config;
+    sources.log = options.log;
+    sources.ask = [&](const std::string& what) -> Result<Json> {
+        auto client = Client::connect(options.socket);
+        if (!client) return std::unexpected(client.error());
+        return client->ask(what);
+    };
+    const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+    std::tm parts{};
+    char stamp[32] = "";
+    if (gmtime_r(&now, &parts)) std::strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", &parts);
+    const auto path = options.output.empty() ? "gmgate-support-" + std::string(stamp) + ".tar" : options.output;
+    const auto files = gmctl::support_files(sources);
+    if (!write_file(path, gmctl::tar_archive(files, static_cast<std::uint64_t>(now)), "w")) return kFailed;
+    if (options.json) print_json({{"file", path}, {"files", files.size()}});
+    else
+        print(
+            path + ": " + std::to_string(files.size()) +
+            " files of text; identities, keys and lines of the log are not in them, your addresses are. Look into them before you send them.\n");
+    return kOk;
 }
 
 /// What changes something, or looks at all of the kernel.
@@ -272,6 +348,20 @@ void add_steering(const AddCommand& command, Options& options) {
     });
     level->add_option("level", options.level, "debug, info, notice, warning or error")
         ->check(CLI::IsMember({"debug", "info", "notice", "warning", "error"}));
+    auto* core_command =
+        command("core", "the next hops: up or down since when, why, how fast; disable or enable one (admin)",
+                [&] { return core(options); });
+    core_command->add_option("change", options.change, "disable or enable; without it: look")
+        ->check(CLI::IsMember({"disable", "enable"}));
+    core_command->add_option("hop", options.hop, "ADDRESS:PORT or name of the next hop");
+    auto* report =
+        command("support", "one archive for a bug report: configuration, status, counters; no identities, no keys",
+                [&] { return support(options); });
+    report->add_option("-o,--output", options.output, "the archive; default: gmgate-support-TIME.tar")
+        ->type_name("FILE");
+    report->add_option("-c,--config", options.config, "configuration; default: the one that the gateway has read")
+        ->type_name("FILE");
+    report->add_option("--log", options.log, "log of gmgated; default: its journal")->type_name("FILE");
     auto* kernel = command("kernel", "guard policies, SAs, and the kernel's counters with what each one means", [&] {
         return ask_and_show(options, "kernel", {{"audit", options.audit}}, gmctl::kernel_view);
     });
@@ -373,6 +463,8 @@ int main(int argc, char** argv) {
         "change gmgate.toml in a shell: configure terminal, session-router, sip-interface, …; needs no running gmgated",
         [&] { return daemon::configure::run(shell); });
     configure->add_option("-c,--config", shell.config, "file to change")->capture_default_str()->type_name("FILE");
+    configure->add_flag("-n,--dry-run", shell.is_dry_run, "write nothing; show the difference at the end");
+    shell.activate = [&options] { return activate(options); };
     configure->add_option("--prompt", shell.prompt, "the word before # in the prompt")->capture_default_str();
     command("help", "what a command does and takes", [&] {
         return help(app, options);

@@ -116,6 +116,9 @@ std::string status_view(const Json& status, std::size_t width) {
         fmt::format("gmgated {}  {} for {}, log level {}\nconfiguration  {}\n", text_of(status, "version"),
                     text_of(status, "state"), duration_text(number_of(status, "uptime")), text_of(status, "log_level"),
                     printable(text_of(status, "config")));
+    if (status.value("keys_exported", false))
+        out += painted("KEYS LEAVE     [lab] export-keys = true: whoever is root there reads all phones", Colour::bad) +
+               '\n';
     out += fmt::format("core           {} -> {}\n", text_of(part(status, "core"), "listen"),
                        text_of(part(status, "core"), "next_hop"));
     out += fmt::format("registrations  {} over ipsec-3gpp, {} over tls, {} ending (limit {})\n",

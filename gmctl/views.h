@@ -12,6 +12,7 @@ std::string status_view(const nlohmann::json& status, std::size_t width);
 std::string registrations_view(const nlohmann::json& page, std::size_t width);
 /// Active, this period, ever, most in a period.
 std::string registration_numbers_view(const nlohmann::json& page, std::size_t width);
+std::string core_view(const nlohmann::json& core, std::size_t width);
 std::string sa_stats_view(const nlohmann::json& stats, std::size_t width);
 std::string record_line(const nlohmann::json& record, std::size_t width);
 std::string show_view(const nlohmann::json& shown, std::size_t width);

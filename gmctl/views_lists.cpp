@@ -1,4 +1,4 @@
-// Lists of phones, and numbers as operators know them: declared in views.h.
+// Lists of phones and of the core's elements, and numbers as operators know them: declared in views.h.
 #include <algorithm>
 #include <functional>
 
@@ -49,6 +49,22 @@ std::vector<Field> registration_fields(const std::string& domain) {
             {{"realm", false, true}, field("realm")}};
 }
 
+std::string milliseconds_text(const Json& hop, const char* key) {
+    const auto at = hop.find(key);
+    return at == hop.end() || !at->is_number() ? "" : fmt::format("{:.1f} ms", at->get<double>());
+}
+
+// Below an element: what its name was looked up to, and its last trouble; empty when there is neither.
+std::string detail_of(const Json& hop, std::size_t width) {
+    const auto address = text_of(hop, "address"), reason = text_of(hop, "reason");
+    auto line = address == text_of(hop, "hop") ? "" : address;
+    if (!reason.empty()) line += (line.empty() ? "last trouble: " : ", last trouble: ") + reason;
+    if (line.empty()) return line;
+    line = "  " + printable(line);
+    if (width != 0 && line.size() > width) line = line.substr(0, width - 1) + "…";
+    return line + '\n';
+}
+
 void add_tally(TextTable& table, const std::string& first, const std::string& what, const Json& tally) {
     table.add({first, what, text_of(tally, "period"), text_of(tally, "lifetime"), text_of(tally, "most_in_a_period")});
 }
@@ -95,6 +111,37 @@ std::string registration_numbers_view(const Json& page, std::size_t width) {
     for (const char* what : {"registered", "refreshed", "challenged", "refused"})
         add_tally(table, what, "", part(numbers, what));
     return table.text(width) + fmt::format("limit {}\n", number_of(active, "limit"));
+}
+
+std::string core_view(const Json& core, std::size_t width) {
+    TextTable table({{"next hop"},
+                     {"over"},
+                     {.title = "state", .is_state = true},
+                     {"for", true},
+                     {"round trip", true},
+                     {"answers in", true}});
+    const auto& hops = part(core, "hops");
+    for (const auto& hop : hops)
+        table.add({text_of(hop, "hop") + (hop.value("emergency", false) ? " (emergency)" : ""),
+                   text_of(hop, "transport"), hop.value("disabled", false) ? "disabled" : text_of(hop, "state"),
+                   hop.contains("for") ? duration_text(number_of(hop, "for")) : "",
+                   milliseconds_text(hop, "round_trip_ms"), milliseconds_text(hop, "mean_answer_ms")});
+    const auto drawn = table.text(width);
+    std::string out;
+    std::size_t at = 0;
+    const auto copy_line = [&] {
+        const auto end = std::min(drawn.find('\n', at), drawn.size() - 1) + 1;
+        out += drawn.substr(at, end - at);
+        at = end;
+    };
+    copy_line();
+    for (const auto& hop : hops) {
+        copy_line();
+        out += detail_of(hop, width);
+    }
+    if (number_of(core, "ping_interval") == 0)
+        out += "ping-interval is 0: what is down is seen by requests of phones only\n";
+    return out;
 }
 
 std::string sa_stats_view(const Json& stats, std::size_t width) {

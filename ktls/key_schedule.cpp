@@ -11,6 +11,8 @@
 #include <openssl/params.h>
 #include <openssl/ssl.h>
 
+#include "ktls/key_log.h"
+
 namespace gmgate::ktls {
 namespace {
 
@@ -67,6 +69,7 @@ Result<TrafficKeys> traffic_keys(const TrafficSecret& secret, Cipher cipher) {
 }
 
 void keep_traffic_secret(const ssl_st* ssl, const char* line) {
+    log_key_line(line);
     auto* kept = static_cast<KeptSecret*>(SSL_get_app_data(ssl));
     if (kept == nullptr) return;
     // "LABEL client_random secret", both in hexadecimal.

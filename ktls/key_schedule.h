@@ -35,8 +35,8 @@ struct KeptSecret {
     Role role = Role::server;
     TrafficSecrets secrets;
 };
-/// OpenSSL's keylog callback: keeps the application traffic secrets in the KeptSecret that is the SSL's app data (none:
-/// nothing is kept), and lets everything else go.
+/// OpenSSL's keylog callback: tells log_key_line() (key_log.h), and keeps the application traffic secrets in the
+/// KeptSecret that is the SSL's app data (none: nothing is kept), and lets everything else go.
 void keep_traffic_secret(const ssl_st* ssl, const char* line);
 
 }  // namespace gmgate::ktls

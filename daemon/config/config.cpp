@@ -148,6 +148,17 @@ void read_algorithms(Section& section, ImsAkaProfile& profile) {
 }
 
 // Annex M has its own protected ports: the guards of the two modes never mix.
+// What it says is read by lab_of().
+void read_lab(Section& section) {
+    bool exports = false;
+    std::string log;
+    section.boolean("export-keys", exports);
+    section.text("tls-key-log", log);
+    if (section.has("tls-key-log") && (!log.starts_with('/') || log.find_first_of("'\"\\\n") != std::string::npos))
+        section.mistake("tls-key-log", "must be the path of a file from / on, without quotes and backslashes");
+    if (exports) section.warn("export-keys", "keys of phones leave this gateway: only for a lab without subscribers");
+}
+
 void read_nat_traversal(Section& section, ImsAkaProfile& profile) {
     auto& nat = profile.nat;
     section.word("nat-traversal", nat.is_on, {{"off", false}, {"on", true}});
@@ -764,6 +775,7 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     root.table("timers", [&](Section& s) { read_timers(s, config.timers); });
     root.table("xfrm", [&](Section& s) { read_xfrm(s, config.xfrm); });
     root.table("store", [&](Section& s) { read_store(s, config.store); });
+    root.table("lab", [&](Section& s) { read_lab(s); });
     root.table("restart", [&](Section& s) { s.text("take-over-socket", config.restart.take_over_socket); });
     root.table("cluster", [&](Section& s) {
         ClusterConfig cluster;

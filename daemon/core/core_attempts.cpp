@@ -83,6 +83,7 @@ bool CoreAttempts::must_spare(const Target& target) const {
 bool CoreAttempts::should_try_again(const Result<sip::OwnedMessage>& outcome) {
     if (!current_) return false;
     if (outcome) link_->overload_control_.learn(current_->endpoint, **outcome);
+    if (outcome && !is_invite_ && (*outcome)->status() >= 200) link_->took(*current_, sent_at_);
     const bool again = judge(outcome);
     const bool is_over = !outcome || (*outcome)->status() >= 300 || ((*outcome)->status() >= 200 && !is_invite_);
     if (is_over && own_connection_ != sip::ConnectionId{})

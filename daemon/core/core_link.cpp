@@ -51,6 +51,7 @@ CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transacti
       transactions_(transactions),
       connector_(transports),
       health_(clock_),
+      hops_(clock_),
       busy_(clock_),
       overload_control_(clock_, draw) {
     for (const Endpoint& local : core.listen) {
@@ -61,10 +62,15 @@ CoreLink::CoreLink(const Core& core, sip::Transports& transports, sip::Transacti
     note_next_hops();
 }
 
-void CoreLink::note_next_hops() {
+void CoreLink::note_next_hops(const std::vector<Target>& resolved) {
+    hops_.forget_current();
     for (const auto* hops : {&core_.next_hops, &core_.emergency_next_hops})
-        for (const NextHop& hop : *hops)
-            if (hop.host.empty()) note_target(hop.endpoint, hop.transport.value_or(core_.transport));
+        for (const NextHop& hop : *hops) {
+            if (!hop.host.empty()) continue;
+            note_target(hop.endpoint, hop.transport.value_or(core_.transport));
+            hops_.note_current(hop.endpoint);
+        }
+    for (const Target& target : resolved) hops_.note_current(target.endpoint);
 }
 
 bool CoreLink::is_core_side(const sip::Flow& flow) const {
@@ -122,32 +128,44 @@ Target CoreLink::at(const Endpoint& endpoint, CoreTransport transport) const {
     return target;
 }
 
-Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops) {
+// The addresses of one next hop.
+Task<Result<std::vector<Target>>> CoreLink::targets_of(NextHop hop) {
+    std::vector<Target> all;
+    if (hop.host.empty()) {
+        Target target = at(hop.endpoint, hop.transport.value_or(core_.transport));
+        target.priority = std::uint32_t{hop.priority} << 16;
+        target.weight = hop.weight;
+        target.tls_name = hop.tls_name;
+        all.push_back(std::move(target));
+        co_return all;
+    }
+    if (!resolver_)
+        resolver_ = std::make_unique<Resolver>(
+            co_await asio::this_coro::executor, clock_, core_.name_servers,
+            sides_.size() == 1 ? std::optional(core_.listen.front().address.family()) : std::nullopt);
+    Result<std::vector<Target>> found = co_await resolver_->resolve(hop, core_.transport);
+    if (!found) co_return found;
+    for (Target& target : *found) {
+        note_target(target.endpoint, target.transport);
+        target.tls_name = hop.tls_name;
+    }
+    co_return found;
+}
+
+Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops, Disabled disabled) {
     std::vector<Target> all;
     std::string why = "no next hop is configured";
     for (const NextHop& hop : hops) {
-        if (hop.host.empty()) {
-            Target target = at(hop.endpoint, hop.transport.value_or(core_.transport));
-            target.priority = std::uint32_t{hop.priority} << 16;
-            target.weight = hop.weight;
-            target.tls_name = hop.tls_name;
-            all.push_back(std::move(target));
-            continue;
-        }
-        if (!resolver_)
-            resolver_ = std::make_unique<Resolver>(
-                co_await asio::this_coro::executor, clock_, core_.name_servers,
-                sides_.size() == 1 ? std::optional(core_.listen.front().address.family()) : std::nullopt);
-        Result<std::vector<Target>> found = co_await resolver_->resolve(hop, core_.transport);
+        NextHop one = hop;
+        Result<std::vector<Target>> found = co_await targets_of(std::move(one));
         if (!found) {
             why = found.error().text;
             continue;
         }
-        for (Target& target : *found) {
-            note_target(target.endpoint, target.transport);
-            target.tls_name = hop.tls_name;
-            all.push_back(std::move(target));
-        }
+        if (disabled == Disabled::left_out &&
+            std::erase_if(*found, [this](const Target& t) { return hops_.is_disabled(t); }) != 0)
+            why = "every next hop that is known is disabled by the operator";
+        std::ranges::move(*found, std::back_inserter(all));
     }
     if (all.empty()) co_return failure(Reaction::retry, why);
     // Those that answer, those that are busy, those that do not answer.
@@ -161,6 +179,14 @@ Task<Result<std::vector<Target>>> CoreLink::next_hops() { return resolve(core_.n
 
 Task<Result<std::vector<Target>>> CoreLink::emergency_next_hops() {
     return resolve(core_.emergency_next_hops.empty() ? core_.next_hops : core_.emergency_next_hops);
+}
+
+// A dialog goes on at an element that is disabled, one of the first `own`; what has to go elsewhere goes to none of
+// those, unless there is no other.
+void CoreLink::leave_out_disabled(std::vector<Target>& targets, std::ptrdiff_t own) const {
+    const auto rest =
+        std::remove_if(targets.begin() + own, targets.end(), [this](const Target& t) { return hops_.is_disabled(t); });
+    if (rest != targets.begin()) targets.erase(rest, targets.end());
 }
 
 Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, std::vector<std::string> service_route) {
@@ -179,16 +205,17 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
     };
     const bool is_trusted = core_.follow_route && std::ranges::any_of(service_route, is_service_route);
 
-    Result<std::vector<Target>> hops = co_await next_hops();
+    Result<std::vector<Target>> hops = co_await resolve(core_.next_hops, Disabled::kept);
     if (const auto address = Address::parse(uri->host)) {
         const sip::Transport over = over_tls ? sip::Transport::tls : sip::Transport::udp;
         const Endpoint endpoint{*address, uri->port.value != 0 ? uri->port : sip::default_port(over)};
         if (hops) {  // the dialog stays with the next hop that took it; the others stand in when it is dead
             const auto at_it =
                 std::ranges::stable_partition(*hops, [&](const Target& t) { return t.endpoint == endpoint; });
-            if (at_it.begin() != hops->begin()) {
-                const bool is_dead = health_.is_down(endpoint);
-                if (is_dead) std::rotate(hops->begin(), at_it.begin(), hops->end());
+            const auto own = at_it.begin() - hops->begin();
+            leave_out_disabled(*hops, own);
+            if (own != 0) {
+                if (health_.is_down(endpoint)) std::rotate(hops->begin(), hops->begin() + own, hops->end());
                 co_return hops;
             }
         }
@@ -203,6 +230,7 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
         note_target(endpoint, hop.transport.value_or(core_.transport));
         co_return std::vector<Target>{at(endpoint, hop.transport.value_or(core_.transport))};
     }
+    if (hops) leave_out_disabled(*hops, 0);
     if (!is_trusted) co_return hops;
     hop.host = std::string(uri->host);
     hop.endpoint.port = uri->port;
@@ -289,7 +317,12 @@ Task<Result<void>> CoreLink::send_stateless(std::string bytes, sip::Transport tr
 // -------------------------------------------------------------------------------------------------------------------
 // health
 
+void CoreLink::took(const Target& target, TimePoint sent_at) {
+    hops_.answered(target.endpoint, clock_.now() - sent_at);
+}
+
 void CoreLink::answered(const Target& target) {
+    hops_.came_up(target.endpoint);
     if (busy_.answered(target.endpoint))
         log::notice("next-hop-ready", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}});
     if (health_.answered(target.endpoint))
@@ -297,6 +330,7 @@ void CoreLink::answered(const Target& target) {
 }
 
 void CoreLink::log_down(const Target& target, std::string_view why) {
+    hops_.went_down(target.endpoint, why);
     log::warning("next-hop-down", {{"next-hop", target.endpoint.to_string()}, {"name", target.host}, {"reason", why}});
 }
 
@@ -349,6 +383,7 @@ void CoreLink::judge_ping(const Target& target, TimePoint sent_at, const Result<
         return silent(target, sent_at, response.error().text);
     if (!response) return failed(target, response.error().text);
     overload_control_.learn(target.endpoint, **response);
+    hops_.answered_ping(target.endpoint, clock_.now() - sent_at);
     if ((*response)->status() != 503) return answered(target);  // 483 and 404 are signs of life, too
     if (busy_.refused_ping(target.endpoint, retry_after_of((*response)->value(sip::HeaderId::retry_after))))
         log_busy(target, "503 to OPTIONS");
@@ -364,7 +399,8 @@ Task<void> CoreLink::watch_next_hops() {
         hops.insert(hops.end(), core_.emergency_next_hops.begin(), core_.emergency_next_hops.end());
         const bool has_names = std::ranges::any_of(hops, [](const NextHop& hop) { return !hop.host.empty(); });
         Result<std::vector<Target>> targets = std::vector<Target>{};
-        if (pings || has_names) targets = co_await resolve(std::move(hops));
+        if (pings || has_names) targets = co_await resolve(std::move(hops), Disabled::kept);
+        if (targets) note_next_hops(*targets);
         if (targets && pings)
             for (const Target& target : *targets)
                 if (!busy_.asked_for_rest(target.endpoint)) spawn(executor, ping(target), "ping");

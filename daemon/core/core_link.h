@@ -19,6 +19,7 @@
 #include "daemon/core/busy.h"
 #include "daemon/core/connector.h"
 #include "daemon/core/health.h"
+#include "daemon/core/hop_history.h"
 #include "daemon/core/next_hops.h"
 #include "daemon/core/overload_control.h"
 #include "daemon/core/resolver.h"
@@ -132,7 +133,8 @@ public:
     /// A request came from there, so its answers may go there.
     void note_request(const sip::Flow& came, const sip::Message& request);
     /// The configured addresses, also after a reload; those that are no next hop any more stay known.
-    void note_next_hops();
+    /// `resolved`: what names among them were looked up to.
+    void note_next_hops(const std::vector<Target>& resolved = {});
     /// True for a place at which the core takes answers: it sends requests from there and asks for their answers there,
     /// or we send requests to it. What a phone writes into a Via opens no way to any other.
     bool takes_answers(sip::Transport transport, const Endpoint& at) const;
@@ -156,6 +158,23 @@ public:
     /// element back, silence takes it out. Without pings only the names, so that it is known who may talk to us.
     Task<void> watch_next_hops();
     const Health& health() const { return health_; }
+    const HopHistory& hops() const { return hops_; }
+
+    /// One element that a configured next hop stands for at this moment.
+    struct HopReport {
+        std::string hop;               ///< as configured
+        bool is_emergency = false;     ///< of emergency-next-hop
+        std::optional<Target> target;  ///< nullopt: its name was not found, `reason` says why
+        bool is_down = false, is_busy = false, is_disabled = false;
+        std::string reason;
+    };
+    /// All of them, names looked up, in the order of the configuration.
+    Task<std::vector<HopReport>> report();
+    /// Takes an element, "ADDRESS:PORT" or a name of the configuration, out of use for what is new, until enable() or
+    /// the end of the process; dialogs stay where they are. Errors: Reaction::reject, it is none of the next hops, or
+    /// the last one.
+    Task<Result<void>> disable(std::string hop);
+    Result<void> enable(const std::string& hop);
     const Busy& busy() const { return busy_; }
     const OverloadControl& overload_control() const { return overload_control_; }
     /// How many requests were held back because the core asked for less.
@@ -167,7 +186,11 @@ private:
         sip::Flow flow;
         bool is_old = false;  ///< a connection that was open already
     };
-    Task<Result<std::vector<Target>>> resolve(std::vector<NextHop> hops);
+    /// What an operator has taken out: left out, or kept where a dialog may have it.
+    enum class Disabled { left_out, kept };
+    Task<Result<std::vector<Target>>> resolve(std::vector<NextHop> hops, Disabled disabled = Disabled::left_out);
+    Task<Result<std::vector<Target>>> targets_of(NextHop hop);
+    void leave_out_disabled(std::vector<Target>& targets, std::ptrdiff_t own) const;
     Task<Result<Way>> way_to(Endpoint to, CoreTransport transport, std::string tls_name = {},
                              Traffic traffic = Traffic::phones);
     /// The same over a connection that nobody else gets; while there are too many of them, over the strangers' one.
@@ -176,6 +199,8 @@ private:
     void judge_ping(const Target& target, TimePoint sent_at, const Result<sip::OwnedMessage>& response);
     Task<void> ask_about(Target target);  ///< one ping at a time because of a doubt
     void answered(const Target& target);
+    /// How long an answer took: of the core's speed, for the operator.
+    void took(const Target& target, TimePoint sent_at);
     void log_down(const Target& target, std::string_view why);
     void failed(const Target& target, std::string_view why);
     void silent(const Target& target, TimePoint since, std::string_view why);
@@ -199,6 +224,7 @@ private:
     std::set<std::pair<sip::Transport, Endpoint>> answer_places_;  ///< bounded; takes_answers()
     Connector connector_;
     Health health_;
+    HopHistory hops_;
     Busy busy_;
     OverloadControl overload_control_;
     std::uint64_t held_back_ = 0;

@@ -8,6 +8,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include "daemon/agreement/mechanism.h"
+#include "daemon/config/lab.h"
 #include "daemon/operate/operations.h"
 
 namespace gmgate::daemon {
@@ -24,6 +25,21 @@ std::string listed(const std::vector<Endpoint>& all) {
     for (const Endpoint& one : all) text += (text.empty() ? "" : ", ") + one.to_string();
     return text;
 }
+
+nlohmann::json sa_json(const xfrm::SaReport& sa) {
+    return {{"direction", sa.sa.direction == xfrm::Direction::in ? "in" : "out"},
+            {"spi", sa.sa.id.spi.value},
+            {"source", sa.sa.source.to_string()},
+            {"destination", sa.sa.destination.to_string()},
+            {"packets", sa.packets},
+            {"bytes", sa.bytes},
+            {"integrity_failures", sa.integrity_failures},
+            {"replay_drops", sa.replay_drops},
+            {"replay_window_drops", sa.replay_window_drops},
+            {"hard_lifetime", sa.hard_lifetime.count()}};
+}
+
+}  // namespace
 
 nlohmann::json record_json(const DecisionRecord& record) {
     auto checks = nlohmann::json::array();
@@ -45,21 +61,6 @@ nlohmann::json record_json(const DecisionRecord& record) {
             {"answer", record.answer},
             {"why", record.why}};
 }
-
-nlohmann::json sa_json(const xfrm::SaReport& sa) {
-    return {{"direction", sa.sa.direction == xfrm::Direction::in ? "in" : "out"},
-            {"spi", sa.sa.id.spi.value},
-            {"source", sa.sa.source.to_string()},
-            {"destination", sa.sa.destination.to_string()},
-            {"packets", sa.packets},
-            {"bytes", sa.bytes},
-            {"integrity_failures", sa.integrity_failures},
-            {"replay_drops", sa.replay_drops},
-            {"replay_window_drops", sa.replay_window_drops},
-            {"hard_lifetime", sa.hard_lifetime.count()}};
-}
-
-}  // namespace
 
 void Operations::add_state_commands() {
     server_.add("status", {Rights::read, "what the gateway does at the moment",
@@ -123,6 +124,7 @@ Task<Result<nlohmann::json>> Operations::status() const {
          {{"server", p_.transactions.server_count()},
           {"client", p_.transactions.client_count()},
           {"limit", limits.transactions}}},
+        {"keys_exported", lab_of(p_.config.settings).export_keys},
         {"guards_stand", p_.kernel_watch.guards_stand()},
         {"counters", counters}};
 }

@@ -11,6 +11,7 @@
 namespace gmgate::daemon {
 namespace {
 
+constexpr std::size_t kMostFailed = 1000;
 constexpr std::size_t kBacklog = 2000;  // messages that a follower may lag behind
 
 nlohmann::json message_json(const TracedMessage& message) {
@@ -31,6 +32,18 @@ nlohmann::json message_json(const TracedMessage& message) {
 
 }  // namespace
 
+// A challenge is no failure, nor is a REGISTER that another one has made good.
+nlohmann::json Operations::failed() const {
+    auto list = Json::array();
+    for (const auto& impi : p_.trace.impis()) {
+        const auto records = p_.trace.of(impi);
+        if (records.empty() || records.back().answer < 300 || records.back().answer == 401) continue;
+        list.push_back(record_json(records.back()));
+        if (list.size() >= kMostFailed) break;
+    }
+    return list;
+}
+
 // Admin: what users say is in it.
 void Operations::add_trace_command() {
     server_.add("trace", {Rights::admin, "keeps and tells the decrypted SIP of one user",
@@ -44,6 +57,9 @@ Task<Result<nlohmann::json>> Operations::trace(const Json& arguments, ControlCli
     if (!of) co_return std::unexpected(of.error());
     if (!off) co_return std::unexpected(off.error());
     if (!follow) co_return std::unexpected(follow.error());
+    const auto wants_failed = flag_argument(arguments, "failed");
+    if (!wants_failed) co_return std::unexpected(wants_failed.error());
+    if (*wants_failed) co_return Json{{"failed", failed()}};
     if (of->empty()) {
         auto users = Json::array();
         for (const auto& user : p_.messages.users()) users.push_back(user.value);

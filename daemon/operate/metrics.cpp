@@ -11,6 +11,7 @@
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
+#include "daemon/config/lab.h"
 #include "daemon/observe/kernel_statistics.h"
 
 namespace gmgate::daemon {
@@ -210,6 +211,20 @@ void add_tls(Page& page, const MetricSources& s) {
     page.counter("tls_truncated_total", "TLS connections that ended without close_notify").add(tls->truncated);
 }
 
+void add_core(Page& page, const MetricSources& s) {
+    if (!s.core) return;
+    auto up = page.gauge("next_hop_up", "1: this element of the core answers; 0: it did not, the last time");
+    for (const auto& [element, entry] : s.core->hops().all())
+        if (s.core->hops().is_current(element)) up.add(entry.is_up ? 1 : 0, {{"next_hop", element.to_string()}});
+    page.gauge("next_hops_disabled", "next hops that an operator has taken out of use")
+        .add(s.core->hops().disabled().size());
+    auto response = page.histogram("core_response_seconds",
+                                   "from a request of a phone, INVITE excepted, to the final answer of a next hop");
+    for (const auto& [element, entry] : s.core->hops().all())
+        if (s.core->hops().is_current(element) && entry.responses.count() != 0)
+            response.add(entry.responses, {{"next_hop", element.to_string()}});
+}
+
 void add_durations(Page& page, const MetricSources& s) {
     if (s.loop_lateness)
         page.histogram("loop_lag_seconds", "how late the loop woke up, looked at ten times a second")
@@ -239,6 +254,17 @@ void add_cluster(Page& page, const ClusterNumbers& n) {
 
 std::uint64_t unix_seconds(std::chrono::system_clock::time_point at) {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(at.time_since_epoch()).count());
+}
+
+void add_lab(Page& page, const MetricSources& s) {
+    page.gauge("keys_exported", "1: [lab] export-keys is on, and whoever is root here reads all that phones say")
+        .add(lab_of(s.config.settings).export_keys ? 1 : 0);
+}
+
+void add_certificates(Page& page, const MetricSources& s) {
+    if (!s.certificates) return;
+    auto ends = page.gauge("certificate_end_timestamp_seconds", "when the first certificate of a profile ends");
+    for (const auto& [name, at] : s.certificates->ends()) ends.add(unix_seconds(at), {{"of", name}});
 }
 
 void add_reload(Page& page, const MetricSources& s) {
@@ -284,7 +310,10 @@ Task<std::string> metrics_text(MetricSources sources) {
     add_transport(page, sources);
     add_kernel(page, sources);
     add_tls(page, sources);
+    add_core(page, sources);
     add_durations(page, sources);
+    add_lab(page, sources);
+    add_certificates(page, sources);
     add_reload(page, sources);
     if (sources.cluster) add_cluster(page, sources.cluster());
     add_process(page);

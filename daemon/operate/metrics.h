@@ -7,6 +7,8 @@
 
 #include "daemon/cluster/cluster.h"
 #include "daemon/config/config.h"
+#include "daemon/config/operator_state.h"
+#include "daemon/core/core_link.h"
 #include "daemon/observe/counters.h"
 #include "daemon/observe/histogram.h"
 #include "daemon/operate/control_server.h"
@@ -14,6 +16,7 @@
 #include "daemon/operate/packet_tap.h"
 #include "daemon/operate/registration_statistics.h"
 #include "daemon/registrations/table.h"
+#include "daemon/tls/certificates.h"
 #include "ktls/types.h"
 #include "sip/transaction/transactions.h"
 #include "sip/transport/transport.h"
@@ -34,9 +37,11 @@ struct MetricSources {
     std::function<bool()> guards_stand;
     std::function<bool()> is_draining;
     // What is null has no metrics.
+    const CoreLink* core = nullptr;
     const RegistrationStatistics* statistics = nullptr;
     const Histogram* loop_lateness = nullptr;
     const std::optional<Operations::Reloaded>* reloaded = nullptr;
+    const TlsCertificates* certificates = nullptr;
     std::function<std::uint64_t()> stray_encapsulated{};  ///< empty: no phones behind NAT are served
     std::function<ClusterNumbers()> cluster{};            ///< empty: the only gateway
 };

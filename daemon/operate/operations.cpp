@@ -33,6 +33,7 @@ Operations::Operations(OperateParts parts)
     add_why_command();
     add_trace_command();
     add_statistics_commands();
+    add_core_commands();
     counting_ = p_.trace.on_record(
         [this](const DecisionRecord& record) { statistics_.record(record, p_.table.registration_count()); });
 }

@@ -12,6 +12,7 @@
 #include "daemon/config/access.h"
 #include "daemon/config/config.h"
 #include "daemon/config/operator_state.h"
+#include "daemon/core/core_link.h"
 #include "daemon/observe/counters.h"
 #include "daemon/observe/message_trace.h"
 #include "daemon/observe/trace.h"
@@ -47,6 +48,7 @@ struct OperateParts {
     const PacketTap& tap;
     MessageTrace& messages;
     std::function<const ktls::Counters*()> tls_counters;  ///< null result: no TLS is configured
+    CoreLink& core;
 };
 
 class Operations {
@@ -97,6 +99,11 @@ private:
 
     // ---- commands_statistics.cpp
     void add_statistics_commands();
+    // ---- commands_core.cpp
+    void add_core_commands();
+    Task<Result<Json>> core();
+    Task<Result<Json>> core_disable(Json arguments);
+    Result<Json> core_enable(const Json& arguments);
     Json sa_stats();
     Json registration_numbers();
 
@@ -115,6 +122,7 @@ private:
     // ---- commands_trace.cpp
     void add_trace_command();
     Task<Result<Json>> trace(const Json& arguments, ControlClient& client);
+    Json failed() const;
 
     std::int64_t seconds_left(TimePoint until) const;
 
@@ -129,6 +137,7 @@ private:
 
 /// "2026-11-25T21:52:04.120Z"
 std::string utc_text(std::chrono::system_clock::time_point time);
+nlohmann::json record_json(const DecisionRecord& record);
 /// True when `registration` is the one that `of` names: its IMPI, one of its IMPUs, or the UE's address (with or
 /// without port).
 bool names(const Registration& registration, std::string_view of);

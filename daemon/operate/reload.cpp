@@ -159,6 +159,7 @@ constexpr std::pair<std::string_view, std::string_view> kReasons[] = {
     {"tls-profile.",
      "which files a profile reads is fixed at start; put the new certificate into the same file, or restart gmgated"},
     {"ktls", "sessions that stand are in the kernel or not; restart gmgated"},
+    {"lab.", "whether keys may leave is fixed at start, and told there; restart gmgated"},
     {"xfrm.", "every SA in the kernel carries the old value: drain, then restart gmgated"},
     {"limits.", "the table was made for the old size; restart gmgated"},
 };

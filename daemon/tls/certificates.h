@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <asio/any_io_executor.hpp>
@@ -38,6 +39,12 @@ public:
     void stop() {
         stopped_ = true;
         timer_.cancel();
+    }
+    /// Of each name, when the first of its certificates ends.
+    std::vector<std::pair<std::string, SystemTime>> ends() const {
+        std::vector<std::pair<std::string, SystemTime>> all;
+        for (const auto& entry : entries_) all.emplace_back(entry.name, entry.context->expires());
+        return all;
     }
     bool empty() const { return entries_.empty(); }
     std::uint64_t warnings() const { return warnings_; }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <sstream>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -70,7 +71,11 @@ std::vector<Session::Word> Session::commands() const {
     switch (here().place) {
         case Place::top:
             out = {{"configure", "change the configuration: configure terminal"},
-                   {"verify-config", "check the file and the addresses of this machine"}};
+                   {"verify-config", "check the file and the addresses of this machine"},
+                   {"save-config", "write what is not in the file yet; each done does that as well"},
+                   {"activate-config", "have the running gateway read the file, as gmctl reload does"},
+                   {"backup-config", "keep the file beside itself: backup-config NAME"},
+                   {"restore-config", "put a kept one in its place: restore-config NAME"}};
             break;
         case Place::configure:
             for (const auto group : kGroups) out.push_back({std::string(group), group_help(group)});
@@ -114,6 +119,7 @@ std::string Session::execute(std::string_view line) {
     if (word == "exit") return leave();
     if (word == "show") return show(rest.empty() ? std::string_view{} : std::string_view(rest.front()));
     if (word == "verify-config") return verify();
+    if (here().place == Place::top && word.ends_with("-config")) return keep(word, rest);
     if (word == "configure" && (rest.size() != 1 || matching({"terminal"}, rest.front()).empty()))
         return "% it is: configure terminal\n";
     if (here().place == Place::element) {
@@ -336,7 +342,9 @@ std::string Session::remove(std::size_t index) {
 
 std::string Session::change(const Parameter& parameter, const std::vector<std::string>& values) {
     if (values.empty()) return explain(parameter);
-    const auto value = in_toml(parameter, values);
+    const auto wanted = edited(parameter, values);
+    if (!wanted) return fmt::format("% {}\n", wanted.error().text);
+    const auto value = in_toml(parameter, *wanted);
     if (!value) return fmt::format("% {}\n", value.error().text);
     const auto was = draft_;
     const auto path = here().path;
@@ -352,6 +360,14 @@ std::string Session::change(const Parameter& parameter, const std::vector<std::s
     here().is_chosen = was_chosen;
     for (auto& complaint : complaints) complaint = fmt::format("{}: {}", parameter.name, complaint);
     return listed(complaints);
+}
+
+// "+VALUE" adds to what a list has, its defaults too, and "-VALUE" takes out of it; anything else is the whole list.
+Result<std::vector<std::string>> Session::edited(const Parameter& parameter,
+                                                 const std::vector<std::string>& values) const {
+    if (!are_edits(parameter, values)) return values;
+    const auto now = here().is_chosen ? draft_.value(here().path, parameter.name) : std::nullopt;
+    return edited_list(parameter, now.value_or(without_quotes(parameter.fallback)), values);
 }
 
 // What the parser holds against a value: mistakes of this key that it makes both alone and together with what is set
@@ -458,6 +474,42 @@ std::vector<std::string> Session::values_of(const Parameter& parameter) const {
                 if (auto name = draft_.value({{element.name, i}}, element.identity()))
                     names.push_back(std::move(*name));
     return names;
+}
+
+// --- the file
+// ------------------------------------------------------------------------------------------
+
+std::string Session::keep(const std::string& word, const std::vector<std::string>& names) {
+    if (word == "save-config")
+        return has_unsaved() ? write("saved") : fmt::format("{} is saved: each done does that\n", name_);
+    if (word == "activate-config") {
+        if (!actions_.activate) return "% no gateway is asked from here: gmctl reload\n";
+        const auto said = actions_.activate();
+        return said ? *said : fmt::format("% not activated: {}\n", said.error().text);
+    }
+    const bool is_plain = names.size() == 1 && !names[0].empty() &&
+                          names[0].find_first_not_of(
+                              "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == std::string::npos;
+    if (!is_plain) return fmt::format("% it is: {} NAME, of letters, digits, dots and hyphens\n", word);
+    if (word == "restore-config") return restore(names[0]);
+    if (!actions_.back_up) return "% this file is kept nowhere\n";
+    const auto kept = actions_.back_up(names[0], saved_);
+    return kept ? fmt::format("{} is kept as {}\n", name_, names[0]) : fmt::format("% {}\n", kept.error().text);
+}
+
+// Only what the gateway would start with comes into its place.
+std::string Session::restore(const std::string& name) {
+    if (!actions_.backup) return "% this file is kept nowhere\n";
+    auto text = actions_.backup(name);
+    if (!text) return fmt::format("% {}\n", text.error().text);
+    if (const auto mistakes = mistakes_of(*text, name_); !mistakes.empty())
+        return listed(mistakes) + fmt::format("% backup \"{}\" is no good configuration any more\n", name);
+    auto document = Document::parse(std::move(*text), name_);
+    if (!document) return fmt::format("% {}\n", document.error().text);
+    auto was = std::exchange(draft_, std::move(*document));
+    auto said = write("restored");
+    if (draft_.text() != saved_) draft_ = std::move(was);
+    return said;
 }
 
 std::string Session::verify() const {

@@ -17,10 +17,19 @@ namespace gmgate::daemon::configure {
 /// Puts the finished text in the place of the file, whole or not at all.
 using Save = std::function<Result<void>(const std::string& text)>;
 
+/// What else the shell can do with the file; what is empty is refused.
+struct Actions {
+    std::function<Result<std::string>()> activate{};  ///< has the gateway read it; tells in lines what came of it
+    std::function<Result<void>(const std::string& name, const std::string& text)> back_up{};
+    std::function<Result<std::string>(const std::string& name)> backup{};  ///< the text that was kept under that name
+};
+
 class Session {
 public:
     /// `document` is the file as it is; `name` stands for it in messages; `prompt` is the word before # ("gmgate").
     Session(Schema schema, Document document, std::string name, std::string prompt, Save save);
+
+    void set_actions(Actions actions) { actions_ = std::move(actions); }
 
     /// What to print before the next line is read: "gmgate(sip-interface)# ", or the question that stands open,
     /// "selection: ".
@@ -77,6 +86,9 @@ private:
     Result<std::size_t> number_of(std::string_view which) const;
     Result<void> make_sure_it_exists();
     std::string verify() const;
+    std::string keep(const std::string& word, const std::vector<std::string>& names);
+    std::string restore(const std::string& name);
+    Result<std::vector<std::string>> edited(const Parameter& parameter, const std::vector<std::string>& values) const;
     std::string write(const std::string& thanks);
 
     Schema schema_;
@@ -84,6 +96,7 @@ private:
     std::string saved_;  ///< text that is in the file
     std::string name_, prompt_;
     Save save_;
+    Actions actions_{};
     bool is_complete_;  ///< the file was valid: then nothing else is ever written
     bool over_ = false;
     bool has_written_ = false;

@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include <fmt/format.h>
 
@@ -86,6 +87,40 @@ std::vector<std::string> beginning_with(const std::vector<std::string>& names, s
     for (const auto& name : names)
         if (name.starts_with(typed) && std::ranges::find(out, name) == out.end()) out.push_back(name);
     return out;
+}
+
+bool are_edits(const Parameter& parameter, const std::vector<std::string>& values) {
+    const bool is_list =
+        parameter.kind == Kind::texts || parameter.kind == Kind::words || parameter.kind == Kind::numbers;
+    return is_list && !values.empty() && std::ranges::all_of(values, [](const std::string& value) {
+               return value.size() > 1 && (value.front() == '+' || value.front() == '-');
+           });
+}
+
+Result<std::vector<std::string>> edited_list(const Parameter& parameter, std::string_view now,
+                                             const std::vector<std::string>& edits) {
+    const auto words = split_words(now);
+    if (!words) return std::unexpected(words.error());
+    std::vector<std::string> list;
+    for (const auto& word : *words)
+        if (is_bracketed_address(word)) list.push_back(word);
+        else std::ranges::move(parts_of({word}), std::back_inserter(list));
+    for (const auto& edit : edits) {
+        const auto value = as_known(parameter, edit.substr(1));
+        const auto at = std::ranges::find(list, value);
+        if (edit.front() == '+') {
+            if (at == list.end()) list.push_back(value);
+        } else if (at == list.end()) {
+            return failure(Reaction::reject,
+                           fmt::format("{} has no {}; it is: {}", parameter.name, value, fmt::join(list, " ")));
+        } else {
+            list.erase(at);
+        }
+    }
+    if (list.empty())
+        return failure(Reaction::reject,
+                       fmt::format("{0} would be empty; no {0} takes it back to its default", parameter.name));
+    return list;
 }
 
 Result<std::string> in_toml(const Parameter& parameter, const std::vector<std::string>& values) {

@@ -18,6 +18,12 @@ std::vector<std::string> beginning_with(const std::vector<std::string>& names, s
 /// The value in TOML. Lists are typed with blanks or commas, with or without brackets. Error (reject): what the
 /// parameter takes.
 Result<std::string> in_toml(const Parameter& parameter, const std::vector<std::string>& values);
+/// Whether these are changes of a list, each "+VALUE" or "-VALUE", and the parameter is one.
+bool are_edits(const Parameter& parameter, const std::vector<std::string>& values);
+/// The list that `now` becomes by them; `now` as a value for people. Error (reject): what is taken out is not there, or
+/// nothing is left.
+Result<std::vector<std::string>> edited_list(const Parameter& parameter, std::string_view now,
+                                             const std::vector<std::string>& edits);
 /// A value of the sample for people: without quotes and brackets.
 std::string without_quotes(std::string_view value);
 

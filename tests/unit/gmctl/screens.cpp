@@ -121,6 +121,34 @@ TEST_CASE("why begins with the identity and ends with the verdict; the evidence 
     CHECK(why_view_with_evidence(verdict, kWidth) == "Evidence:\n  a fact\n\n" + why_view(verdict, kWidth));
 }
 
+TEST_CASE("The core's elements on one screen") {
+    const Json core{{"ping_interval", 30},
+                    {"hops",
+                     {{{"hop", "10.2.0.2:5060"},
+                       {"address", "10.2.0.2:5060"},
+                       {"transport", "UDP"},
+                       {"state", "up"},
+                       {"disabled", false},
+                       {"for", 11000},
+                       {"round_trip_ms", 0.61},
+                       {"mean_answer_ms", 12.34},
+                       {"reason", ""}},
+                      {{"hop", "backup.home.example"},
+                       {"address", "10.2.0.3:5060"},
+                       {"transport", "UDP"},
+                       {"state", "down"},
+                       {"disabled", false},
+                       {"for", 70},
+                       {"reason", "no answer within 8000 ms and then some more text"}}}}};
+    const auto screen = core_view(core, kWidth);
+    check_fits(screen);
+    CHECK(screen ==
+          "next hop             over  state         for  round trip  answers in\n"
+          "10.2.0.2:5060        UDP   up      3 h 3 min      0.6 ms     12.3 ms\n"
+          "backup.home.example  UDP   down   1 min 10 s\n"
+          "  10.2.0.3:5060, last trouble: no answer within 8000 ms and then some more text\n");
+}
+
 TEST_CASE("Agreements by interface and reason, and registrations in numbers") {
     const Json tally{{"period", 3}, {"lifetime", 41}, {"most_in_a_period", 20}};
     auto reason = tally;

@@ -7,6 +7,7 @@
 
 #include "daemon/config/cluster.h"
 #include "daemon/config/config.h"
+#include "daemon/config/lab.h"
 
 using namespace gmgate;
 using namespace gmgate::daemon;
@@ -307,4 +308,23 @@ TEST_CASE("[cluster]: what is needed, what does not go together, and where the s
     CHECK(one.spi_range(xfrm).first == xfrm.spi_start);
     CHECK(one.spi_range(xfrm).second < eight.spi_range(xfrm).first);
     CHECK(eight.spi_range(xfrm).second <= xfrm.spi_end);
+}
+
+TEST_CASE("[lab] export-keys is off unless the file says so, is warned of, and names a file that can be named") {
+    CHECK_FALSE(lab_of(parse_config(kGood, "test.toml")->settings).export_keys);
+    const auto on = parse_config(kGood + "[lab]\nexport-keys = true\n", "test.toml");
+    REQUIRE(on.has_value());
+    CHECK(lab_of(on->settings).export_keys);
+    CHECK(lab_of(on->settings).tls_key_log == "/run/gmgate/tls-keys.log");
+    REQUIRE(on->warnings.size() == 1);
+    CHECK(on->warnings.front().find("export-keys: keys of phones leave this gateway") != std::string::npos);
+    const auto words =
+        parse_config(kGood + "[lab]\nexport-keys = \"enabled\"\ntls-key-log = '/root/tls keys'\n", "test.toml");
+    REQUIRE(words.has_value());
+    CHECK(lab_of(words->settings).export_keys);
+    CHECK(lab_of(words->settings).tls_key_log == "/root/tls keys");
+    CHECK_FALSE(lab_of(parse_config(kGood + "[lab]\nexport-keys = \"disabled\"\n", "test.toml")->settings).export_keys);
+    CHECK(mistake(kGood + "[lab]\nexport-keys = \"yes\"\n").find("export-keys") != std::string::npos);
+    for (const auto* path : {"\"keys\"", "\"/a\\\\b\"", "\"/a'b\""})
+        CHECK(mistake(kGood + "[lab]\ntls-key-log = " + path + "\n").find("must be the path") != std::string::npos);
 }

@@ -301,3 +301,20 @@ TEST_CASE("tables: fit the terminal, cut what may be cut, and let no escape sequ
     CHECK(gmctl::duration_text(93784) == "1 d 2 h");
     CHECK(gmctl::wrapped("one two three", 8) == "one two\nthree\n");
 }
+
+TEST_CASE("ladder: as text with the time between, and for Mermaid, whose grammar a peer's words do not break") {
+    using gmctl::ladder_mermaid;
+    using gmctl::ladder_text;
+    auto request_in = drawn(request("REGISTER", "c1"), false, false);
+    const auto text = ladder_text(request_in, request_in.microseconds - 12'340);
+    CHECK(
+        text.starts_with("22:01:02.123  phone -> gateway  10.1.0.2:5062 -> 10.1.0.1:6100/UDP, ESP set 7 (+12.3 ms)\n"
+                         "    REGISTER sip:ims.example SIP/2.0\n"));
+    CHECK(text.find('\r') == std::string::npos);
+    CHECK(text.ends_with("\n    \n\n"));
+    CHECK(ladder_mermaid(request_in, 0) == "    phone->>gateway: REGISTER, ESP set 7\n");
+    CHECK(ladder_mermaid(drawn("SIP/2.0 401 No;end#35\x1b\r\n\r\n", true, false), 0) ==
+          "    gateway-->>phone: 401 No end 35\\x1b, ESP set 7\n");
+    CHECK(ladder_mermaid(drawn(request("REGISTER", "c1"), true, true), 0) == "    gateway->>core: REGISTER\n");
+    CHECK(gmctl::ladder_mermaid_head().starts_with("sequenceDiagram\n"));
+}

@@ -1,6 +1,7 @@
-// Registrations as operators count them.
+// Registrations as operators count them, and what is kept of each element of the core.
 #include <doctest/doctest.h>
 
+#include "daemon/core/hop_history.h"
 #include "daemon/operate/registration_statistics.h"
 #include "tests/support/still_clock.h"
 
@@ -91,4 +92,42 @@ TEST_CASE("Durations by phase: the core's and ours, the phone's, and the whole")
     CHECK(temporary_set_of("temporary set 12").value == 12);
     for (const char* other : {"established set 12", "unprotected", "temporary set ", ""})
         CHECK(temporary_set_of(other).value == 0);
+}
+
+TEST_CASE("An element of the core: up and down since when, the last trouble stays, disabled by address or name") {
+    StillClock clock;
+    HopHistory history(clock, 2);
+    const auto a = *Endpoint::parse("10.2.0.2:5060"), b = *Endpoint::parse("[fd02::2]:5060"),
+               c = *Endpoint::parse("10.2.0.4:5060");
+    CHECK(history.find(a) == nullptr);
+    history.answered_ping(a, 3ms);
+    const auto up_at = clock.wall();
+    clock.advance(10s);
+    history.answered(a, 20ms);
+    CHECK(history.find(a)->since == up_at);
+    CHECK(history.find(a)->round_trip == 3ms);
+    CHECK(history.find(a)->responses.count() == 1);
+    history.went_down(a, "no answer");
+    CHECK_FALSE(history.find(a)->is_up);
+    CHECK(history.find(a)->since == clock.wall());
+    clock.advance(10s);
+    history.went_down(a, "still none");
+    CHECK(history.find(a)->since == clock.wall() - 10s);
+    history.came_up(a);
+    CHECK(history.find(a)->is_up);
+    CHECK(history.find(a)->reason == "still none");
+    history.came_up(b);
+    history.came_up(c);  // no room
+    CHECK(history.all().size() == 2);
+
+    Target target;
+    target.endpoint = a;
+    target.host = "icscf.example";
+    CHECK_FALSE(history.is_disabled(target));
+    history.disable("icscf.example");
+    CHECK(history.is_disabled(target));
+    CHECK(history.enable("icscf.example"));
+    CHECK_FALSE(history.enable("icscf.example"));
+    history.disable("10.2.0.2:5060");
+    CHECK(history.is_disabled(target));
 }

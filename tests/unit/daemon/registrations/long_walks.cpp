@@ -151,9 +151,11 @@ TEST_CASE("Fifty thousand phones: what gmctl asks holds the loop up for less tha
     daemon::PacketTap tap(phones.loop.get_executor(), phones.clock, {}, [](Spi) { return false; });
     daemon::MessageTrace messages(phones.clock, {});
     daemon::OperatorState operating;
+    daemon::CoreLink core(phones.config.core, parts.transports, parts.transactions);
     daemon::Operations operations({phones.loop.get_executor(), phones.config, parts.accesses, parts.table, parts.sets,
                                    watch, *phones.telling, parts.transports, parts.transactions, parts.trace,
-                                   parts.counters, phones.clock, operating, tap, messages, [] { return nullptr; }});
+                                   parts.counters, phones.clock, operating, tap, messages, [] { return nullptr; },
+                                   core});
     REQUIRE(operations.open().has_value());
     const auto last = stored_registration(kManyPhones, true);
     const std::vector<std::pair<const char*, nlohmann::json>> questions{

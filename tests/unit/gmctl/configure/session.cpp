@@ -2,9 +2,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <map>
 #include <random>
 
 #include "daemon/config/config.h"
+#include "gmctl/configure/difference.h"
 #include "tests/unit/gmctl/configure/support.h"
 
 using namespace gmgate;
@@ -314,4 +316,63 @@ TEST_CASE("Whatever is typed, the file is valid and only done, no and y write it
         }
     }
     CHECK(written > 20);
+}
+
+TEST_CASE("+VALUE adds to a list, its defaults too, -VALUE takes out of it, and what is not there is said") {
+    Shell shell;
+    shell.type({"configure terminal", "security", "ims-aka-profile", "select volte"});
+    CHECK(shell.type({"protected-server-port +6102 -6100", "done"}).find("6101 6102") != std::string::npos);
+    CHECK(shell.type({"auth-alg-list -hmac-md5-96 -null", "done"}).find("hmac-sha-1-96 aes-gmac") != std::string::npos);
+    CHECK(shell.file.find("auth-alg-list = [\"hmac-sha-1-96\", \"aes-gmac\"]") != std::string::npos);
+    CHECK(shell.type({"auth-alg-list +hmac-sha-1-96"}).empty());  // it is there
+    CHECK(shell.type({"auth-alg-list -hmac-md5-96"}).starts_with("% auth-alg-list has no hmac-md5-96"));
+    CHECK(shell.type({"auth-alg-list -hmac-sha-1-96 -aes-gmac"}).starts_with("% auth-alg-list would be empty"));
+    CHECK(shell.type({"auth-alg-list +rot13"}).starts_with("% auth-alg-list: "));
+    CHECK(shell.type({"start-protected-client-port +6300"}).starts_with("% "));  // no list
+}
+
+TEST_CASE("save-config, activate-config, backup-config and restore-config on the outermost level") {
+    Shell shell;
+    std::map<std::string, std::string> kept;
+    int activated = 0;
+    CHECK(shell.type({"activate-config"}).starts_with("% no gateway is asked from here"));
+    shell.session->set_actions({[&]() -> Result<std::string> {
+                                    if (++activated == 2) return failure(Reaction::broken, "nobody answers");
+                                    return std::string("1 applied\n");
+                                },
+                                [&](const std::string& name, const std::string& text) -> Result<void> {
+                                    kept[name] = text;
+                                    return {};
+                                },
+                                [&](const std::string& name) -> Result<std::string> {
+                                    if (!kept.contains(name)) return failure(Reaction::reject, "there is none");
+                                    return kept[name];
+                                }});
+    CHECK(shell.type({"save-config"}).find("is saved") != std::string::npos);
+    CHECK(shell.type({"activate-config"}) == "1 applied\n");
+    CHECK(shell.type({"activate-config"}) == "% not activated: nobody answers\n");
+    CHECK(shell.type({"backup-config before"}).find("is kept as before") != std::string::npos);
+    const auto before = shell.file;
+    shell.type({"configure terminal", "system", "system-config", "log-level debug", "done", "exit", "exit", "exit"});
+    CHECK(shell.file != before);
+    CHECK(shell.type({"restore-config before"}).find("restored") != std::string::npos);
+    CHECK(shell.file == before);
+    CHECK(shell.type({"restore-config never"}).starts_with("% there is none"));
+    kept["bad"] = "log-level = \"loud\"\n";
+    CHECK(shell.type({"restore-config bad"}).find("no good configuration") != std::string::npos);
+    CHECK(shell.file == before);
+    for (const auto* wrong :
+         {"backup-config", "backup-config ../etc/passwd", "restore-config a b", "backup-config \"\""})
+        CHECK(shell.type({wrong}).starts_with("% it is: "));
+}
+
+TEST_CASE("The difference of two texts is unified, with three lines around each change") {
+    CHECK(difference("a\nb\n", "a\nb\n", "f").empty());
+    CHECK(difference("1\n2\n3\n4\n5\n6\n7\n8\n9\n", "1\n2\n3\n4\nfive\n6\n7\n8\n9\nten\n", "f") ==
+          "--- f\n+++ f\n@@ -2,8 +2,9 @@\n 2\n 3\n 4\n-5\n+five\n 6\n 7\n 8\n 9\n+ten\n");
+    CHECK(difference("", "a\n", "f") == "--- f\n+++ f\n@@ -0,0 +1,1 @@\n+a\n");
+    std::string far = "x\n";
+    for (int i = 0; i < 20; ++i) far += "same\n";
+    const auto two = difference(far + "y\n", "z\n" + far.substr(2), "f");
+    CHECK(std::ranges::count(two, '@') == 8);  // two places
 }

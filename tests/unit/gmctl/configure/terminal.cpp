@@ -46,6 +46,29 @@ std::string contents(const std::string& path) {
 
 void put(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
 
+struct Said {
+    int status = -1;
+    std::string text;  ///< standard output
+};
+
+// The shell with standard input and output that are files.
+Said piped(const Options& options, const std::string& input) {
+    Folder folder;
+    put(folder.path + "/in", input);
+    const auto child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        const int in = open((folder.path + "/in").c_str(), O_RDONLY),
+                  out = open((folder.path + "/out").c_str(), O_WRONLY | O_CREAT, 0600);
+        dup2(in, STDIN_FILENO);
+        dup2(out, STDOUT_FILENO);
+        _exit(run(options));
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder.path + "/out")};
+}
+
 // A terminal with the shell in it. What it prints is kept without carriage returns and escape sequences.
 class Terminal {
 public:
@@ -194,6 +217,60 @@ TEST_CASE("What was typed but not saved makes the status 1; a file that is no TO
     put(path, "this is no TOML\n");
     Terminal terminal({.config = path, .prompt = "gmgate"});
     CHECK(terminal.status() == 2);
+}
+
+TEST_CASE("Lines from a pipe are one change: all of it is written, or nothing and the status is 1") {
+    Folder folder;
+    const auto path = folder.path + "/gmgate.toml";
+    put(path, kRealm01);
+    const std::string core = "configure terminal\nsession-router\ncore\nselect\nnext-hop 10.2.0.9:5060\ndone\n";
+    Options options{.config = path, .prompt = "gmgate"};
+    // The first done is good, the line behind it is not, and what follows is not even tried.
+    auto said = piped(options, core + "next-hop nowhere.\"\nnext-hop 10.2.0.8:5060\ndone\n");
+    CHECK(said.status == 1);
+    CHECK(said.text.find("10.2.0.8") == std::string::npos);
+    CHECK(contents(path) == kRealm01);
+    said = piped(options, core + "nonsense\n");
+    CHECK(said.status == 1);
+    CHECK(contents(path) == kRealm01);
+    said = piped(options, core + "next-hop 10.2.0.8:5060\n");  // and no done
+    CHECK(said.status == 1);
+    CHECK(contents(path) == kRealm01);
+
+    options.is_dry_run = true;
+    said = piped(options, core);
+    CHECK(said.status == 0);
+    CHECK(said.text.find("-next-hop = \"10.2.0.2:5060\"") != std::string::npos);
+    CHECK(said.text.find("+next-hop = \"10.2.0.9:5060\"") != std::string::npos);
+    CHECK(contents(path) == kRealm01);
+    options.is_dry_run = false;
+
+    said = piped(options, "backup-config one\n" + core);
+    CHECK(said.status == 0);
+    CHECK(contents(path) == replaced(kRealm01, "10.2.0.2:5060", "10.2.0.9:5060"));
+    CHECK(contents(path + ".backup-one") == kRealm01);
+    CHECK(piped(options, core).status == 0);  // again: nothing has been changed, which is no mistake
+    options.is_dry_run = true;
+    CHECK(piped(options, core).text.find("nothing would change") != std::string::npos);
+    options.is_dry_run = false;
+    CHECK(piped(options, "restore-config one\n").status == 0);
+    CHECK(contents(path) == kRealm01);
+    CHECK(piped(options, "restore-config two\n").status == 1);
+    CHECK(piped(options, "configure terminal\nsession-router\nsip-interface\nselect realm99\n").status == 1);
+    // From nothing, element by element: what the file still needs is no mistake.
+    const auto fresh = folder.path + "/fresh.toml";
+    Options from_nothing{.config = fresh, .prompt = "gmgate"};
+    CHECK(piped(from_nothing,
+                "configure terminal\nsession-router\ncore\nselect\nlisten 10.2.0.1:5060\nnext-hop "
+                "10.2.0.2:5060\nvisited-network-id v.example\ndone\nexit\nexit\nsecurity\nims-aka-profile\n"
+                "name volte\nprotected-server-port 6100 6101\nstart-protected-client-port 6200\n"
+                "end-protected-client-port 6203\ndone\nexit\nexit\nsession-router\nsip-interface\n"
+                "realm-id access\nsec-agree-feature enabled\nsip-ports\naddress 10.1.0.1\n"
+                "ims-aka-profile volte\ndone\nexit\ndone\n")
+              .status == 0);
+    CHECK(contents(fresh).find("realm-id = \"access\"") != std::string::npos);
+    options.activate = []() -> Result<std::string> { return failure(Reaction::broken, "nobody answers"); };
+    CHECK(piped(options, core + "exit\nexit\nexit\nactivate-config\n").status == 1);
 }
 
 TEST_CASE("The file is replaced whole: mode and link kept, nothing left beside it, not over somebody else's change") {
