@@ -20,8 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
         ++replies;
         require(reply.code >= 0, "an errno is positive");
         require(reply.text.size() <= size, "the kernel's words are in the datagram");
-        require((reply.kind == Reply::Kind::sa) == reply.sa.has_value(), "an SA where there is one");
-        require((reply.kind == Reply::Kind::policy) == reply.policy.has_value(), "a policy where there is one");
+        require(!reply.sa || reply.kind == Reply::Kind::sa, "an SA comes of an SA's message");
+        require(!reply.policy || reply.kind == Reply::Kind::policy, "a policy comes of a policy's message");
         if (reply.sa && reply.sa->is_known_kind) {
             const auto& sa = reply.sa->report.sa;
             require(sa.source.address.family() == sa.id.destination.family(), "both ends of an SA are of one family");
