@@ -1,6 +1,7 @@
 #include "xfrm/engine/frames.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "xfrm/algorithms.h"
 
@@ -190,6 +191,12 @@ std::optional<SaReport> value_of(const gm_report& report) {
     const auto source = value_of(report.source), destination = value_of(report.destination);
     const auto pair = value_of(report.pair);
     if (!source || !destination || !pair || report.is_outbound > 1 || report.mode > GM_UDP_ENC_TUN) return std::nullopt;
+    // What the clock and a duration can hold: more would overflow.
+    constexpr auto kLatest =
+        std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::duration::max()).count();
+    if (report.added < -kLatest || report.added > kLatest ||
+        report.hard_lifetime > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+        return std::nullopt;
     SaReport out;
     out.sa = {.id = {*destination, Spi{report.spi}},
               .direction = report.is_outbound == 1 ? Direction::out : Direction::in,
@@ -232,7 +239,9 @@ gm_event to_frame(const KernelEvent& event) {
 
 std::optional<KernelEvent> value_of(const gm_event& event) {
     const auto destination = value_of(event.destination), guard = value_of(event.guard);
-    if (event.event > GM_MAPPING_CHANGED || !destination || !guard || event.guard_is_outbound > 1) return std::nullopt;
+    if (event.event > GM_MAPPING_CHANGED || !destination || !guard || event.guard_is_outbound > 1 ||
+        event.reserved != 0)
+        return std::nullopt;
     KernelEvent out;
     out.kind = static_cast<KernelEvent::Kind>(event.event);
     out.sa = {*destination, Spi{event.spi}};
@@ -261,7 +270,7 @@ gm_guard to_frame(const GuardPolicy& guard) {
 
 std::optional<GuardPolicy> value_of(const gm_guard& guard) {
     const auto gateway = value_of(guard.gateway);
-    if (!gateway || guard.is_outbound > 1) return std::nullopt;
+    if (!gateway || guard.is_outbound > 1 || guard.reserved != 0) return std::nullopt;
     return GuardPolicy{
         guard.is_outbound == 1 ? Direction::out : Direction::in, {*gateway, Port{guard.port}}, guard.nat_block};
 }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include <arpa/inet.h>
 #include <libmnl/libmnl.h>
@@ -186,13 +187,19 @@ void read_policy(const nlmsghdr* message, Reply& reply) {
 }
 
 // nlmsgerr, then (NETLINK_EXT_ACK) attributes. Without NETLINK_CAP_ACK the request stands between them.
+/// The errno of a status; one that has no positive counterpart is the largest there is.
+int positive(int status) {
+    if (status == std::numeric_limits<int>::min()) return std::numeric_limits<int>::max();
+    return status < 0 ? -status : status;
+}
+
 void read_status(const nlmsghdr* message, Reply& reply) {
     const auto status = fixed_part<nlmsgerr>(message);
     if (!status) {
         reply.kind = Reply::Kind::other;
         return;
     }
-    reply.code = status->error < 0 ? -status->error : status->error;
+    reply.code = positive(status->error);
     if (!(message->nlmsg_flags & NLM_F_ACK_TLVS)) return;
     std::size_t offset = sizeof(nlmsgerr);
     if (!(message->nlmsg_flags & NLM_F_CAPPED) && status->msg.nlmsg_len > sizeof(nlmsghdr))
@@ -211,7 +218,7 @@ void read_done(const nlmsghdr* message, Reply& reply) {
     int status = 0;
     if (mnl_nlmsg_get_payload_len(message) >= sizeof status)
         std::memcpy(&status, mnl_nlmsg_get_payload(message), sizeof status);
-    reply.code = status < 0 ? -status : 0;
+    reply.code = status < 0 ? positive(status) : 0;
 }
 
 Reply read_message(const nlmsghdr* message) {

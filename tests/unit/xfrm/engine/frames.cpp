@@ -147,3 +147,28 @@ TEST_CASE("the rules: only our reqid, marks, SPIs, addresses and ports") {
     CHECK(rules.check_guards({*Address::parse("192.0.2.9"), {Port{6100}, Port{22}}}).error().code == EPERM);
     CHECK(rules.check_guards({*Address::parse("192.0.2.10"), {Port{6100}}}).error().code == EPERM);
 }
+
+TEST_CASE("what a hostile engine tells is refused where it has reserved octets or times that no clock holds") {
+    auto guard = to_frame(GuardPolicy{Direction::in, {*Address::parse("192.0.2.9"), Port{6100}}});
+    CHECK(value_of(guard));
+    guard.reserved = 1;
+    CHECK_FALSE(value_of(guard));
+    KernelEvent deleted;
+    deleted.kind = KernelEvent::Kind::sas_flushed;
+    auto event = to_frame(deleted);
+    CHECK(value_of(event));
+    event.reserved = 1;
+    CHECK_FALSE(value_of(event));
+    SaReport report;
+    report.sa = four_sas(a_request().parameters)[0];
+    report.algorithms = a_request().parameters.algorithms;
+    auto told = to_frame(report);
+    CHECK(value_of(told));
+    for (const std::int64_t added : {INT64_MAX, INT64_MIN, std::int64_t{9'300'000'000}}) {
+        told.added = added;
+        CHECK_FALSE(value_of(told));
+    }
+    told.added = 1'700'000'000;
+    told.hard_lifetime = UINT64_MAX;
+    CHECK_FALSE(value_of(told));
+}
