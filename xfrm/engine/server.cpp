@@ -272,8 +272,8 @@ Task<Result<void>> EngineServer::Impl::seal(gm_seal order, SetParameters paramet
 Result<Task<Result<void>>> EngineServer::Impl::sealed_order(FrameReader& reader) {
     const auto order = reader.take<gm_install_sealed>();
     const auto parameters = value_of(order.set);
-    if (!parameters || order.lifetime == 0 || order.epoch == 0 || order.reserved != 0 || order.reserved_too != 0 || !is_whole(reader) ||
-        (order.port_uenc != 0) != (parameters->mode == Mode::udp_enc_tun))
+    if (!parameters || order.lifetime == 0 || order.epoch == 0 || order.reserved != 0 || order.reserved_too != 0 ||
+        !is_whole(reader) || (order.port_uenc != 0) != (parameters->mode == Mode::udp_enc_tun))
         return malformed("not a sealed set");
     if (!sealer) return failure(Reaction::refused, "not allowed: this engine has no cluster's secret", EPERM);
     RecordDigest record;
