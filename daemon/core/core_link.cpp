@@ -224,11 +224,14 @@ Task<Result<std::vector<Target>>> CoreLink::targets_for(std::string route_uri, s
             if (urgent) std::erase_if(*urgent, [&](const Target& t) { return t.endpoint != endpoint; });
             if (urgent && !urgent->empty()) co_return urgent;
         }
+        const auto transport = hop.transport.value_or(core_.transport);
+        // The far end of a call writes of the route set, too: at an element of the core it may name what the core
+        // itself uses, and no other port.
         const bool may_follow = core_.follow_route && core_.listen_for(address->family()) != nullptr &&
-                                (is_trusted || is_core_address(*address));
+                                (is_trusted || takes_answers(to_sip(transport), endpoint));
         if (!may_follow) co_return hops;
-        note_target(endpoint, hop.transport.value_or(core_.transport));
-        co_return std::vector<Target>{at(endpoint, hop.transport.value_or(core_.transport))};
+        note_target(endpoint, transport);
+        co_return std::vector<Target>{at(endpoint, transport)};
     }
     if (hops) leave_out_disabled(*hops, 0);
     if (!is_trusted) co_return hops;

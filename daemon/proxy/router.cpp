@@ -174,6 +174,11 @@ Task<void> Router::pass_back(Relay& leg, const sip::Message& response) {
 
 Task<void> Router::relay(Relay leg) {
     const bool is_invite = leg.transaction->request().method() == sip::Method::invite;
+    // Also when something throws: whoever cancels later must not reach a client that has gone with this frame.
+    struct Detach {
+        RequestWatch* watch;
+        ~Detach() { watch->attach(nullptr); }
+    } const detach{leg.watch.get()};
     leg.watch->attach(leg.client.get());
 
     // Timer C (RFC 3261 §16.6 step 11, §16.8): a callee that rings for ever is cancelled; each provisional response
@@ -215,7 +220,6 @@ Task<void> Router::relay(Relay leg) {
         if (!is_invite || status >= 300)
             break;  // after a 2xx to INVITE its retransmissions and those of other forks may follow
     }
-    leg.watch->attach(nullptr);
 }
 
 }  // namespace gmgate::daemon
