@@ -660,10 +660,15 @@ TEST_CASE("follow-route: requests go where Service-Route says; a Route that name
                                    ProxyNetwork::dialog_route(answer, ProxyNetwork::End::caller), "z9hG4bKlater"),
                        net.ps);
     CHECK(first_line(net.core_peer.receive()) == "BYE sip:bob@10.0.0.9 SIP/2.0");
-    // Nor is a port of the core's machine that the core does not use.
-    const std::string other = net.established(stranger.endpoint().to_string());
+}
+
+TEST_CASE("follow-route: a route set leads to no port of the core's machine that the core does not use") {
+    ProxyNetwork net;
+    net.config.core.follow_route = true;
+    Peer stranger = Peer::udp(net.loop, Family::v4);
+    const std::string answer = net.established(stranger.endpoint().to_string());
     net.ue_client.send(net.from_ue("BYE", "sip:bob@10.0.0.9",
-                                   ProxyNetwork::dialog_route(other, ProxyNetwork::End::caller), "z9hG4bKport"),
+                                   ProxyNetwork::dialog_route(answer, ProxyNetwork::End::caller), "z9hG4bKport"),
                        net.ps);
     CHECK(first_line(net.core_peer.receive()) == "BYE sip:bob@10.0.0.9 SIP/2.0");
     CHECK_FALSE(stranger.try_receive().has_value());
