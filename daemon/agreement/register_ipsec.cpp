@@ -336,10 +336,13 @@ Task<void> RegisterFlow::refresh(Exchange& x, const sip::OwnedMessage& response,
     const auto* newest = registration->sets.back().get();
     const auto number = newest->number;
     const auto parameters = newest->parameters;
+    const auto before = newest->expires;
     const auto until = std::max(newest->expires, p_.clock.now() + expires + p_.config.timers.lifetime_margin);
     const auto extended = co_await p_.sets.extend(parameters, until);
     const auto owner = p_.table.find_set(number);  // again after the await
-    if (!extended || !owner.registration) {
+    // A NOTIFY may have shortened it meanwhile: that is the network's later word.
+    const bool is_over = !owner.registration || owner.registration->ended || owner.set->expires < before;
+    if (!extended || is_over) {
         object(x, {extended ? 480 : 500, "kernel",
                    extended ? "the registration ended while it was being refreshed"
                             : "the lifetime of the SAs cannot be extended: " + extended.error().text});
