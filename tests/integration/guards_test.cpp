@@ -77,11 +77,41 @@ void check_nothing_leaks(Lab& lab, const Access& access, std::size_t size) {
     CHECK(eventually([&] { return link.find(control).size() >= 2; }));
 }
 
+/// A program on the gateway's own machine: over the loopback policies do not see IPv4, so it reaches the daemon. It has
+/// no mark and no phone's address: nobody, whatever it says. IPv6 the kernel drops there, too.
+void check_loopback_is_nobody(Lab& lab, const Access& access) {
+    INFO((access.is_v6 ? "IPv6" : "IPv4") << (access.is_tcp ? " TCP" : " UDP"));
+    const auto refused = [&] { return gateway_status(lab)["counters"]["wrong_sa"].get<int>(); };
+    const auto before = refused();
+    const auto dropped_before = template_mismatches(lab);
+    const auto core_before = lab.core_mark();
+    RawRegister request;
+    request.access = access;
+    request.port = kStrangerPort;
+    request.security_client = SecurityClient{}.text();
+    RawPeer local(lab.network.gw, access.is_tcp ? RawPeer::Kind::tcp : RawPeer::Kind::udp,
+                  access.is_v6 ? "[fd01::1]:7777" : "10.1.0.1:7777",
+                  access.gateway_port(Lab::kProtectedServerPorts[0]));
+    if (!access.is_tcp || local.connects(std::chrono::milliseconds(2000))) local.send(request.text());
+    CHECK(eventually([&] { return refused() > before || template_mismatches(lab) > dropped_before; }));
+    CHECK_FALSE(local.receive(std::chrono::milliseconds(300)).has_value());
+    CHECK(lab.core_received(core_before).empty());
+}
+
 std::unique_ptr<Lab> fresh_lab() { return std::make_unique<Lab>(plain_lab()); }
 
 }  // namespace
 
 TEST_SUITE("guards") {
+    TEST_CASE("over the loopback, where no policy looks, a local program speaks to protected ports and is nobody") {
+        Lab lab(plain_lab());
+        Phone phone(lab, {});
+        phone.demand_registered();
+        for (const bool is_v6 : {false, true})
+            for (const bool is_tcp : {false, true}) check_loopback_is_nobody(lab, {is_v6, is_tcp});
+        phone.reregister(false);
+    }
+
     TEST_CASE("clear SIP to any protected port is dropped by the kernel, with the daemon and after kill -9") {
         const auto lab = fresh_lab();
         check_all_ports_are_guarded(*lab);
