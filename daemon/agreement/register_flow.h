@@ -94,6 +94,7 @@ private:
         bool agrees = false;       ///< it mirrors the list of our 494 on a bound connection without an agreement
         bool is_disliked = false;  ///< CoreAttempts::is_disliked()
         std::optional<std::string_view> integrity_protected;
+        std::optional<AuthenticationCharge> charge;  ///< by spare_core(); its challenge has it from then on
         std::string token;
         DecisionRecord record;
         std::uint64_t asked = 0;  ///< Trace::core_asked()
@@ -154,9 +155,9 @@ private:
     std::optional<std::string_view> integrity_over_tls(const Exchange& x) const;
 
     // ---- register_budget.cpp
-    std::optional<Objection> spare_core(const Exchange& x);
+    std::optional<Objection> spare_core(Exchange& x);
     AuthenticationBudget::Asker asker_of(const Exchange& x) const;
-    void give_back_authentication(const Exchange& x);
+    void give_back_authentication(Exchange& x);
 
     // ---- register_ipsec.cpp
     Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);

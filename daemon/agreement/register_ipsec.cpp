@@ -1,6 +1,7 @@
 // ipsec-3gpp: what happens with the core's 401 and 200 (TS 33.203 §7.2, §7.4; TS 24.229 §5.2.2.2).
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include <fmt/format.h>
 #include <asio/this_coro.hpp>
@@ -183,6 +184,7 @@ void RegisterFlow::put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const 
     if (const auto told = sip::DigestParams::parse(response.value(sip::HeaderId::www_authenticate)))
         challenge->nonce = told->get("nonce").value_or("");
     if (x.over == Over::established) challenge->came_over = x.set;
+    challenge->charge = std::exchange(x.charge, std::nullopt);
     challenge->set = std::move(set);
     auto& fresh = *challenge->set;
     fresh.security_client = x.client;

@@ -36,7 +36,7 @@ void RegisterFlow::challenge_tls(Exchange& x, const sip::OwnedMessage& response)
     const auto server = x.sent_security_server.empty() || !x.is_bound
                             ? security_server(x.choice, x.policy, *x.access->interface, {})
                             : x.sent_security_server;  // what this association began with
-    TlsAgreement agreement{x.client, server, p_.clock.now() + p_.config.timers.reg_await_auth};
+    TlsAgreement agreement{x.client, server, p_.clock.now() + p_.config.timers.reg_await_auth, x.charge};
     if (!x.is_bound && !p_.tls_agreements.put(x.challenge_key(), std::move(agreement))) {
         object(x, {503, "limit", "too many phones are expected over TLS"});
         return;

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/types.h"
+#include "daemon/registrations/authentication_charge.h"
 #include "sip/message/sec_agree.h"
 #include "sip/transport/door.h"
 #include "sip/transport/transport.h"
@@ -79,6 +80,7 @@ struct Challenge {
     std::string token;      ///< of the Path that the core saw in the first REGISTER
     sip::OwnerId phone;     ///< set by the table: owner of the doors that its SAs make
     bool finished = false;  ///< answered finally: the set only waits until retransmissions are over
+    std::optional<AuthenticationCharge> charge;  ///< none: it cost nothing, or that is given back already
 
     ChallengeKey key() const { return {impi, ue, is_emergency_contact(contact)}; }
 };

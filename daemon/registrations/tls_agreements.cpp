@@ -11,6 +11,11 @@ bool TlsAgreements::put(const ChallengeKey& key, TlsAgreement agreement) {
     return true;
 }
 
+std::optional<AuthenticationCharge> TlsAgreements::take_charge(const ChallengeKey& key) {
+    const auto at = agreements_.find(key);
+    return at == agreements_.end() ? std::nullopt : std::exchange(at->second.charge, std::nullopt);
+}
+
 void TlsAgreements::erase(const ChallengeKey& key) {
     agreements_.erase(key);
     erase_refusal(key);

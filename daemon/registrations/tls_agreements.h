@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -17,6 +18,7 @@ struct TlsAgreement {
     sip::SecurityList security_client;  ///< as offered
     std::string security_server;        ///< as answered: "tls"
     TimePoint expires{};
+    std::optional<AuthenticationCharge> charge{};  ///< of the REGISTER that was challenged
 };
 
 /// One for each key of a challenge, bounded; an entry lives as long as a temporary set would (reg-await-auth). A 494 or
@@ -30,6 +32,8 @@ public:
     bool put(const ChallengeKey& key, TlsAgreement agreement);
     /// Null when there is none or it has run out.
     const TlsAgreement* find(const ChallengeKey& key) const;
+    /// What its REGISTER was charged, the first time that somebody asks.
+    std::optional<AuthenticationCharge> take_charge(const ChallengeKey& key);
     void erase(const ChallengeKey& key);
     std::size_t size() const { return agreements_.size(); }
 

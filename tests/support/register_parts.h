@@ -66,10 +66,11 @@ private:
     sip::Flow flow_, reply_flow_;
 };
 
-/// `config`, `kernel`, `clock` and `loop` outlive it. Transactions towards the core are given up after 64·t1.
+/// `config`, `kernel`, `clock`, `loop` and `budget` outlive it; no budget: no bound. Transactions towards the core are
+/// given up after 64·t1.
 struct RegisterTestParts {
     RegisterTestParts(asio::io_context& loop, const daemon::Config& config, FakeKernel& kernel, const Clock& clock,
-                      std::chrono::milliseconds t1)
+                      std::chrono::milliseconds t1, daemon::AuthenticationBudget* budget = nullptr)
         : accesses(config),
           trace(16, 100),
           transports(loop.get_executor(), {}),
@@ -81,7 +82,8 @@ struct RegisterTestParts {
           sets(config, table, kernel, spis, transports, counters, clock),
           expiry(config, table, sets, transports, counters, clock),
           tls_agreements(100, clock),
-          flow({config, accesses, table, sets, expiry, tls_agreements, transports, core, trace, counters, clock}) {}
+          flow({config, accesses, table, sets, expiry, tls_agreements, transports, core, trace, counters, clock,
+                nullptr, nullptr, budget}) {}
     daemon::Counters counters;
     daemon::AccessMap accesses;
     daemon::Trace trace;

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "tests/support/register_parts.h"
+#include "tests/support/still_clock.h"
 
 using namespace gmgate;
 using daemon::AuthenticationBudget;
@@ -15,6 +15,23 @@ namespace {
 
 Asker from(const std::string& address, const std::string& impi) {
     return {.address = *Address::parse(address), .impi = Impi{impi}};
+}
+
+/// The same asker as an emergency contact, which anybody may write.
+Asker in_need(Asker asker) {
+    asker.is_emergency = true;
+    return asker;
+}
+Asker at_home(Asker asker) {
+    asker.is_own_address = asker.is_known_address = true;
+    return asker;
+}
+Asker known(Asker asker) {
+    asker.is_known_address = true;
+    return asker;
+}
+Asker from_host(int number, const std::string& impi) {
+    return from("10.1." + std::to_string(number / 250) + "." + std::to_string(number % 250), impi);
 }
 
 /// How many of `tries` pass.
@@ -32,7 +49,7 @@ TEST_CASE("authentications: seconds' worth at once and the rate from then on, fo
     AuthenticationBudget budget(limits, clock);
     CHECK(passed(budget, from("192.0.2.1", "a")) == 60);
     CHECK(budget.take(from("192.0.2.1", "a")) == "authentications-per-impi");
-    CHECK(budget.take(from("2001:db8::1", "a")) == "authentications-per-impi");  // from elsewhere
+    CHECK(budget.take(from("2001:db8::1", "a")).empty());  // from elsewhere: a share of its own
     for (int i = 0; i < 140; ++i) CHECK(budget.take(from("192.0.2.1", "b" + std::to_string(i))).empty());
     CHECK(budget.take(from("192.0.2.1", "c")) == "authentications-per-source");
     CHECK(budget.take(from("2001:db8::7", "c")).empty());  // another source
@@ -56,9 +73,7 @@ TEST_CASE("authentications: seconds' worth at once and the rate from then on, fo
     CHECK(all > 500);
     CHECK(all < 700);
     CHECK(budget.take(from("10.9.9.9", "i")) == "authentications");
-    auto known = from("10.9.9.9", "i");
-    known.is_known_address = true;
-    CHECK(budget.take(known).empty());
+    CHECK(budget.take(known(from("10.9.9.9", "i"))).empty());
 }
 
 TEST_CASE(
@@ -68,17 +83,15 @@ TEST_CASE(
     AuthenticationBudget budget(limits, clock);
     const auto phone = from("192.0.2.1", "a");
     for (int i = 0; i < 100; ++i) {
-        REQUIRE(budget.take(phone).empty());
-        budget.give_back(phone.address, phone.impi, phone.is_emergency);
+        daemon::AuthenticationCharge charge;
+        REQUIRE(budget.take(phone, &charge).empty());
+        budget.give_back(charge);
     }
-    CHECK(passed(budget, from("192.0.2.66", "a")) == 30);
+    for (int i = 0; i < 4; ++i) CHECK(passed(budget, from_host(i, "a")) == 30);
+    CHECK(passed(budget, phone) == 2);  // the first two come before those who have had much of this name
     CHECK(budget.take(phone) == "authentications-per-impi");
-    auto at_home = phone;
-    at_home.is_own_address = true;
-    CHECK(passed(budget, at_home) == 30);  // as much as anybody; what others did with its name does not count
-    auto in_need = phone;
-    in_need.is_emergency = true;
-    CHECK(passed(budget, in_need) == 1000);
+    CHECK(passed(budget, at_home(phone)) == 30);  // as much as anybody; what others did with its name does not count
+    CHECK(passed(budget, in_need(phone)) == 1000);
 }
 
 TEST_CASE("authentications: places are bounded; who finds none shares a bucket with the others, and time makes room") {
@@ -111,9 +124,7 @@ TEST_CASE("authentications: a flood from a phone's own address with other names 
     for (int i = 0; i < 1000; ++i) spoofed += budget.take(from("192.0.2.1", "x" + std::to_string(i))).empty() ? 1 : 0;
     CHECK(spoofed == 50);
     CHECK(budget.take(from("192.0.2.1", "a")) == "authentications-per-source");
-    auto phone = from("192.0.2.1", "a");
-    phone.is_own_address = true;
-    CHECK(budget.take(phone).empty());
+    CHECK(budget.take(at_home(from("192.0.2.1", "a"))).empty());
 }
 
 TEST_CASE("authentications: emergency registrations have a share of their own, and no more than that") {
@@ -123,8 +134,7 @@ TEST_CASE("authentications: emergency registrations have a share of their own, a
     const auto flood = [&](bool is_emergency) {
         int count = 0;
         for (int i = 0; i < 1000; ++i) {
-            auto asker =
-                from("10.1." + std::to_string(i / 250) + "." + std::to_string(i % 250), "y" + std::to_string(i));
+            auto asker = from_host(i, "y" + std::to_string(i));
             asker.is_emergency = is_emergency;
             count += budget.take(asker).empty() ? 1 : 0;
         }
@@ -134,4 +144,75 @@ TEST_CASE("authentications: emergency registrations have a share of their own, a
     CHECK(flood(false) == 0);
     CHECK(flood(true) == 100);
     CHECK(flood(true) == 0);
+}
+
+TEST_CASE("authentications: emergency registrations in a user's name, or at its address, cost that user nothing") {
+    StillClock clock;
+    const AuthenticationLimits limits{.in_all = 100, .per_source = 20, .per_impi = 1};
+    AuthenticationBudget budget(limits, clock);
+    const auto phone = from("192.0.2.1", "a");
+    passed(budget, in_need(from("192.0.2.66", "a")));
+    passed(budget, in_need(from("192.0.2.1", "a")));
+    for (int i = 0; i < 1000; ++i) static_cast<void>(budget.take(in_need(from_host(i, "a"))));
+    CHECK(passed(budget, phone) == 30);
+    CHECK(budget.take(from("192.0.2.1", "b")).empty());
+    CHECK(budget.take(from("192.0.2.2", "c")).empty());
+    CHECK(passed(budget, at_home(phone)) == 30);
+}
+
+TEST_CASE("authentications: who is not held to a bound does not use it up for those who are") {
+    StillClock clock;
+    const AuthenticationLimits limits{.in_all = 10, .per_source = 5, .per_impi = 1};
+    AuthenticationBudget budget(limits, clock);
+    SUBCASE("emergencies of users at their own addresses: each has a bucket of its own, then what strangers have") {
+        CHECK(passed(budget, in_need(at_home(from("192.0.2.1", "a")))) == 30 + 50);
+        for (int i = 0; i < 500; ++i)
+            CHECK(budget.take(in_need(at_home(from_host(i, "y" + std::to_string(i))))).empty());
+    }
+    SUBCASE("users at their own addresses") {
+        for (int i = 0; i < 500; ++i) CHECK(budget.take(at_home(from_host(i, "y" + std::to_string(i)))).empty());
+    }
+    SUBCASE("known addresses") {
+        for (int i = 0; i < 500; ++i) {
+            CHECK(budget.take(known(from_host(i, "y" + std::to_string(i)))).empty());
+            CHECK(budget.take(in_need(known(from_host(i, "y" + std::to_string(i))))).empty());
+        }
+        CHECK(budget.take(known(from_host(0, "z"))).empty());  // one of five at once and fifty in all
+    }
+    CHECK(budget.take(in_need(from("192.0.2.7", "b"))).empty());
+    CHECK(budget.take(from("192.0.2.7", "b")).empty());
+}
+
+TEST_CASE(
+    "authentications: a flood in a phone's name from elsewhere, few sources or many, leaves room for that phone") {
+    StillClock clock;
+    const AuthenticationLimits limits{.in_all = 0, .per_source = 0, .per_impi = 1};
+    AuthenticationBudget budget(limits, clock);
+    int sources = 0;
+    SUBCASE("one") { sources = 1; }
+    SUBCASE("as many as have a share") { sources = static_cast<int>(AuthenticationBudget::kSharesOfName); }
+    SUBCASE("more") { sources = 40; }
+    int flooded = 0, refused = 0;
+    for (int second = 0; second < 120; ++second) {
+        for (int i = 0; i < 20 * sources; ++i) flooded += budget.take(from_host(i % sources, "a")).empty() ? 1 : 0;
+        const int asks = second % 20 != 19 ? 0 : second == 19 ? 2 : 1;  // once out of step: two of them
+        for (int i = 0; i < asks; ++i) refused += budget.take(from("192.0.2.1", "a")).empty() ? 0 : 1;
+        clock.advance(std::chrono::seconds{1});
+    }
+    CHECK(refused == 0);
+    constexpr int most = static_cast<int>(AuthenticationBudget::kSharesOfName) * (30 + 120);
+    CHECK(flooded <= most);  // the home network is spared whatever the number of sources
+    CHECK(flooded <= sources * (30 + 120));
+}
+
+TEST_CASE("authentications: who is refused takes no place") {
+    StillClock clock;
+    const AuthenticationLimits limits{.in_all = 0, .per_source = 1, .per_impi = 1};
+    AuthenticationBudget budget(limits, clock);
+    for (std::size_t i = 0; i < 3 * AuthenticationBudget::kPlaces; ++i)
+        static_cast<void>(budget.take(from("192.0.2.1", std::to_string(i))));
+    CHECK(passed(budget, from("192.0.2.2", "a")) == 10);
+    CHECK(passed(budget, from("192.0.2.3", "b")) == 10);
+    CHECK(passed(budget, from("192.0.2.4", "a")) == 10);
+    CHECK(passed(budget, from("192.0.2.5", "b")) == 10);
 }

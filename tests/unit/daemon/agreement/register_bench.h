@@ -71,6 +71,7 @@ public:
         interface.sip_ports.push_back(
             {.address = gateway, .port = Port{5061}, .udp = false, .tcp = false, .tls = true, .tls_profile = "tls"});
         config.sip_interfaces.push_back(interface);
+        config.limits.authentications = {.in_all = 0, .per_source = 0, .per_impi = 0};  // but where that is the subject
         if (change) change(config);
         build();
     }
@@ -212,10 +213,11 @@ public:
 
     using Parts = RegisterTestParts;
     Parts& parts() { return *parts_; }
+    daemon::AuthenticationBudget& budget() { return budget_; }
 
 private:
     void build() {
-        parts_ = std::make_unique<Parts>(loop, config, kernel, clock, t1_);
+        parts_ = std::make_unique<Parts>(loop, config, kernel, clock, t1_, &budget_);
         REQUIRE(parts_->transports.listen(config.core.listen.front(), {.udp = true, .tcp = false}).has_value());
         serve_core();
     }
@@ -285,6 +287,7 @@ private:
     asio::ip::udp::endpoint from_;
     std::array<char, 65536> buffer_{};
     std::chrono::milliseconds t1_;
+    daemon::AuthenticationBudget budget_{config.limits.authentications, clock};
     std::unique_ptr<Parts> parts_;
     mutable int branches_ = 0;
     mutable int idle_ = 0;
