@@ -339,7 +339,8 @@ Task<Result<void>> NetlinkKernel::limit_set(std::vector<SaRecord> found, std::ve
 
 Task<Result<void>> NetlinkKernel::extend_set(SetParameters parameters, std::chrono::seconds lifetime) {
     if (lifetime.count() <= 0) co_return failure(Reaction::internal, "a lifetime must be positive");
-    const auto held = co_await changing_.acquire(key_of(parameters));
+    std::optional<KeyedLock<SaId>::Guard> held;  // only these have something else that changes
+    if (parameters.mode == Mode::udp_enc_tun) held.emplace(co_await changing_.acquire(key_of(parameters)));
     auto found = co_await find_set(parameters);
     if (!found) co_return std::unexpected(found.error());
     // The kernel counts from add_time in wall-clock seconds (kernel 6.1: xfrm_timer_handler, ktime_get_real_seconds).
