@@ -89,9 +89,8 @@ std::string versions(const Json& status) {
     utsname system{};
     uname(&system);
     auto text = fmt::format("gmctl {}\ngmgated {}\nkernel {} {} {} {}\ndistribution {}\nmemory {}\n", GMGATE_VERSION,
-                            status.value("version", std::string("does not answer")), system.sysname,
-                            system.release, system.version, system.machine,
-                            value_in(read_file("/etc/os-release"), "PRETTY_NAME="),
+                            status.value("version", std::string("does not answer")), system.sysname, system.release,
+                            system.version, system.machine, value_in(read_file("/etc/os-release"), "PRETTY_NAME="),
                             value_in(read_file("/proc/meminfo"), "MemTotal:"));
     std::ifstream modules("/proc/modules");
     std::string line;

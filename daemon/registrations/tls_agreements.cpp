@@ -1,23 +1,51 @@
 #include "daemon/registrations/tls_agreements.h"
 
+#include <optional>
+
 namespace gmgate::daemon {
 
 bool TlsAgreements::put(const ChallengeKey& key, TlsAgreement agreement) {
-    if (agreements_.size() >= limit_)
-        std::erase_if(agreements_, [&](const auto& entry) { return entry.second.expires <= clock_.now(); });
-    if (agreements_.size() >= limit_ && !agreements_.contains(key)) return false;
-    erase_refusal(key);  // the latest list counts
-    agreements_.insert_or_assign(key, std::move(agreement));
+    if (limit_ == 0) return false;
+    erase(key);  // the latest list counts
+    if (agreements_.size() >= limit_) make_room();
+    const auto turn = by_source_.add(key.ue, key);
+    by_turn_.emplace(turn, key);
+    agreements_.emplace(key, Entry{std::move(agreement), turn});
     return true;
+}
+
+// All live equally long, so the oldest run out first; each of them is dropped once.
+void TlsAgreements::make_room() {
+    const auto now = clock_.now();
+    while (!by_turn_.empty()) {
+        const ChallengeKey oldest = by_turn_.begin()->second;
+        if (agreements_.at(oldest).agreement.expires > now) break;
+        erase_agreement(oldest);
+    }
+    if (agreements_.size() < limit_) return;
+    std::optional<ChallengeKey> leaving;
+    by_source_.for_each_from_fullest([&](const auto& queue) {
+        leaving = queue.begin()->second;
+        return false;
+    });
+    if (leaving) erase_agreement(*leaving);
+}
+
+void TlsAgreements::erase_agreement(const ChallengeKey& key) {
+    const auto at = agreements_.find(key);
+    if (at == agreements_.end()) return;
+    by_source_.remove(key.ue, at->second.turn);
+    by_turn_.erase(at->second.turn);
+    agreements_.erase(at);
 }
 
 std::optional<AuthenticationCharge> TlsAgreements::take_charge(const ChallengeKey& key) {
     const auto at = agreements_.find(key);
-    return at == agreements_.end() ? std::nullopt : std::exchange(at->second.charge, std::nullopt);
+    return at == agreements_.end() ? std::nullopt : std::exchange(at->second.agreement.charge, std::nullopt);
 }
 
 void TlsAgreements::erase(const ChallengeKey& key) {
-    agreements_.erase(key);
+    erase_agreement(key);
     erase_refusal(key);
 }
 
@@ -47,7 +75,7 @@ const std::string* TlsAgreements::find_refusal(const ChallengeKey& key) const {
 
 const TlsAgreement* TlsAgreements::find(const ChallengeKey& key) const {
     const auto at = agreements_.find(key);
-    return at == agreements_.end() || at->second.expires <= clock_.now() ? nullptr : &at->second;
+    return at == agreements_.end() || at->second.agreement.expires <= clock_.now() ? nullptr : &at->second.agreement;
 }
 
 }  // namespace gmgate::daemon

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "daemon/registrations/by_source.h"
 #include "daemon/registrations/registration.h"
 #include "sip/message/sec_agree.h"
 
@@ -21,14 +22,15 @@ struct TlsAgreement {
     std::optional<AuthenticationCharge> charge{};  ///< of the REGISTER that was challenged
 };
 
-/// One for each key of a challenge, bounded; an entry lives as long as a temporary set would (reg-await-auth). A 494 or
+/// One for each key of a challenge, bounded; an entry lives as long as a temporary set would (reg-await-auth). At the
+/// limit one that ran out gives way to the newest, else the oldest of the source that has most. A 494 or
 /// 421 in clear is remembered apart: anybody may cause one, so there the oldest gives way, and no phone is refused for
 /// it.
 class TlsAgreements {
 public:
     TlsAgreements(std::size_t limit, const Clock& clock) : limit_(limit), clock_(clock) {}
 
-    /// False at the limit (after those that ran out were dropped).
+    /// False when the limit is 0.
     bool put(const ChallengeKey& key, TlsAgreement agreement);
     /// Null when there is none or it has run out.
     const TlsAgreement* find(const ChallengeKey& key) const;
@@ -52,7 +54,15 @@ private:
         std::uint64_t order = 0;
     };
     void erase_refusal(const ChallengeKey& key);
-    std::map<ChallengeKey, TlsAgreement> agreements_;
+    struct Entry {
+        TlsAgreement agreement;
+        std::uint64_t turn = 0;
+    };
+    void erase_agreement(const ChallengeKey& key);
+    void make_room();
+    std::map<ChallengeKey, Entry> agreements_;
+    BySource<ChallengeKey> by_source_;
+    std::map<std::uint64_t, ChallengeKey> by_turn_;  ///< agreements, oldest first
     std::map<ChallengeKey, Refusal> refusals_;
     std::map<std::uint64_t, ChallengeKey> oldest_;  ///< refusals in their order
     std::uint64_t last_order_ = 0;

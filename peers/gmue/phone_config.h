@@ -61,7 +61,7 @@ struct PhoneConfig {
     std::shared_ptr<const TlsContext> tls_context;  ///< shared by all phones of the process; set whenever tls is used
     std::uint16_t tls_port = 5061;                  ///< of the gateway
     std::vector<AlgPair> offer;
-    bool nat = false;  ///< offer mod=UDP-enc-tun, and use it when the network sees a NAT (TS 33.203 Annex M)
+    bool nat = false;          ///< offer mod=UDP-enc-tun, and use it when the network sees a NAT (TS 33.203 Annex M)
     bool nat_private = false;  ///< its private address is inside the tunnel, not its public one: against Annex M
     Duration nat_keep_alive = std::chrono::seconds(20);  ///< 0: none
     std::uint16_t port_us = 0;     ///< 0: chosen; with TLS only a name in Contact and Via, as nobody listens there

@@ -130,21 +130,36 @@ TEST_CASE("Agreements on tls that nobody takes up are bounded and run out") {
     const auto ue = *Address::parse("192.0.2.1");
     CHECK(agreements.put({Impi{"a"}, ue}, {{}, "tls", until}));
     CHECK(agreements.put({Impi{"b"}, ue}, {{}, "tls", until}));
-    CHECK_FALSE(agreements.put({Impi{"c"}, ue}, {{}, "tls", until}));
-    CHECK(agreements.put({Impi{"a"}, ue}, {{}, "tls", until}));
+    CHECK(agreements.put({Impi{"c"}, ue}, {{}, "tls", until}));
+    CHECK(agreements.find({Impi{"a"}, ue}) == nullptr);  // the oldest gave way
+    CHECK(agreements.put({Impi{"b"}, ue}, {{}, "tls", until}));
+    CHECK(agreements.size() == 2);
     clock.advance(std::chrono::seconds{11});
-    CHECK(agreements.find({Impi{"a"}, ue}) == nullptr);
+    CHECK(agreements.find({Impi{"b"}, ue}) == nullptr);
     CHECK(agreements.put({Impi{"c"}, ue}, {{}, "tls", clock.now() + std::chrono::seconds{10}}));
     CHECK(agreements.size() == 1);
+}
+
+TEST_CASE("Agreements on tls at the limit: the oldest of the source that has most gives way, no phone of another") {
+    StillClock clock;
+    daemon::TlsAgreements agreements(4, clock);
+    const auto until = clock.now() + std::chrono::seconds{240};
+    const auto phone = *Address::parse("192.0.2.1");
+    CHECK(agreements.put({Impi{"phone"}, phone}, {{}, "tls", until}));
+    const auto flood = [&](int i) { return *Address::parse(fmt::format("2001:db8::{}", 1 + i)); };  // one /64
+    for (int i = 0; i < 20; ++i) CHECK(agreements.put({Impi{fmt::format("x{}", i)}, flood(i)}, {{}, "tls", until}));
+    CHECK(agreements.size() == 4);
+    CHECK(agreements.find({Impi{"phone"}, phone}) != nullptr);
+    CHECK(agreements.find({Impi{"x16"}, flood(16)}) == nullptr);
+    CHECK(agreements.find({Impi{"x17"}, flood(17)}) != nullptr);
 }
 
 TEST_CASE(
     "Limits of challenges, registrations and sets per address: 503, a counter or a reason, and the kernel is not asked") {
     Bench bench([](daemon::Config& config) {
-        config.limits.challenges = 1;
+        config.limits.challenges = 0;  // full, and nothing there that could give way
         config.limits.sets_per_address = 3;
     });
-    bench.challenge();
     Say say;
     say.impi = "another@example";
     const auto calls = bench.kernel.calls().size();
