@@ -165,7 +165,7 @@ std::optional<Objection> RegisterFlow::check_limits(const Exchange& x) const {
         return Objection{503, "draining", "the gateway is being drained: no new registrations here"};
     if (x.over != Over::unprotected || x.choice.mechanism != MechanismKind::ipsec_3gpp) return std::nullopt;
     const auto& limits = p_.config.limits;
-    if (p_.table.challenge_count() >= limits.challenges)
+    if (p_.table.challenge_count() >= limits.challenges && !first_to_give_way())
         return Objection{503, "limit", "too many challenges are waiting for an answer"};
     const bool is_known = !p_.table.find_by_impi(x.impi).empty();  // rebooted: it takes the place that it has
     if (!is_known && p_.table.registration_count() >= limits.registrations)

@@ -161,6 +161,8 @@ private:
 
     // ---- register_ipsec.cpp
     Task<void> install_and_challenge(Exchange& x, sip::OwnedMessage response, ChallengeKeys keys);
+    const Challenge* first_to_give_way() const;
+    Task<void> give_way(const Challenge& oldest, const Exchange& to, const std::string& why);
     Task<std::unique_ptr<SaSet>> make_set(Exchange& x, ChallengeKeys keys);
     void put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const sip::Message& response);
     /// What the contact's new set leaves behind: sets to be removed, and whether an older one stays beside it.

@@ -67,6 +67,29 @@ const Challenge* in_the_way(Table& table, const Limits& limits, const SetWish& w
 
 }  // namespace
 
+// The same when there is room for no more challenges at all: of the source that has most, for many sources are more
+// trouble to pretend than many names. Null: nobody among those that are looked at, and the newcomer is refused.
+const Challenge* RegisterFlow::first_to_give_way() const {
+    const Challenge *known = nullptr, *unknown = nullptr;
+    p_.table.for_each_challenge_of_fullest([&](const Challenge& challenge) {
+        if (unknown || is_being_answered(asking_, challenge)) return;
+        if (!is_registered_here(p_.table, challenge)) unknown = &challenge;
+        else if (!known) known = &challenge;
+    });
+    return unknown ? unknown : known;
+}
+
+Task<void> RegisterFlow::give_way(const Challenge& oldest, const Exchange& to, const std::string& why) {
+    log::notice("challenge-gives-way", {{"impi", oldest.impi.value},
+                                        {"ue", oldest.ue.to_string()},
+                                        {"set", oldest.set->number.value},
+                                        {"to", to.impi.value},
+                                        {"why", why}});
+    p_.counters.add(Counter::challenge_gave_way);
+    auto leaving = p_.table.take_challenge(oldest.key());
+    co_await p_.sets.remove(std::move(leaving->set));
+}
+
 // ------------------------------------------------------------------------------------------------- 401: the SAs, then
 // the answer
 
@@ -134,18 +157,17 @@ Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys k
     if (x.carried_by) wish.port_ps = x.carried_by->port_ps;  // B-17
     Result<std::unique_ptr<SaSet>> reserved = nullptr;
     for (;;) {
-        reserved = failure(Reaction::exhausted, "too many challenges for this UE address");
-        if (p_.table.challenges_at(wish.ue) < p_.config.limits.challenges_per_address)
+        // What comes over SAs is a registered phone's: the limit of all challenges does not stop it.
+        const bool is_full = x.over == Over::unprotected && p_.table.challenge_count() >= p_.config.limits.challenges;
+        reserved = failure(Reaction::exhausted, is_full ? "too many challenges are waiting for an answer"
+                                                        : "too many challenges for this UE address");
+        if (!is_full && p_.table.challenges_at(wish.ue) < p_.config.limits.challenges_per_address)
             reserved = p_.sets.reserve(wish, *x.access->profile, x.access->interface->strict_collision);
-        const auto* oldest = reserved ? nullptr : in_the_way(p_.table, p_.config.limits, wish, asking_);
+        const auto* oldest = reserved  ? nullptr
+                             : is_full ? first_to_give_way()
+                                       : in_the_way(p_.table, p_.config.limits, wish, asking_);
         if (!oldest) break;
-        log::notice("challenge-gives-way", {{"impi", oldest->impi.value},
-                                            {"ue", oldest->ue.to_string()},
-                                            {"set", oldest->set->number.value},
-                                            {"to", x.impi.value},
-                                            {"why", reserved.error().text}});
-        auto leaving = p_.table.take_challenge(oldest->key());
-        co_await p_.sets.remove(std::move(leaving->set));
+        co_await give_way(*oldest, x, reserved.error().text);
     }
     auto esp_keys = xfrm::derive_esp_keys(x.choice.algorithms, keys.ck, keys.ik);
     if (!reserved || !esp_keys) {

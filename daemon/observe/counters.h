@@ -38,6 +38,7 @@ namespace gmgate::daemon {
     X(tls_gave_way, "TLS handshakes ended because a limit was reached and a newer one came")                          \
     X(core_spared, "REGISTERs in clear answered 503 because their share of authentications was used up")              \
     X(core_stranger, "datagrams and connections to [core] listen from somebody who is none of the core's")            \
+    X(challenge_gave_way, "challenges that ended to make room for a newer one")                                       \
     X(set_limit, "refused: too many sets or challenges")                                                              \
     X(ck_ik_missing, "401 from the core without ck and ik although ipsec-3gpp was chosen")                            \
     X(sa_add_failed, "sets of SAs that the kernel refused")                                                           \

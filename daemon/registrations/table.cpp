@@ -4,7 +4,6 @@
 
 #include "base/random.h"
 #include "base/slice.h"
-#include "base/source.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -68,7 +67,7 @@ std::unique_ptr<Challenge> Table::put_challenge(std::unique_ptr<Challenge> chall
     auto before = take_challenge(key);
     challenge->phone = phone_of(challenge->contact);
     index(*challenge->set, nullptr, challenge.get());
-    challenges_of_[source_prefix(challenge->ue)].push_back(challenge.get());
+    challenge->turn = challenges_of_.add(challenge->ue, challenge.get());
     challenges_.emplace(std::move(key), std::move(challenge));
     return before;
 }
@@ -79,17 +78,31 @@ std::unique_ptr<Challenge> Table::take_challenge(const ChallengeKey& key) {
     auto challenge = std::move(at->second);
     challenges_.erase(at);
     unindex(*challenge->set);
-    remove_from(challenges_of_, source_prefix(challenge->ue), challenge.get());
+    challenges_of_.remove(challenge->ue, challenge->turn);
     return challenge;
 }
 
-std::size_t Table::challenges_at(const Address& ue) const { return count_at(challenges_of_, source_prefix(ue)); }
+std::size_t Table::challenges_at(const Address& ue) const {
+    const auto* queue = challenges_of_.find(ue);
+    return queue ? queue->size() : 0;
+}
+
 std::size_t Table::sets_at(const Address& ue) const { return count_at(sets_at_, ue); }
 
 void Table::for_each_challenge_at(const Address& ue, const std::function<void(const Challenge&)>& f) const {
-    const auto at = challenges_of_.find(source_prefix(ue));
-    if (at == challenges_of_.end()) return;
-    for (const auto* challenge : at->second) f(*challenge);
+    const auto* queue = challenges_of_.find(ue);
+    if (!queue) return;
+    for (const auto& [turn, challenge] : *queue) f(*challenge);
+}
+
+void Table::for_each_challenge_of_fullest(const std::function<void(const Challenge&)>& f) const {
+    constexpr std::size_t kSources = 16, kOfEach = 8;  // a flood at the limit asks this for each of its REGISTERs
+    std::size_t sources = 0;
+    challenges_of_.for_each_from_fullest([&](const auto& queue) {
+        std::size_t told = 0;
+        for (auto at = queue.begin(); at != queue.end() && told < kOfEach; ++at, ++told) f(*at->second);
+        return ++sources < kSources;
+    });
 }
 
 void Table::for_each_set_at(const Address& ue, const std::function<void(const SaSet&)>& f) const {

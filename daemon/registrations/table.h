@@ -10,6 +10,7 @@
 
 #include "base/siphash.h"
 #include "base/task.h"
+#include "daemon/registrations/by_source.h"
 #include "daemon/registrations/registration.h"
 
 namespace gmgate::daemon {
@@ -53,6 +54,8 @@ public:
     std::size_t challenges_at(const Address& ue) const;
     /// The same, oldest first.
     void for_each_challenge_at(const Address& ue, const std::function<void(const Challenge&)>& f) const;
+    /// Some of all, at a bounded cost: the oldest few of the source that has most, then of the next.
+    void for_each_challenge_of_fullest(const std::function<void(const Challenge&)>& f) const;
 
     // ---- registrations
     Registration* find(const ContactKey& key);
@@ -142,7 +145,7 @@ private:
     std::unordered_multimap<sip::ConnectionId, Registration*> by_connection_;  ///< contacts of one user (B-3)
     std::unordered_map<SetNumber, Owner> owners_;
     std::unordered_map<Pair, SetNumber, PairHash> by_pair_;
-    std::unordered_map<Address, std::vector<const Challenge*>> challenges_of_;  ///< by source prefix, oldest first
+    BySource<const Challenge*> challenges_of_;
     std::unordered_map<Address, std::vector<SetNumber>> sets_at_;
     std::set<Address> suspended_;
     std::uint32_t last_number_ = 0;

@@ -104,3 +104,54 @@ TEST_CASE("An IPv6 /64 is one source: with a new address for each REGISTER it ha
     CHECK(table.challenges_at(*Address::parse("2001:db8:0:1::2")) == 1);
     CHECK(bench.kernel.sas().size() == 16);
 }
+
+TEST_CASE("At the limit of all challenges the oldest of the source that has most gives way to a phone from elsewhere") {
+    const Address gateway = *Address::parse("::1");
+    RegisterBench bench([&](daemon::Config& config) {
+        config.limits.challenges = 4;
+        config.sip_interfaces[0].sip_ports.push_back({.address = gateway, .ims_aka_profile = "volte"});
+    });
+    const auto status = [&](const std::string& address, int number) {
+        Say say = spoofed(number, 7600 + number, 1400 + number);
+        say.host = "[" + address + "]";
+        const sip::Flow flow{
+            sip::Transport::udp, {gateway, Port{5060}}, {*Address::parse(address), Port{5060}}, {}, {}};
+        return RegisterBench::status_of(*bench.send(say, flow));
+    };
+    const auto stands = [&](const std::string& address, int number) {
+        return bench.parts().table.find_challenge(
+                   {Impi{fmt::format("victim{}@example", number)}, *Address::parse(address), false}) != nullptr;
+    };
+    CHECK(status("2001:db8:0:1::1", 1) == 401);
+    for (int i = 2; i <= 4; ++i) CHECK(status("2001:db8::1", i) == 401);
+    CHECK(status("2001:db8:0:2::1", 5) == 401);
+    CHECK(stands("2001:db8:0:1::1", 1));  // older, but its source has one
+    CHECK_FALSE(stands("2001:db8::1", 2));
+    CHECK(stands("2001:db8::1", 3));
+    for (int i = 10; i < 20; ++i) CHECK(status("2001:db8::2", i) == 401);  // the same /64: among themselves
+    CHECK(stands("2001:db8:0:1::1", 1));
+    CHECK(stands("2001:db8:0:2::1", 5));
+    CHECK(bench.parts().table.challenge_count() == 4);
+    CHECK(bench.kernel.sas().size() == 16);
+    CHECK(bench.parts().counters.get(daemon::Counter::challenge_gave_way) == 11);
+}
+
+TEST_CASE("At the limit of all challenges a registered phone that comes back is safe from strangers at its address") {
+    RegisterBench bench([](daemon::Config& config) { config.limits.challenges = 2; });
+    bench.registered();
+    bench.challenge();
+    for (int i = 0; i < 5; ++i) CHECK(RegisterBench::status_of(*bench.send(spoofed(i, 7600 + i, 1400 + i))) == 401);
+    CHECK(bench.parts().table.challenge_count() == 2);
+    CHECK(answered(bench) == 200);
+}
+
+TEST_CASE("At the limit of all challenges one whose answer the core has does not give way: 503") {
+    RegisterBench bench([](daemon::Config& config) { config.limits.challenges = 1; });
+    auto& set = bench.challenge();
+    const auto number = set.number;
+    const auto statuses =
+        bench.crossed(bench.answer_to(set), bench.over(set), spoofed(1, 7600, 1400), bench.unprotected());
+    CHECK(statuses == std::pair{401, 503});
+    REQUIRE(bench.temporary_set());
+    CHECK(bench.temporary_set()->number == number);
+}
