@@ -75,18 +75,13 @@ struct Challenge {
     ContactKey contact;
     std::unique_ptr<SaSet> set;
     std::optional<SetNumber>
-        came_over;          ///< the established or old set that carried the first REGISTER; none: it came unprotected
-    std::string nonce;      ///< of the core's 401: by it the phone's report of a failure names this challenge (B-42)
-    std::string token;      ///< of the Path that the core saw in the first REGISTER
-    sip::OwnerId phone;     ///< set by the table: owner of the doors that its SAs make
-    bool finished = false;  ///< answered finally: the set only waits until retransmissions are over
-    std::optional<AuthenticationCharge> charge;  ///< none: it cost nothing, or that is given back already
-    came_over;               ///< the established or old set that carried the first REGISTER; none: it came unprotected
+        came_over;           ///< the established or old set that carried the first REGISTER; none: it came unprotected
     std::string nonce;       ///< of the core's 401: by it the phone's report of a failure names this challenge (B-42)
     std::string token;       ///< of the Path that the core saw in the first REGISTER
     sip::OwnerId phone;      ///< set by the table: owner of the doors that its SAs make
     std::uint64_t turn = 0;  ///< set by the table: its place among those of its source
     bool finished = false;   ///< answered finally: the set only waits until retransmissions are over
+    std::optional<AuthenticationCharge> charge;  ///< none: it cost nothing, or that is given back already
 
     ChallengeKey key() const { return {impi, ue, is_emergency_contact(contact)}; }
 };
