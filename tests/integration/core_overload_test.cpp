@@ -67,7 +67,7 @@ struct Caller {
                std::string(Network::kAccess4) + ":5060") {}
 
     void send(const std::string& method, const std::string& uri) {
-        const auto word = unique_word("busy-");
+        word = unique_word("busy-");
         peer.send(fmt::format(
             "{0} {1} SIP/2.0\r\nVia: SIP/2.0/UDP {2}:5070;branch=z9hG4bK{3}\r\nMax-Forwards: 70\r\nFrom: <sip:a@b>;tag=1\r\nTo: <{1}>\r\n"
             "Call-ID: {3}\r\nCSeq: 1 {0}\r\nContact: <sip:{2}:5070>\r\nSecurity-Client: {4}\r\nContent-Length: 0\r\n\r\n",
@@ -75,14 +75,17 @@ struct Caller {
     }
     void begin() { send("REGISTER", "sip:x"); }
     void call_for_help() { send("INVITE", "urn:service:sos"); }
+    /// The final answer to what was sent last; the refusal of a call, which nobody acknowledges here, comes again.
     std::string final() {
         for (;;) {
             auto text = peer.receive().value_or("");
-            if (!text.starts_with("SIP/2.0 1")) return text;
+            const bool is_of_this = text.find("Call-ID: " + word + "\r\n") != text.npos;
+            if (text.empty() || (is_of_this && !text.starts_with("SIP/2.0 1"))) return text;
         }
     }
 
     RawPeer peer;
+    std::string word{};  ///< Call-ID of the last request
 };
 
 bool is_503_with_retry_after(const std::string& answer) {
