@@ -7,6 +7,7 @@ namespace gmgate::daemon {
 bool TlsAgreements::put(const ChallengeKey& key, TlsAgreement agreement) {
     if (limit_ == 0) return false;
     erase(key);  // the latest list counts
+    drop_expired();
     if (agreements_.size() >= limit_) make_room();
     const auto turn = by_source_.add(key.ue, key);
     by_turn_.emplace(turn, key);
@@ -15,14 +16,16 @@ bool TlsAgreements::put(const ChallengeKey& key, TlsAgreement agreement) {
 }
 
 // All live equally long, so the oldest run out first; each of them is dropped once.
-void TlsAgreements::make_room() {
+void TlsAgreements::drop_expired() {
     const auto now = clock_.now();
     while (!by_turn_.empty()) {
         const ChallengeKey oldest = by_turn_.begin()->second;
         if (agreements_.at(oldest).agreement.expires > now) break;
         erase_agreement(oldest);
     }
-    if (agreements_.size() < limit_) return;
+}
+
+void TlsAgreements::make_room() {
     std::optional<ChallengeKey> leaving;
     by_source_.for_each_from_fullest([&](const auto& queue) {
         leaving = queue.begin()->second;

@@ -23,7 +23,7 @@ struct TlsAgreement {
 };
 
 /// One for each key of a challenge, bounded; an entry lives as long as a temporary set would (reg-await-auth). At the
-/// limit one that ran out gives way to the newest, else the oldest of the source that has most. A 494 or
+/// limit the oldest of the source that has most gives way to the newest. A 494 or
 /// 421 in clear is remembered apart: anybody may cause one, so there the oldest gives way, and no phone is refused for
 /// it.
 class TlsAgreements {
@@ -59,6 +59,7 @@ private:
         std::uint64_t turn = 0;
     };
     void erase_agreement(const ChallengeKey& key);
+    void drop_expired();
     void make_room();
     std::map<ChallengeKey, Entry> agreements_;
     BySource<ChallengeKey> by_source_;
