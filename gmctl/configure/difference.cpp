@@ -16,7 +16,7 @@ struct Line {
     std::string_view text;
 };
 
-std::vector<std::string_view> lines_of(std::string_view text) {
+std::vector<std::string_view> views_of_lines(std::string_view text) {
     std::vector<std::string_view> lines;
     while (!text.empty()) {
         const auto end = std::min(text.find('\n'), text.size());
@@ -54,7 +54,7 @@ std::vector<Line> compared(const std::vector<std::string_view>& before, const st
 }  // namespace
 
 std::string difference(std::string_view before, std::string_view after, std::string_view name) {
-    const auto lines = compared(lines_of(before), lines_of(after));
+    const auto lines = compared(views_of_lines(before), views_of_lines(after));
     std::string out;
     std::size_t old_line = 1, new_line = 1, at = 0;
     const auto pass = [&](std::size_t to) {

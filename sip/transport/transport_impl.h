@@ -18,8 +18,9 @@
 namespace gmgate::sip {
 
 /// One stream connection. shared_ptr because its reader and writer flows must find it after it left the table.
-/// Messages of strangers in a turn of the loop: of each of their UDP sockets, and of all their streams.
-inline constexpr unsigned kStrangersATurn = 16;
+/// Messages of strangers in a turn of the loop: of each of their UDP sockets, and of all their streams. Enough for the
+/// storm of a whole cell's phones, whose first REGISTER makes them strangers, and some ten milliseconds of work.
+inline constexpr unsigned kStrangersATurn = 64;
 /// Datagrams of each other UDP socket.
 inline constexpr unsigned kOthersATurn = 128;
 
