@@ -20,7 +20,12 @@ std::int64_t wall_of(TimePoint time, const Clock& clock) {
     return std::chrono::duration_cast<milliseconds>((clock.wall() + left).time_since_epoch()).count();
 }
 
+// Throws json::exception for a time that no registration has: the store may say any number.
 TimePoint time_of(std::int64_t wall, const Clock& clock) {
+    constexpr std::int64_t kFarthest = std::int64_t{10} * 366 * 86400 * 1000;
+    const auto now = std::chrono::duration_cast<milliseconds>(clock.wall().time_since_epoch()).count();
+    if (wall < now - kFarthest || wall > now + kFarthest)
+        throw json::other_error::create(500, "a time", static_cast<const json*>(nullptr));
     const std::chrono::system_clock::time_point at{milliseconds(wall)};
     return clock.now() + std::chrono::duration_cast<TimePoint::duration>(at - clock.wall());
 }
