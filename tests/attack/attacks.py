@@ -20,6 +20,7 @@ SPOOFED_CALLS = 1100
 def prepare(lab):
     """Routes by which the phones' namespace may be anybody there."""
     shell(f"ip -n {lab.ue} route add local 10.1.200.0/24 dev lo")
+    shell(f"ip -n {lab.ue} route add 10.2.0.0/24 via {GATEWAY4} dev u0 onlink")
     shell(f"ip -n {lab.gw} route add fd02::/64 via fd01::fffe dev g0")
     lab.set_up(lab.ue, "address add fd01::fffe/64 dev u0 nodad\n"
                + "".join(f"address add {one}/128 dev u0 nodad\n" for one in PREFIX))
@@ -87,7 +88,7 @@ class Attack:
         self.village, self.lab = village, village.lab
 
     def run(self):
-        pass
+        time.sleep(3600)
 
     def during(self):
         pass
