@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <utility>
 
 #include <asio/redirect_error.hpp>
@@ -158,20 +159,20 @@ Task<Cluster::Claim> Cluster::claim(bool have_come) {
     co_return co_await take(before);
 }
 
+// A script that says who owns: of these epochs, by this node, since then.
+std::vector<std::string> Cluster::as_owner(const char* script, std::vector<std::string> epochs) const {
+    const auto since = std::chrono::duration_cast<milliseconds>(since_.time_since_epoch()).count();
+    std::vector<std::string> command{"EVAL", script, "2", keys_.owner, keys_.alive};
+    std::ranges::move(epochs, std::back_inserter(command));
+    for (auto& last : {std::to_string(p_.cluster.node_id), boot_, std::to_string(since), std::string(kAliveTime)})
+        command.push_back(last);
+    return command;
+}
+
 Task<Cluster::Claim> Cluster::take(std::uint64_t before) {
     since_ = p_.clock.wall();
-    const auto since = std::chrono::duration_cast<milliseconds>(since_.time_since_epoch()).count();
-    std::vector<std::string> command{"EVAL",
-                                     kTake,
-                                     "2",
-                                     keys_.owner,
-                                     keys_.alive,
-                                     std::to_string(before),
-                                     std::to_string(before + 1),
-                                     std::to_string(p_.cluster.node_id),
-                                     boot_,
-                                     std::to_string(since),
-                                     kAliveTime};
+    std::vector<std::string> epochs{std::to_string(before), std::to_string(before + 1)};
+    auto command = as_owner(kTake, std::move(epochs));
     const auto answer = co_await redis_.ask(std::move(command));
     if (!answer || (*answer)->number != 1)
         co_return Claim::unreachable;  // another one was first, or nobody knows: again
@@ -332,17 +333,8 @@ Task<void> Cluster::come_back() {
 
 // True: the store knew us still. One that had forgotten gets everything anew.
 Task<bool> Cluster::beat() {
-    const auto since = std::chrono::duration_cast<milliseconds>(since_.time_since_epoch()).count();
-    std::vector<std::string> command{"EVAL",
-                                     kKeep,
-                                     "2",
-                                     keys_.owner,
-                                     keys_.alive,
-                                     std::to_string(epoch_),
-                                     std::to_string(p_.cluster.node_id),
-                                     boot_,
-                                     std::to_string(since),
-                                     kAliveTime};
+    std::vector<std::string> epochs{std::to_string(epoch_)};
+    auto command = as_owner(kKeep, std::move(epochs));
     const auto answer = co_await redis_.ask(std::move(command));
     if (!answer) co_return false;
     if ((*answer)->number == -1) lose("another node has taken the next epoch");

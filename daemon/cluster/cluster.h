@@ -71,6 +71,7 @@ private:
     enum class Claim { own, taken, busy, unreachable };
     Task<Claim> claim(bool have_come);
     Task<Claim> take(std::uint64_t before);
+    std::vector<std::string> as_owner(const char* script, std::vector<std::string> epochs) const;
     Task<void> keep_alive();
     Task<bool> beat();
     Task<void> come_back();

@@ -6,62 +6,18 @@ import time
 
 from lab import CORE, Gateway, inside
 from peers import REALM, Core, Phone, TlsPhone
-from sip import answer_to, is_final, read_all_of, token, uri_of
+from sip import is_final, read_all_of, token
 
 PEER = f"sip:peer@{CORE}:5060"
 RETRANSMIT = (0.5, 1.5, 3.5, 7.5)  # seconds after the first: Timer E of RFC 3261 with T1 = 500 ms
 LOST = 12.0  # seconds: an operation that is not done by then is lost
 KINDS = ("message", "refresh", "reach", "call")
-CONFIG = """
-control-socket = "{folder}/control.sock"
-[core]
-listen = "10.2.0.1:5060"
-next-hop = "10.2.0.2:5060"
-visited-network-id = "visited.example"
-[[ims-aka-profile]]
-name = "volte"
-protected-server-port = [6100, 6101]
-start-protected-client-port = 6200
-end-protected-client-port = 6203
-[[tls-profile]]
-name = "t"
-end-entity-cert = ["{folder}/ec.pem", "{folder}/rsa.pem"]
-private-key = ["{folder}/ec.key", "{folder}/rsa.key"]
-[[sip-interface]]
-realm-id = "access"
-sec-agree-feature = "enabled"
-sec-agree-pref = "ipsec3gpp"
-[[sip-interface.sip-ports]]
-address = "10.1.0.1"
-ims-aka-profile = "volte"
-[[sip-interface.sip-ports]]
-address = "fd01::1"
-ims-aka-profile = "volte"
-[[sip-interface]]
-realm-id = "rcs"
-sec-agree-feature = "enabled"
-sec-agree-pref = "ipsec3gpp-tls"
-[[sip-interface.sip-ports]]
-address = "10.1.0.5"
-ims-aka-profile = "volte"
-[[sip-interface.sip-ports]]
-address = "10.1.0.5"
-port = 5061
-transport-protocol = "TLS"
-tls-profile = "t"
-[timers]
-stranger-connection = 10
-[store]
-file = "{folder}/registrations.db"
-[restart]
-take-over-socket = "{folder}/take-over.sock"
-"""
 
 
 class DefaultGateway(Gateway):
     """gmgated with its default limits: what an operator has who sets none."""
 
-    config = CONFIG
+    log_level, core, sections = "info", "", "[timers]\nstranger-connection = 10"
 
 
 class Home(Core):
@@ -386,6 +342,3 @@ def stranger_calls_for_help(village, address, call=None, patience=LOST):
                 return message.status == 200
         caller.waiting.clear()
     return False
-
-
-__all__ = ["DefaultGateway", "Home", "Village", "answer_to", "stranger_calls_for_help", "tls_phone_registers", "uri_of"]

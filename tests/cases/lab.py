@@ -18,14 +18,12 @@ PHONES = 100  # numbers of phones that a case has, from 20 on
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 CONFIG = """
-log-level = "debug"
 control-socket = "{folder}/control.sock"
 [core]
 listen = "10.2.0.1:5060"
 next-hop = "10.2.0.2:5060"
 visited-network-id = "visited.example"
-peers = ["10.2.0.99"]
-ping-interval = 0
+{core}
 [[ims-aka-profile]]
 name = "volte"
 protected-server-port = [6100, 6101]
@@ -57,16 +55,17 @@ address = "10.1.0.5"
 port = 5061
 transport-protocol = "TLS"
 tls-profile = "t"
-[limits]
-transactions = 800
-loop-lag = 60000
-authentications-per-source = 0
-authentications-per-impi = 0
+{sections}
 [store]
 file = "{folder}/registrations.db"
 [restart]
 take-over-socket = "{folder}/take-over.sock"
 """
+LIMITS = """[limits]
+transactions = 800
+loop-lag = 60000
+authentications-per-source = 0
+authentications-per-impi = 0"""
 
 
 def shell(command, text=None):
@@ -174,7 +173,10 @@ class Lab:
 class Gateway:
     """gmgated of a build folder, with two interfaces: SAs, and SAs or TLS."""
 
-    config = CONFIG
+    # What its file has beside CONFIG; `log_level` stands first in it.
+    log_level = "debug"
+    core = 'peers = ["10.2.0.99"]\nping-interval = 0'
+    sections = LIMITS
 
     def __init__(self, lab, build, certificates):
         self.lab, self.build = lab, build
@@ -182,7 +184,8 @@ class Gateway:
         for name in os.listdir(certificates):
             os.symlink(os.path.join(certificates, name), os.path.join(self.folder, name))
         with open(self.folder + "/gmgate.toml", "w", encoding="utf8") as file:
-            file.write(self.config.format(folder=self.folder))
+            file.write(f'log-level = "{self.log_level}"\n'
+                       + CONFIG.format(folder=self.folder, core=self.core, sections=self.sections))
         self.log = self.folder + "/log"
         self.start()
 
