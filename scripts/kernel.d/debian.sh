@@ -1,19 +1,21 @@
 # Sourced by scripts/kernel: Debian's kernels, downloaded and unpacked into a cache instead of being installed.
 #
-#   CACHE/apt/               configuration and state of an apt of our own; the host's is only read
+#   CACHE/apt/, apt-uml/     configuration and state of an apt of our own; the host's is only read
 #   CACHE/RELEASE/           vmlinuz, lib/modules/RELEASE, initramfs
 #   CACHE/series-6.1         symbolic link to the RELEASE in use; remove it to get the newest one again
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # on, limit, command, verbose… are the options of scripts/kernel
 
 readonly cache=${GMGATE_KERNEL_CACHE:-/var/cache/gmgate/kernels}
-readonly debian_suites=(bookworm bookworm-updates bookworm-backports trixie trixie-updates trixie-backports)
-readonly debian_security_suites=(bookworm-security trixie-security)
+# Where kernels come from; uml.sh has suites and an apt folder of its own.
+apt=$cache/apt
+debian_suites=(bookworm bookworm-updates bookworm-backports trixie trixie-updates trixie-backports)
+debian_security_suites=(bookworm-security trixie-security)
 
 private_apt() {  # PROGRAM [ARG…]
     local program=$1; shift
-    "$program" -o Dir::State="$cache/apt/state" -o Dir::State::status="$cache/apt/status" -o Dir::Cache="$cache/apt/cache" \
-        -o Dir::Etc::sourcelist="$cache/apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferencesparts=- \
+    "$program" -o Dir::State="$apt/state" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" \
+        -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferencesparts=- \
         -o Dir::Etc::preferences=- -o APT::Architecture=amd64 -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
 }
 
@@ -28,8 +30,8 @@ mirror_of_host() {  # KIND
 update_private_apt() {
     local suite keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     [[ -e $keyring ]] || fail "$keyring is missing: apt-get install debian-archive-keyring"
-    mkdir -p "$cache/apt/state/lists/partial" "$cache/apt/cache/archives/partial"
-    : >"$cache/apt/status"
+    mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial"
+    : >"$apt/status"
     {
         for suite in "${debian_suites[@]}"; do
             echo "deb [arch=amd64 signed-by=$keyring] $(mirror_of_host debian) $suite main"
@@ -37,15 +39,15 @@ update_private_apt() {
         for suite in "${debian_security_suites[@]}"; do
             echo "deb [arch=amd64 signed-by=$keyring] $(mirror_of_host debian-security) $suite main"
         done
-    } >"$cache/apt/sources.list"
+    } >"$apt/sources.list"
     # A mirror may lack a suite; whether the wanted kernel is there is decided afterwards.
-    private_apt apt-get -qq update >"$cache/apt/update.log" 2>&1 ||
-        note "apt-get update had errors, see $cache/apt/update.log"
+    private_apt apt-get -qq update >"$apt/update.log" 2>&1 ||
+        note "apt-get update had errors, see $apt/update.log"
 }
 
 # Newest release of a series that there are packages for, such as 6.1.0-42-amd64 or 7.3.4+deb13-amd64.
 newest_release() {  # SERIES
-    sed -nE "s/^linux-(image|binary)-(unsigned-)?(${1//./\\.}\.[0-9.]+([+~-][a-z0-9.+~]+)?-amd64)(-unsigned)?\$/\3/p" "$cache/apt/names" |
+    sed -nE "s/^linux-(image|binary)-(unsigned-)?(${1//./\\.}\.[0-9.]+([+~-][a-z0-9.+~]+)?-amd64)(-unsigned)?\$/\3/p" "$apt/names" |
         sort -V | tail -n 1
 }
 
@@ -54,7 +56,7 @@ newest_release() {  # SERIES
 packages_of() {  # RELEASE
     local name
     for name in "linux-binary-$1" "linux-binary-unsigned-$1" "linux-image-$1" "linux-image-$1-unsigned"; do
-        grep -qxF "$name" "$cache/apt/names" || continue
+        grep -qxF "$name" "$apt/names" || continue
         echo "$name"
         [[ $name != linux-binary-* ]] || printf '%s\n' "linux-modules-$1" "linux-base-$1"
         return
@@ -114,7 +116,7 @@ fetch_kernel() {  # SERIES
     local -a packages
     note "fetching Debian's newest Linux $series (once; it stays in $cache)"
     update_private_apt
-    { private_apt apt-cache pkgnames linux-image-; private_apt apt-cache pkgnames linux-binary-; } >"$cache/apt/names"
+    { private_apt apt-cache pkgnames linux-image-; private_apt apt-cache pkgnames linux-binary-; } >"$apt/names"
     release=$(newest_release "$series")
     [[ -n $release ]] || fail "Debian has no Linux $series in ${debian_suites[*]} ${debian_security_suites[*]}"
     if [[ ! -e $cache/$release/initramfs ]]; then
@@ -122,8 +124,8 @@ fetch_kernel() {  # SERIES
         rm -rf "$stage"
         mkdir -p "$stage/debs" "$stage/tree"
         mapfile -t packages < <(packages_of "$release")
-        (cd "$stage/debs" && private_apt apt-get -qq download "${packages[@]}") >"$cache/apt/download.log" 2>&1 ||
-            fail "could not download ${packages[*]}: $(tail -n 3 "$cache/apt/download.log")"
+        (cd "$stage/debs" && private_apt apt-get -qq download "${packages[@]}") >"$apt/download.log" 2>&1 ||
+            fail "could not download ${packages[*]}: $(tail -n 3 "$apt/download.log")"
         for deb in "$stage"/debs/*.deb; do
             unpack "$deb" "$stage/tree"
         done

@@ -2,9 +2,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # on, limit, command, verbose… are the options of scripts/kernel
 
-# shellcheck source=scripts/kernel.d/debian.sh
-. "$pieces/debian.sh"
-
 kernel_folder='' kernel_release='' acceleration=() cpu_model=max
 
 qemu_is_available() { command -v qemu-system-x86_64 >/dev/null; }
