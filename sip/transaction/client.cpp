@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include <asio/redirect_error.hpp>
-#include <asio/use_awaitable.hpp>
-
 #include "sip/message/headers.h"
 
 namespace gmgate::sip {
@@ -32,7 +29,7 @@ std::optional<KeyPlace> key_place(const Message& request) {
 /// Lends the event in next()'s frame to the transaction, also when the frame is destroyed while it waits.
 class ClientFlow::Waiting {
 public:
-    Waiting(ClientFlow& flow, asio::steady_timer& event) : flow_(flow) { flow_.waiting_ = &event; }
+    Waiting(ClientFlow& flow, Event& event) : flow_(flow) { flow_.waiting_ = &event; }
     ~Waiting() { flow_.waiting_ = nullptr; }
     Waiting(const Waiting&) = delete;
     Waiting& operator=(const Waiting&) = delete;
@@ -78,10 +75,9 @@ Task<Result<OwnedMessage>> ClientFlow::next(std::shared_ptr<ClientFlow> self) {
     if (self->outcomes_.empty() && self->state_ != State::terminated) {
         const auto core = self->core_.lock();
         if (!core) co_return failure(Reaction::broken, "the transaction layer is gone");
-        asio::steady_timer event(core->executor, TimePoint::max());
+        Event event(core->executor);
         const Waiting waiting(*self, event);
-        asio::error_code cancelled;
-        co_await event.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+        co_await event.wait();
     }
     if (self->outcomes_.empty()) co_return failure(Reaction::broken, "the transaction has ended");
     auto outcome = std::move(self->outcomes_.front());
@@ -98,7 +94,7 @@ void ClientFlow::deliver(Result<OwnedMessage> outcome) {
         else if (outcome) return;  // one more 2xx of the INVITE's forks
     }
     outcomes_.push_back(std::move(outcome));
-    if (waiting_ != nullptr) waiting_->cancel();
+    if (waiting_ != nullptr) waiting_->wake();
 }
 
 void ClientFlow::cancel(std::string fields) {
@@ -116,7 +112,7 @@ void ClientFlow::abandon() {
     // A cancelled INVITE is seen through, so that its 487 gets an ACK. In completed the layer goes on by itself (Timer
     // D, K).
     if ((open && !cancel_wanted_) || state_ == State::accepted) terminate();
-    if (waiting_ != nullptr) waiting_->cancel();
+    if (waiting_ != nullptr) waiting_->wake();
 }
 
 void ClientFlow::fail(Error error) {
@@ -269,7 +265,7 @@ void ClientFlow::terminate() {
     const auto self = shared_from_this();
     stop_timers();
     ack_.clear();
-    if (waiting_ != nullptr) waiting_->cancel();
+    if (waiting_ != nullptr) waiting_->wake();
     const auto core = core_.lock();
     if (!core) return;
     leave_connection();

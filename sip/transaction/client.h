@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "base/event.h"
 #include "sip/transaction/core.h"
 
 namespace gmgate::sip {
@@ -77,7 +78,7 @@ private:
     Door door_;
     Timers timers_;
     std::list<Result<OwnedMessage>> outcomes_;  // mostly empty, and large elements: no room is kept for them
-    asio::steady_timer* waiting_ = nullptr;     // lives in the frame of next()
+    Event* waiting_ = nullptr;                  // lives in the frame of next()
     std::chrono::milliseconds interval_{};
     std::string ack_;  // to a non-2xx response, for its retransmissions
     State state_ = State::calling;

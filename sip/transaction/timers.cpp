@@ -1,5 +1,7 @@
 #include "sip/transaction/timers.h"
 
+#include "base/turn.h"
+
 namespace gmgate::sip {
 
 void TimerHeap::stop() {
@@ -67,7 +69,9 @@ void TimerHeap::schedule() {
         timer_.cancel();
         return;
     }
-    if (heap_.front().at == scheduled_) return;
+    // Mostly the earliest deadline is a retransmission that an answer has made needless: the loop looks again at that
+    // time, which is cheaper than to set the clock for each message.
+    if (heap_.front().at >= scheduled_) return;
     scheduled_ = heap_.front().at;
     timer_.expires_at(scheduled_);
     timer_.async_wait([self = shared_from_this()](const asio::error_code& error) {
@@ -76,6 +80,7 @@ void TimerHeap::schedule() {
 }
 
 void TimerHeap::run_due() {
+    const Turn turn;
     scheduled_ = TimePoint::max();
     const TimePoint now = std::chrono::steady_clock::now();
     while (!heap_.empty() && heap_.front().at <= now) {

@@ -4,6 +4,7 @@
 
 #include "base/secret.h"
 #include "base/spawn.h"
+#include "base/turn.h"
 #include "sip/transport/transport_impl.h"
 
 namespace gmgate::sip {
@@ -28,7 +29,10 @@ Task<> Transports::Impl::read_loop(std::shared_ptr<Impl> self, std::shared_ptr<C
             break;
         }
         // What throws there (out of memory) may have lost a part of a message: the peer begins anew.
-        if (!connection->closing && !guarded("stream", [&] { self->receive_stream(connection, bytes); }))
+        if (!connection->closing && !guarded("stream", [&] {
+                const Turn turn;
+                self->receive_stream(connection, bytes);
+            }))
             self->begin_close(connection, true);
         wipe(bytes.data(), bytes.size());
         connection->settle();

@@ -8,6 +8,7 @@
 
 #include "base/source.h"
 #include "base/spawn.h"
+#include "base/turn.h"
 #include "sip/transport/transport_impl.h"
 
 namespace gmgate::sip {
@@ -233,7 +234,7 @@ Result<void> Transports::Impl::send(const Flow& flow, std::string bytes) {
 void Transports::Impl::flush_later() {
     if (flush_posted) return;
     flush_posted = true;
-    asio::post(executor, [self = shared_from_this()] {
+    Turn::finish(executor, [self = shared_from_this()] {
         self->flush_posted = false;
         self->flush_all();
     });

@@ -6,6 +6,7 @@
 
 #include "base/secret.h"
 #include "base/spawn.h"
+#include "base/turn.h"
 
 #ifndef SO_RCVMARK
 #define SO_RCVMARK 75
@@ -94,7 +95,10 @@ void UdpSocket::wait_readable() {
     descriptor_.async_wait(asio::posix::descriptor_base::wait_read,
                            [self = shared_from_this()](const asio::error_code& error) {
                                if (error || !self->descriptor_.is_open()) return;
-                               self->receive();
+                               {
+                                   const Turn turn;
+                                   self->receive();
+                               }
                                if (self->descriptor_.is_open()) self->wait_readable();
                            });
 }
