@@ -42,6 +42,8 @@ constexpr std::pair<std::string_view, std::string_view> kMeanings[] = {
     {"XfrmFwdHdrError", "forwarded packets with a broken header"},
     {"XfrmOutStateInvalid", "outbound packets on an SA that is being deleted"},
     {"XfrmAcquireError", "requests for an SA that nobody could answer: a packet from a protected port without an SA"},
+    {"XfrmInIptfsError", "inbound packets of IP-TFS (RFC 9347), which the gateway does not use, that were wrong"},
+    {"XfrmOutNoQueueSpace", "outbound packets of IP-TFS, which the gateway does not use, for which there was no room"},
     {"XfrmOutStateDirError", "an inbound SA was used for sending"},
     {"XfrmInStateDirError", "an outbound SA was used for receiving"},
     {"TlsCurrTxSw", "TLS connections whose sending side the kernel encrypts now"},

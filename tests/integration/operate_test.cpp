@@ -103,7 +103,9 @@ void restart_sequence_numbers(const Namespace& network, const Phone& phone) {
     std::vector<std::string> entries;
     for (std::string line; std::getline(states, line);) {
         if (line.starts_with("src ")) entries.emplace_back();
-        if (!entries.empty() && line.find("anti-replay") == std::string::npos) entries.back() += line + ' ';
+        const bool is_of_the_sa =
+            line.find("anti-replay") == std::string::npos && line.find("lastused") == std::string::npos;
+        if (!entries.empty() && is_of_the_sa) entries.back() += line + ' ';
     }
     std::string batch;
     for (const auto& entry : entries) {
