@@ -132,6 +132,12 @@ socklen_t Endpoint::to_sockaddr(sockaddr_storage& out) const {
 }  // namespace gmgate
 
 std::size_t std::hash<gmgate::Address>::operator()(const gmgate::Address& a) const noexcept {
-    const std::string_view bytes(reinterpret_cast<const char*>(a.bytes().data()), a.bytes().size());
-    return std::hash<std::string_view>{}(bytes) + (a.is_v6() ? 1U : 0U);
+    // Two multiplications mix all octets. Nobody can make many entries of one of the tables that are keyed with it:
+    // each has its budget.
+    std::uint64_t high = 0, low = 0;
+    std::memcpy(&high, a.bytes().data(), sizeof high);
+    std::memcpy(&low, a.bytes().data() + sizeof high, sizeof low);
+    std::uint64_t mixed = (high ^ (low * 0x9e3779b97f4a7c15)) * 0xbf58476d1ce4e5b9;
+    mixed ^= mixed >> 32;
+    return mixed + (a.is_v6() ? 1U : 0U);
 }

@@ -50,4 +50,11 @@ std::uint64_t siphash(const SipHashKey& key, std::string_view text) {
     return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
 }
 
+std::string siphash_hex(const SipHashKey& key, std::string_view text) {
+    std::string digits(16, '0');
+    std::uint64_t value = siphash(key, text);
+    for (std::size_t i = digits.size(); i-- > 0; value >>= 4) digits[i] = "0123456789abcdef"[value & 15];
+    return digits;
+}
+
 }  // namespace gmgate

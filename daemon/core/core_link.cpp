@@ -128,17 +128,16 @@ Target CoreLink::at(const Endpoint& endpoint, CoreTransport transport) const {
     return target;
 }
 
-// The addresses of one next hop.
+Target CoreLink::target_at(const NextHop& hop) const {
+    Target target = at(hop.endpoint, hop.transport.value_or(core_.transport));
+    target.priority = std::uint32_t{hop.priority} << 16;
+    target.weight = hop.weight;
+    target.tls_name = hop.tls_name;
+    return target;
+}
+
+// The addresses of a next hop that has a name.
 Task<Result<std::vector<Target>>> CoreLink::targets_of(NextHop hop) {
-    std::vector<Target> all;
-    if (hop.host.empty()) {
-        Target target = at(hop.endpoint, hop.transport.value_or(core_.transport));
-        target.priority = std::uint32_t{hop.priority} << 16;
-        target.weight = hop.weight;
-        target.tls_name = hop.tls_name;
-        all.push_back(std::move(target));
-        co_return all;
-    }
     if (!resolver_)
         resolver_ = std::make_unique<Resolver>(
             co_await asio::this_coro::executor, clock_, core_.name_servers,
@@ -156,8 +155,13 @@ Task<Result<std::vector<Target>>> CoreLink::resolve(std::vector<NextHop> hops, D
     std::vector<Target> all;
     std::string why = "no next hop is configured";
     for (const NextHop& hop : hops) {
-        NextHop one = hop;
-        Result<std::vector<Target>> found = co_await targets_of(std::move(one));
+        Result<std::vector<Target>> found;
+        if (hop.host.empty()) {
+            found->push_back(target_at(hop));
+        } else {
+            NextHop one = hop;
+            found = co_await targets_of(std::move(one));
+        }
         if (!found) {
             why = found.error().text;
             continue;

@@ -190,6 +190,8 @@ private:
     enum class Disabled { left_out, kept };
     Task<Result<std::vector<Target>>> resolve(std::vector<NextHop> hops, Disabled disabled = Disabled::left_out);
     Task<Result<std::vector<Target>>> targets_of(NextHop hop);
+    /// Of one that is given by its address.
+    Target target_at(const NextHop& hop) const;
     void leave_out_disabled(std::vector<Target>& targets, std::ptrdiff_t own) const;
     Task<Result<Way>> way_to(Endpoint to, CoreTransport transport, std::string tls_name = {},
                              Traffic traffic = Traffic::phones);

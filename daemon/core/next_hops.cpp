@@ -31,6 +31,7 @@ void draw_by_weight(std::vector<Target>::iterator begin, std::vector<Target>::it
 }  // namespace
 
 std::vector<Target> order_targets(std::vector<Target> targets, const IsDown& is_down, const Draw& draw) {
+    if (targets.size() <= 1) return targets;
     std::vector<Target> unique;
     for (Target& target : targets)
         if (std::ranges::none_of(unique, [&](const Target& other) { return is_same_place(other, target); }))

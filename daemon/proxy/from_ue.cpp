@@ -71,7 +71,8 @@ Task<void> Router::answer_for_gateway(std::shared_ptr<sip::ServerTransaction> tr
 std::optional<Answer> Router::objection_from_ue(const sip::Message& request, const FlowOwner& owner,
                                                 const SipInterface* interface, const ToCore& rules) const {
     auto objection = check_proxyable(request, interface != nullptr && interface->refuse_mediasec);
-    if (!objection) objection = check_unambiguous(request, rules.credentials);
+    const std::string_view agreed = owner.set != nullptr ? std::string_view(owner.set->security_server) : "";
+    if (!objection) objection = check_unambiguous(request, rules.credentials, agreed);
     if (!objection) objection = check_loop(request, rules.loop_mark);
     if (!objection)
         objection = check_security_verify(request, owner.set, *owner.registration,
@@ -141,6 +142,7 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
         // Inside a dialog? Only when it is one that passed here; whoever makes up a To tag is treated as if there were
         // none.
         const OwnRoute route = split_route(request, own_hosts_);
+        way.rules.own_routes = route.ours;
         way.rules.is_initial = !dialogs_.knows_from_ue(registration.key, request, route);
         if (way.rules.is_initial && !has_no_to_tag(request)) note_unknown_dialog(request, registration);
         if (way.rules.is_initial && asks_gateway(request, route, own_hosts_))
@@ -148,11 +150,11 @@ Task<void> Router::handle_from_ue(std::shared_ptr<sip::ServerTransaction> transa
         refusal = choose_route(way, registration, interface, route);
     }
     if (refusal) co_return co_await answer(transaction, std::move(*refusal), way.aim);
-    co_await forward_from_ue(std::move(way));
+    co_await forward_from_ue(way);
 }
 
 // No reference into the table from here on: everything is in `way`.
-Task<void> Router::forward_from_ue(FromUe way) {
+Task<void> Router::forward_from_ue(FromUe& way) {
     const sip::Message& request = way.transaction->request();
 
     // Before anything can answer: the transaction's own late 100 (RFC 4320 §4.1) has to come to port_us as well (B-15).

@@ -139,7 +139,8 @@ private:
                                             const SipInterface* interface, const ToCore& rules) const;
     std::optional<Answer> choose_route(FromUe& way, const Registration& registration, const SipInterface* interface,
                                        const OwnRoute& route);
-    Task<void> forward_from_ue(FromUe way);
+    /// `way` stands in the frame that waits for it.
+    Task<void> forward_from_ue(FromUe& way);
     ToCore rules_from_ue(const sip::Message& request, const sip::Flow& flow, const FlowOwner& owner) const;
     void note_unknown_dialog(const sip::Message& request, const Registration& registration);
     /// OPTIONS is how a phone sees whether we live; nothing else is done here.

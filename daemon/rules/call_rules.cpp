@@ -54,19 +54,19 @@ std::string request_to_core(const sip::Message& request, const ToCore& rules, si
             edit.insert_before(HeaderId::from, fmt::format("Route: {}", fmt::join(*rules.route, ", ")));
         edit.remove_all(HeaderId::route);
     } else {
-        pop_own_route(edit, request, rules.own_hosts);
+        if (rules.own_routes) pop_routes(edit, request, *rules.own_routes);
+        else pop_own_route(edit, request, rules.own_hosts);
     }
     // C-65: the Request-URI stays as it is.
     if (needs_record_route(request))  // C-63; the core meets its side first
-        edit.insert_before(HeaderId::record_route,
-                           fmt::format("Record-Route: <{}>, <{}>", rules.core_uri, rules.ue_uri));
+        edit.insert_before(HeaderId::record_route, {"Record-Route: <", rules.core_uri, ">, <", rules.ue_uri, ">"});
     strip_untrusted(edit, request);                                                              // H-2, C-3, C-4
     strip_sec_agree(edit, request);                                                              // C-64
     write_credentials(edit, request, HeaderId::authorization, rules.credentials.authorization);  // C-17: no indicator
     write_credentials(edit, request, HeaderId::proxy_authorization, rules.credentials.proxy_authorization);
     if (rules.is_initial && request.method() != Method::ack) {
-        assert_identity(edit, request, rules.registered);                                    // C-61
-        edit.append(fmt::format("P-Charging-Vector: {}", charging_vector(rules.orig_ioi)));  // C-63
+        assert_identity(edit, request, rules.registered);                       // C-61
+        edit.append({"P-Charging-Vector: ", charging_vector(rules.orig_ioi)});  // C-63
     } else {
         edit.remove_all(HeaderId::p_preferred_identity);
     }
@@ -81,8 +81,7 @@ std::string request_to_ue(const sip::Message& request, const ToUe& rules) {
              sip::Transactions::new_branch() + rules.answer_mark + rules.loop_mark);
     pop_own_route(edit, request, rules.own_hosts);
     if (needs_record_route(request))  // the phone meets its side first
-        edit.insert_before(HeaderId::record_route,
-                           fmt::format("Record-Route: <{}>, <{}>", rules.ue_uri, rules.core_uri));
+        edit.insert_before(HeaderId::record_route, {"Record-Route: <", rules.ue_uri, ">, <", rules.core_uri, ">"});
     strip_for_ue(edit, request);  // C-72
     return edit.to_string();
 }
@@ -118,7 +117,7 @@ std::string response_to_core(const sip::Message& response, const ResponseToCore&
     if (rules.asserts && response.status() > 100 && response.status() < 300) {  // TS 24.229 §5.2.6.4.4
         assert_called_identity(edit, response, rules.called_party, rules.registered);
         if (const auto vector = charging_vector_back(rules.charging_vector, rules.term_ioi); !vector.empty())
-            edit.append(fmt::format("P-Charging-Vector: {}", vector));
+            edit.append({"P-Charging-Vector: ", vector});
     } else edit.remove_all(HeaderId::p_preferred_identity);
     return edit.to_string();
 }

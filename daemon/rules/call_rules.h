@@ -24,8 +24,9 @@ struct ToCore {
     std::string loop_mark;         ///< and this (OwnMarks)
     std::string orig_ioi;
     OwnHosts own_hosts;
-    sip::RequestCredentials credentials;  ///< as they were checked: these and no others reach the core
-    std::vector<Impu> registered;         ///< to assert one of them (C-61)
+    std::optional<std::size_t> own_routes;  ///< on top of Route, when that has been asked (split_route)
+    sip::RequestCredentials credentials;    ///< as they were checked: these and no others reach the core
+    std::vector<Impu> registered;           ///< to assert one of them (C-61)
     bool is_initial = false;  ///< outside a dialog, or in none that passed here: it is charged and somebody asserted
     std::optional<std::vector<std::string>>
         route;  ///< replaces the whole Route (C-60); nullopt: only our own are popped

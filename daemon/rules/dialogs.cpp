@@ -68,7 +68,7 @@ std::string DialogMarks::mark(char kind, const ContactKey& owner, const sip::Mes
     std::string text =
         fmt::format("dialog {}\n{}\n{}\n{}", kind, contact_text(owner), message.value(HeaderId::call_id), tag);
     text += route;
-    return fmt::format("{}{:016x}", kind, siphash(key_, text));
+    return kind + siphash_hex(key_, text);
 }
 
 std::string DialogMarks::user_towards_core(std::string_view token, const ContactKey& owner,
@@ -131,7 +131,7 @@ std::string DialogMarks::answer_mark(Leg leg, std::string_view whom, const sip::
     const std::string text = fmt::format("answer {}\n{}\n{}\n{}\n{}\n{}:{}\n{}", leg == Leg::to_core ? "core" : "phone",
                                          whom, message.value(HeaderId::call_id), sip::tag_of(message, HeaderId::from),
                                          message.cseq(), via->host, via->port.value, via->branch());
-    return fmt::format(".a{:016x}", siphash(key_, text));
+    return ".a" + siphash_hex(key_, text);
 }
 
 std::string DialogMarks::answer_mark(Leg leg, std::string_view whom, const sip::Message& request) const {

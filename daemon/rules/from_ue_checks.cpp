@@ -143,13 +143,21 @@ RouteVerdict compare_route(const std::vector<std::string_view>& remaining,
     return std::ranges::equal(remaining, service_route, same_uri) ? RouteVerdict::same : RouteVerdict::differs;
 }
 
+namespace {
+
+std::string uri_in(std::string_view element) {
+    const auto address = sip::NameAddr::parse(element);
+    return address ? std::string(address->uri) : std::string();
+}
+
+}  // namespace
+
 std::string first_route_uri(const std::vector<std::string_view>& route) {
-    const auto first = route.empty() ? std::nullopt : sip::NameAddr::parse(route.front());
-    return first ? std::string(first->uri) : std::string();
+    return route.empty() ? std::string() : uri_in(route.front());
 }
 
 std::string first_route_uri(const std::vector<std::string>& route) {
-    return first_route_uri(std::vector<std::string_view>(route.begin(), route.begin() + (route.empty() ? 0 : 1)));
+    return route.empty() ? std::string() : uri_in(route.front());
 }
 
 const std::vector<std::string>& route_for(const Registration& registration,

@@ -183,8 +183,7 @@ void soften_503(sip::Edit& edit, const sip::Message& response) {
 }
 
 void push_via(sip::Edit& edit, sip::Transport transport, std::string_view via_host, std::string_view branch) {
-    edit.insert_before(HeaderId::via,
-                       fmt::format("Via: SIP/2.0/{} {};branch={}", sip::to_string(transport), via_host, branch));
+    edit.insert_before(HeaderId::via, {"Via: SIP/2.0/", sip::to_string(transport), " ", via_host, ";branch=", branch});
 }
 
 void pop_via(sip::Edit& edit, const sip::Message& response) {
@@ -223,10 +222,13 @@ std::size_t count_own_routes(const std::vector<std::string_view>& routes, const 
 }
 
 std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const OwnHosts& own_hosts) {
-    const std::vector<std::string_view> routes = values_of(request, HeaderId::route);
-    std::size_t left = count_own_routes(routes, own_hosts);
-    if (left == 0) return std::nullopt;
-    const auto first = sip::NameAddr::parse(routes.front());
+    return pop_routes(edit, request, count_own_routes(values_of(request, HeaderId::route), own_hosts));
+}
+
+std::optional<std::string> pop_routes(sip::Edit& edit, const sip::Message& request, std::size_t count) {
+    if (count == 0) return std::nullopt;
+    std::size_t left = count;
+    const auto first = sip::NameAddr::parse(values_of(request, HeaderId::route).front());
     for (auto index = request.find(HeaderId::route); index && left > 0;
          index = request.find(HeaderId::route, *index + 1)) {
         std::size_t here = 0, ours = 0;  // elements to pass over, empty ones included
@@ -244,7 +246,7 @@ std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& re
 
 void strip_untrusted(sip::Edit& edit, const sip::Message& message) {
     for (const HeaderId id : kUntrusted) edit.remove_all(id);
-    for (const std::string_view name : kUntrustedNames) edit.remove_all(name);
+    edit.remove_all(kUntrustedNames);
     keep_values(edit, message, HeaderId::p_access_network_info,
                 [](std::string_view v) { return !is_network_provided(v); });  // C-15
 }
@@ -283,7 +285,7 @@ bool asks_for_id_privacy(const sip::Message& message) {
 
 void strip_for_ue(sip::Edit& edit, const sip::Message& message) {
     for (const HeaderId id : kNotForUe) edit.remove_all(id);
-    for (const std::string_view name : kNotForUeNames) edit.remove_all(name);
+    edit.remove_all(kNotForUeNames);
     if (asks_for_id_privacy(message)) edit.remove_all(HeaderId::p_asserted_identity);
 }
 
@@ -296,8 +298,10 @@ void strip_sec_agree(sip::Edit& edit, const sip::Message& request) {
 
 std::string charging_vector(std::string_view orig_ioi) {
     // RFC 7315 §4.6: globally unique for at least a month; 128 random bits are.
-    std::string value = fmt::format("icid-value=\"{}\"", random_hex(16));
-    if (!orig_ioi.empty()) value += fmt::format(";orig-ioi={}", token_or_quoted(orig_ioi));
+    std::string value;
+    value.reserve(64 + orig_ioi.size());
+    value.append("icid-value=\"").append(random_hex(16)).append("\"");
+    if (!orig_ioi.empty()) value.append(";orig-ioi=").append(token_or_quoted(orig_ioi));
     return value;
 }
 

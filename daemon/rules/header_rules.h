@@ -38,6 +38,8 @@ bool decrement_max_forwards(sip::Edit& edit, const sip::Message& request);
 std::size_t count_own_routes(const std::vector<std::string_view>& routes, const OwnHosts& own_hosts);
 /// Takes those Route values away; returns the URI text of the first of them.
 std::optional<std::string> pop_own_route(sip::Edit& edit, const sip::Message& request, const OwnHosts& own_hosts);
+/// The same for who has counted them.
+std::optional<std::string> pop_routes(sip::Edit& edit, const sip::Message& request, std::size_t count);
 /// What a UE must not tell the core (C-3, C-4, C-15, H-2): P-Charging-*, P-Visited-Network-ID, P-Asserted-*,
 /// P-Served-User, Path, Security-Server, … For requests and responses alike.
 void strip_untrusted(sip::Edit& edit, const sip::Message& message);

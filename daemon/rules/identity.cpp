@@ -50,6 +50,8 @@ bool matches(std::string_view expression, std::string_view text) {
 std::optional<std::string> find_identity(std::string_view name_addr, const std::vector<Impu>& registered) {
     const auto address = sip::NameAddr::parse(name_addr);
     if (!address) return std::nullopt;
+    for (const Impu& impu : registered)  // as phones write it mostly
+        if (impu.value == address->uri) return impu.value;
     for (const Impu& impu : registered)
         if (is_same_identity(impu.value, address->uri)) return impu.value;
     for (const Impu& impu : registered)
@@ -61,7 +63,7 @@ void assert_one(sip::Edit& edit, const sip::Message& message, std::optional<std:
                 const std::vector<Impu>& registered) {
     if (!asserted) asserted = asserted_identity(message, registered);
     edit.remove_all(HeaderId::p_preferred_identity);
-    if (asserted) edit.append(fmt::format("P-Asserted-Identity: <{}>", *asserted));
+    if (asserted) edit.append({"P-Asserted-Identity: <", *asserted, ">"});
 }
 
 }  // namespace

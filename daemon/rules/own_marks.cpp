@@ -21,22 +21,22 @@ OwnMarks::OwnMarks() : run_(random_hex(kRunOctets)) { random_bytes(key_); }
 
 std::string OwnMarks::new_token() const {
     std::string token = run_ + random_hex(kRandomOctets);
-    token += fmt::format("{:016x}", siphash(key_, token));
+    token += siphash_hex(key_, token);
     return token;
 }
 
 TokenVerdict OwnMarks::judge(std::string_view token) const {
     if (token.size() != kTokenLetters || !token.starts_with(run_)) return TokenVerdict::foreign;
     const std::string_view body = token.substr(0, kTokenLetters - kHashLetters);
-    return token.substr(body.size()) == fmt::format("{:016x}", siphash(key_, body)) ? TokenVerdict::genuine
-                                                                                    : TokenVerdict::tampered;
+    return token.substr(body.size()) == siphash_hex(key_, body) ? TokenVerdict::genuine : TokenVerdict::tampered;
 }
 
 std::string OwnMarks::loop_mark(const sip::Message& request, std::string_view way) const {
-    std::string text(way);
+    fmt::memory_buffer text;  // on the stack, as long as it is short
+    text.append(way);
     const auto add = [&text](std::string_view part) {
-        text += '\n';
-        text += part;
+        text.push_back('\n');
+        text.append(part);
     };
     add(request.method_name());
     add(request.request_uri());
@@ -44,7 +44,7 @@ std::string OwnMarks::loop_mark(const sip::Message& request, std::string_view wa
     for (const HeaderId id : {HeaderId::from, HeaderId::to, HeaderId::call_id, HeaderId::cseq, HeaderId::proxy_require,
                               HeaderId::proxy_authorization})
         add(request.value(id));
-    return fmt::format(".{:016x}", siphash(key_, text));
+    return "." + siphash_hex(key_, {text.data(), text.size()});
 }
 
 bool OwnMarks::has_looped(const sip::Message& request, std::string_view mark) {

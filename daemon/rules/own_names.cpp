@@ -33,7 +33,9 @@ OwnHosts own_hosts(const Config& config) {
 }
 
 std::string token_uri(std::string_view token, std::string_view host_and_port) {
-    return fmt::format("sip:{}@{};lr", token, host_and_port);
+    std::string uri;
+    uri.reserve(token.size() + host_and_port.size() + 8);
+    return uri.append("sip:").append(token).append("@").append(host_and_port).append(";lr");
 }
 
 std::string reached_over(std::string host_and_port, sip::Transport transport) {
@@ -58,9 +60,10 @@ std::string ue_uri_host(const Config& config, std::string_view realm_id, const E
 OwnRoute split_route(const sip::Message& request, const OwnHosts& own_hosts) {
     OwnRoute route;
     route.rest = values_of(request, sip::HeaderId::route);
-    const std::size_t ours = count_own_routes(route.rest, own_hosts);
-    for (std::size_t i = 0; i < ours && route.user.empty(); ++i) route.user = own_uri(route.rest[i], own_hosts)->user;
-    route.rest.erase(route.rest.begin(), route.rest.begin() + static_cast<std::ptrdiff_t>(ours));
+    route.ours = count_own_routes(route.rest, own_hosts);
+    for (std::size_t i = 0; i < route.ours && route.user.empty(); ++i)
+        route.user = own_uri(route.rest[i], own_hosts)->user;
+    route.rest.erase(route.rest.begin(), route.rest.begin() + static_cast<std::ptrdiff_t>(route.ours));
     return route;
 }
 

@@ -41,7 +41,8 @@ inline std::string_view token_in(std::string_view user) { return user.substr(0, 
 /// The Route of a request in two parts; views into the request.
 struct OwnRoute {
     std::string_view user;               ///< of the first URI of ours on top that has one
-    std::vector<std::string_view> rest;  ///< the values behind those on top that are ours (count_own_routes)
+    std::size_t ours = 0;                ///< how many values on top are ours (count_own_routes)
+    std::vector<std::string_view> rest;  ///< the values behind those
 };
 OwnRoute split_route(const sip::Message& request, const OwnHosts& own_hosts);
 

@@ -65,9 +65,10 @@ std::optional<Answer> check_syntax(const sip::Message& request, Sender sender) {
     return check_address(request, HeaderId::to, "To", sender);
 }
 
-std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::RequestCredentials& credentials) {
+std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::RequestCredentials& credentials,
+                                        std::string_view agreed) {
     std::string field, why;
-    if (const auto doubt = sip::find_doubt(request)) {
+    if (const auto doubt = sip::find_doubt(request, agreed)) {
         field = doubt->field;
         why = fmt::format("{}: {}", doubt->field, doubt->why);
     } else if (const auto objection = credentials.objection()) {

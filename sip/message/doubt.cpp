@@ -88,8 +88,7 @@ Why doubt_in_parameters(std::string_view text, Grammar grammar) {
     return std::nullopt;
 }
 
-Why doubt_in_uri(std::string_view text) {
-    const auto uri = Uri::parse(text);
+Why doubt_in_uri(const std::optional<Uri>& uri) {
     if (!uri) return "the URI is malformed";
     return doubt_in_parameters(uri->parameters, Grammar::uri);
 }
@@ -108,17 +107,16 @@ Why doubt_in_address(std::string_view value, bool is_register) {
     }
     const auto uri = Uri::parse(address->uri);
     if (uri && uri->is_sip() && !uri->headers.empty()) return "its URI carries header fields";
-    if (const Why why = doubt_in_uri(address->uri)) return why;
+    if (const Why why = doubt_in_uri(uri)) return why;
     return doubt_in_parameters(address->parameters, Grammar::header);
 }
 
 /// An element of Contact. RFC 4475 §3.1.2.13: a bare URI with `?` is the registrar's business.
-Why doubt_in_contact(std::string_view element) {
-    const auto address = NameAddr::parse(element);
+Why doubt_in_contact(const std::optional<NameAddr>& address, const std::optional<Uri>& uri) {
     if (!address) return "it is no address";
     if (address->display_name.starts_with('"') && !is_quoted_string(address->display_name))
         return "the display name is malformed";
-    if (const Why why = doubt_in_uri(address->uri)) return why;
+    if (const Why why = doubt_in_uri(uri)) return why;
     return doubt_in_parameters(address->parameters, Grammar::contact);
 }
 
@@ -126,7 +124,7 @@ Why doubt_in_route(std::string_view element) {
     const auto address = NameAddr::parse(element);
     if (!address) return "it is no address";
     if (address->uri.data() == address->text.data()) return "the URI stands without <>";
-    if (const Why why = doubt_in_uri(address->uri)) return why;
+    if (const Why why = doubt_in_uri(Uri::parse(address->uri))) return why;
     return doubt_in_parameters(address->parameters, Grammar::header);
 }
 
@@ -153,7 +151,8 @@ Why doubt_in_contacts(const Message& request) {
     bool has_star = false;
     Why found = doubt_in_elements(request, HeaderId::contact, [&](std::string_view element) -> Why {
         ++count;
-        if (element != "*") return doubt_in_contact(element);
+        const auto address = NameAddr::parse(element);
+        if (element != "*") return doubt_in_contact(address, address ? Uri::parse(address->uri) : std::nullopt);
         has_star = true;
         return std::nullopt;
     });
@@ -169,8 +168,9 @@ Why doubt_in_contacts(const Message& request) {
 Why doubt_in_identities(const Message& request, HeaderId id) {
     std::array<std::size_t, 2> count{};
     return doubt_in_elements(request, id, [&](std::string_view element) -> Why {
-        if (const Why why = doubt_in_contact(element)) return why;
-        const auto uri = Uri::parse(NameAddr::parse(element)->uri);
+        const auto address = NameAddr::parse(element);
+        const auto uri = address ? Uri::parse(address->uri) : std::nullopt;
+        if (const Why why = doubt_in_contact(address, uri)) return why;
         return ++count[uri->is_sip() ? 0 : 1] > 1 ? Why("there is more than one identity of a kind") : std::nullopt;
     });
 }
@@ -206,6 +206,12 @@ Why doubt_in_max_forwards(const Message& request) {
     return hops && *hops <= 255 ? Why() : Why("it is no number from 0 to 255");
 }
 
+/// One header field of that name, and with that value.
+bool is_single(const Message& request, HeaderId id, std::string_view value) {
+    const auto first = request.find(id);
+    return first && !value.empty() && request.field(*first).value == value && !request.find(id, *first + 1);
+}
+
 Why doubt_in_call_id(std::string_view value) {
     const bool is_word = std::ranges::none_of(value, [](char c) { return scan::is(c, scan::kSpace | scan::kControl); });
     return is_word && value.find(',') == scan::kNone ? Why() : Why("it is more than one word");
@@ -213,14 +219,14 @@ Why doubt_in_call_id(std::string_view value) {
 
 }  // namespace
 
-std::optional<Doubt> find_doubt(const Message& request) {
+std::optional<Doubt> find_doubt(const Message& request, std::string_view agreed) {
     std::optional<Doubt> doubt;
     const auto look = [&doubt](std::string_view field, Why why) {
         if (!doubt && why) doubt = Doubt{.field = field, .why = std::string(*why)};
     };
     const auto look_at = [&](HeaderId id, Why why) { look(to_string(id), why); };
     const bool is_register = request.method() == Method::register_;
-    look("Request-URI", doubt_in_uri(request.request_uri()));
+    look("Request-URI", doubt_in_uri(Uri::parse(request.request_uri())));
     look_at(HeaderId::via, doubt_in_elements(request, HeaderId::via, doubt_in_via));
     for (const HeaderId id : {HeaderId::from, HeaderId::to})
         look_at(id, doubt_in_address(request.value(id), is_register));
@@ -237,9 +243,11 @@ std::optional<Doubt> find_doubt(const Message& request) {
     if (doubt || request.method() == Method::ack || request.method() == Method::cancel) return doubt;
     for (const HeaderId id : {HeaderId::require, HeaderId::proxy_require, HeaderId::supported})
         look_at(id, doubt_in_option_tags(request, id));
-    for (const HeaderId id : {HeaderId::security_client, HeaderId::security_verify})
+    for (const HeaderId id : {HeaderId::security_client, HeaderId::security_verify}) {
+        if (id == HeaderId::security_verify && is_single(request, id, agreed)) continue;
         if (auto why = doubt ? std::nullopt : doubt_in_security(request, id))
             doubt = Doubt{.field = to_string(id), .why = std::move(*why)};
+    }
     return doubt;
 }
 

@@ -9,12 +9,8 @@
 namespace gmgate::sip {
 namespace {
 
-/// Text that becomes (part of) one line: a line end in it would begin a header field of its own.
-std::string one_line(std::string text) {
-    for (char& c : text)
-        if (c == '\r' || c == '\n' || c == '\0') c = ' ';
-    return text;
-}
+/// Room that most edits need, taken at once.
+constexpr std::size_t kChanges = 16, kTexts = 640;
 
 /// One element of a comma list and whether it stays.
 struct Element {
@@ -71,19 +67,37 @@ std::string_view plain_name(const Message& message, const HeaderField& field) {
 
 }  // namespace
 
-void Edit::add(std::size_t begin, std::size_t end, std::string text, bool in_front) {
+Edit::Text Edit::keep(std::string_view text) {
+    if (texts_.empty()) texts_.reserve(std::max(kTexts, text.size()));
+    const Text kept{texts_.size(), text.size()};
+    texts_ += text;
+    return kept;
+}
+
+// A line end in it would begin a header field of its own.
+Edit::Text Edit::keep_line(Pieces line, std::string_view end) {
+    Text kept = keep({});
+    for (const std::string_view piece : line) texts_ += piece;
+    for (std::size_t i = kept.begin; i < texts_.size(); ++i)
+        if (texts_[i] == '\r' || texts_[i] == '\n' || texts_[i] == '\0') texts_[i] = ' ';
+    texts_ += end;
+    kept.size = texts_.size() - kept.begin;
+    return kept;
+}
+
+void Edit::add(std::size_t begin, std::size_t end, Text text, bool in_front) {
     const bool is_valid = begin <= end && end <= message_.bytes().size();
     assert(is_valid);
     if (!is_valid) return;
     for (const Change& c : changes_) {
         const bool overlaps = begin < c.end && c.begin < end;  // false for an insertion at either edge
         if (!overlaps) continue;
-        [[maybe_unused]] const bool is_same = c.begin == begin && c.end == end && c.text == text;
+        [[maybe_unused]] const bool is_same = c.begin == begin && c.end == end && view(c.text) == view(text);
         assert(is_same && "two edits touch the same octets");
         return;
     }
-    const Change change{
-        .begin = begin, .end = end, .text = std::move(text), .order = in_front ? --prepended_ : ++appended_};
+    if (changes_.empty()) changes_.reserve(kChanges);
+    const Change change{.begin = begin, .end = end, .text = text, .order = in_front ? --prepended_ : ++appended_};
     const auto key = [](const Change& c) { return std::tuple(c.begin, c.begin != c.end, c.order); };
     const auto place = std::ranges::upper_bound(changes_, key(change), {}, key);
     changes_.insert(place, change);
@@ -98,58 +112,59 @@ Edit::Change* Edit::change_of_value(const HeaderField& field) {
 
 bool Edit::is_removed(const HeaderField& field) const {
     return std::ranges::any_of(
-        changes_, [&](const Change& c) { return c.begin == field.begin && c.end == field.end && c.text.empty(); });
+        changes_, [&](const Change& c) { return c.begin == field.begin && c.end == field.end && c.text.size == 0; });
 }
 
 std::string_view Edit::current_value(const HeaderField& field) {
     const Change* change = change_of_value(field);
-    return change != nullptr ? std::string_view(change->text) : field.value;
+    return change != nullptr ? view(change->text) : field.value;
 }
 
-void Edit::set_value(const HeaderField& field, std::string value) {
+void Edit::set_value(const HeaderField& field, std::string_view value) {
     if (is_removed(field)) return;
     const std::size_t begin = value_begin(message_, field);
-    if (Change* change = change_of_value(field)) change->text = std::move(value);
-    else add(begin, begin + field.value.size(), std::move(value));
+    const Text text = keep_line({value}, {});
+    if (Change* change = change_of_value(field)) change->text = text;
+    else add(begin, begin + field.value.size(), text);
 }
 
-void Edit::set_start_line(std::string text) { add(0, message_.start_line().size(), one_line(std::move(text))); }
+void Edit::set_start_line(std::string_view text) { add(0, message_.start_line().size(), keep_line({text}, {})); }
 
 void Edit::remove_field(std::size_t index) {
     const HeaderField field = message_.field(index);
     if (field.begin == field.end) return;
     std::erase_if(changes_, [&field](const Change& c) { return c.begin > field.begin && c.end < field.end; });
-    add(field.begin, field.end, {});
+    add(field.begin, field.end, Text{});
 }
 
 void Edit::remove_all(HeaderId id) {
     for (auto i = message_.find(id); i; i = message_.find(id, *i + 1)) remove_field(*i);
 }
 
-void Edit::remove_all(std::string_view name) {
-    for (std::size_t i = 0; i < message_.field_count(); ++i)
-        if (same_token(message_.field(i).name, name)) remove_field(i);
+void Edit::remove_all(std::span<const std::string_view> names) {
+    for (std::size_t i = 0; i < message_.field_count(); ++i) {
+        const std::string_view name = message_.field(i).name;
+        if (std::ranges::any_of(names, [name](std::string_view n) { return same_token(name, n); })) remove_field(i);
+    }
 }
 
-void Edit::replace_value(std::size_t index, std::string value) {
-    if (index < message_.field_count()) set_value(message_.field(index), one_line(std::move(value)));
+void Edit::replace_value(std::size_t index, std::string_view value) {
+    if (index < message_.field_count()) set_value(message_.field(index), value);
 }
 
-void Edit::replace(std::size_t begin, std::size_t end, std::string text) { add(begin, end, std::move(text)); }
+void Edit::replace(std::size_t begin, std::size_t end, std::string_view text) { add(begin, end, keep(text)); }
 
-void Edit::insert_before(HeaderId before, std::string line) {
+void Edit::insert_before(HeaderId before, Pieces line) {
     const auto index = message_.find(before);
-    if (!index) return append(std::move(line));
+    if (!index) return append(line);
     const std::size_t at = message_.field(*index).begin;
-    add(at, at, one_line(std::move(line)) + "\r\n");
+    add(at, at, keep_line(line, "\r\n"));
 }
 
-void Edit::prepend(std::string line) {
-    add(message_.fields_begin(), message_.fields_begin(), one_line(std::move(line)) + "\r\n", true);
+void Edit::prepend(std::string_view line) {
+    add(message_.fields_begin(), message_.fields_begin(), keep_line({line}, "\r\n"), true);
 }
-void Edit::append(std::string line) {
-    add(message_.fields_end(), message_.fields_end(), one_line(std::move(line)) + "\r\n");
-}
+void Edit::append(Pieces line) { add(message_.fields_end(), message_.fields_end(), keep_line(line, "\r\n")); }
 
 bool Edit::remove_option_tag(HeaderId id, std::string_view tag) {
     bool found = false;
@@ -160,15 +175,15 @@ bool Edit::remove_option_tag(HeaderId id, std::string_view tag) {
         if (!rest) continue;
         found = true;
         if (rest->empty()) remove_field(*i);
-        else set_value(field, std::move(*rest));
+        else set_value(field, *rest);
     }
     return found;
 }
 
-void Edit::set_body(std::string body) {
+void Edit::set_body(std::string_view body) {
     body_size_ = body.size();
     const std::size_t end = message_.bytes().size();
-    add(end - message_.body().size(), end, std::move(body));
+    add(end - message_.body().size(), end, keep(body));
 }
 
 bool Edit::has_right_length() const {
@@ -182,12 +197,12 @@ bool Edit::has_right_length() const {
 
 void Edit::write_length() {
     const auto index = message_.find(HeaderId::content_length);
-    if (!index) return append("Content-Length: " + std::to_string(body_size_));
+    const std::string size = std::to_string(body_size_);
+    if (!index) return append({"Content-Length: ", size});
     const HeaderField field = message_.field(*index);
     const std::string_view name = plain_name(message_, field);
     std::erase_if(changes_, [&field](const Change& c) { return c.begin < field.end && field.begin < c.end; });
-    add(field.begin, field.end,
-        std::string(name.empty() ? "Content-Length: " : name) + std::to_string(body_size_) + "\r\n");
+    add(field.begin, field.end, keep_line({name.empty() ? "Content-Length: " : name, size}, "\r\n"));
 }
 
 std::string Edit::to_string() const {
@@ -200,12 +215,12 @@ std::string Edit::to_string() const {
 std::string Edit::write() const {
     const std::string_view bytes = message_.bytes();
     std::size_t size = bytes.size();
-    for (const Change& c : changes_) size = size + c.text.size() - (c.end - c.begin);
+    for (const Change& c : changes_) size = size + c.text.size - (c.end - c.begin);
     std::string result;
     result.reserve(size);
     std::size_t at = 0;
     for (const Change& c : changes_) {
-        result.append(bytes.substr(at, c.begin - at)).append(c.text);
+        result.append(bytes.substr(at, c.begin - at)).append(view(c.text));
         at = c.end;
     }
     return result.append(bytes.substr(at));

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,41 +22,54 @@ namespace gmgate::sip {
 /// would take the body for the next message of the stream.
 class Edit {
 public:
+    /// What is written without a text of its own, one piece after the other.
+    using Pieces = std::initializer_list<std::string_view>;
+
     explicit Edit(const Message& message) : message_(message) {}
 
-    void set_start_line(std::string text);  ///< without CRLF
+    void set_start_line(std::string_view text);  ///< without CRLF
     void remove_field(std::size_t index);
     void remove_all(HeaderId id);
     /// Removes every field whose name matches whole and case-insensitively (for headers without an id).
-    void remove_all(std::string_view name);
-    void replace_value(std::size_t index, std::string value);  ///< keeps the name as it came
+    void remove_all(std::string_view name) { remove_all(std::span(&name, 1)); }
+    void remove_all(std::span<const std::string_view> names);
+    void replace_value(std::size_t index, std::string_view value);  ///< keeps the name as it came
     /// Replaces octets [begin, end) of the message.
-    void replace(std::size_t begin, std::size_t end, std::string text);
+    void replace(std::size_t begin, std::size_t end, std::string_view text);
     /// New field lines, given as "Name: value" without CRLF. Before the first field of `before` if there is one, else
     /// as the last.
-    void insert_before(HeaderId before, std::string line);
-    void prepend(std::string line);  ///< as the first header field
-    void append(std::string line);   ///< as the last header field
+    void insert_before(HeaderId before, Pieces line);
+    void insert_before(HeaderId before, std::string_view line) { insert_before(before, Pieces{line}); }
+    void prepend(std::string_view line);  ///< as the first header field
+    void append(Pieces line);             ///< as the last header field
+    void append(std::string_view line) { append(Pieces{line}); }
     /// Takes one option tag out of a comma list (all fields of `id`); a field that becomes empty is removed (A-18,
     /// Returns whether it was there.
     bool remove_option_tag(HeaderId id, std::string_view tag);
-    void set_body(std::string body);
+    void set_body(std::string_view body);
 
     bool empty() const { return changes_.empty(); }
     std::string to_string() const;  ///< the edited message, one allocation
 
 private:
+    struct Text {
+        std::size_t begin, size;  ///< in texts_
+    };
     struct Change {
         std::size_t begin, end;
-        std::string text;
+        Text text;
         std::ptrdiff_t order;  ///< among insertions at one place; negative ones are prepended
     };
-    void add(std::size_t begin, std::size_t end, std::string text, bool in_front = false);
+    std::string_view view(Text text) const { return std::string_view(texts_).substr(text.begin, text.size); }
+    Text keep(std::string_view text);
+    /// As one line: what would end it becomes a blank.
+    Text keep_line(Pieces line, std::string_view end);
+    void add(std::size_t begin, std::size_t end, Text text, bool in_front = false);
     Change* change_of_value(const HeaderField& field);
     bool is_removed(const HeaderField& field) const;
     /// The field's value as the edits so far leave it.
     std::string_view current_value(const HeaderField& field);
-    void set_value(const HeaderField& field, std::string value);
+    void set_value(const HeaderField& field, std::string_view value);
     /// Whether the Content-Length that the message came with can stay: written plainly, and that of the body.
     bool has_right_length() const;
     void write_length();
@@ -62,6 +77,7 @@ private:
 
     const Message& message_;
     std::vector<Change> changes_;  ///< in the order of writing, without overlaps
+    std::string texts_;            ///< of all changes, one behind the other
     std::ptrdiff_t appended_ = 0, prepended_ = 0;
     std::size_t body_size_ = message_.body().size();
 };

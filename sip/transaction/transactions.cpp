@@ -82,7 +82,7 @@ void TransactionTimer::on_timer() {
 }
 
 std::string TransactionCore::tag_for(const ServerKey& key) const {
-    return fmt::format("{:016x}", siphash(tag_key, {reinterpret_cast<const char*>(&key.hash), sizeof key.hash}));
+    return siphash_hex(tag_key, {reinterpret_cast<const char*>(&key.hash), sizeof key.hash});
 }
 
 void TransactionCore::answered(ConnectionId connection) {
