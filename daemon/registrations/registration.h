@@ -29,6 +29,9 @@ struct SaSet {
     std::string security_server;        ///< value of the header sent in the 401; what Security-Verify must equal
     sip::SecurityList security_client;  ///< what came in the REGISTER that was challenged (B-63)
     TimePoint expires{};
+    /// When the kernel's hard limit ends its SAs, by the clock that the kernel counts with; the epoch: nobody knows. It
+    /// lies behind `expires`, mostly far behind (SaSets::keep_until()).
+    std::chrono::system_clock::time_point kernel_limit{};
     bool in_use = false;  ///< outbound traffic goes over it (C-43)
     /// Mode udp_enc_tun: where the NAT has the phone's port 4500 as far as is known.
     Port port_uenc = xfrm::kEncapsulationPort;
