@@ -216,7 +216,7 @@ void RegisterFlow::put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const 
     fresh.security_server = security_server(x.choice, x.policy, *x.access->interface, own);
     x.record.security_associations = describe(parameters);
     x.record.set = fresh.number;
-    x.record.parameters = parameters;
+    x.record.own_spis = fresh.own_spis();
     p_.expiry.watch(fresh.number, fresh.expires);
     p_.table.put_challenge(std::move(challenge));
 }
