@@ -47,8 +47,8 @@ private:
     std::size_t octets_ = 0;
 };
 
-/// A text, kept as its pattern and its numbers: decimal ones of four digits and more, and those behind a space. Of two
-/// words for a text whose pattern others have, beside four octets for each number.
+/// A text, kept as its pattern and its numbers: decimal ones of four digits and more, and those behind a space. It
+/// takes two words and four octets for each number when others have the pattern.
 class PatternedText {
 public:
     PatternedText() = default;

@@ -131,7 +131,7 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     pass(x, response,
          is_waiting ? "challenged; another set has the phone's SPIs until the phone has proved itself"
                     : "challenged; the SAs are installed",
-         p_.table.find_set(number).set->security_server);
+         p_.table.find_set(number).set->security_server.text());
     response.wipe();
     if (is_waiting) spawn(co_await asio::this_coro::executor, await_connection(number), "await_connection");
 }
@@ -210,7 +210,7 @@ void RegisterFlow::put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const 
     challenge->charge = std::exchange(x.charge, std::nullopt);
     challenge->set = std::move(set);
     auto& fresh = *challenge->set;
-    fresh.security_client = x.client;
+    fresh.security_client = x.record.offer;  // of x.client, as text
     const auto& parameters = fresh.parameters;
     const OwnParameters own{parameters.spi_pc, parameters.spi_ps, parameters.port_pc, parameters.port_ps};
     fresh.security_server = security_server(x.choice, x.policy, *x.access->interface, own);
@@ -374,7 +374,7 @@ Task<void> RegisterFlow::refresh(Exchange& x, const sip::OwnedMessage& response,
     }
     owner.set->expires = until;
     p_.expiry.watch(number, until);
-    if (!owner.registration->authorized_as.is_known())
+    if (!owner.registration->authorized_as->is_known())
         owner.registration->authorized_as = authorized_as(x.credentials.authorization);
     learn(*owner.registration, x, *response, expires);
     p_.counters.add(Counter::reregistered);

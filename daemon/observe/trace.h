@@ -55,7 +55,6 @@ public:
     KeptRecord(const DecisionRecord& record, TextPatterns& patterns);
     /// As it was, with no IMPI.
     DecisionRecord record() const;
-    SetNumber set() const { return set_; }
     const xfrm::SpiPair& own_spis() const { return own_spis_; }
     /// What it takes, beside the patterns of its words.
     std::size_t octets() const { return sizeof *this - sizeof words_ + words_.octets(); }

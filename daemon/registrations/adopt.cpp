@@ -142,7 +142,7 @@ void Adoption::commit(const std::function<std::optional<sip::Flow>(sip::Connecti
             }
             auto& added = p_.table.add(std::move(registration));
             p_.table.bind(added, std::move(*binding));
-            p_.expiry.watch(added.key, added.first_end());
+            p_.expiry.watch(added, added.first_end());
             ++summary_.registrations;
             continue;
         }
@@ -152,7 +152,7 @@ void Adoption::commit(const std::function<std::optional<sip::Flow>(sip::Connecti
         }
         summary_.sets += registration->sets.size();
         auto& added = p_.table.add(std::move(registration));
-        p_.expiry.watch(added.key, added.first_end());
+        p_.expiry.watch(added, added.first_end());
         for (const auto& set : added.sets) {
             const bool hands_over = set->state == SetState::old && set->in_use;  // as in settle_sets()
             p_.expiry.watch(set->number, hands_over ? set->expires - p_.config.timers.old_set : set->expires);
