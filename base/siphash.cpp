@@ -1,6 +1,7 @@
 #include "base/siphash.h"
 
 #include <bit>
+#include <cstring>
 
 namespace gmgate {
 
@@ -36,6 +37,12 @@ std::uint64_t little_endian(const Bytes& bytes, std::size_t at, std::size_t coun
     return word;
 }
 
+std::uint64_t word_at(const char* bytes) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes, sizeof word);
+    return std::endian::native == std::endian::little ? word : std::byteswap(word);
+}
+
 }  // namespace
 
 std::uint64_t siphash(const SipHashKey& key, std::string_view text) {
@@ -43,7 +50,7 @@ std::uint64_t siphash(const SipHashKey& key, std::string_view text) {
     State s{k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261,
             k1 ^ 0x7465646279746573};  // the paper's constants
     std::size_t at = 0;
-    for (; at + 8 <= text.size(); at += 8) s.absorb(little_endian(text, at, 8));
+    for (; at + 8 <= text.size(); at += 8) s.absorb(word_at(text.data() + at));
     s.absorb(little_endian(text, at, text.size() - at) | std::uint64_t{text.size() & 0xff} << 56);
     s.v2 ^= 0xff;
     for (int i = 0; i < 4; ++i) s.round();

@@ -51,9 +51,15 @@ std::optional<std::string> changed_offer(const sip::SecurityList& before, const 
     return std::nullopt;
 }
 
+/// The Security-Client that the set keeps as text. It was a list when it came, or when it was read from the store.
+sip::SecurityList offer_of(const SaSet& set) {
+    return sip::SecurityList::parse(set.security_client.text()).value_or(sip::SecurityList{});
+}
+
 std::optional<Objection> check_verify(const sip::SecurityList& verify, const SaSet& set, sip::CompareOptions options) {
     if (verify.empty()) return Objection{494, "security-verify", "Security-Verify is missing"};
-    const auto sent = sip::SecurityList::parse(set.security_server, true);
+    if (set.security_server == verify.to_string()) return std::nullopt;  // nearly every phone mirrors it to the letter
+    const auto sent = sip::SecurityList::parse(set.security_server.text(), true);
     if (!sent) return Objection{500, "security-verify", "the stored Security-Server does not parse"};
     if (const auto what = sip::difference(*sent, verify, options))
         return Objection{494, "security-verify", "Security-Verify differs from the Security-Server sent: " + *what};
@@ -85,7 +91,8 @@ std::optional<Objection> check_answer(const sip::SecurityList& verify, const sip
                                       const SaSet& set, sip::CompareOptions options) {
     if (auto objection = check_verify(verify, set, options)) return objection;
     if (client.empty()) return Objection{494, "security-client", "Security-Client is missing"};
-    if (const auto what = sip::difference(set.security_client, client))
+    if (set.security_client == client.to_string()) return std::nullopt;
+    if (const auto what = sip::difference(offer_of(set), client))
         return Objection{494, "security-client", "Security-Client differs from the first one: " + *what};
     return std::nullopt;
 }
@@ -97,7 +104,8 @@ std::optional<Objection> check_refresh(const sip::SecurityList& verify, const si
         if (client_needed) return Objection{494, "security-client", "Security-Client is missing"};
         return std::nullopt;
     }
-    if (const auto what = changed_offer(set.security_client, client))
+    if (set.security_client == client.to_string()) return std::nullopt;
+    if (const auto what = changed_offer(offer_of(set), client))
         return Objection{494, "security-client", "Security-Client changed: " + *what};
     return std::nullopt;
 }

@@ -124,11 +124,17 @@ bool asks_for_outbound(const sip::Message& request, const ContactKey& contact) {
     return !contact.instance.empty() && has_reg_id && sip::via_count(request) == 1;
 }
 
+std::chrono::seconds time_asked(const sip::Message& request) {
+    const auto contact = spoken_of(request);
+    if (!contact) return {};
+    const auto asked = sip::contact_expires(request, *contact);
+    return asked ? std::chrono::seconds{*asked} : kDefaultExpiry;
+}
+
 Grant granted(const sip::Message& response, const sip::Message& request, const Endpoint& source) {
     const auto asked = spoken_of(request);
     if (!asked) return {};
-    const auto wish =
-        sip::contact_expires(request, *asked).value_or(static_cast<std::uint32_t>(kDefaultExpiry.count()));
+    const auto wish = static_cast<std::uint32_t>(time_asked(request).count());
     const auto listed = contacts_of(response);
     std::pair<bool, int> best{false, 0};
     std::optional<std::uint32_t> time;

@@ -33,6 +33,9 @@ Asks asks_for(const sip::Message& request);
 /// Path stays the same however a refresh spells it.
 bool asks_for_outbound(const sip::Message& request, const ContactKey& contact);
 
+/// For how long a REGISTER wants its contact registered; RFC 3261's default where it does not say, 0 without a Contact.
+std::chrono::seconds time_asked(const sip::Message& request);
+
 /// What a 2xx grants to a REGISTER that asked for time.
 struct Grant {
     std::chrono::seconds expires{};

@@ -172,7 +172,7 @@ bool RegisterFlow::arrive(Exchange& x) {
         x.over = owner.challenge ? Over::temporary : Over::established;
         x.set = owner.set->number;
         x.carried_by = owner.set->parameters;
-        x.sent_security_server = owner.set->security_server;
+        x.sent_security_server = owner.set->security_server.text();
         x.record.over = fmt::format("{} set {}", to_string(owner.set->state), x.set.value);
         if (owner.registration) p_.expiry.used(*owner.registration, x.set);
         if (flow.transport == sip::Transport::udp) {
@@ -462,7 +462,7 @@ void RegisterFlow::learn(Registration& registration, const Exchange& x, const si
                                        {"why", "one contact has no more identities than these"}});
     registration.ended = false;
     ++registration.generation;
-    p_.expiry.watch(registration.key, registration.first_end());
+    p_.expiry.watch(registration, registration.first_end());
     if (registered_) registered_(registration);
 }
 

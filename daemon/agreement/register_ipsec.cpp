@@ -131,7 +131,7 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     pass(x, response,
          is_waiting ? "challenged; another set has the phone's SPIs until the phone has proved itself"
                     : "challenged; the SAs are installed",
-         p_.table.find_set(number).set->security_server);
+         p_.table.find_set(number).set->security_server.text());
     response.wipe();
     if (is_waiting) spawn(co_await asio::this_coro::executor, await_connection(number), "await_connection");
 }
@@ -146,6 +146,7 @@ Task<std::unique_ptr<SaSet>> RegisterFlow::make_set(Exchange& x, ChallengeKeys k
     wish.spi_uc = *x.choice.offer.spi_c;
     wish.spi_us = *x.choice.offer.spi_s;
     wish.algorithms = x.choice.algorithms;
+    wish.time_asked = time_asked(x.request());
     wish.mode = x.choice.mode;
     if (const auto* carrier = p_.table.find_set(x.set).set) {
         wish.port_uenc = carrier->port_uenc;
@@ -209,13 +210,13 @@ void RegisterFlow::put_challenge(Exchange& x, std::unique_ptr<SaSet> set, const 
     challenge->charge = std::exchange(x.charge, std::nullopt);
     challenge->set = std::move(set);
     auto& fresh = *challenge->set;
-    fresh.security_client = x.client;
+    fresh.security_client = x.record.offer;  // of x.client, as text
     const auto& parameters = fresh.parameters;
     const OwnParameters own{parameters.spi_pc, parameters.spi_ps, parameters.port_pc, parameters.port_ps};
     fresh.security_server = security_server(x.choice, x.policy, *x.access->interface, own);
     x.record.security_associations = describe(parameters);
     x.record.set = fresh.number;
-    x.record.parameters = parameters;
+    x.record.own_spis = fresh.own_spis();
     p_.expiry.watch(fresh.number, fresh.expires);
     p_.table.put_challenge(std::move(challenge));
 }
@@ -263,7 +264,7 @@ Task<std::optional<RegisterFlow::Adopted>> RegisterFlow::adopt_set(Exchange& x, 
             if (!is_same_identity(other.aor.value, to.value))
                 until = std::max(until, other.expires + p_.config.timers.lifetime_margin);
     }
-    const auto extended = co_await p_.sets.extend(*x.carried_by, until);
+    const auto extended = co_await p_.sets.keep_until(x.set, until);
     auto owner = p_.table.find_set(x.set);  // again: the table moved on while the kernel was asked
     if (!owner.challenge || owner.challenge->finished) {
         object(x, {480, "set", "the temporary set ended while it was being established"});
@@ -359,10 +360,9 @@ Task<void> RegisterFlow::refresh(Exchange& x, const sip::OwnedMessage& response,
     }
     const auto* newest = registration->sets.back().get();
     const auto number = newest->number;
-    const auto parameters = newest->parameters;
     const auto before = newest->expires;
     const auto until = std::max(newest->expires, p_.clock.now() + expires + p_.config.timers.lifetime_margin);
-    const auto extended = co_await p_.sets.extend(parameters, until);
+    const auto extended = co_await p_.sets.keep_until(number, until);
     const auto owner = p_.table.find_set(number);  // again after the await
     // A NOTIFY may have shortened it meanwhile: that is the network's later word.
     const bool is_over = !owner.registration || owner.registration->ended || owner.set->expires < before;
@@ -374,7 +374,7 @@ Task<void> RegisterFlow::refresh(Exchange& x, const sip::OwnedMessage& response,
     }
     owner.set->expires = until;
     p_.expiry.watch(number, until);
-    if (!owner.registration->authorized_as.is_known())
+    if (!owner.registration->authorized_as->is_known())
         owner.registration->authorized_as = authorized_as(x.credentials.authorization);
     learn(*owner.registration, x, *response, expires);
     p_.counters.add(Counter::reregistered);

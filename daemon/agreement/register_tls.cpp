@@ -94,12 +94,12 @@ Task<void> RegisterFlow::bind_tls(Exchange& x, const sip::OwnedMessage& response
         co_return;
     }
     auto& registration = registration_for(x);
-    const bool again = registration.tls.has_value();
+    const bool again = registration.tls != nullptr;
     TlsBinding binding{x.flow(), x.client, x.verify};
     const bool is_refresh = again && registration.tls->flow.connection == x.flow().connection;
     if (is_refresh) binding = refreshed(*registration.tls, x);
     const bool is_authenticated = !is_refresh || (x.has_response && binding.challenged_as.is_known());
-    if (is_authenticated || !registration.authorized_as.is_known())
+    if (is_authenticated || !registration.authorized_as->is_known())
         registration.authorized_as = authorized_as(x.credentials.authorization);
     binding.challenged_as = {};
     const auto before = p_.table.bind(registration, std::move(binding));

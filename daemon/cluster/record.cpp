@@ -133,7 +133,7 @@ std::string encode_row(const StoredRegistration& row, const Clock& clock) {
     for (const auto& one : row.identities)
         identities.push_back({{"aor", one.aor.value},
                               {"impus", texts_of(one.impus)},
-                              {"route", one.service_route},
+                              {"route", one.service_route.value()},
                               {"expires", wall_of(one.expires, clock)}});
     for (const auto& set : row.sets) sets.push_back(set_json(set, clock));
     const json value{{"impi", row.key.impi.value},

@@ -1,13 +1,75 @@
 #include "daemon/observe/trace.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "base/log.h"
 
 namespace gmgate::daemon {
 namespace {
 constexpr std::size_t kUnansweredPerUe = 4;
-constexpr std::size_t kUeOctets = 1024;  // of a UE's places in the tables, about
+constexpr std::size_t kUeOctets = 256;  // of a UE's places in the tables, about
+
+// Between the texts of a record, its checks, and a check's parts. What is shown instead of them is nobody's loss.
+constexpr char kField = '\x1c', kCheck = '\x1d', kPart = '\x1e';
+
+void append(std::string& words, std::string_view text) {
+    const auto from = static_cast<std::ptrdiff_t>(words.size());
+    words += text;
+    std::replace_if(
+        words.begin() + from, words.end(), [](char c) { return c >= kField && c <= kPart; }, '?');
+}
+
+std::vector<std::string> split(std::string_view text, char mark) {
+    std::vector<std::string> parts;
+    for (;;) {
+        const auto end = text.find(mark);
+        parts.emplace_back(text.substr(0, end));
+        if (end == std::string_view::npos) return parts;
+        text.remove_prefix(end + 1);
+    }
+}
+
+// The texts that are kept as they are, in their order.
+constexpr std::array kTexts{&DecisionRecord::realm_id,
+                            &DecisionRecord::over,
+                            &DecisionRecord::offer,
+                            &DecisionRecord::policy,
+                            &DecisionRecord::choice,
+                            &DecisionRecord::rule,
+                            &DecisionRecord::integrity_protected,
+                            &DecisionRecord::security_associations,
+                            &DecisionRecord::why};
+
+/// "192.0.2.7:5060/UDP" as its endpoint and the rest; no endpoint when it is not written so.
+std::pair<Endpoint, std::string> end_and_rest(const std::string& ue) {
+    const auto slash = std::min(ue.rfind('/'), ue.size());
+    const auto end = Endpoint::parse(std::string_view(ue).substr(0, slash));
+    if (!end || end->port == Port{} || end->to_string() != ue.substr(0, slash)) return {{}, ue};
+    return {*end, ue.substr(slash)};
+}
+
+std::string words_of(const DecisionRecord& record, const std::string& rest_of_ue) {
+    std::size_t size = rest_of_ue.size();
+    for (const auto text : kTexts) size += 1 + (record.*text).size();
+    for (const auto& check : record.checks) size += 3 + check.check.size() + check.detail.size();
+    std::string words;
+    words.reserve(size);
+    append(words, rest_of_ue);
+    for (const auto text : kTexts) {
+        words += kField;
+        append(words, record.*text);
+    }
+    for (const auto& check : record.checks) {
+        words += kCheck;
+        words += check.passed ? '+' : '-';
+        append(words, check.check);
+        words += kPart;
+        append(words, check.detail);
+    }
+    return words;
+}
 
 // What is cut once stays as it is when it is cut again: cut names are looked up by cut names.
 void cut(std::string& text, std::size_t limit = Trace::kFieldLimit) {
@@ -30,19 +92,38 @@ void cut(DecisionRecord& record) {
     cut(record.offer, Trace::kOfferLimit);
 }
 
-std::size_t octets_of(const DecisionRecord& record) {
-    std::size_t octets = sizeof record + 2 * record.impi.value.capacity();  // two indexes may name it
-    for (const auto* text :
-         {&record.impi.value, &record.ue, &record.realm_id, &record.over, &record.offer, &record.policy, &record.choice,
-          &record.rule, &record.integrity_protected, &record.security_associations, &record.why})
-        octets += text->capacity();
-    for (const auto& check : record.checks) octets += sizeof check + check.check.capacity() + check.detail.capacity();
-    return octets;
-}
-
 std::size_t octets_of(const UnansweredSet& set) { return sizeof set + set.sas.capacity() * sizeof(xfrm::SaReport); }
 
 }  // namespace
+
+KeptRecord::KeptRecord(const DecisionRecord& record, TextPatterns& patterns)
+    : time_(record.time),
+      set_(record.set),
+      own_spis_(record.own_spis),
+      core_status_(static_cast<std::int16_t>(record.core_status)),
+      answer_(static_cast<std::int16_t>(record.answer)) {
+    auto [end, rest] = end_and_rest(record.ue);
+    end_ = end;
+    words_ = PatternedText(words_of(record, rest), patterns);
+}
+
+DecisionRecord KeptRecord::record() const {
+    DecisionRecord record;
+    record.time = time_;
+    record.set = set_;
+    record.own_spis = own_spis_;
+    record.core_status = core_status_;
+    record.answer = answer_;
+    const auto checks = split(words_.text(), kCheck);
+    auto fields = split(checks.front(), kField);
+    record.ue = (end_.port == Port{} ? "" : end_.to_string()) + fields[0];
+    for (std::size_t i = 0; i < kTexts.size(); ++i) record.*kTexts[i] = std::move(fields[i + 1]);
+    for (std::size_t i = 1; i < checks.size(); ++i) {
+        const auto parts = split(std::string_view(checks[i]).substr(1), kPart);
+        record.checks.push_back({parts[0], checks[i].starts_with('+'), parts[1]});
+    }
+    return record;
+}
 
 void Trace::add(DecisionRecord record, const Impi& sender) {
     cut(record);
@@ -68,77 +149,83 @@ void Trace::add(DecisionRecord record, const Impi& sender) {
     if (!also.empty() && also != record.impi) {
         auto copy = record;
         copy.impi = also;
-        keep(std::move(copy));
+        keep(copy);
     }
-    keep(std::move(record));
+    keep(record);
 }
 
-void Trace::keep(DecisionRecord record) {
-    auto at = rings_.find(record.impi);
-    if (at == rings_.end()) {
-        if (rings_.size() >= ues_) forget_oldest_ue();
-        recency_.push_front(record.impi);
-        at = rings_.emplace(record.impi, Ring{{}, {}, recency_.begin()}).first;
-        octets_ += kUeOctets;
-    } else {
-        recency_.splice(recency_.begin(), recency_, at->second.recency);
+Trace::Ring& Trace::ring_of(const Impi& impi) {
+    const auto at = by_impi_.find(impi.value);
+    if (at != by_impi_.end()) {
+        rings_.splice(rings_.begin(), rings_, at->second);
+        return *at->second;
     }
-    auto& records = at->second.records;
-    if (records.size() >= records_per_ue_) {
-        octets_ -= octets_of(records.front());
-        forget_set(records.front());
-        records.pop_front();
+    if (rings_.size() >= ues_) forget_oldest_ue();
+    Rings fresh;
+    fresh.push_front({impi, {}, {}});
+    auto& ring = fresh.front();
+    by_impi_.emplace(ring.impi.value, fresh.begin());
+    rings_.splice(rings_.begin(), fresh);
+    octets_ += kUeOctets + ring.impi.value.capacity();
+    return ring;
+}
+
+const Trace::Ring* Trace::find(const Impi& impi) const {
+    const auto at = by_impi_.find(cut(impi).value);
+    return at == by_impi_.end() ? nullptr : &*at->second;
+}
+
+void Trace::keep(const DecisionRecord& record) {
+    auto& ring = ring_of(record.impi);
+    if (ring.records.size() >= records_per_ue_) {
+        forget(ring, ring.records.front());
+        ring.records.erase(ring.records.begin());
     }
-    if (record.set.value != 0) challenged_[record.set] = record.impi;
-    if (record.parameters)
-        for (const auto spi : {record.parameters->spi_pc, record.parameters->spi_ps}) spis_[spi] = record.impi;
-    records.push_back(std::move(record));
-    octets_ += octets_of(records.back());
-    while (octets_ > octet_limit_ && rings_.size() > 1) forget_oldest_ue();
+    ring.records.emplace_back(record, patterns_);
+    octets_ += ring.records.back().octets();
+    for (const auto spi : {record.own_spis.spi_pc, record.own_spis.spi_ps})
+        if (spi != Spi{}) spis_[spi] = &ring;
+    while (octets() > octet_limit_ && rings_.size() > 1) forget_oldest_ue();
+}
+
+void Trace::forget(const Ring& ring, const KeptRecord& record) {
+    octets_ -= record.octets();
+    for (const auto spi : {record.own_spis().spi_pc, record.own_spis().spi_ps}) {
+        const auto at = spis_.find(spi);
+        if (at != spis_.end() && at->second == &ring) spis_.erase(at);
+    }
 }
 
 void Trace::forget_oldest_ue() {
-    if (recency_.empty()) return;
-    const auto at = rings_.find(recency_.back());
-    for (const auto& old : at->second.records) {
-        octets_ -= octets_of(old);
-        forget_set(old);
-    }
-    for (const auto& old : at->second.unanswered) octets_ -= octets_of(old);
-    octets_ -= kUeOctets;
-    rings_.erase(at);
-    recency_.pop_back();
-}
-
-void Trace::forget_set(const DecisionRecord& record) {
-    if (record.set.value != 0) challenged_.erase(record.set);
-    if (record.parameters)
-        for (const auto spi : {record.parameters->spi_pc, record.parameters->spi_ps}) spis_.erase(spi);
+    if (rings_.empty()) return;
+    const auto& ring = rings_.back();
+    for (const auto& record : ring.records) forget(ring, record);
+    for (const auto& old : ring.unanswered) octets_ -= octets_of(old);
+    octets_ -= kUeOctets + ring.impi.value.capacity();
+    by_impi_.erase(ring.impi.value);
+    rings_.pop_back();
 }
 
 std::optional<Impi> Trace::whose_spi(Spi spi) const {
     const auto at = spis_.find(spi);
-    return at == spis_.end() ? std::nullopt : std::optional(at->second);
+    return at == spis_.end() ? std::nullopt : std::optional(at->second->impi);
 }
 
 void Trace::add(UnansweredSet set) {
-    const auto whose = challenged_.find(set.number);
-    if (whose == challenged_.end()) return;
-    const auto at = rings_.find(whose->second);
-    if (at == rings_.end()) return;
-    auto& kept = at->second.unanswered;
+    const auto whose = spis_.find(set.parameters.spi_pc);
+    if (whose == spis_.end()) return;
+    auto& kept = whose->second->unanswered;
     if (kept.size() >= kUnansweredPerUe) {
         octets_ -= octets_of(kept.front());
-        kept.pop_front();
+        kept.erase(kept.begin());
     }
     kept.push_back(std::move(set));
     octets_ += octets_of(kept.back());
 }
 
 std::vector<UnansweredSet> Trace::unanswered(const Impi& impi) const {
-    const auto at = rings_.find(cut(impi));
-    if (at == rings_.end()) return {};
-    return {at->second.unanswered.begin(), at->second.unanswered.end()};
+    const auto* ring = find(impi);
+    return ring ? ring->unanswered : std::vector<UnansweredSet>{};
 }
 
 Trace::Subscription Trace::on_record(RecordHandler handler) {
@@ -162,9 +249,14 @@ std::vector<PendingRegister> Trace::pending(const Impi& impi) const {
 }
 
 std::vector<DecisionRecord> Trace::of(const Impi& impi) const {
-    const auto at = rings_.find(cut(impi));
-    if (at == rings_.end()) return {};
-    return {at->second.records.begin(), at->second.records.end()};
+    std::vector<DecisionRecord> records;
+    const auto* ring = find(impi);
+    if (!ring) return records;
+    for (const auto& kept : ring->records) {
+        records.push_back(kept.record());
+        records.back().impi = ring->impi;
+    }
+    return records;
 }
 
 }  // namespace gmgate::daemon

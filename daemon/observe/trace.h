@@ -3,19 +3,21 @@
 #pragma once
 
 #include <chrono>
-#include <deque>
 #include <functional>
 #include <list>
 #include <map>
 #include <memory>
 #include <optional>
+#include <ranges>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "base/endpoint.h"
+#include "base/patterned_text.h"
 #include "base/types.h"
 #include "xfrm/sa.h"
+#include "xfrm/spi_pool.h"
 
 namespace gmgate::daemon {
 
@@ -38,13 +40,32 @@ struct DecisionRecord {
     std::string choice;  ///< "ipsec-3gpp hmac-sha-1-96/aes-cbc"
     std::string rule;    ///< why this choice
     std::vector<CheckVerdict> checks;
-    std::string integrity_protected;                ///< value sent to the core, "absent"
-    int core_status = 0;                            ///< final response of the core, 0: none was asked or none came
-    std::string security_associations;              ///< SPIs and ports of the set
-    SetNumber set;                                  ///< the set that the 401 came with, 0: none
-    std::optional<xfrm::SetParameters> parameters;  ///< of that set
-    int answer = 0;                                 ///< status sent to the UE, 0: nothing was sent
-    std::string why;                                ///< sentence about the answer
+    std::string integrity_protected;    ///< value sent to the core, "absent"
+    int core_status = 0;                ///< final response of the core, 0: none was asked or none came
+    std::string security_associations;  ///< SPIs and ports of the set
+    SetNumber set;                      ///< the set that the 401 came with, 0: none
+    xfrm::SpiPair own_spis{};           ///< of that set
+    int answer = 0;                     ///< status sent to the UE, 0: nothing was sent
+    std::string why;                    ///< sentence about the answer
+};
+
+/// A decision record as the rings keep it: the words that the records of other phones have in common are kept once.
+class KeptRecord {
+public:
+    KeptRecord(const DecisionRecord& record, TextPatterns& patterns);
+    /// As it was, with no IMPI.
+    DecisionRecord record() const;
+    const xfrm::SpiPair& own_spis() const { return own_spis_; }
+    /// What it takes, beside the patterns of its words.
+    std::size_t octets() const { return sizeof *this - sizeof words_ + words_.octets(); }
+
+private:
+    std::chrono::system_clock::time_point time_;
+    PatternedText words_;  ///< all texts, one after the other
+    Endpoint end_;         ///< of DecisionRecord::ue; port 0: the words have it
+    SetNumber set_;
+    xfrm::SpiPair own_spis_;
+    std::int16_t core_status_, answer_;
 };
 
 /// A REGISTER that was passed to the core and has no answer yet.
@@ -90,7 +111,9 @@ public:
     /// Kept with the records of the phone whose 401 came with that set; nothing happens when they are gone.
     void add(UnansweredSet set);
     /// All whose records are kept, the most recently heard first.
-    const std::list<Impi>& impis() const { return recency_; }
+    auto impis() const {
+        return rings_ | std::views::transform([](const Ring& ring) -> const Impi& { return ring.impi; });
+    }
     /// Whose set had this SPI of ours, as far as records tell.
     std::optional<Impi> whose_spi(Spi spi) const;
     std::vector<UnansweredSet> unanswered(const Impi& impi) const;
@@ -98,24 +121,27 @@ public:
     Subscription on_record(RecordHandler handler);
     std::size_t ue_count() const { return rings_.size(); }
     /// What the records take, about.
-    std::size_t octets() const { return octets_; }
+    std::size_t octets() const { return octets_ + patterns_.octets(); }
 
 private:
     struct Ring {
-        std::deque<DecisionRecord> records;
-        std::deque<UnansweredSet> unanswered;
-        std::list<Impi>::iterator recency;
+        Impi impi;
+        std::vector<KeptRecord> records;  ///< oldest first
+        std::vector<UnansweredSet> unanswered;
     };
-    void keep(DecisionRecord record);
+    using Rings = std::list<Ring>;
+    void keep(const DecisionRecord& record);
+    Ring& ring_of(const Impi& impi);
+    const Ring* find(const Impi& impi) const;
+    void forget(const Ring& ring, const KeptRecord& record);
     void forget_oldest_ue();
     std::size_t records_per_ue_, ues_, octet_limit_, octets_ = 0;
     std::uint64_t last_pending_ = 0;
     std::map<std::uint64_t, PendingRegister> pending_;
-    std::unordered_map<Impi, Ring> rings_;
-    void forget_set(const DecisionRecord& record);
-    std::unordered_map<SetNumber, Impi> challenged_;  ///< whose records name a set: never more than there are records
-    std::unordered_map<Spi, Impi> spis_;              ///< of ours, of those sets
-    std::list<Impi> recency_;                         ///< most recently heard first
+    TextPatterns patterns_;  ///< of the records
+    Rings rings_;            ///< most recently heard first
+    std::unordered_map<std::string_view, Rings::iterator> by_impi_;
+    std::unordered_map<Spi, Ring*> spis_;  ///< of ours, of the sets that records name; the ring has such a record
     std::vector<std::weak_ptr<RecordHandler>> handlers_;  // owned by the subscribers
 };
 

@@ -269,7 +269,7 @@ Task<nlohmann::json> Operations::set_details(SetNumber number) {
                  {"ue", parameters.ue.to_string()},
                  {"gateway", parameters.gateway.to_string()},
                  {"mod", set.is_behind_nat() ? "UDP-enc-tun" : "trans"},
-                 {"security_server", set.security_server}};
+                 {"security_server", set.security_server.text()}};
     if (set.is_behind_nat()) details["port_uenc"] = set.port_uenc.value;
     if (set.is_behind_nat() && (set.inner || !parameters.inner)) details["inner"] = set.ue_client().address.to_string();
     const auto reports = co_await p_.kernel.report_set(parameters);
@@ -290,14 +290,14 @@ Task<nlohmann::json> Operations::details_of(ContactKey key) {
     details["contact"] = registration->contact_uri;
     details["impus"] = Json::array();
     for (const auto& impu : registration->impus) details["impus"].push_back(impu.value);
-    details["service_route"] = registration->service_route;
+    details["service_route"] = registration->service_route.value();
     details["identities"] = Json::array();
     for (const auto& identity : registration->identities) {
         auto set = Json::array();
         for (const auto& impu : identity.impus) set.push_back(impu.value);
         details["identities"].push_back({{"registered_as", identity.aor.value},
                                          {"impus", std::move(set)},
-                                         {"service_route", identity.service_route},
+                                         {"service_route", identity.service_route.value()},
                                          {"expires_in", seconds_left(identity.expires)}});
     }
     if (registration->tls) {

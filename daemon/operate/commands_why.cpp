@@ -83,7 +83,7 @@ Task<Evidence> Operations::gather(Impi impi) {
     for (const auto& record : evidence.records) {
         if (const auto slash = record.ue.rfind('/'); slash != std::string::npos)
             if (const auto end = Endpoint::parse(record.ue.substr(0, slash))) addresses.insert(end->address);
-        if (record.parameters) own_spis.insert({record.parameters->spi_pc, record.parameters->spi_ps});
+        if (record.set.value != 0) own_spis.insert({record.own_spis.spi_pc, record.own_spis.spi_ps});
     }
     for (auto& ended : p_.trace.unanswered(impi)) evidence.sets.push_back(evidence_of(std::move(ended)));
     std::vector<SetNumber> alive;

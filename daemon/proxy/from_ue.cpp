@@ -89,7 +89,7 @@ std::optional<Answer> Router::choose_route(FromUe& way, const Registration& regi
     way.is_urgent = initial && interface != nullptr && is_emergency_request(request, interface->emergency_numbers);
     const bool has_several = registration.identities.size() > 1;
     const auto& service_route = has_several ? route_for(registration, asserted_identity(request, registration.impus))
-                                            : registration.service_route;
+                                            : registration.service_route.value();
     if (way.is_urgent) {
         if (interface->alternative_service && !is_sos_contact &&
             is_dialled_number(request, interface->emergency_numbers))

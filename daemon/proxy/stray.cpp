@@ -106,7 +106,7 @@ Task<void> Router::stray_ack_from_ue(sip::OwnedMessage ack, std::string token) {
     if (registration != nullptr && !dialogs_.knows_from_ue(registration->key, *ack, route)) {  // as in from_ue.cpp
         note_unknown_dialog(*ack, *registration);
         if (is_emergency_contact(registration->key)) co_return;
-        rules.route = registration->service_route;
+        rules.route = registration->service_route.value();
     }
     const std::string top_route = rules.route ? first_route_uri(*rules.route)
                                               : first_route_uri(route.rest);  // the way of the dialog's other requests

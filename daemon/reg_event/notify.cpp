@@ -157,7 +157,7 @@ void RegEvents::apply_to(Registration& registration, const RegInfo& info) {
 // Its identities have changed: it may end earlier than `before`, and its sets with it.
 void RegEvents::settle(Registration& registration, TimePoint before, std::string_view why) {
     ++registration.generation;
-    expiry_.watch(registration.key, registration.first_end());
+    expiry_.watch(registration, registration.first_end());
     if (registration.expires < before) {
         const auto left = std::chrono::duration_cast<seconds>(registration.expires - clock_.now());
         log::notice("registration-shortened",

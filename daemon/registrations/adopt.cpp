@@ -42,9 +42,8 @@ void Adoption::see(const xfrm::SaReport& report) {
             const auto& sa = four[i];
             if (sa.id != report.sa.id || sa.direction != report.sa.direction || !is_same(report.sa, sa)) continue;
             if (report.algorithms != set.parameters.algorithms) break;
-            const auto left =
-                std::chrono::duration_cast<std::chrono::seconds>(report.added + report.hard_lifetime - p_.clock.wall());
-            place.least_left = place.seen == 0 ? left : std::min(place.least_left, left);
+            const auto limit = report.added + report.hard_lifetime;
+            place.limit = place.seen == 0 ? limit : std::min(place.limit, limit);
             place.seen = static_cast<std::uint8_t>(place.seen | (1U << i));
             if (report.sa.encapsulation && report.sa.direction == xfrm::Direction::out)
                 place.port_uenc = report.sa.encapsulation->destination;
@@ -80,7 +79,10 @@ Task<Result<void>> Adoption::match_kernel() {
         const auto why = obstacle(set);
         if (place.seen == kAllFour && !why) {
             const auto wanted = std::chrono::duration_cast<std::chrono::seconds>(set.expires - p_.clock.now());
-            if (place.least_left + kRounding < wanted) to_extend.push_back(place);
+            if (place.limit + kRounding < p_.clock.wall() + wanted) {
+                to_extend.push_back(place);
+                place.limit = {};  // whatever comes of it: the next refresh asks
+            }
             continue;
         }
         const auto four = xfrm::four_sas(set.parameters);
@@ -98,7 +100,7 @@ Task<Result<void>> Adoption::match_kernel() {
     }
     for (const auto& place : to_extend) {  // the wall clock was set back or forth: the kernel counts by it
         const auto& set = candidates_[place.candidate].row.sets[place.set];
-        const auto extended = co_await p_.sets.extend(set.parameters, set.expires);
+        const auto extended = co_await p_.sets.extend(set.number, set.parameters, set.expires);
         if (!extended) log::warning("set-not-extended", {{"set", set.number.value}, {"reason", extended.error().text}});
     }
     summary_.sas_removed = stale_.size();
@@ -126,6 +128,7 @@ void Adoption::commit(const std::function<std::optional<sip::Flow>(sip::Connecti
             auto set = to_set(stored);
             if (!set || !p_.spis.adopt((*set)->own_spis()))
                 continue;  // two rows with one SPI: the second was tampered with
+            (*set)->kernel_limit = place.limit;
             if (place.port_uenc != Port{}) (*set)->port_uenc = place.port_uenc;
             registration->sets.push_back(std::move(*set));
         }
@@ -139,7 +142,7 @@ void Adoption::commit(const std::function<std::optional<sip::Flow>(sip::Connecti
             }
             auto& added = p_.table.add(std::move(registration));
             p_.table.bind(added, std::move(*binding));
-            p_.expiry.watch(added.key, added.first_end());
+            p_.expiry.watch(added, added.first_end());
             ++summary_.registrations;
             continue;
         }
@@ -149,7 +152,7 @@ void Adoption::commit(const std::function<std::optional<sip::Flow>(sip::Connecti
         }
         summary_.sets += registration->sets.size();
         auto& added = p_.table.add(std::move(registration));
-        p_.expiry.watch(added.key, added.first_end());
+        p_.expiry.watch(added, added.first_end());
         for (const auto& set : added.sets) {
             const bool hands_over = set->state == SetState::old && set->in_use;  // as in settle_sets()
             p_.expiry.watch(set->number, hands_over ? set->expires - p_.config.timers.old_set : set->expires);

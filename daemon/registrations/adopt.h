@@ -59,9 +59,9 @@ private:
     };
     struct Place {
         std::size_t candidate = 0, set = 0;
-        std::uint8_t seen = 0;               ///< a bit for each of the four SAs
-        std::chrono::seconds least_left{0};  ///< shortest life of the four in the kernel
-        Port port_uenc{};                    ///< as the kernel's outbound SAs have it, in mode udp_enc_tun
+        std::uint8_t seen = 0;                          ///< a bit for each of the four SAs
+        std::chrono::system_clock::time_point limit{};  ///< when the first of the four ends in the kernel
+        Port port_uenc{};                               ///< as the kernel's outbound SAs have it, in mode udp_enc_tun
     };
     void see(const xfrm::SaReport& report);
     bool is_ours(const xfrm::SaReport& report) const;

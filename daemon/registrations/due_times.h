@@ -1,9 +1,9 @@
 // When each of many things is to be looked at again.
 #pragma once
 
-#include <map>
 #include <optional>
 #include <set>
+#include <unordered_map>
 #include <utility>
 
 #include "base/clock.h"
@@ -38,7 +38,7 @@ public:
     std::size_t size() const { return times_.size(); }
 
 private:
-    std::map<Key, TimePoint> times_;
+    std::unordered_map<Key, TimePoint> times_;
     std::set<std::pair<TimePoint, Key>> order_;
 };
 

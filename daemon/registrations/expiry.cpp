@@ -14,13 +14,11 @@ Expiry::Expiry(const Config& config, Table& table, SaSets& sets, sip::Transports
                const Clock& clock)
     : config_(config), table_(table), sets_(sets), transports_(transports), counters_(counters), clock_(clock) {
     sets_.on_removed([this](SetNumber number) { due_.erase(number); });
-    table_.on_change([this](const ContactKey& key) {
-        if (table_.find(key) == nullptr) due_contacts_.erase(key);
-    });
+    table_.on_taken([this](const Registration& registration) { due_contacts_.erase(registration.number); });
 }
 
 void Expiry::watch(SetNumber number, TimePoint when) { due_.put(number, when); }
-void Expiry::watch(const ContactKey& key, TimePoint when) { due_contacts_.put(key, when); }
+void Expiry::watch(const Registration& registration, TimePoint when) { due_contacts_.put(registration.number, when); }
 
 Task<void> Expiry::run() {
     asio::steady_timer timer(co_await asio::this_coro::executor);
@@ -68,18 +66,18 @@ Task<void> Expiry::sweep_contacts() {
         const auto margin = registration->tls ? std::chrono::seconds{0} : config_.timers.lifetime_margin;
         if (const auto dropped = registration->drop_ended(clock_.now() - margin); dropped != 0) {
             ++registration->generation;
-            log::info("identity-ended", {{"impi", due->impi.value},
+            log::info("identity-ended", {{"impi", registration->key.impi.value},
                                          {"identities", dropped},
                                          {"left", registration->identities.size()},
                                          {"why", "it ran out without a refresh"}});
-            table_.changed(*due);
+            table_.changed(registration->key);
         }
         const auto end = registration->first_end() + margin;
         if (end > clock_.now()) {
-            watch(*due, end);
+            watch(*registration, end);
             continue;
         }
-        ContactKey key = *due;
+        ContactKey key = registration->key;
         co_await end_service(std::move(key));
     }
 }
@@ -92,7 +90,7 @@ Task<void> Expiry::end_service(ContactKey key) {
     counters_.add(Counter::established_expired);
     log::info("registration-expired",
               {{"impi", key.impi.value}, {"connection", connection.value}, {"sets", known->sets.size()}});
-    const bool is_over_tls = known->tls.has_value();
+    const bool is_over_tls = known->tls != nullptr;
     auto ended = table_.take(key);
     if (is_over_tls && table_.bound_to(connection).empty()) transports_.close(connection, false);
     for (auto& set : ended->sets) co_await sets_.remove(std::move(set));

@@ -22,7 +22,7 @@ public:
     void watch(SetNumber number, TimePoint when);
     /// The same for a registration. Its service ends with it, however long its SAs could live: a refresh may be granted
     /// less time than the one before, and the lifetime of SAs is never decreased (B-51).
-    void watch(const ContactKey& key, TimePoint when);
+    void watch(const Registration& registration, TimePoint when);
     /// Row "message over the established-not-yet-used set" of table C-44: a message that came over a set tells that the
     /// phone uses it. Not for retransmissions of the REGISTER that established it: a phone that repeats it has not seen
     /// the 200 yet.
@@ -48,7 +48,7 @@ private:
     Counters& counters_;
     const Clock& clock_;
     DueTimes<SetNumber> due_;
-    DueTimes<ContactKey> due_contacts_;
+    DueTimes<RegistrationNumber> due_contacts_;
 };
 
 }  // namespace gmgate::daemon

@@ -248,7 +248,7 @@ Task<void> KernelWatch::extend(SetNumber number) {
     const auto* set = table_.find_set(number).set;
     if (!set) co_return;
     const auto parameters = set->parameters;
-    const auto extended = co_await sets_.extend(parameters, set->expires);
+    const auto extended = co_await sets_.extend(number, parameters, set->expires);
     if (!extended) log::warning("sa-extend-failed", {{"set", number.value}, {"reason", extended.error().text}});
 }
 

@@ -46,10 +46,10 @@ void Registration::summarise() {
 }
 
 std::vector<std::string> Registration::all_routes() const {
-    if (identities.empty()) return service_route;  // it has ended
+    if (identities.empty()) return service_route.value();  // it has ended
     std::vector<std::string> routes;
     for (const auto& identity : identities)
-        routes.insert(routes.end(), identity.service_route.begin(), identity.service_route.end());
+        routes.insert(routes.end(), identity.service_route->begin(), identity.service_route->end());
     return routes;
 }
 
@@ -72,9 +72,9 @@ void Registration::shorten(TimePoint until) {
     for (auto& identity : identities) identity.expires = std::min(identity.expires, until);
 }
 
-SaSet* Registration::find(SetNumber number) {
+SaSet* Registration::find(SetNumber wanted) {
     for (const auto& set : sets)
-        if (set->number == number) return set.get();
+        if (set->number == wanted) return set.get();
     return nullptr;
 }
 

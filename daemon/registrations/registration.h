@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/interned.h"
+#include "base/patterned_text.h"
 #include "base/types.h"
 #include "daemon/registrations/authentication_charge.h"
 #include "sip/message/sec_agree.h"
@@ -26,9 +28,12 @@ struct SaSet {
     SetNumber number;
     SetState state = SetState::temporary;
     xfrm::SetParameters parameters;
-    std::string security_server;        ///< value of the header sent in the 401; what Security-Verify must equal
-    sip::SecurityList security_client;  ///< what came in the REGISTER that was challenged (B-63)
+    PatternedText security_server;  ///< value of the header sent in the 401; what Security-Verify must equal
+    PatternedText security_client;  ///< SecurityList::to_string() of what the challenged REGISTER had (B-63)
     TimePoint expires{};
+    /// When the kernel's hard limit ends its SAs, by the clock that the kernel counts with; the epoch: nobody knows. It
+    /// lies behind `expires`, mostly far behind (SaSets::keep_until()).
+    std::chrono::system_clock::time_point kernel_limit{};
     bool in_use = false;  ///< outbound traffic goes over it (C-43)
     /// Mode udp_enc_tun: where the NAT has the phone's port 4500 as far as is known.
     Port port_uenc = xfrm::kEncapsulationPort;
@@ -45,6 +50,9 @@ struct SaSet {
     Endpoint gateway_server() const { return {parameters.gateway, parameters.port_ps}; }
     xfrm::SpiPair own_spis() const;
 };
+
+/// Names a registration for the life of the process.
+using RegistrationNumber = Distinct<std::uint64_t, struct RegistrationNumberTag>;
 
 /// A contact of a phone: outlives addresses and accesses (private identity, +sip.instance, reg-id).
 struct ContactKey {
@@ -91,6 +99,7 @@ struct Challenge {
 struct AuthorizedAs {
     std::string realm, uri, algorithm;
     bool is_known() const { return !realm.empty() || !uri.empty() || !algorithm.empty(); }
+    friend auto operator<=>(const AuthorizedAs&, const AuthorizedAs&) = default;
 };
 
 /// The TLS connection of a contact (B-94): the only one over which its user is served.
@@ -103,9 +112,9 @@ struct TlsBinding {
 
 /// One public identity that was registered on a contact, and what its 200 told (TS 24.229 §5.2.2.1).
 struct RegisteredIdentity {
-    Impu aor;                                ///< To of its REGISTER; empty: not known (a row of an older version)
-    std::vector<Impu> impus;                 ///< its implicit set: P-Associated-URI in order; else the To URI
-    std::vector<std::string> service_route;  ///< name-addr values in order
+    Impu aor;                 ///< To of its REGISTER; empty: not known (a row of an older version)
+    std::vector<Impu> impus;  ///< its implicit set: P-Associated-URI in order; else the To URI
+    Interned<std::vector<std::string>> service_route;  ///< name-addr values in order; one for all of an S-CSCF
     TimePoint expires{};
     /// Names of its set by which it was registered before and which no P-Associated-URI holds, as a temporary identity:
     /// a de-REGISTER may name one. Not asserted, not kept over a restart; at most eight.
@@ -118,18 +127,19 @@ struct Registration {
     ContactKey key;
     std::string token;  ///< unforgeable user part of our URI in Path and Record-Route
     std::vector<std::unique_ptr<SaSet>>
-        sets;                       ///< at most two, newest last: with a temporary set three per contact (B-22)
-    std::optional<TlsBinding> tls;  ///< bound TLS connection (mechanism tls)
+        sets;                         ///< at most two, newest last: with a temporary set three per contact (B-22)
+    std::unique_ptr<TlsBinding> tls;  ///< bound TLS connection (mechanism tls); most have none
     std::vector<RegisteredIdentity>
-        identities;                          ///< in the order in which they came; the registration ends with the last
-    std::vector<Impu> impus;                 ///< of all of them, first = default IMPU; see summarise()
-    std::vector<std::string> service_route;  ///< of the first of them; see route_for()
-    AuthorizedAs authorized_as;              ///< of the REGISTER that made the SAs or bound the connection
+        identities;           ///< in the order in which they came; the registration ends with the last
+    std::vector<Impu> impus;  ///< of all of them, first = default IMPU; see summarise()
+    Interned<std::vector<std::string>> service_route;  ///< of the first of them; see route_for()
+    Interned<AuthorizedAs> authorized_as;              ///< of the REGISTER that made the SAs or bound the connection
     std::string contact_uri;
     std::string realm_id;                            ///< sip-interface
     sip::Transport transport = sip::Transport::udp;  ///< that the REGISTER came over
     TimePoint expires{};                             ///< of the identity that lasts longest
     sip::OwnerId phone;                              ///< set by the table: owner of its doors, one for all of a device
+    RegistrationNumber number;                       ///< set by the table; never used again
     std::uint64_t generation = 0;                    ///< grows with every change; re-checked after each co_await
     bool ended = false;  ///< de-registered: its sets only wait until the last answer is surely out
 

@@ -7,6 +7,15 @@
 #include "base/random.h"
 
 namespace gmgate::daemon {
+namespace {
+
+// A limit that lies further away than this is no safety net any more; a phone can ask for 136 years.
+constexpr std::chrono::seconds kFurthest = std::chrono::days{30};
+// So many times what is left of a set the kernel gets beyond it. Of a phone that refreshes when five sixths of its time
+// are over, three refreshes in four ask the kernel for nothing.
+constexpr int kFurther = 3;
+
+}  // namespace
 
 SaSets::SaSets(const Config& config, Table& table, xfrm::Kernel& kernel, xfrm::SpiPool& spis,
                sip::Transports& transports, Counters& counters, const Clock& clock)
@@ -81,6 +90,10 @@ Result<std::unique_ptr<SaSet>> SaSets::reserve(const SetWish& wish, const ImsAka
                        .algorithms = wish.algorithms,
                        .mode = wish.mode,
                        .inner = wish.inner};
+    // What is asked for counts from the 200, which comes by the end of the temporary set.
+    set->kernel_limit = clock_.wall() + config_.timers.reg_await_auth +
+                        std::min(wish.time_asked + config_.timers.lifetime_margin, kFurthest) +
+                        config_.timers.kernel_margin;
     set->port_uenc = wish.port_uenc;
     set->inner = wish.inner_in_use;
     return set;
@@ -90,7 +103,7 @@ xfrm::SetRequest SaSets::request_for(const SaSet& set, xfrm::EspKeys keys) const
     return {.parameters = set.parameters,
             .keys = std::move(keys),
             .mark = Mark{set.number.value},
-            .lifetime = config_.timers.reg_await_auth + config_.timers.kernel_margin,
+            .lifetime = std::chrono::ceil<std::chrono::seconds>(set.kernel_limit - clock_.wall()),
             .port_uenc = set.port_uenc};
 }
 
@@ -118,10 +131,28 @@ Task<Result<std::unique_ptr<SaSet>>> SaSets::install(std::unique_ptr<SaSet> set,
     co_return set;
 }
 
-Task<Result<void>> SaSets::extend(xfrm::SetParameters parameters, TimePoint expires) {
-    const auto lifetime =
-        std::chrono::duration_cast<std::chrono::seconds>(expires - clock_.now()) + config_.timers.kernel_margin;
-    co_return co_await kernel_.extend_set(std::move(parameters), lifetime);
+std::chrono::seconds SaSets::left_until(TimePoint expires) const {
+    return std::max(std::chrono::ceil<std::chrono::seconds>(expires - clock_.now()), std::chrono::seconds{0});
+}
+
+Task<Result<void>> SaSets::keep_until(SetNumber number, TimePoint expires) {
+    const auto* set = table_.find_set(number).set;
+    if (!set) co_return failure(Reaction::broken, "the set of SAs ended");
+    if (set->kernel_limit >= clock_.wall() + left_until(expires) + config_.timers.kernel_margin)
+        co_return Result<void>{};
+    auto parameters = set->parameters;
+    co_return co_await extend(number, std::move(parameters), expires);
+}
+
+Task<Result<void>> SaSets::extend(SetNumber number, xfrm::SetParameters parameters, TimePoint expires) {
+    const auto left = left_until(expires);
+    const auto lifetime = left + std::min(kFurther * left, std::max(kFurthest - left, std::chrono::seconds{0})) +
+                          config_.timers.kernel_margin;
+    const auto limit = clock_.wall() + lifetime;
+    const auto extended = co_await kernel_.extend_set(parameters, lifetime);
+    auto* set = table_.find_set(number).set;
+    if (extended && set && set->parameters == parameters) set->kernel_limit = limit;  // else other SAs took their place
+    co_return extended;
 }
 
 Task<void> SaSets::remove(std::unique_ptr<SaSet> set) {

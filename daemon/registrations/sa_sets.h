@@ -27,6 +27,7 @@ struct SetWish {
     Port port_uc, port_us;
     Spi spi_uc, spi_us;
     AlgorithmPair algorithms;
+    std::chrono::seconds time_asked{0};  ///< that the phone wants to be registered
     std::optional<Port> port_ps;  ///< re-authentication: unchanged (B-17); none: the first that does not collide (G-25)
     xfrm::Mode mode = xfrm::Mode::transport;    ///< udp_enc_tun: `ue` is the address of its NAT
     Port port_uenc = xfrm::kEncapsulationPort;  ///< the best guess: 4500, or what is known of an earlier set
@@ -43,11 +44,17 @@ public:
     /// stay reserved until the set is removed. Errors: Reaction::exhausted (limits, no port left), Reaction::refused
     /// (collision, strict mode).
     Result<std::unique_ptr<SaSet>> reserve(const SetWish& wish, const ImsAkaProfile& profile, bool strict_collision);
-    /// Installs a reserved set in the kernel with the lifetime of a temporary set. On failure the kernel holds none of
-    /// its SAs and the reservation is given back.
+    /// Installs a reserved set in the kernel, with a limit that covers the time that its phone asked for: a core that
+    /// grants no more leaves nothing to be extended. Here it gets the lifetime of a temporary set. On failure the
+    /// kernel holds none of its SAs and the reservation is given back.
     Task<Result<std::unique_ptr<SaSet>>> install(std::unique_ptr<SaSet> set, xfrm::EspKeys keys);
-    /// The same set with a longer life, in the kernel and here; a lifetime is never decreased (B-51).
-    Task<Result<void>> extend(xfrm::SetParameters parameters, TimePoint expires);
+    /// The kernel's hard limit of a set of the table lies `kernel-margin` behind `expires` at least when this has
+    /// succeeded; it is never decreased (B-51). The kernel is asked only when the limit is nearer than that, and then
+    /// for several such times, so that the next refreshes find it far enough away: it is a safety net, our own timers
+    /// end a set (B-10). Errors: the kernel's; its limit is what it was.
+    Task<Result<void>> keep_until(SetNumber number, TimePoint expires);
+    /// The same, and the kernel is asked in any case; the set need not be in the table.
+    Task<Result<void>> extend(SetNumber number, xfrm::SetParameters parameters, TimePoint expires);
     /// The NAT of a set in the table has the phone's port 4500 at `port_uenc` now: in the kernel, and here. Nothing to
     /// do when it is known; after an Error it is not, so that the kernel's next word is heard.
     Task<Result<void>> follow_nat(SetNumber number, Port port_uenc);
@@ -102,6 +109,7 @@ private:
     std::optional<Port> choose_server_port(const SetWish& wish, const ImsAkaProfile& profile) const;
     std::optional<Port> choose_client_port(const SetWish& wish, const ImsAkaProfile& profile) const;
     xfrm::SetRequest request_for(const SaSet& set, xfrm::EspKeys keys) const;
+    std::chrono::seconds left_until(TimePoint expires) const;
 
     const Config& config_;
     Table& table_;

@@ -12,6 +12,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include "base/log.h"
+#include "base/spawn.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -33,7 +34,7 @@ struct Store::State : std::enable_shared_from_this<Store::State> {
 
     void run();
     std::vector<Done> write(Queue& batch, Result<void>& result);
-    void report(const Result<void>& result, std::size_t rows);
+    void report(const Result<void>& result, std::size_t rows, std::vector<Done> done);
     void keep_failed(Queue batch);
     void tell(std::move_only_function<void(Store&)> what);
 
@@ -201,9 +202,7 @@ void Store::State::run() {
         Result<void> result;
         const std::size_t rows = batch.size();
         auto done = write(batch, result);
-        report(result, rows);
-        for (auto& one : done)
-            asio::post(executor, [then = std::move(one), result]() mutable { then(std::move(result)); });
+        report(result, rows, std::move(done));
         lock.lock();
         busy = false;
         failing = !result;
@@ -221,7 +220,7 @@ std::vector<Done> Store::State::write(Queue& batch, Result<void>& result) {
     std::vector<Done> done;
     changes.reserve(batch.size());
     for (auto& [key, pending] : batch) {
-        changes.push_back({key, pending.row});
+        changes.push_back({key, std::move(pending.row)});
         for (auto& one : pending.done) done.push_back(std::move(one));
         pending.done.clear();
     }
@@ -242,22 +241,30 @@ std::vector<Done> Store::State::write(Queue& batch, Result<void>& result) {
             result = file->write(changes);
         }
     }
+    if (!result)  // they are tried again
+        for (auto& change : changes) batch.at(change.key).row = std::move(change.row);
     return done;
 }
 
-void Store::State::report(const Result<void>& result, std::size_t rows) {
+// One turn of the loop for all: each of its own wakes it anew.
+void Store::State::report(const Result<void>& result, std::size_t rows, std::vector<Done> done) {
     const bool begins = !result && !failing, ends = result && failing;
-    tell([result, rows, begins, ends](Store& store) {
-        if (result) store.counters_.add(Counter::store_written, rows);
-        else store.counters_.add(Counter::store_failed);
-        if (begins)
-            log::error(
-                "store-write-failed",
-                {{"reason", result.error().text},
-                 {"why",
-                  "registrations go on in memory; a restart now would lose those that changed. Tried again every second"}});
-        if (ends) log::notice("store-writes-again", {{"rows", rows}});
+    asio::post(executor, [self = shared_from_this(), result, rows, begins, ends, all = std::move(done)]() mutable {
+        if (self->owner) self->owner->note(result, rows, begins, ends);
+        for (auto& one : all) guarded("store", [&] { one(result); });
     });
+}
+
+void Store::note(const Result<void>& result, std::size_t rows, bool begins, bool ends) {
+    if (result) counters_.add(Counter::store_written, rows);
+    else counters_.add(Counter::store_failed);
+    if (begins)
+        log::error(
+            "store-write-failed",
+            {{"reason", result.error().text},
+             {"why",
+              "registrations go on in memory; a restart now would lose those that changed. Tried again every second"}});
+    if (ends) log::notice("store-writes-again", {{"rows", rows}});
 }
 
 // What came meanwhile is newer. Nobody waits for these any more.

@@ -57,6 +57,7 @@ public:
 
 private:
     struct State;
+    void note(const Result<void>& result, std::size_t rows, bool begins, bool ends);
     Result<void> enqueue(StoreChange change, std::move_only_function<void(Result<void>)> done);
     Task<Result<void>> write(StoreChange change);
 

@@ -199,7 +199,7 @@ struct StoreFile::Statements {
               "INSERT INTO contact (impi, instance, reg_id, token, contact_uri, realm_id, transport, expires, impus, service_route, tls_connection, tls_client, tls_verify, authorized_as) "
               "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (impi, instance, reg_id) DO UPDATE SET token=excluded.token, contact_uri=excluded.contact_uri, "
               "realm_id=excluded.realm_id, transport=excluded.transport, expires=excluded.expires, impus=excluded.impus, service_route=excluded.service_route, "
-              "tls_connection=excluded.tls_connection, tls_client=excluded.tls_client, tls_verify=excluded.tls_verify, authorized_as=excluded.authorized_as"),
+              "tls_connection=excluded.tls_connection, tls_client=excluded.tls_client, tls_verify=excluded.tls_verify, authorized_as=excluded.authorized_as RETURNING id"),
           find(db, "SELECT id FROM contact WHERE impi=? AND instance=? AND reg_id=?"),
           erase(db, "DELETE FROM contact WHERE id=?"),
           erase_sets(db, "DELETE FROM sa_set WHERE contact=?"),
@@ -218,6 +218,7 @@ struct StoreFile::Statements {
                put_inner.is_ready();
     }
     sqlite3* db;
+    bool has_nat_rows = true;  ///< false: load() has found none to be erased, as in most networks
     Statement begin, commit, rollback, put, find, erase, erase_sets, erase_identities, erase_nat, put_nat, erase_inner,
         put_inner, put_identity, put_set;
 };
@@ -375,6 +376,8 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
     Statement identities(db_->db,
                          "SELECT aor, impus, service_route, expires FROM identity WHERE contact=? ORDER BY place");
     if (!contacts.is_ready() || !sets.is_ready() || !identities.is_ready()) return error("cannot read");
+    Statement nat(db_->db, "SELECT EXISTS (SELECT 1 FROM nat_set) OR EXISTS (SELECT 1 FROM nat_inner)");
+    db_->has_nat_rows = nat.step() != SQLITE_ROW || nat.number(0) != 0;
     // Two cursors in the same order: the sets of a contact are the next ones.
     std::size_t invalid = 0;
     int set_code = sets.step();
@@ -433,11 +436,9 @@ Result<void> StoreFile::write_row(const StoredRegistration& row) {
     const auto authorized_as =
         fmt::format("{}\n{}\n{}", row.authorized_as.realm, row.authorized_as.uri, row.authorized_as.algorithm);
     put.bind(authorized_as);
+    if (put.step() != SQLITE_ROW) return error("cannot write");
+    const auto id = put.number(0);
     if (!put.run()) return error("cannot write");
-    auto& find = db_->find.begin().bind(row.key.impi.value).bind(row.key.instance).bind(row.key.reg_id);
-    if (find.step() != SQLITE_ROW) return error("cannot read");
-    const auto id = find.number(0);
-    find.begin();
     if (!write_identities(row, id) || !write_sets(row, id)) return error("cannot write");
     return {};
 }
@@ -487,9 +488,9 @@ bool StoreFile::write_sets(const StoredRegistration& row, std::int64_t id) {
                            .bind(nanoseconds_of(set.expires))
                            .bind(std::int64_t{set.in_use});
         if (!insert.run()) return false;
-        if (p.mode == xfrm::Mode::udp_enc_tun &&
-            !db_->put_nat.begin().bind(id).bind(set.number.value).bind(set.port_uenc.value).run())
-            return false;
+        if (p.mode != xfrm::Mode::udp_enc_tun) continue;
+        db_->has_nat_rows = true;
+        if (!db_->put_nat.begin().bind(id).bind(set.number.value).bind(set.port_uenc.value).run()) return false;
         if (!p.inner) continue;
         const auto inner = p.inner->to_string(), in_use = set.inner ? set.inner->to_string() : std::string();
         if (!db_->put_inner.begin().bind(id).bind(set.number.value).bind(inner).bind(in_use).run()) return false;
@@ -498,8 +499,9 @@ bool StoreFile::write_sets(const StoredRegistration& row, std::int64_t id) {
 }
 
 bool StoreFile::erase_sets(std::int64_t contact) {
-    return db_->erase_sets.begin().bind(contact).run() && db_->erase_nat.begin().bind(contact).run() &&
-           db_->erase_inner.begin().bind(contact).run();
+    if (!db_->erase_sets.begin().bind(contact).run()) return false;
+    if (!db_->has_nat_rows) return true;
+    return db_->erase_nat.begin().bind(contact).run() && db_->erase_inner.begin().bind(contact).run();
 }
 
 Result<void> StoreFile::write(std::span<const StoreChange> changes) {

@@ -10,15 +10,14 @@ StoredRegistration to_stored(const Registration& registration) {
                               .transport = registration.transport,
                               .expires = registration.expires,
                               .impus = registration.impus,
-                              .service_route = registration.service_route,
-                              .authorized_as = registration.authorized_as,
+                              .service_route = registration.service_route.value(),
+                              .authorized_as = registration.authorized_as.value(),
                               .identities = registration.identities,
                               .sets = {},
                               .tls = {}};
     for (const auto& set : registration.sets)
-        stored.sets.push_back({set->number, set->state, set->parameters, set->security_server,
-                               set->security_client.to_string(), set->expires, set->in_use, set->port_uenc,
-                               set->inner});
+        stored.sets.push_back({set->number, set->state, set->parameters, set->security_server.text(),
+                               set->security_client.text(), set->expires, set->in_use, set->port_uenc, set->inner});
     if (registration.tls)
         stored.tls = StoredTls{registration.tls->flow.connection, registration.tls->security_client.to_string(),
                                registration.tls->security_verify.to_string()};
@@ -40,7 +39,7 @@ std::unique_ptr<Registration> to_registration(const StoredRegistration& stored) 
     registration->summarise();
     // An older version wrote the row and knew no list of identities, or left the one that was there as it was.
     if (registration->identities.empty() || registration->impus != stored.impus ||
-        registration->service_route != stored.service_route || registration->expires != stored.expires) {
+        registration->service_route.value() != stored.service_route || registration->expires != stored.expires) {
         RegisteredIdentity only{
             .aor = {}, .impus = stored.impus, .service_route = stored.service_route, .expires = stored.expires};
         registration->identities.assign(1, std::move(only));
@@ -59,14 +58,13 @@ Result<sip::SecurityList> list_of(const std::string& value) {
 }  // namespace
 
 Result<std::unique_ptr<SaSet>> to_set(const StoredSet& stored) {
-    auto client = list_of(stored.security_client);
-    if (!client) return std::unexpected(client.error());
+    if (const auto client = list_of(stored.security_client); !client) return std::unexpected(client.error());
     auto set = std::make_unique<SaSet>();
     set->number = stored.number;
     set->state = stored.state;
     set->parameters = stored.parameters;
     set->security_server = stored.security_server;
-    set->security_client = std::move(*client);
+    set->security_client = stored.security_client;
     set->expires = stored.expires;
     set->in_use = stored.in_use;
     set->port_uenc = stored.port_uenc;

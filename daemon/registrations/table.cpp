@@ -113,19 +113,24 @@ void Table::for_each_set_at(const Address& ue, const std::function<void(const Sa
 
 Registration* Table::find(const ContactKey& key) {
     const auto at = registrations_.find(key);
-    return at == registrations_.end() ? nullptr : at->second.get();
+    return at == registrations_.end() ? nullptr : at->get();
 }
 
 Registration* Table::find_by_token(std::string_view token) {
-    const auto at = by_token_.find(std::string(token));
+    const auto at = by_token_.find(token);
     return at == by_token_.end() || at->second->ended ? nullptr : at->second;
+}
+
+Registration* Table::find(RegistrationNumber number) {
+    const auto at = by_number_.find(number);
+    return at == by_number_.end() ? nullptr : at->second;
 }
 
 std::vector<Registration*> Table::find_by_impi(const Impi& impi) {
     std::vector<Registration*> found;
     for (auto at = registrations_.lower_bound(ContactKey{impi, "", ""});
-         at != registrations_.end() && at->first.impi == impi; ++at)
-        found.push_back(at->second.get());
+         at != registrations_.end() && (*at)->key.impi == impi; ++at)
+        found.push_back(at->get());
     return found;
 }
 
@@ -133,39 +138,48 @@ Registration& Table::add(std::unique_ptr<Registration> registration) {
     auto& added = *registration;
     added.phone = phone_of(added.key);
     for (const auto& set : added.sets) index(*set, &added, nullptr);
-    by_token_[added.token] = &added;
-    registrations_.emplace(added.key, std::move(registration));
+    added.number = RegistrationNumber{++last_registration_};
+    by_number_.emplace(added.number, &added);
+    registrations_.insert(std::move(registration));
+    by_token_.emplace(added.token, &added);  // a second one with that token: a store that was tampered with
     return added;
 }
 
 std::unique_ptr<Registration> Table::take(const ContactKey& key) {
     const auto at = registrations_.find(key);
     if (at == registrations_.end()) return nullptr;
-    auto registration = std::move(at->second);
-    registrations_.erase(at);
-    by_token_.erase(registration->token);
+    auto registration = std::move(registrations_.extract(at).value());
+    const auto named = by_token_.find(registration->token);
+    if (named != by_token_.end() && named->second == registration.get()) by_token_.erase(named);
+    by_number_.erase(registration->number);
     unbind(*registration);
     for (const auto& set : registration->sets) unindex(*set);
+    for (const auto& handler : taken_handlers_) handler(*registration);
     changed(key);
     return registration;
 }
 
 void Table::for_each(const std::function<void(Registration&)>& f) {
-    for (const auto& [key, registration] : registrations_) f(*registration);
+    for (const auto& registration : registrations_) f(*registration);
 }
 
 namespace {
 
+const ContactKey& key_of(const std::unique_ptr<Registration>& one) { return one->key; }
+const ChallengeKey& key_of(const std::pair<const ChallengeKey, std::unique_ptr<Challenge>>& one) { return one.first; }
+Registration& told(const std::unique_ptr<Registration>& one) { return *one; }
+Challenge& told(const std::pair<const ChallengeKey, std::unique_ptr<Challenge>>& one) { return *one.second; }
+
 /// From one to the next; a pause finds its place again by the key.
-template <class Map, class F>
-Task<void> walk_map(Map& map, F f) {
+template <class Ordered, class F>
+Task<void> walk_all(Ordered& all, F f) {
     Slice slice;
-    for (auto at = map.begin(); at != map.end();) {
-        f(*at->second);
+    for (auto at = all.begin(); at != all.end();) {
+        f(told(*at));
         if (slice.is_over()) {
-            const auto key = at->first;
+            const auto key = key_of(*at);
             co_await slice.pause();
-            at = map.upper_bound(key);
+            at = all.upper_bound(key);
         } else {
             ++at;
         }
@@ -174,8 +188,8 @@ Task<void> walk_map(Map& map, F f) {
 
 }  // namespace
 
-Task<void> Table::walk(std::function<void(Registration&)> f) { return walk_map(registrations_, std::move(f)); }
-Task<void> Table::walk_challenges(std::function<void(Challenge&)> f) { return walk_map(challenges_, std::move(f)); }
+Task<void> Table::walk(std::function<void(Registration&)> f) { return walk_all(registrations_, std::move(f)); }
+Task<void> Table::walk_challenges(std::function<void(Challenge&)> f) { return walk_all(challenges_, std::move(f)); }
 
 Task<TableCounts> Table::count() {
     TableCounts counts;
@@ -224,7 +238,7 @@ std::optional<sip::Flow> Table::bind(Registration& registration, TlsBinding bind
         before = registration.tls->flow;
     unbind(registration);
     by_connection_.emplace(binding.flow.connection, &registration);
-    registration.tls = std::move(binding);
+    registration.tls = std::make_unique<TlsBinding>(std::move(binding));
     changed(registration.key);
     return before;
 }

@@ -39,6 +39,8 @@ public:
     /// Each is called with the key of a registration that was taken out or lost or gained a set or a connection, and by
     /// changed().
     void on_change(std::function<void(const ContactKey&)> handler) { change_handlers_.push_back(std::move(handler)); }
+    /// Each is called with a registration that was taken out, before whoever took it has it.
+    void on_taken(std::function<void(const Registration&)> handler) { taken_handlers_.push_back(std::move(handler)); }
     /// Something of a registration changed that the table cannot see (which set is in use, a lifetime, that it ended).
     void changed(const ContactKey& key) {
         for (const auto& handler : change_handlers_) handler(key);
@@ -61,6 +63,7 @@ public:
     Registration* find(const ContactKey& key);
     /// Null also for a registration that has ended and only waits for its last answer's retransmissions.
     Registration* find_by_token(std::string_view token);
+    Registration* find(RegistrationNumber number);
     std::vector<Registration*> find_by_impi(const Impi& impi);
     /// The new registration; replaces nothing (the key must be free).
     Registration& add(std::unique_ptr<Registration> registration);
@@ -128,6 +131,13 @@ private:
         Registration* registration;
         Challenge* challenge;
     };
+    /// Registrations in the order of their keys, which they have themselves.
+    struct ByKey {
+        using is_transparent = void;
+        static const ContactKey& key(const std::unique_ptr<Registration>& of) { return of->key; }
+        static const ContactKey& key(const ContactKey& of) { return of; }
+        bool operator()(const auto& a, const auto& b) const { return key(a) < key(b); }
+    };
     using Pair = std::pair<Endpoint, Endpoint>;  ///< gateway end, UE end
     struct PairHash {
         std::size_t operator()(const Pair& p) const noexcept;
@@ -140,8 +150,9 @@ private:
     sip::OwnerId phone_of(const ContactKey& contact) const;
 
     std::map<ChallengeKey, std::unique_ptr<Challenge>> challenges_;
-    std::map<ContactKey, std::unique_ptr<Registration>> registrations_;
-    std::unordered_map<std::string, Registration*> by_token_;
+    std::set<std::unique_ptr<Registration>, ByKey> registrations_;
+    std::unordered_map<std::string_view, Registration*> by_token_;  ///< the registration has the text
+    std::unordered_map<RegistrationNumber, Registration*> by_number_;
     std::unordered_multimap<sip::ConnectionId, Registration*> by_connection_;  ///< contacts of one user (B-3)
     std::unordered_map<SetNumber, Owner> owners_;
     std::unordered_map<Pair, SetNumber, PairHash> by_pair_;
@@ -149,8 +160,10 @@ private:
     std::unordered_map<Address, std::vector<SetNumber>> sets_at_;
     std::set<Address> suspended_;
     std::uint32_t last_number_ = 0;
+    std::uint64_t last_registration_ = 0;
     SipHashKey phone_key_{};
     std::vector<std::function<void(const ContactKey&)>> change_handlers_;
+    std::vector<std::function<void(const Registration&)>> taken_handlers_;
 };
 
 }  // namespace gmgate::daemon

@@ -66,11 +66,12 @@ Task<Result<void>> SaSets::take_spis(SetNumber number) {
     superfluous.spi_pc = spare->spi_pc;
     superfluous.spi_ps = spare->spi_ps;
     const auto port_uenc = set->port_uenc;
-    const auto left = std::chrono::duration_cast<std::chrono::seconds>(set->expires - clock_.now());
+    const auto lifetime = left_until(set->expires) + config_.timers.kernel_margin;
+    const auto limit = clock_.wall() + lifetime;
     xfrm::SetRequest request{.parameters = added,
                              .keys = std::move(waiting.mapped().keys),
                              .mark = Mark{number.value},
-                             .lifetime = std::max(left, std::chrono::seconds{0}) + config_.timers.kernel_margin,
+                             .lifetime = lifetime,
                              .port_uenc = port_uenc};
     const auto installed = co_await kernel_.install_set(std::move(request));
     if (!installed) {
@@ -85,6 +86,7 @@ Task<Result<void>> SaSets::take_spis(SetNumber number) {
         co_return failure(Reaction::broken, "the set of SAs ended while it got the phone's SPIs");
     }
     still->parameters = whole;
+    still->kernel_limit = std::min(still->kernel_limit, limit);  // the inbound SAs stay what they were
     co_await remove_parts(std::move(superfluous));
     // A port that its NAT gave it meanwhile is set on the SAs that were there; the new ones are not told of again.
     still = table_.find_set(number).set;

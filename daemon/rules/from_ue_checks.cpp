@@ -84,9 +84,9 @@ namespace {
 
 /// What nearly every phone sends in nearly every request: the list that was sent, octet for octet, in one field. It
 /// needs no reading: a list equals itself, and this one is our own.
-bool mirrors_to_the_letter(const sip::Message& request, std::string_view sent) {
+bool mirrors_to_the_letter(const sip::Message& request, const PatternedText& sent) {
     const auto index = request.find(HeaderId::security_verify);
-    return index && !sent.empty() && request.field(*index).value == sent &&
+    return index && !sent.empty() && sent == request.field(*index).value &&
            !request.find(HeaderId::security_verify, *index + 1);
 }
 
@@ -103,7 +103,7 @@ std::optional<Answer> check_security_verify(const sip::Message& request, const S
     if (carried_by == nullptr)
         server_line.push_back(fmt::format("Security-Server: {}", registration.tls->security_verify.to_string()));
     else if (!carried_by->security_server.empty())
-        server_line.push_back(fmt::format("Security-Server: {}", carried_by->security_server));
+        server_line.push_back(fmt::format("Security-Server: {}", carried_by->security_server.text()));
 
     const Result<sip::SecurityList> received = sip::SecurityList::from(request, HeaderId::security_verify);
     if (!received)
@@ -116,7 +116,7 @@ std::optional<Answer> check_security_verify(const sip::Message& request, const S
     if (carried_by == nullptr && !sip::difference(registration.tls->security_verify, *received, options))
         return std::nullopt;
     const auto matches = [&](const SaSet& set) {
-        const Result<sip::SecurityList> sent = sip::SecurityList::parse(set.security_server, true);
+        const Result<sip::SecurityList> sent = sip::SecurityList::parse(set.security_server.text(), true);
         if (!sent || sent->empty()) return false;
         const auto difference = sip::difference(*sent, *received, options);
         if (difference && &set == carried_by) why = *difference;
@@ -167,8 +167,8 @@ const std::vector<std::string>& route_for(const Registration& registration,
     };
     if (asserted)
         for (const auto& identity : registration.identities)
-            if (std::ranges::any_of(identity.impus, is_asserted)) return identity.service_route;
-    return registration.service_route;
+            if (std::ranges::any_of(identity.impus, is_asserted)) return identity.service_route.value();
+    return registration.service_route.value();
 }
 
 bool has_no_to_tag(const sip::Message& request) { return sip::tag_of(request, HeaderId::to).empty(); }

@@ -233,7 +233,13 @@ Result<SecurityList> SecurityList::parse(std::string_view value, bool is_server_
 }
 
 std::string SecurityList::to_string() const {
+    std::size_t size = 0;
+    for (const Mechanism& mechanism : mechanisms_) {
+        size += 2 + mechanism.name.size();
+        for (const MechanismParameter& p : mechanism.parameters) size += 2 + p.name.size() + p.value.size();
+    }
     std::string text;
+    text.reserve(size);
     for (const Mechanism& mechanism : mechanisms_) {
         if (!text.empty()) text += ", ";
         text += mechanism.name;

@@ -271,8 +271,8 @@ private:
         const auto& owner = is_newest ? owners.back() : owners[script_.next() % owners.size()];
         const auto& set = *owner.set;
         Draft draft{.impi = owner.challenge ? owner.challenge->impi.value : owner.registration->key.impi.value,
-                    .client = set.security_client.to_string(),
-                    .verify = set.security_server,
+                    .client = set.security_client.text(),
+                    .verify = set.security_server.text(),
                     .instance = owner.challenge ? owner.challenge->contact.instance : owner.registration->key.instance,
                     .flaws = script_.next()};
         last_client_ = draft.client;

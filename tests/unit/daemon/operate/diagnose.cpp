@@ -46,7 +46,7 @@ Evidence challenged() {
     r.core_status = 401;
     r.answer = 401;
     r.set = SetNumber{7};
-    r.parameters = parameters();
+    r.own_spis = {parameters().spi_pc, parameters().spi_ps};
     r.why = "challenged; the SAs are installed";
     e.records.push_back(r);
     SetEvidence set;

@@ -96,7 +96,7 @@ TEST_SUITE("adopt") {
         CHECK(registration->service_route == row.service_route);
         const auto owner = bench.table.find_set(row.sets[0].number);
         CHECK(owner.registration == registration);
-        CHECK(owner.set->security_client.mechanisms().size() == 1);
+        CHECK(sip::SecurityList::parse(owner.set->security_client.text())->mechanisms().size() == 1);
         CHECK(bench.spis.in_use() == 2);
         CHECK_FALSE(bench.spis.adopt({row.sets[0].parameters.spi_pc, Spi{0x20000000}}));
         CHECK(bench.table.next_number(0xffffff).value == 6);

@@ -60,8 +60,10 @@ TEST_CASE(
     "What strangers write is cut before it is kept, and found by its long name; in all it keeps within its octets") {
     daemon::Trace trace(16, 100'000, 1024 * 1024);
     const auto name_of = [](int i) { return Impi{std::to_string(i) + std::string(60'000, 'n')}; };
-    const std::string words(60'000, 'w');
     for (int i = 0; i < 2'000; ++i) {
+        std::string words(60'000, 'w');  // no two alike
+        for (int rest = i, at = 0; rest != 0; rest /= 26, ++at)
+            words[static_cast<std::size_t>(at)] = static_cast<char>('a' + rest % 26);
         daemon::DecisionRecord record;
         record.impi = name_of(i);
         record.ue = "192.0.2.7:5060/UDP";
@@ -90,6 +92,53 @@ TEST_CASE(
     }
     CHECK(trace.of(name_of(1'999)).size() == 16);
     CHECK(trace.octets() <= 1024 * 1024);
+}
+
+TEST_CASE(
+    "The records of phones that say the same but for their numbers share their words, and come back as they were") {
+    daemon::Trace trace(16, 100'000);
+    const auto record_of = [](unsigned i) {
+        daemon::DecisionRecord record;
+        record.impi = Impi{fmt::format("{:015}@ims.example", i)};
+        record.time = std::chrono::system_clock::time_point{std::chrono::seconds{i}};
+        record.ue = i % 2 ? fmt::format("[2001:db8::{:x}]:{}/UDP", i, 1024 + i) : fmt::format("a name {}/UDP", i);
+        record.realm_id = "access";
+        record.over = fmt::format("established set {}", i);
+        for (int n = 0; n < 8; ++n)
+            record.offer += fmt::format(
+                "{}ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc;prot=esp;mod=trans;"
+                "spi-c={};spi-s={};port-c={};port-s=0{}",
+                n ? ", " : "", 1'000'000 + i, 2'000'000 + i, 10'000 + i, 5060);
+        record.checks = {{"via", true, ""}, {"security-verify", i % 2 == 0, "equals the Security-Server sent"}};
+        record.set = SetNumber{i};
+        record.own_spis = {Spi{3'000'000 + i}, Spi{4'000'000 + i}};
+        record.core_status = record.answer = 401;
+        record.why = "challenged";
+        return record;
+    };
+    constexpr unsigned kPhones = 1'000;
+    for (unsigned i = 0; i < kPhones; ++i) trace.add(record_of(i));
+    CHECK(record_of(7).offer.size() > 700);
+    CHECK(trace.octets() / kPhones < 512);
+    for (const unsigned i : {0U, 7U, 998U}) {
+        const auto kept = trace.of(record_of(i).impi);
+        REQUIRE(kept.size() == 1);
+        const auto &is = kept.front(), was = record_of(i);
+        CHECK(is.impi == was.impi);
+        CHECK(is.time == was.time);
+        CHECK(is.ue == was.ue);
+        CHECK(is.realm_id == was.realm_id);
+        CHECK(is.over == was.over);
+        CHECK(is.offer == was.offer);
+        REQUIRE(is.checks.size() == 2);
+        CHECK(is.checks[1].check == "security-verify");
+        CHECK(is.checks[1].passed == was.checks[1].passed);
+        CHECK(is.checks[1].detail == was.checks[1].detail);
+        CHECK(is.set == was.set);
+        CHECK(is.core_status == 401);
+        CHECK(is.why == was.why);
+        CHECK(trace.whose_spi(was.own_spis.spi_ps) == was.impi);
+    }
 }
 
 TEST_CASE(

@@ -74,17 +74,57 @@ TEST_CASE(
 
 TEST_CASE("B-52: a refresh without a challenge extends the SAs in the kernel from their age, never shortens them") {
     Life bench;
-    bench.registered();
-    bench.clock.advance(std::chrono::seconds{300000});
+    auto& set = bench.challenge();
+    bench.clock.advance(bench.config.timers.reg_await_auth - std::chrono::seconds{1});
     bench.core_status = 200;
-    auto say = bench.answer_to(bench.set_at(0));
-    REQUIRE(Life::status_of(*bench.send(say, bench.over(bench.set_at(0)))) == 200);
-    const auto expected =
-        std::chrono::seconds{300000 + 600000} + bench.config.timers.lifetime_margin + bench.config.timers.kernel_margin;
-    for (const auto& [id, sa] : bench.kernel.sas()) CHECK(sa.hard_limit == expected);
-    say.expires = "60";
-    REQUIRE(Life::status_of(*bench.send(say, bench.over(bench.set_at(0)))) == 200);
-    for (const auto& [id, sa] : bench.kernel.sas()) CHECK(sa.hard_limit == expected);
+    REQUIRE(Life::status_of(*bench.send(bench.answer_to(set), bench.over(set))) == 200);
+    CHECK(bench.kernel.count("extend_set") == 0);  // the SAs were made for the time that the phone asked for
+    for (const auto& [id, sa] : bench.kernel.sas())
+        CHECK(sa.added + sa.hard_limit >=
+              bench.clock.wall() + (bench.set_at(0).expires - bench.clock.now()) + bench.config.timers.kernel_margin);
+    const std::chrono::seconds step{300000}, granted{600000};
+    const auto margins = bench.config.timers.lifetime_margin + bench.config.timers.kernel_margin;
+    std::chrono::seconds age = bench.config.timers.reg_await_auth, limit{0};  // about
+    const auto refreshed = [&](const std::string& expires) {
+        auto say = bench.answer_to(bench.set_at(0));
+        say.expires = expires;
+        REQUIRE(Life::status_of(*bench.send(say, bench.over(bench.set_at(0)))) == 200);
+        for (const auto& [id, sa] : bench.kernel.sas()) CHECK(sa.hard_limit >= limit);
+        limit = bench.kernel.sas().begin()->second.hard_limit;
+    };
+    for (int i = 0; i < 12; ++i) {
+        bench.clock.advance(step);
+        age += step;
+        refreshed("600000");
+        for (const auto& [id, sa] : bench.kernel.sas())
+            CHECK(sa.hard_limit >= age - std::chrono::seconds{1} + granted + margins);
+    }
+    // Not at each: the limit is far enough away. No further than thirty days, whoever asks.
+    CHECK(bench.kernel.count("extend_set") == 2);
+    CHECK(limit <= age + std::chrono::days{30} + bench.config.timers.kernel_margin);
+    refreshed("60");
+    CHECK(bench.kernel.count("extend_set") == 2);
+}
+
+TEST_CASE("B-51: the wall clock is set forth: a refresh asks the kernel, whose limit has come nearer with it") {
+    Life bench;
+    bench.registered();
+    bench.core_status = 200;
+    bench.clock.wall_ahead = std::chrono::seconds{400000};
+    REQUIRE(Life::status_of(*bench.send(bench.answer_to(bench.set_at(0)), bench.over(bench.set_at(0)))) == 200);
+    CHECK(bench.kernel.count("extend_set") == 1);
+    const auto& sa = bench.kernel.sas().begin()->second;
+    CHECK(sa.added + sa.hard_limit >= bench.clock.wall() + std::chrono::seconds{600000});
+}
+
+TEST_CASE("B-51: a core that grants more than the phone asked for has the SAs extended before the 200 leaves") {
+    Life bench;
+    auto& set = bench.challenge();
+    bench.core_status = 200;
+    bench.core_contact = "<sip:127.0.0.9:1358>;expires=900000";
+    REQUIRE(Life::status_of(*bench.send(bench.answer_to(set), bench.over(set))) == 200);
+    CHECK(bench.kernel.count("extend_set") == 1);
+    for (const auto& [id, sa] : bench.kernel.sas()) CHECK(sa.hard_limit >= std::chrono::seconds{900000});
 }
 
 TEST_CASE(
