@@ -26,6 +26,7 @@
 #include "daemon/preflight/core_check.h"
 #include "daemon/preflight/finding.h"
 #include "daemon/tls/check.h"
+#include "ktls/freed_memory.h"
 #include "ktls/key_log.h"
 #include "xfrm/engine/client.h"
 #include "xfrm/netlink/address_watch.h"
@@ -362,6 +363,8 @@ void add_options(CLI::App& app, Options& options) {
 int main(int argc, char** argv) {
     // A log pipe that nobody reads any more, or a peer's end, fails one write and nothing else.
     std::signal(SIGPIPE, SIG_IGN);
+    if (!ktls::wipe_what_openssl_frees())
+        std::fputs("gmgated: OpenSSL was in use before it could be told to wipe\n", stderr);
     CLI::App app{
         "gmgated: IMS access security gateway. Phones register with ipsec-3gpp; the kernel protects, the core gets clear SIP."};
     Options options;

@@ -1,7 +1,9 @@
 #include "daemon/cluster/record.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -124,6 +126,53 @@ StoredRegistration row_of(const json& value, const Clock& clock) {
     return row;
 }
 
+/// The head of a CBOR item; nothing when it is cut off or of a kind that encode_row() does not write: tags, and lengths
+/// that are told later.
+struct Head {
+    unsigned kind = 0;  ///< RFC 8949 §3.1: major type
+    std::uint64_t value = 0;
+};
+std::optional<Head> take_head(std::string_view& octets) {
+    if (octets.empty()) return std::nullopt;
+    const unsigned first = static_cast<std::uint8_t>(octets.front());
+    octets.remove_prefix(1);
+    Head head{first >> 5U, first & 0x1fU};
+    constexpr unsigned kInOneOctet = 24, kTag = 6;
+    if (head.kind == kTag || head.value > kInOneOctet + 3) return std::nullopt;
+    if (head.value < kInOneOctet) return head;
+    const std::size_t size = std::size_t{1} << (head.value - kInOneOctet);
+    if (octets.size() < size) return std::nullopt;
+    head.value = 0;
+    for (const char c : octets.substr(0, size)) head.value = head.value << 8U | static_cast<std::uint8_t>(c);
+    octets.remove_prefix(size);
+    return head;
+}
+
+/// Whether nothing in it lies deeper than in a row. The library reads what lies in something else by calling itself, so
+/// that whoever writes into the store could end this process by a few thousand brackets.
+bool is_shallow(std::string_view octets) {
+    constexpr std::size_t kDepth = 8;
+    constexpr unsigned kOctets = 2, kText = 3, kArray = 4, kMap = 5;
+    std::array<std::uint64_t, kDepth> left{1};  // items to come, level by level
+    for (std::size_t depth = 1; depth > 0;) {
+        if (left.at(depth - 1) == 0) {
+            --depth;
+            continue;
+        }
+        --left.at(depth - 1);
+        const auto head = take_head(octets);
+        if (!head) return false;
+        if (head->kind == kOctets || head->kind == kText) {
+            if (head->value > octets.size()) return false;
+            octets.remove_prefix(head->value);
+        } else if (head->kind == kArray || head->kind == kMap) {
+            if (depth == kDepth || head->value > octets.size()) return false;
+            left.at(depth++) = head->value * (head->kind == kMap ? 2 : 1);
+        }
+    }
+    return true;
+}
+
 }  // namespace
 
 std::string record_field(const ContactKey& key) { return key.impi.value + '\n' + key.instance + '\n' + key.reg_id; }
@@ -178,6 +227,7 @@ Result<ClusterRecord> decode_record(std::string_view octets, const Clock& clock)
     }
     octets.remove_prefix(count * size);
     record.digest = digest_of(octets);
+    if (!is_shallow(octets)) return none("no values as a node writes them");
     try {  // the library's way of saying that a value is missing; it ends here
         const auto value = json::from_cbor(octets.begin(), octets.end(), true, false);
         if (value.is_discarded()) return none("no values");

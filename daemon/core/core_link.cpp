@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/spawn.h"
+#include "daemon/core/possible_hop.h"
 #include "daemon/registrations/table.h"
 #include "sip/transport/way_back.h"
 
@@ -141,7 +142,8 @@ Task<Result<std::vector<Target>>> CoreLink::targets_of(NextHop hop) {
     if (!resolver_)
         resolver_ = std::make_unique<Resolver>(
             co_await asio::this_coro::executor, clock_, core_.name_servers,
-            sides_.size() == 1 ? std::optional(core_.listen.front().address.family()) : std::nullopt);
+            sides_.size() == 1 ? std::optional(core_.listen.front().address.family()) : std::nullopt, ResolverLimits{},
+            [this](const Endpoint& answer) { return may_be_core(core_, transports_, answer); });
     Result<std::vector<Target>> found = co_await resolver_->resolve(hop, core_.transport);
     if (!found) co_return found;
     for (Target& target : *found) {

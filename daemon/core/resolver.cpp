@@ -25,6 +25,7 @@ namespace {
 
 constexpr int kTryMilliseconds = 2000;
 constexpr int kTries = 2;
+constexpr std::size_t kServices = 8;  // of NAPTR: each costs questions, and anybody may write many
 constexpr std::uint16_t kSipPort = 5060, kSipsPort = 5061;
 
 struct Reply {
@@ -151,6 +152,7 @@ std::vector<Service> services_of(const std::vector<unsigned char>& reply, bool o
     std::ranges::stable_sort(services, [](const Service& a, const Service& b) {
         return std::pair(a.order, a.preference) < std::pair(b.order, b.preference);
     });
+    if (services.size() > kServices) services.resize(kServices);
     return services;
 }
 
@@ -171,11 +173,12 @@ struct Resolver::Impl : std::enable_shared_from_this<Impl> {
     };
     using Key = std::pair<std::string, int>;  ///< name, and port with transport
 
-    Impl(asio::any_io_executor e, const Clock& c, std::optional<Family> f, ResolverLimits l)
+    Impl(asio::any_io_executor e, const Clock& c, std::optional<Family> f, ResolverLimits l, Admits a)
         : executor(std::move(e)),
           clock(c),
           family(f),
           limits(l),
+          admits(std::move(a)),
           timer(executor),
           changed(executor, asio::steady_timer::time_point::max()) {}
     ~Impl() {
@@ -201,6 +204,7 @@ struct Resolver::Impl : std::enable_shared_from_this<Impl> {
     const Clock& clock;
     std::optional<Family> family;
     ResolverLimits limits;
+    Admits admits;
     ResolverCounters counters;
     ares_channel channel = nullptr;
     std::string broken;                             ///< why there is no channel
@@ -394,6 +398,13 @@ Task<Found> Resolver::Impl::look_up_host(std::string name, Port port, CoreTransp
             fmt::format("{}: {}", name, answer.status == ARES_SUCCESS ? "no address" : ares_strerror(answer.status));
     for (const auto& [address, ttl] : answer.addresses) {
         if (result.targets.size() >= limits.targets || (family && address.family() != *family)) continue;
+        if (admits && !admits({address, port})) {
+            log::warning("dns-answer-refused",
+                         {{"name", name}, {"answer", Endpoint{address, port}.to_string()}, {"next-hop", host}});
+            result.failure = fmt::format("{}: {} is this gateway itself or nobody's address", name,
+                                         Endpoint{address, port}.to_string());
+            continue;
+        }
         result.ttl = result.targets.empty() ? ttl : std::min(result.ttl, ttl);
         Target target;
         target.endpoint = {address, port};
@@ -417,8 +428,8 @@ void Resolver::Impl::make_room() {
 }
 
 Resolver::Resolver(asio::any_io_executor executor, const Clock& clock, const std::vector<Endpoint>& servers,
-                   std::optional<Family> family, ResolverLimits limits)
-    : impl_(std::make_shared<Impl>(std::move(executor), clock, family, limits)) {
+                   std::optional<Family> family, ResolverLimits limits, Admits admits)
+    : impl_(std::make_shared<Impl>(std::move(executor), clock, family, limits, std::move(admits))) {
     impl_->open(servers);
 }
 

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -35,10 +36,14 @@ struct ResolverCounters {
 /// with an error.
 class Resolver {
 public:
+    /// Whether a name may lead there. An answer that may not is logged (`dns-answer-refused`) and left out; when no
+    /// other is left, that is a failure, and an old answer serves.
+    using Admits = std::function<bool(const Endpoint&)>;
+
     /// `servers` empty: those of /etc/resolv.conf. `family`: the only one of use, because the core side has no other;
-    /// unset: both.
+    /// unset: both. `admits` empty: all.
     Resolver(asio::any_io_executor executor, const Clock& clock, const std::vector<Endpoint>& servers,
-             std::optional<Family> family, ResolverLimits limits = {});
+             std::optional<Family> family, ResolverLimits limits = {}, Admits admits = {});
     ~Resolver();
 
     /// The targets of a name (`hop.host`), each with the priority that SRV gives below the hop's own. A port in `hop`

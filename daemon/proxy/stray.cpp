@@ -163,7 +163,10 @@ Task<void> Router::stray_response_from_ue(sip::OwnedMessage response, sip::Flow 
 }
 
 Task<void> Router::stray_response_from_core(sip::OwnedMessage response, sip::Flow flow) {
-    if (!is_late_2xx(*response, own_hosts_)) co_return;
+    if (!is_late_2xx(*response, own_hosts_)) {
+        response.wipe();  // a late 401 carries keys
+        co_return;
+    }
     const std::optional<std::string> token = token_in_record_route(*response, own_hosts_);
     if (!token) co_return;
     const EmergencyDialog* dialog = emergency_.find_by_token(*token);

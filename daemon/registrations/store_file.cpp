@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <utility>
 
 #include <fmt/format.h>
@@ -98,6 +100,11 @@ private:
 std::int64_t nanoseconds_of(TimePoint time) {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
 }
+/// Whether time can be counted from it: what stands in the file may be any number, and this clock begins at the boot.
+bool is_time(std::int64_t nanoseconds) {
+    constexpr std::chrono::nanoseconds kFarthest = std::chrono::hours{24 * 366 * 50};
+    return nanoseconds > -kFarthest.count() && nanoseconds < kFarthest.count();
+}
 TimePoint time_of(std::int64_t nanoseconds) {
     return TimePoint{std::chrono::duration_cast<TimePoint::duration>(std::chrono::nanoseconds{nanoseconds})};
 }
@@ -133,7 +140,8 @@ std::optional<StoredSet> read_set(const Statement& s) {
     const auto ue = Address::parse(s.text(4)), gateway = Address::parse(s.text(5));
     const auto state = s.number(3);
     const auto alg = s.number(14), ealg = s.number(15);
-    if (!ue || !gateway || state < 0 || state > 2 || alg < 0 || alg > 3 || ealg < 0 || ealg > 3 || s.number(2) <= 0)
+    if (!ue || !gateway || state < 0 || state > 2 || alg < 0 || alg > 3 || ealg < 0 || ealg > 3 || s.number(2) <= 0 ||
+        s.number(2) > std::numeric_limits<std::uint32_t>::max() || !is_time(s.number(18)))
         return std::nullopt;
     const auto port = [&](int column) { return Port{static_cast<std::uint16_t>(s.number(column))}; };
     const auto spi = [&](int column) { return Spi{static_cast<std::uint32_t>(s.number(column))}; };
@@ -166,7 +174,8 @@ std::optional<StoredSet> read_set(const Statement& s) {
     return set;
 }
 
-std::vector<RegisteredIdentity> read_identities(Statement& s, std::int64_t contact) {
+/// Nullopt: one of them makes no sense.
+std::optional<std::vector<RegisteredIdentity>> read_identities(Statement& s, std::int64_t contact) {
     std::vector<RegisteredIdentity> identities;
     s.begin().bind(contact);
     while (s.step() == SQLITE_ROW) {
@@ -174,6 +183,7 @@ std::vector<RegisteredIdentity> read_identities(Statement& s, std::int64_t conta
         identity.aor = Impu{s.text(0)};
         for (auto& line : lines_of(s.text(1))) identity.impus.emplace_back(std::move(line));
         identity.service_route = lines_of(s.text(2));
+        if (!is_time(s.number(3))) return std::nullopt;
         identity.expires = time_of(s.number(3));
         identities.push_back(std::move(identity));
     }
@@ -389,13 +399,14 @@ Result<std::size_t> StoreFile::load(const std::function<void(StoredRegistration)
         row.token = contacts.text(4);
         row.contact_uri = contacts.text(5);
         row.realm_id = contacts.text(6);
-        bool is_valid =
-            contacts.number(7) >= 0 && contacts.number(7) <= 2 && !row.token.empty() && !row.key.impi.empty();
+        bool is_valid = contacts.number(7) >= 0 && contacts.number(7) <= 2 && !row.token.empty() &&
+                        !row.key.impi.empty() && is_time(contacts.number(8));
         row.transport = static_cast<sip::Transport>(contacts.number(7));
         row.expires = time_of(contacts.number(8));
         for (auto& line : lines_of(contacts.text(9))) row.impus.emplace_back(std::move(line));
         row.service_route = lines_of(contacts.text(10));
-        row.identities = read_identities(identities, id);
+        if (auto all = read_identities(identities, id)) row.identities = std::move(*all);
+        else is_valid = false;
         if (!contacts.is_null(11))
             row.tls = StoredTls{sip::ConnectionId{static_cast<std::uint64_t>(contacts.number(11))}, contacts.text(12),
                                 contacts.text(13)};

@@ -11,6 +11,10 @@ namespace {
 /// Responses that wait for next(). A peer that sends more before the user looks loses some, provisional ones first.
 constexpr std::size_t kMaxWaiting = 64;
 
+/// An answer that nobody takes: the core's 401 carries keys, and so does each copy of it.
+void discard(Result<OwnedMessage>& outcome) noexcept {
+    if (outcome) outcome->wipe();
+}
 bool is_provisional(const Result<OwnedMessage>& outcome) { return outcome && (*outcome)->status() < 200; }
 
 ClientKey key_in(std::string_view bytes, const KeyPlace& place) {
@@ -86,12 +90,12 @@ Task<Result<OwnedMessage>> ClientFlow::next(std::shared_ptr<ClientFlow> self) {
 }
 
 void ClientFlow::deliver(Result<OwnedMessage> outcome) {
-    if (!has_handle_) return;
+    if (!has_handle_) return discard(outcome);
     if (outcomes_.size() >= kMaxWaiting) {
-        if (is_provisional(outcome)) return;
+        if (is_provisional(outcome)) return discard(outcome);
         const auto least = std::ranges::find_if(outcomes_, is_provisional);
         if (least != outcomes_.end()) outcomes_.erase(least);
-        else if (outcome) return;  // one more 2xx of the INVITE's forks
+        else if (outcome) return discard(outcome);  // one more 2xx of the INVITE's forks
     }
     outcomes_.push_back(std::move(outcome));
     if (waiting_ != nullptr) waiting_->wake();
@@ -107,6 +111,7 @@ void ClientFlow::cancel(std::string fields) {
 void ClientFlow::abandon() {
     const auto self = shared_from_this();
     has_handle_ = false;
+    std::ranges::for_each(outcomes_, discard);
     outcomes_.clear();
     const bool open = state_ == State::calling || state_ == State::proceeding;
     // A cancelled INVITE is seen through, so that its 487 gets an ACK. In completed the layer goes on by itself (Timer
@@ -161,7 +166,7 @@ void ClientFlow::leave_connection() {
 
 // --- responses
 
-void ClientFlow::receive(OwnedMessage response) {
+void ClientFlow::receive(OwnedMessage&& response) {
     const auto self = shared_from_this();
     switch (state_) {
         case State::calling:

@@ -38,7 +38,8 @@ public:
     const Flow& flow() const { return flow_; }
     /// The handle is gone.
     void abandon();
-    void receive(OwnedMessage response);
+    /// Takes it, or leaves it as it is: a copy, or one that comes too late.
+    void receive(OwnedMessage&& response);
     /// The connection it was sent on has ended: without any response so far there will be none; after one the user is
     /// told.
     void connection_lost();

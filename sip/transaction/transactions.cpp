@@ -201,7 +201,7 @@ struct Transactions::Impl : TransactionCore, std::enable_shared_from_this<Transa
     using TransactionCore::TransactionCore;
 
     void receive(OwnedMessage message, const Flow& flow);
-    void receive_response(OwnedMessage response, const Flow& flow);
+    void receive_response(OwnedMessage&& response, const Flow& flow);  // leaves what nobody takes
     void receive_request(OwnedMessage request, const Flow& flow);
     void receive_ack(OwnedMessage ack, const Flow& flow);
     void receive_cancel(OwnedMessage cancel, const Flow& flow);
@@ -228,13 +228,15 @@ void Transactions::Impl::receive(OwnedMessage message, const Flow& flow) {
         guarded("screen", [&] { pass = screen(*message, flow); });
         if (!pass) return;
     }
-    if (message->is_response()) receive_response(std::move(message), flow);
-    else if (message->method() == Method::ack) receive_ack(std::move(message), flow);
+    if (message->is_response()) {
+        receive_response(std::move(message), flow);
+        message.wipe();  // what nobody has taken may carry keys
+    } else if (message->method() == Method::ack) receive_ack(std::move(message), flow);
     else if (message->method() == Method::cancel) receive_cancel(std::move(message), flow);
     else receive_request(std::move(message), flow);
 }
 
-void Transactions::Impl::receive_response(OwnedMessage response, const Flow& flow) {
+void Transactions::Impl::receive_response(OwnedMessage&& response, const Flow& flow) {
     const auto via = top_via(*response);
     const auto found =
         via && !via->branch().empty() ? clients.find({via->branch(), response->method_name()}) : clients.end();

@@ -1,6 +1,8 @@
-"""Each attack: what it sends, for how long, and what must not happen. Those that flood run in a process of their own, so
-that they take the machine's time from the gateway and not from the phones' script."""
+"""Each attack: what it sends, for how long, what of it must be seen at the gateway, and what must not happen. Those that
+flood run in a process of their own, so that they take the machine's time from the gateway and not from the phones' script."""
 import itertools
+import multiprocessing
+import os
 import random
 import re
 import select
@@ -10,11 +12,13 @@ import time
 from lab import CORE_SIDE, GATEWAY4, TLS4, inside, shell
 from peers import REALM
 from sip import branch, build, token
-from village import stranger_calls_for_help, tls_phone_registers
+from names import lies
+from village import KINDS, stranger_calls_for_help, tls_phone_registers
 
 SOURCES = [f"10.1.200.{n}" for n in range(1, 201)]  # of strangers; all of them are local in the phones' namespace
 PREFIX = [f"fd02::{n:x}" for n in range(1, 201)]    # the same in one /64 of IPv6
-SPOOFED_CALLS = 1100
+SPOOFED_CALLS, LIFETIME = 1100, 3600  # seconds that the home network gives a registration
+STATUSES = 700
 
 
 def prepare(lab):
@@ -63,29 +67,17 @@ def sockets(lab, addresses, gateway=GATEWAY4, port=0):
     return made
 
 
-def pour(made, make, rate):
-    """Datagrams at that rate from all of these sockets in turn, until somebody ends this process."""
-    begun, sent = time.monotonic(), 0
-    for one, host, port in itertools.cycle(made):
-        ahead = sent / rate - (time.monotonic() - begun)
-        if ahead > 0:
-            time.sleep(ahead)
-        try:
-            one.send(make(host, port))
-            one.recv(65536)
-        except OSError:
-            pass  # nothing came, or an ICMP error
-        sent += 1
-
-
 class Attack:
     """`run` floods from a process of its own; `during` is called between the phones' turns; `judge` adds what is wrong.
-    `memory`: MiB that the resident size may grow by."""
+    `memory`: MiB that the resident size may grow by. `counters`: each must have grown, `statuses`: one of them must have
+    been answered, else the attack did not reach what it attacks, or nothing there resists."""
 
-    seconds, memory, newcomers = 8.0, 48, True
+    seconds, memory, newcomers, counters, statuses = 8.0, 48, True, (), ()
+    share = 1.0  # of the rates and numbers below
 
     def __init__(self, village):
         self.village, self.lab = village, village.lab
+        self.answers = multiprocessing.get_context("fork").Array("L", STATUSES, lock=False)
 
     def run(self):
         time.sleep(3600)
@@ -96,9 +88,48 @@ class Attack:
     def judge(self):
         return []
 
+    def some(self, number):
+        """As many of them as this form of the attack has."""
+        return max(1, round(number * self.share))
+
+    def note(self, octets):
+        """What the attacker was answered."""
+        status = octets[8:11] if octets.startswith(b"SIP/2.0 ") else b""
+        if status.isdigit() and int(status) < STATUSES:
+            self.answers[int(status)] += 1
+
+    def pour(self, made, make, rate):
+        """Datagrams at that rate from all of these sockets in turn, until somebody ends this process."""
+        begun, sent, rate = time.monotonic(), 0, rate * self.share
+        for one, host, port in itertools.cycle(made):
+            ahead = sent / rate - (time.monotonic() - begun)
+            if ahead > 0:
+                time.sleep(ahead)
+            try:
+                one.send(make(host, port))
+                self.note(one.recv(65536))
+            except OSError:
+                pass  # nothing came, or an ICMP error
+            sent += 1
+
+    def count_from(self):
+        """What the gateway has counted so far is not this attack's."""
+        self.counted = self.lab.gateway.ask("status")["counters"]
+
+    def missing(self):
+        """What of the attack's own effect has not been seen yet."""
+        now = self.lab.gateway.ask("status")["counters"]
+        wanted = [f"{name} did not grow" for name in self.counters if now[name] <= self.counted[name]]
+        if self.statuses and not any(self.answers[one] for one in self.statuses):
+            told = {status: count for status, count in enumerate(self.answers) if count}
+            wanted.append(f"none of {self.statuses} was answered, but {told}")
+        return wanted
+
 
 class MixedFlood(Attack):
     """1,600 datagrams a second in clear from 200 addresses: malformed, INVITEs, REGISTERs without an offer, unknown users"""
+
+    counters, statuses = ("unprotected_rejected", "reject_421"), (403,)
 
     def run(self):
         kinds = itertools.cycle((
@@ -106,18 +137,22 @@ class MixedFlood(Attack):
             lambda host, port: request("INVITE", f"sip:a@{REALM}", host, port),
             lambda host, port: request("REGISTER", f"sip:{REALM}", host, port),
             lambda host, port: register(host, port, "nobody" + token())))
-        pour(sockets(self.lab, SOURCES), lambda host, port: next(kinds)(host, port), 1600)
+        self.pour(sockets(self.lab, SOURCES), lambda host, port: next(kinds)(host, port), 1600)
 
 
 class LargeUsernames(Attack):
     """refused REGISTERs with a username of 60 kB, 100 a second"""
 
+    statuses = (513,)
+
     def run(self):
-        pour(sockets(self.lab, SOURCES[:8]), lambda host, port: register(host, port, "a" + token(), 60000), 100)
+        self.pour(sockets(self.lab, SOURCES[:8]), lambda host, port: register(host, port, "a" + token(), 60000), 100)
 
 
 class LargeOnStreams(Attack):
     """the same over TCP, on 16 connections"""
+
+    statuses = (513,)
 
     def run(self):
         while True:
@@ -128,7 +163,7 @@ class LargeOnStreams(Attack):
                         one.bind((address, 0))
                         one.connect((GATEWAY4, 5060))
                         one.sendall(register(address, one.getsockname()[1], "a" + token(), 60000))
-                        one.recv(65536)
+                        self.note(one.recv(65536))
                 except OSError:
                     pass
             time.sleep(0.05)
@@ -137,11 +172,18 @@ class LargeOnStreams(Attack):
 class DeafCore(Attack):
     """REGISTERs of strangers, 200 a second, to which the home network does not answer"""
 
+    def __init__(self, village):
+        super().__init__(village)
+        self.reached = village.home.from_strangers
+
     def run(self):
-        pour(sockets(self.lab, SOURCES), lambda host, port: register(host, port, "nobody" + token()), 200)
+        self.pour(sockets(self.lab, SOURCES), lambda host, port: register(host, port, "nobody" + token()), 200)
 
     def during(self):
         self.village.home.is_deaf = True
+
+    def missing(self):
+        return [] if self.village.home.from_strangers > self.reached else ["the core was not asked"]
 
     def judge(self):
         self.village.home.is_deaf = False
@@ -151,6 +193,8 @@ class DeafCore(Attack):
 class OnePrefix(Attack):
     """REGISTERs of users that exist, 200 a second, from 200 addresses of one IPv6 /64: each is challenged"""
 
+    counters, statuses = ("core_spared", "challenge_gave_way"), (503,)
+
     def __init__(self, village):
         super().__init__(village)
         for n in range(2000):
@@ -158,22 +202,24 @@ class OnePrefix(Attack):
 
     def run(self):
         users = itertools.count()
-        pour(sockets(self.lab, PREFIX, "fd01::1"),
+        self.pour(sockets(self.lab, PREFIX, "fd01::1"),
              lambda host, port: register(host, port, f"victim{next(users) % 2000}"), 200)
 
 
 class NameOfAPhone(Attack):
-    """REGISTERs in clear with the identities of registered phones, 20 a second each, from other addresses"""
+    """REGISTERs in clear with the identities of four registered phones, 50 a second each, from other addresses"""
+
+    counters, statuses = ("core_spared",), (503,)
 
     def run(self):
-        names = itertools.cycle([one.phone.user for one in self.village.residents[:10]])
-        pour(sockets(self.lab, SOURCES[:50]), lambda host, port: register(host, port, next(names)), 200)
+        names = itertools.cycle([one.phone.user for one in self.village.residents[:self.some(4)]])
+        self.pour(sockets(self.lab, SOURCES[:self.some(16)]), lambda host, port: register(host, port, next(names)), 200)
 
 
 class AddressOfAPhone(Attack):
     """64 REGISTERs at once, then 20 a second, of other users with the source address of a phone, which registers meanwhile"""
 
-    newcomers = False
+    newcomers, counters = False, ("challenge_gave_way",)
 
     def __init__(self, village):
         super().__init__(village)
@@ -186,7 +232,7 @@ class AddressOfAPhone(Attack):
         made = sockets(self.lab, [self.victim.phone.address])
         for one, host, port in made * 64:
             one.send(register(host, port, f"other{next(users) % 64}"))
-        pour(made, lambda host, port: register(host, port, f"other{next(users) % 64}"), 20)
+        self.pour(made, lambda host, port: register(host, port, f"other{next(users) % 64}"), 20)
 
     def during(self):
         if self.victim not in self.village.newcomers and self.age() > 2:
@@ -196,22 +242,25 @@ class AddressOfAPhone(Attack):
     def age(self):
         return time.monotonic() - self.begun
 
-    def judge(self):
-        return [] if self.victim.is_registered else ["the phone whose address was used does not register"]
+    def missing(self):
+        return super().missing() \
+            + ([] if self.victim.is_registered else ["the phone whose address was used does not register"])
 
 
 class EmergencyFlood(Attack):
     """1,100 emergency INVITEs with 200 source addresses that nobody answers, then a real one"""
 
+    counters = ("emergency_passed", "emergency_evicted")
+
     def run(self):
         made, sent = sockets(self.lab, SOURCES), itertools.count()
 
         def call(host, port):
-            if next(sent) > SPOOFED_CALLS:
+            if next(sent) > self.some(SPOOFED_CALLS):
                 time.sleep(3600)
             return request("INVITE", "urn:service:sos", host, port)
 
-        pour(made, call, 400)
+        self.pour(made, call, 400)
 
     def judge(self):
         return [] if stranger_calls_for_help(self.village, "10.1.200.250") else ["a real emergency call is not served"]
@@ -220,12 +269,14 @@ class EmergencyFlood(Attack):
 class EmergencyDoor(Attack):
     """MESSAGEs to anybody with Call-ID and tags of an emergency call that stands, from elsewhere"""
 
+    statuses = (403, 404, 481)
+
     def __init__(self, village):
         super().__init__(village)
         self.stands = stranger_calls_for_help(village, "10.1.200.251", "emergency-call")
 
     def run(self):
-        pour(sockets(self.lab, SOURCES[:4]), self.message, 50)
+        self.pour(sockets(self.lab, SOURCES[:4]), self.message, 50)
 
     def message(self, host, port):
         return request("MESSAGE", f"sip:victim@{REALM}", host, port, call="emergency-call", to_tag="core",
@@ -239,6 +290,8 @@ class EmergencyDoor(Attack):
 
 class HalfOpenTls(Attack):
     """TLS handshakes that are begun and left, 200 from each of six addresses; others send one octet of it a second"""
+
+    counters = ("tls_gave_way",)
 
     def run(self):
         made = []
@@ -254,7 +307,7 @@ class HalfOpenTls(Attack):
                         made.append(one)
                 except OSError:
                     time.sleep(0.05)
-            while len(made) > 1200:
+            while len(made) > self.some(1200):
                 made.pop(0).close()
             time.sleep(0.002)
 
@@ -262,8 +315,9 @@ class HalfOpenTls(Attack):
         if not hasattr(self, "served") and time.monotonic() - self.begun > 3:
             self.served = sum(tls_phone_registers(self.village) for _ in range(2))
 
-    def judge(self):
-        return [] if getattr(self, "served", 0) == 2 else [f"{getattr(self, 'served', 0)} of 2 TLS phones register"]
+    def missing(self):
+        served = getattr(self, "served", 0)
+        return super().missing() + ([] if served == 2 else [f"{served} of 2 TLS phones register"])
 
 
 class SlowStreams(Attack):
@@ -274,7 +328,7 @@ class SlowStreams(Attack):
     def run(self):
         made = []
         for address in itertools.cycle(SOURCES[:4]):
-            if len(made) < 1200:
+            if len(made) < self.some(1200):
                 try:
                     with inside(self.lab.ue):
                         one = socket.socket()
@@ -298,13 +352,19 @@ class SlowStreams(Attack):
                 made.remove((some, address))
             time.sleep(0.001)
 
-    def judge(self):
-        count = self.lab.gateway.ask("status")["counters"].get("connections_outlived", 0)
-        return [] if count else ["no connection of a stranger ended after its time"]
+    def count_from(self):
+        super().count_from()
+        self.outlived = self.lab.gateway.ask("status")["connections"]["outlived"]
+
+    def missing(self):
+        now = self.lab.gateway.ask("status")["connections"]["outlived"]
+        return [] if now > self.outlived else ["no connection of a stranger ended after its time"]
 
 
 class TwoCredentials(Attack):
     """a registered phone registers another one: two Authorization headers, duplicated parameters, its own SAs"""
+
+    counters = ("reject_400", "reject_403")
 
     def during(self):
         attacker, victim = self.village.residents[0], self.village.residents[1].phone
@@ -332,6 +392,8 @@ class TwoCredentials(Attack):
 class MadeUpDialog(Attack):
     """a registered phone sends requests with a To tag that it made up, Routes of its own and another one's identity"""
 
+    counters = ("unknown_dialog",)
+
     def during(self):
         attacker, victim = self.village.residents[2], self.village.residents[3].phone
         if attacker.operation or time.monotonic() - getattr(self, "last", 0) < 0.1:
@@ -354,6 +416,8 @@ class MadeUpDialog(Attack):
 class PortOfTheCore(Attack):
     """strangers speak at the core's port: MESSAGEs to registered phones with forged identities and tokens seen"""
 
+    counters = ("core_stranger",)
+
     def run(self):
         paths = [(one.phone.uri(), one.phone.path) for one in self.village.residents[:8]]
         pick = itertools.cycle(paths)
@@ -364,7 +428,7 @@ class PortOfTheCore(Attack):
                            extra=[f"Route: <{path}>", "P-Asserted-Identity: <sip:boss@ims.test>"])
 
         made = sockets(self.lab, SOURCES[:8], CORE_SIDE)
-        pour(made, message, 100)
+        self.pour(made, message, 100)
 
     def during(self):
         for one in self.village.everybody():
@@ -375,10 +439,85 @@ class PortOfTheCore(Attack):
         return ["one of them reached a phone"] if getattr(self, "reached", False) else []
 
 
+class ClockSteps(Attack):
+    """the machine's clock goes forwards and backwards by forty days while phones register, refresh, message and call"""
+
+    step, steps, seconds = 40 * 86400, 0, 20.0  # seconds: longer than any lifetime here
+    ends = ("established_expired", "temporary_expired", "sa_lost", "displaced", "deregistered", "core_unreachable")
+    new = ("register", "refresh")  # the kernel looks at the wall clock one second after an SA was made or prolonged
+    quiet_since = None
+
+    def during(self):
+        if os.environ.get("GMGATE_KERNEL") not in ("uml", "qemu"):
+            raise RuntimeError("it would set this machine's own clock: run it in a guest (--on uml)")
+        now = time.monotonic()
+        if now - getattr(self, "last", now - 2) < 2:
+            return
+        self.newcomers, self.village.kinds = False, itertools.cycle(("message", "reach", "call"))
+        if any(one.operation and one.operation.kind in self.new for one in self.village.everybody()):
+            self.quiet_since = None
+        elif self.quiet_since is None:
+            self.quiet_since = now
+        elif now - self.quiet_since > 2.5:
+            self.move(-1 if self.steps % 2 else 1)
+            self.go_on()
+
+    def go_on(self):
+        self.steps, self.last, self.quiet_since = self.steps + 1, time.monotonic(), None
+        self.newcomers, self.village.kinds = True, itertools.cycle(KINDS)
+
+    def move(self, direction):
+        time.clock_settime(time.CLOCK_REALTIME, time.time() + direction * self.step)
+
+    def missing(self):
+        return [] if self.steps >= 2 else ["the clock was not moved often enough"]
+
+    def judge(self):
+        if self.steps % 2:
+            self.move(-1)
+        self.go_on()
+        now = self.lab.gateway.ask("status")["counters"]
+        faults = [f"{name} grew: something ended" for name in self.ends if now[name] > self.counted[name]]
+        for one in self.lab.gateway.ask("registrations")["registrations"]:
+            if not LIFETIME - 600 < one["expires_in"] <= LIFETIME:
+                faults.append(f"{one['impi']} is registered for {one['expires_in']} s")
+        return faults
+
+
+class LyingNames(Attack):
+    """the name server lies: other ids and names, the gateway itself, the loopback, too much, CNAMEs without end"""
+
+    counters, last, calls, unserved, seconds = ("emergency_passed",), 0.0, 0, 0, 20.0
+
+    def __init__(self, village):
+        super().__init__(village)
+        self.told = village.names.told.value
+
+    def during(self):
+        self.village.names.lies.value = 1
+        if time.monotonic() - self.last < 1.5:
+            return
+        self.last = time.monotonic()
+        self.calls += 1
+        self.unserved += not stranger_calls_for_help(self.village, f"10.1.200.{200 + self.calls % 40}")
+
+    def missing(self):
+        told = self.village.names.told.value - self.told
+        return super().missing() + ([] if told > len(lies()) else [f"it lied {told} times only"])
+
+    def judge(self):
+        self.village.names.lies.value = 0
+        faults = [] if self.lab.gateway.lines("dns-answer-refused") else ["no lie was refused"]
+        if self.unserved:
+            faults.append(f"{self.unserved} of {self.calls} emergency calls were not served meanwhile")
+        return faults
+
+
 ATTACKS = {
     "mixed-flood": MixedFlood, "large-usernames": LargeUsernames, "large-on-streams": LargeOnStreams,
     "deaf-core": DeafCore, "one-prefix": OnePrefix, "name-of-a-phone": NameOfAPhone,
     "address-of-a-phone": AddressOfAPhone, "emergency-flood": EmergencyFlood, "emergency-door": EmergencyDoor,
     "half-open-tls": HalfOpenTls, "slow-streams": SlowStreams, "two-credentials": TwoCredentials,
-    "made-up-dialog": MadeUpDialog, "port-of-the-core": PortOfTheCore,
+    "made-up-dialog": MadeUpDialog, "port-of-the-core": PortOfTheCore, "clock-steps": ClockSteps,
+    "lying-names": LyingNames,
 }

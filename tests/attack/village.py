@@ -5,19 +5,34 @@ import re
 import time
 
 from lab import CORE, Gateway, inside
+from names import NAMES
 from peers import REALM, Core, Phone, TlsPhone
 from sip import is_final, read_all_of, token
 
 PEER = f"sip:peer@{CORE}:5060"
-RETRANSMIT = (0.5, 1.5, 3.5, 7.5)  # seconds after the first: Timer E of RFC 3261 with T1 = 500 ms
-LOST = 12.0  # seconds: an operation that is not done by then is lost
+RETRANSMIT = (0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5)  # seconds after the first: Timer E of RFC 3261 with T1 = 500 ms
+LOST, LOST_IN_SHORT = 12.0, 32.0  # seconds: an operation that is not done by then is lost
 KINDS = ("message", "refresh", "reach", "call")
 
 
 class DefaultGateway(Gateway):
     """gmgated with its default limits: what an operator has who sets none."""
 
-    log_level, core, sections = "info", "", "[timers]\nstranger-connection = 10"
+    log_level, sections = "info", "[timers]\nstranger-connection = 10"
+    core = f'name-servers = ["{CORE}"]\n' + "".join(f'[[core.emergency-next-hops]]\nhost = "{one}"\n' for one in NAMES)
+
+
+class TightGateway(DefaultGateway):
+    """The same with limits that a few messages reach: what is tried is whether they hold, not how fast a machine is."""
+
+    sections = """[timers]
+stranger-connection = 4
+[limits]
+loop-lag = 60000
+authentications-per-source = 4
+challenges-per-address = 16
+tls-handshakes-per-address = 10
+emergency-calls = 40"""
 
 
 class Home(Core):
@@ -86,7 +101,9 @@ class Home(Core):
 
 
 class Operation:
-    """One thing that a phone does, from its first octet to its last answer."""
+    """One thing that a phone does, from its first octet to its last answer. `patience`: seconds, then it is lost."""
+
+    patience = LOST
 
     def __init__(self, kind):
         self.kind, self.begun, self.ended, self.status = kind, time.monotonic(), None, None
@@ -102,7 +119,7 @@ class Operation:
 
     def turn(self):
         age = time.monotonic() - self.begun
-        if self.ended is None and age > LOST:
+        if self.ended is None and age > self.patience:
             self.end(None)
         elif self.again and self.copies and age > self.copies[0]:
             self.copies.pop(0)
@@ -219,8 +236,8 @@ class Resident:
 class Village:
     """All of them. One operation of a resident begins every 1/rate seconds, each kind in turn."""
 
-    def __init__(self, lab, count, rate):
-        self.lab, self.rate, self.next_number = lab, rate, 20
+    def __init__(self, lab, count, rate, names):
+        self.lab, self.rate, self.next_number, self.names = lab, rate, 20, names
         self.home = lab.core
         self.residents, self.newcomers = [], []
         self.kinds, self.turns, self.due = itertools.cycle(KINDS), itertools.count(), time.monotonic()
@@ -272,7 +289,7 @@ class Village:
 
     def finish(self):
         """Whatever is under way comes to its end."""
-        self.until(lambda: all(one.operation is None for one in self.everybody()), LOST + 3)
+        self.until(lambda: all(one.operation is None for one in self.everybody()), Operation.patience + 3)
 
     def operations(self):
         return [done for one in self.everybody() for done in one.done]
@@ -285,14 +302,14 @@ class Village:
         self.home.said.clear()
 
 
-def tls_phone_registers(village, patience=LOST):
+def tls_phone_registers(village):
     """A phone with TLS and digest from the first SYN to its 200; True when it is served in time."""
     village.next_number += 1
     phone = TlsPhone(village.lab, village.next_number)
     village.home.users[phone.impi] = "md5"
 
     def final():
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + Operation.patience
         while time.monotonic() < deadline:
             village.work()
             phone.read_all(0.01)
@@ -317,7 +334,7 @@ def tls_phone_registers(village, patience=LOST):
         return False
 
 
-def stranger_calls_for_help(village, address, call=None, patience=LOST):
+def stranger_calls_for_help(village, address, call=None):
     """An emergency call of nobody, in clear; True when it is answered."""
     lab, call = village.lab, call or token()
     caller = Phone(lab, 99, gateway="10.1.0.1")
@@ -325,6 +342,7 @@ def stranger_calls_for_help(village, address, call=None, patience=LOST):
         caller.clear = lab.socket(lab.ue, "udp", address, 0)
         caller.clear.connect(("10.1.0.1", 5060))
     caller.datagram.append(caller.clear)
+    caller.send = caller.clear.sendall
     port = caller.clear.getsockname()[1]
     caller.host = address
     octets = caller.request("INVITE", "urn:service:sos", call=call, routes=[], has_contact=True, via_port=port,
@@ -332,7 +350,7 @@ def stranger_calls_for_help(village, address, call=None, patience=LOST):
     operation = Operation("help")
     operation.again = lambda: caller.clear.sendall(octets)
     operation.again()
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + Operation.patience
     while time.monotonic() < deadline:
         village.work()
         operation.turn()

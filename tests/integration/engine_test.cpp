@@ -4,6 +4,8 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -88,6 +90,7 @@ public:
     }
     /// The GM_DONE to this frame; events and greetings on the way are left out.
     gm_done ask(const xfrm::Frame& frame) {
+        last_answer.clear();
         REQUIRE(send(work_, frame.data(), frame.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(frame.size()));
         return next_done();
     }
@@ -97,8 +100,11 @@ public:
             REQUIRE(is_readable(work_));
             const auto size = recv(work_, answer.data(), answer.size(), 0);
             REQUIRE(size > 0);
-            xfrm::FrameReader reader(std::span<const std::uint8_t>(answer.data(), static_cast<std::size_t>(size)));
+            const std::span<const std::uint8_t> frame(answer.data(), static_cast<std::size_t>(size));
+            xfrm::FrameReader reader(frame);
             if (reader.header().kind == GM_DONE) return reader.take<gm_done>();
+            if (reader.header().kind == GM_SEALED || reader.header().kind == GM_KEY)
+                last_answer.assign(frame.begin(), frame.end());
         }
     }
     /// Sends the frame again and again and reads no answer, until the engine takes no more for a second, but at most
@@ -117,6 +123,13 @@ public:
         std::vector<gm_done> all;
         while (all.size() < count) all.push_back(next_done());
         return all;
+    }
+    /// What came before the last GM_DONE: a seal, a key, or nothing.
+    xfrm::Frame last_answer;
+    template <class T>
+    T answer_as() const {
+        REQUIRE(!last_answer.empty());
+        return xfrm::FrameReader(last_answer).take<T>();
     }
     pid_t worker() const { return child_of(child_); }
     const xfrm::Frame& configuration() const { return configuration_; }
@@ -154,6 +167,52 @@ xfrm::SetRequest a_set() {
 xfrm::Frame install(const xfrm::SetRequest& request, std::uint32_t reqid = 21321) {
     return xfrm::FrameWriter(GM_INSTALL_SET, 1).add(xfrm::to_frame(request, gmgate::ReqId{reqid})).finish();
 }
+
+xfrm::Frame seal(const xfrm::SetRequest& request, std::uint64_t epoch) {
+    gm_seal order{};
+    order.epoch = epoch;
+    order.set = xfrm::to_frame(request.parameters);
+    return xfrm::FrameWriter(GM_SEAL_SET, 1).add(order).finish();
+}
+
+xfrm::Frame install_sealed(const xfrm::SetRequest& request, const gm_sealed& sealed, std::uint64_t epoch,
+                           std::uint32_t reqid = 21321) {
+    gm_install_sealed order{};
+    order.epoch = epoch;
+    order.set = xfrm::to_frame(request.parameters);
+    order.reqid = reqid;
+    order.mark = request.mark.value;
+    order.lifetime = 600;
+    order.sealed = sealed;
+    return xfrm::FrameWriter(GM_INSTALL_SEALED, 1).add(order).finish();
+}
+
+/// Whether eight octets of a_set()'s keys, or of the cluster's secret, stand in it.
+template <class T>
+bool contains_keys(const T& answer) {
+    const std::string_view octets(reinterpret_cast<const char*>(&answer), sizeof answer);
+    return octets.find(std::string(8, '\1')) != octets.npos || octets.find(std::string(8, '\2')) != octets.npos ||
+           octets.find(std::string(8, '\xaa')) != octets.npos;
+}
+
+/// While it lives, engines that are started seal for a cluster.
+struct ClusterSecret {
+    ClusterSecret() {
+        std::ofstream(path) << "1:" << std::string(64, 'a') << "\n";
+        std::filesystem::permissions(path, std::filesystem::perms::owner_read);
+        setenv("GMGATE_CLUSTER", "home", 1);
+        setenv("GMGATE_CLUSTER_SECRET", path.c_str(), 1);
+    }
+    ~ClusterSecret() {
+        unsetenv("GMGATE_CLUSTER");
+        unsetenv("GMGATE_CLUSTER_SECRET");
+        std::error_code ignored;
+        std::filesystem::remove(path, ignored);
+    }
+    ClusterSecret(const ClusterSecret&) = delete;
+    ClusterSecret& operator=(const ClusterSecret&) = delete;
+    std::string path = "/tmp/" + unique_word("cluster-secret-");
+};
 
 }  // namespace
 
@@ -250,6 +309,73 @@ TEST_SUITE("engine") {
             forger.ask(xfrm::FrameWriter(GM_REMOVE_SET, 2).add(xfrm::to_frame(a_set().parameters)).finish()).outcome ==
             GM_OK);
         CHECK(kernel_state(gw) == before);
+    }
+
+    TEST_CASE("a gmgated that was taken over wants keys under a seal: without a cluster's secret the engine has none") {
+        auto options = plain_lab();
+        options.is_gateway_started = false;
+        Lab lab(options);
+        Forger forger(lab);
+        REQUIRE(forger.ask(install(a_set())).outcome == GM_OK);
+        const auto before = kernel_state(lab.network.gw);
+        for (const auto& frame :
+             {seal(a_set(), 1), install_sealed(a_set(), {}, 1), xfrm::FrameWriter(GM_DIALOG_KEY, 3).finish()}) {
+            const auto done = forger.ask(frame);
+            CHECK(done.outcome == GM_REFUSED);
+            CHECK(done.code == EPERM);
+        }
+        CHECK(forger.last_answer.empty());
+        CHECK(kernel_state(lab.network.gw) == before);
+    }
+
+    TEST_CASE(
+        "a gmgated that was taken over in a cluster: it gets seals and no key, and installs what was sealed, as it was, once") {
+        auto options = plain_lab();
+        options.is_gateway_started = false;
+        Lab lab(options);
+        const auto& gw = lab.network.gw;
+        gw.ip_batch(
+            "xfrm state add src 10.1.0.50 dst 10.1.0.1 proto esp spi 0x10000001 reqid 7 mode transport aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128\n");
+        const ClusterSecret secret;
+        Forger forger(lab);
+        // A neighbour's SA under the SPI of one of ours: no key of it comes out.
+        CHECK(forger.ask(seal(a_set(), 1)).outcome != GM_OK);
+        CHECK(forger.last_answer.empty());
+        gw.run("ip xfrm state flush");
+        REQUIRE(forger.ask(install(a_set())).outcome == GM_OK);
+        CHECK(forger.ask(seal(a_set(), 0)).code == EBADMSG);
+        REQUIRE(forger.ask(seal(a_set(), 1)).outcome == GM_OK);
+        const auto sealed = forger.answer_as<gm_sealed>();
+        CHECK(!contains_keys(sealed));
+        CHECK(
+            forger.ask(xfrm::FrameWriter(GM_REMOVE_SET, 2).add(xfrm::to_frame(a_set().parameters)).finish()).outcome ==
+            GM_OK);
+        const auto before = kernel_state(gw);
+        const auto is_refused = [&](const xfrm::Frame& frame) {
+            return forger.ask(frame).outcome == GM_REFUSED && kernel_state(gw) == before;
+        };
+        for (std::size_t at = 0; at < sizeof(gm_sealed) - sizeof sealed.reserved_end; at += 9) {
+            auto altered = sealed;
+            reinterpret_cast<std::uint8_t*>(&altered)[at] ^= 0x40;
+            CAPTURE(at);
+            CHECK(is_refused(install_sealed(a_set(), altered, 2)));
+        }
+        auto other = a_set();
+        other.parameters.ue = *gmgate::Address::parse("10.1.0.78");  // to an address of the one who took it over
+        CHECK(is_refused(install_sealed(other, sealed, 2)));
+        other = a_set();
+        other.parameters.port_ps = gmgate::Port{22};
+        CHECK(is_refused(install_sealed(other, sealed, 2)));
+        CHECK(is_refused(install_sealed(a_set(), sealed, 2, 7)));  // under another's reqid
+        CHECK(is_refused(install_sealed(a_set(), sealed, 1)));     // in the epoch in which it was sealed: numbers again
+        other = a_set();
+        other.mark = gmgate::Mark{0};
+        CHECK(is_refused(install_sealed(other, sealed, 2)));
+
+        REQUIRE(forger.ask(xfrm::FrameWriter(GM_DIALOG_KEY, 3).finish()).outcome == GM_OK);
+        CHECK(!contains_keys(forger.answer_as<gm_key>()));
+        CHECK(forger.ask(install_sealed(a_set(), sealed, 2)).outcome == GM_OK);  // it still does what is allowed
+        CHECK(list_sas(gw).size() == 4);
     }
 
     TEST_CASE(

@@ -102,3 +102,13 @@ TEST_CASE("what is cut, altered or no record at all is refused or has another di
                                        std::string(5000, '\x9f'), std::string("\1\0\xf6", 3), std::string("hello")})
         CHECK(!decode_record(rubbish, clock));
 }
+
+TEST_CASE("a record that lies deep in itself, or says that it is longer than it is, is refused and ends nothing") {
+    const Clock clock;
+    const std::string head("\x01\x00", 2);
+    for (const std::string& row :
+         {std::string(200'000, '\x81'), std::string("\x9b\xff\xff\xff\xff\xff\xff\xff\xff", 9),
+          std::string("\xbb\x80\0\0\0\0\0\0\0", 9), std::string("\x5b\xff\xff\xff\xff\xff\xff\xff\xff", 9),
+          std::string("\x9f\x9f\x9f"), std::string("\xc1\x01"), std::string("\x1c"), std::string("\x19\x01")})
+        CHECK_FALSE(decode_record(head + row, clock));
+}

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include "daemon/core/possible_hop.h"
+
 #include "tests/support/register_parts.h"
 #include "tests/unit/sip/transport/net_support.h"
 
@@ -80,4 +82,25 @@ TEST_CASE("where the core takes answers: next hops, and where its requests asked
     came(sip::Transport::tcp, "10.2.0.2:45000", "TCP 10.2.0.2:5066");
     CHECK(at.link.takes_answers(sip::Transport::tcp, end("10.2.0.2:5066")));
     CHECK_FALSE(at.link.takes_answers(sip::Transport::tcp, end("10.2.0.2:45000")));
+}
+
+TEST_CASE("what DNS says is no element of the core: the gateway itself, its machine, what is nobody's") {
+    DoorOfCore at;
+    const auto may = [&](const char* answer) { return may_be_core(at.core, at.transports, end(answer)); };
+    CHECK(may("10.2.0.2:5060"));
+    CHECK(may("[fd02::2]:5060"));
+    CHECK(may("10.2.0.1:5070"));  // a proxy beside the gateway, at another port
+    for (const char* lie : {"10.2.0.1:5060", "[fd02::1]:5060", "127.0.0.1:5060", "127.1.2.3:6000", "[::1]:5060",
+                            "0.0.0.0:5060", "0.1.2.3:5060", "224.0.0.1:5060", "255.255.255.255:5060", "[::]:5060",
+                            "[ff02::1]:5060", "10.2.0.9:0", "[::ffff:127.0.0.1]:5060"})
+        CHECK_MESSAGE(!may(lie), lie);
+
+    // An address at which somebody else than the core is heard, as the access side.
+    REQUIRE(at.transports.listen(end("127.0.0.7:15060"), {}));
+    at.core.listen.push_back(end("127.0.0.1:15062"));  // a core on this machine: the loopback is in use
+    CHECK(may("127.0.0.2:5060"));
+    CHECK(may("127.0.0.1:5060"));
+    CHECK_FALSE(may("127.0.0.7:15060"));
+    CHECK_FALSE(may("127.0.0.7:5070"));
+    CHECK_FALSE(may("127.0.0.1:15062"));
 }

@@ -117,9 +117,11 @@ struct World {
     StillClock clock;
     std::unique_ptr<Resolver> resolver;
 
-    explicit World(ResolverLimits limits = {}, std::optional<Family> family = Family::v4) {
-        resolver = std::make_unique<Resolver>(loop.io.get_executor(), clock,
-                                              std::vector<Endpoint>{server.socket.endpoint()}, family, limits);
+    explicit World(ResolverLimits limits = {}, std::optional<Family> family = Family::v4,
+                   Resolver::Admits admits = {}) {
+        resolver =
+            std::make_unique<Resolver>(loop.io.get_executor(), clock, std::vector<Endpoint>{server.socket.endpoint()},
+                                       family, limits, std::move(admits));
     }
     Result<std::vector<Target>> resolve(std::string host, std::uint16_t port = 0,
                                         std::optional<CoreTransport> transport = {}) {
@@ -229,6 +231,20 @@ TEST_CASE("a failure is remembered for a while, and an old answer serves meanwhi
     CHECK(world.resolver->counters().served_stale == 1);
     world.clock.at += limits.stale + seconds{60};
     CHECK_FALSE(world.resolve("plain.example", 5060).has_value());
+}
+
+TEST_CASE("an answer that may not be is left out; when nothing else is left, the old one serves") {
+    World world({}, Family::v4, [](const Endpoint& answer) { return answer.address != *Address::parse("127.0.0.1"); });
+    auto& records = world.server.records;
+    records[{"a.example", kTypeA}] = {{10, a_record("127.0.0.1")}, {10, a_record("10.2.0.2")}};
+    CHECK(shown(world.resolve("a.example", 5060)) == "10.2.0.2:5060/udp 1.0 w1");
+    records[{"a.example", kTypeA}] = {{10, a_record("127.0.0.1")}};
+    world.clock.advance(seconds{11});
+    CHECK(shown(world.resolve("a.example", 5060)) == "10.2.0.2:5060/udp 1.0 w1");
+    CHECK(world.resolver->counters().served_stale == 1);
+    records[{"b.example", kTypeA}] = {{10, a_record("127.0.0.1")}};
+    CHECK(shown(world.resolve("b.example", 5060)) ==
+          "error: b.example: 127.0.0.1:5060 is this gateway itself or nobody's address");
 }
 
 TEST_CASE("the cache and the look-ups at once have limits; look-ups of one name share an answer") {
