@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <deque>
 #include <utility>
 
@@ -72,6 +73,19 @@ std::string formatted(const std::vector<std::string>& command) {
 }
 
 }  // namespace
+
+std::map<std::string, std::string> hash_of(const RedisReply& reply) {
+    std::map<std::string, std::string> fields;
+    for (std::size_t i = 0; i + 1 < reply.list.size(); i += 2) fields[reply.list[i]->text] = reply.list[i + 1]->text;
+    return fields;
+}
+
+std::uint64_t number_of(const std::map<std::string, std::string>& fields, const char* name) {
+    std::uint64_t number = 0;
+    const auto at = fields.find(name);
+    if (at != fields.end()) std::from_chars(at->second.data(), at->second.data() + at->second.size(), number);
+    return number;
+}
 
 struct Redis::Impl : std::enable_shared_from_this<Redis::Impl> {
     using Completion = std::move_only_function<void(Result<RedisAnswer>)>;

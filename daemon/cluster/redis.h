@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,11 @@ struct RedisReply {
     bool is_text() const { return kind == Kind::text || kind == Kind::status; }
 };
 using RedisAnswer = std::unique_ptr<RedisReply>;
+
+/// A list of names and values in turn, as HGETALL tells them; what is none says nothing.
+std::map<std::string, std::string> hash_of(const RedisReply& reply);
+/// That field as a number; 0 without it.
+std::uint64_t number_of(const std::map<std::string, std::string>& fields, const char* name);
 
 /// One loop. The store is not trusted: what is no RESP, too long or too late ends the connection, which is made again
 /// after a pause (0.1 to 2 s). Nothing is sent twice.
