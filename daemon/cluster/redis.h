@@ -1,4 +1,5 @@
-// A client of Redis or Valkey: commands in a pipeline over one connection that comes back by itself.
+// A client of Redis or Valkey: commands in a pipeline over one connection, in clear or over TLS, that comes back by
+// itself. Of several servers it takes the one that is the master.
 #pragma once
 
 #include <chrono>
@@ -51,8 +52,8 @@ public:
         std::chrono::milliseconds first_pause{100}, last_pause{2000};
     };
 
-    Redis(asio::any_io_executor executor, RedisAddress address, Handlers handlers);
-    Redis(asio::any_io_executor executor, RedisAddress address, Handlers handlers, Limits limits);
+    Redis(asio::any_io_executor executor, RedisStore store, Handlers handlers);
+    Redis(asio::any_io_executor executor, RedisStore store, Handlers handlers, Limits limits);
     Redis(const Redis&) = delete;
     Redis& operator=(const Redis&) = delete;
     ~Redis();
