@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/spawn.h"
 #include "daemon/cluster/cluster.h"
+#include "daemon/cluster/held_sockets.h"
 #include "daemon/operate/metrics.h"
 #include "daemon/preflight/finding.h"
 #include "daemon/registrations/adopt.h"
@@ -166,6 +167,7 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
         trace_.add(moved_record(impi, set, now, clock_.wall()));
     });
     sets_.on_unanswered([this](const SaSet& set, std::vector<xfrm::SaReport> sas) {
+        if (cluster_) cluster_->challenge_ended(set.number);
         operations_.unanswered(set.number, set.parameters);
         trace_.add(UnansweredSet{set.number, clock_.wall(), set.parameters, std::move(sas)});
     });
@@ -180,6 +182,7 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
     if (auto ok = open_hep(); !ok) co_return ok;
     if (auto ok = handover_.serve(std::move(left)); !ok) co_return ok;
     if (cluster_) cluster_->serve();
+    if (comes_after_another_) kernel_watch_.look();
     log::notice("gateway-ready", {{"version", GMGATE_VERSION},
                                   {"core", config_.core.next_hops.front().to_string()},
                                   {"accesses", accesses_.all().size()}});
@@ -187,26 +190,68 @@ Task<Result<void>> Gateway::start(bool take_over, std::function<void()> left) {
 }
 
 void Gateway::join(const ClusterConfig& cluster, xfrm::Sealing& sealing, std::function<void()> on_lost) {
-    cluster_ = std::make_shared<Cluster>(ClusterParts{loop_.get_executor(), config_, cluster, table_, sealing, clock_,
-                                                      [lost = std::move(on_lost)](const std::string&) { lost(); }});
+    cluster_ = std::make_shared<Cluster>(ClusterParts{
+        loop_.get_executor(), config_, cluster, table_, sealing, kernel_, clock_, [this] { return clear_kernel(); },
+        [this](bool is_away) { hold_sockets(is_away); }, [lost = std::move(on_lost)](const std::string&) { lost(); }});
     keeper_.also([this](ContactKey key) { return cluster_->save(std::move(key)); });
+    keeper_.also_challenges([this](ChallengeKey key) { return cluster_->save_challenge(std::move(key)); });
     operations_.add_cluster([this] { return cluster_->status(); });
 }
 
 // One node of a cluster serves; the others wait here, with their guards and their control socket.
 Task<Result<void>> Gateway::stand_by(bool take_over) {
-    if (!cluster_) co_return Result<void>{};
+    if (!cluster_) {
+        transports_.prepare(std::move(prepared_udp_));
+        co_return Result<void>{};
+    }
     if (auto ok = operations_.open(take_over); !ok) co_return ok;
     if (auto ok = open_monitoring(); !ok) co_return ok;
     if (!take_over) handover_.stand_by();
     const auto source = co_await cluster_->await_ownership();
     if (!source) co_return std::unexpected(source.error());
     comes_after_another_ = *source == Cluster::Source::other_node;
+    take_held_sockets();
     co_return Result<void>{};
 }
 
+// Of this node's own earlier time: another node has served since.
+Task<Result<void>> Gateway::clear_kernel() {
+    Adoption nothing({config_, accesses_, table_, sets_, expiry_, spis_, kernel_, counters_, clock_});
+    co_return co_await nothing.match_kernel();
+}
+
+void Gateway::hold_sockets(bool accepts) {
+    if (!held_) {
+        std::vector<HeldSockets::Wish> wishes;
+        for (const auto& local : accesses_.protected_ports()) wishes.push_back({.local = local});
+        if (config_.core.transport != CoreTransport::tls)
+            for (const auto& local : config_.core.listen) wishes.push_back({.local = local});
+        for (const auto& interface : config_.sip_interfaces)
+            for (const auto& port : interface.sip_ports)
+                wishes.push_back({.local = {port.address, port.port}, .udp = port.udp, .tcp = port.tcp});
+        held_ = std::make_shared<HeldSockets>(std::move(wishes), std::exchange(prepared_udp_, {}));
+    }
+    held_->hold(accepts);
+    if (auto ok = encap_.open(true); !ok)
+        log::notice("cluster-sockets-not-held", {{"sockets", 1}, {"why", ok.error().text}});
+}
+
+void Gateway::take_held_sockets() {
+    if (held_) {
+        for (auto& socket : held_->take(cluster_->has_waited())) transports_.inherit(std::move(socket));
+        prepared_udp_ = held_->take_unused();
+        held_.reset();
+    }
+    transports_.prepare(std::exchange(prepared_udp_, {}));
+}
+
+void Gateway::kernel_event(const xfrm::KernelEvent& event) {
+    if (cluster_) cluster_->heard(event);
+    kernel_watch_.event(event);
+}
+
 void Gateway::use(Prepared prepared) {
-    transports_.prepare(std::move(prepared.udp));
+    prepared_udp_ = std::move(prepared.udp);
     if (prepared.tap) tap_.use(std::move(*prepared.tap));
 }
 
@@ -253,11 +298,14 @@ Task<Result<void>> Gateway::take_up() {
     if (cluster_) co_await share_dialogs();
     Adoption adoption({config_, accesses_, table_, sets_, expiry_, spis_, kernel_, counters_, clock_});
     if (auto ok = co_await collect(adoption); !ok) co_return ok;
-    if (auto ok = co_await adoption.match_kernel(); !ok) co_return ok;
+    // What was held ready is known to be in the kernel; whether that is so still is looked at once phones are served.
+    auto matched = comes_after_another_ ? co_await adoption.believe() : co_await adoption.match_kernel();
+    if (!matched) co_return matched;
     if (auto ok = open_sockets(); !ok) co_return ok;
     handover_.resume();
     adoption.commit([this](sip::ConnectionId connection) { return handover_.flow_of(connection); });
     handover_.settle();
+    take_challenges();
     for (const auto& key : adoption.dropped()) store_.erase(key);
     if (comes_after_another_) spawn(loop_.get_executor(), keeper_.save_all(), "save-all");
     store_.on_gap([this] { spawn(loop_.get_executor(), keeper_.save_all(), "save-all"); });
@@ -281,22 +329,40 @@ Task<Result<void>> Gateway::take_up() {
 }
 
 // The rows that are to live on: those of this node's own store, or what the node before left in the shared one. Then
-// what this node has of an earlier time counts no more, in its store and in its kernel.
+// what this node has of an earlier time counts no more, in its store as in its kernel.
 Task<Result<void>> Gateway::collect(Adoption& adoption) {
     if (!comes_after_another_) {
         co_return store_.load([&](StoredRegistration row) { adoption.add(std::move(row)); });
     }
     std::set<ContactKey> earlier;
     if (auto ok = store_.load([&](const StoredRegistration& row) { earlier.insert(row.key); }); !ok) co_return ok;
-    Adoption nothing({config_, accesses_, table_, sets_, expiry_, spis_, kernel_, counters_, clock_});
-    if (auto ok = co_await nothing.match_kernel(); !ok) co_return ok;
-    auto rows = co_await cluster_->install_records();
-    for (auto& row : rows) {
+    auto records = co_await cluster_->take_records();
+    taken_challenges_ = std::move(records.challenges);
+    for (auto& row : records.registrations) {
         earlier.erase(row.key);
         adoption.add(std::move(row));
     }
     for (const auto& key : earlier) store_.erase(key);
     co_return Result<void>{};
+}
+
+// A phone that was challenged by the node before answers here, over the same SAs.
+void Gateway::take_challenges() {
+    for (auto& [row, beside] : std::exchange(taken_challenges_, {})) {
+        auto set = to_set(row.sets.front());
+        table_.continue_numbers_after(row.sets.front().number);
+        if (!set || row.expires <= clock_.now() || !spis_.adopt((*set)->own_spis())) continue;
+        auto challenge = std::make_unique<Challenge>();
+        challenge->impi = row.key.impi;
+        challenge->ue = (*set)->parameters.ue;
+        challenge->contact = row.key;
+        challenge->nonce = beside.nonce;
+        challenge->token = row.token;
+        challenge->came_over = beside.came_over;
+        challenge->set = std::move(*set);
+        expiry_.watch(challenge->set->number, challenge->set->expires);
+        table_.put_challenge(std::move(challenge));
+    }
 }
 
 // With the registrations goes the key by which their dialogs are known; without a file both end with the process.

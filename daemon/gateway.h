@@ -6,6 +6,7 @@
 #include <asio/io_context.hpp>
 
 #include "daemon/agreement/register_flow.h"
+#include "daemon/cluster/follower.h"
 #include "daemon/config/access.h"
 #include "daemon/config/config.h"
 #include "daemon/core/core_door.h"
@@ -37,6 +38,7 @@
 namespace gmgate::daemon {
 
 class Cluster;
+class HeldSockets;
 struct ClusterConfig;
 
 /// One running gateway on one loop. The configuration and the kernel outlive it.
@@ -55,6 +57,8 @@ public:
     void join(const ClusterConfig& cluster, xfrm::Sealing& sealing, std::function<void()> on_lost);
     /// What was opened while the process still had capabilities; before start().
     void use(Prepared prepared);
+    /// What the kernel's events tell, for whoever it concerns.
+    void kernel_event(const xfrm::KernelEvent& event);
     /// Closes the sockets. SAs and guards stay in the kernel: cleartext on protected ports is dropped without us, too.
     void stop();
     /// SIGHUP: reads certificates and keys again, opens TLS ports that had none which were good, and logs what came of
@@ -82,6 +86,10 @@ private:
     Task<Result<void>> install_guards();
     Task<Result<void>> take_up();
     Task<Result<void>> stand_by(bool take_over);
+    Task<Result<void>> clear_kernel();
+    void take_challenges();
+    void hold_sockets(bool accepts);
+    void take_held_sockets();
     Task<Result<void>> collect(Adoption& adoption);
     void keep_dialogs();
     Task<void> share_dialogs();
@@ -137,8 +145,11 @@ private:
     TlsListeners tls_;
     EncapSockets encap_;
     Handover handover_;
-    std::shared_ptr<Cluster> cluster_;  ///< null: this is the only gateway
-    bool comes_after_another_ = false;  ///< what it serves was another node's
+    std::shared_ptr<Cluster> cluster_;                     ///< null: this is the only gateway
+    std::shared_ptr<HeldSockets> held_;                    ///< while it stands by
+    std::vector<sip::FileDescriptor> prepared_udp_;        ///< until it is known who opens them
+    std::vector<TakenRecords::Waiting> taken_challenges_;  ///< until they are in the table
+    bool comes_after_another_ = false;                     ///< what it serves was another node's
     PacketTap tap_;
     MessageTrace messages_;
     std::optional<HepSender> hep_;

@@ -201,7 +201,7 @@ int run(daemon::Config& config, const daemon::ClusterConfig* cluster, bool only_
     Engine engine(
         loop.get_executor(), config, clock, std::move(guard),
         [&](const xfrm::KernelEvent& event) {
-            if (running) running->kernel_watch().event(event);
+            if (running) running->kernel_event(event);
         },
         [&] {
             status = kFailed;

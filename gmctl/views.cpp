@@ -232,8 +232,13 @@ std::string cluster_view(const Json& cluster, std::size_t) {
         number_of(cluster, "records_written"), number_of(cluster, "records_erased"),
         number_of(cluster, "records_waiting"), number_of(cluster, "records_failed"),
         number_of(cluster, "unreplicated"));
-    out += fmt::format("taken over     sets installed {}, records refused {}\n", number_of(cluster, "sets_installed"),
-                       number_of(cluster, "records_refused"));
+    if (state == "standby" || state == "waiting")
+        out += fmt::format("held ready     registrations {}, sets {}; {}\n", number_of(cluster, "ready_registrations"),
+                           number_of(cluster, "ready_sets"),
+                           cluster.value("is_level", false) ? "level with the store" : "NOT LEVEL with the store");
+    out += fmt::format("other's sets   installed {}, moved {}, removed {}; records refused {}\n",
+                       number_of(cluster, "sets_installed"), number_of(cluster, "sets_moved"),
+                       number_of(cluster, "sets_removed"), number_of(cluster, "records_refused"));
     return out;
 }
 

@@ -52,6 +52,9 @@ public:
     /// it for each epoch since. Reaction::refused with EKEYREJECTED: the seal is not of this cluster, record, set,
     /// epoch or key. Otherwise as xfrm::Kernel::install_set().
     virtual Task<Result<void>> install_sealed(SealedInstall order) = 0;
+    /// The same for a set that install_sealed() has installed: it counts on as the newer seal says; its keys, lifetime
+    /// and NAT stay. Reaction::refused with ENOENT: it is not there whole. Otherwise as install_sealed().
+    virtual Task<Result<void>> move_sealed(SealedInstall order) = 0;
     /// The same on every node: what the marks of dialogs are made with, so that a call outlives its node. Derived from
     /// the secret's first line; nothing else can be derived from it. Reaction::refused: no secret was given.
     virtual Task<Result<SipHashKey>> dialog_key() = 0;

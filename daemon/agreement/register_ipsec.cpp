@@ -128,10 +128,17 @@ Task<void> RegisterFlow::install_and_challenge(Exchange& x, sip::OwnedMessage re
     if (x.choice.mode == xfrm::Mode::udp_enc_tun) p_.counters.add(Counter::mechanism_udp_enc_tun);
     if (is_deprecated(x.choice.algorithms)) p_.counters.add(Counter::deprecated_chosen);
     const bool is_waiting = p_.sets.is_waiting(number);
+    if (p_.keeper && !is_waiting) co_await p_.keeper->save_challenge(x.challenge_key());
+    const auto* standing = p_.table.find_set(number).set;
+    if (!standing) {  // ended meanwhile
+        response.wipe();
+        object(x, {480, "set", "the new SAs ended while the other gateways were told of them"});
+        co_return;
+    }
     pass(x, response,
          is_waiting ? "challenged; another set has the phone's SPIs until the phone has proved itself"
                     : "challenged; the SAs are installed",
-         p_.table.find_set(number).set->security_server.text());
+         standing->security_server.text());
     response.wipe();
     if (is_waiting) spawn(co_await asio::this_coro::executor, await_connection(number), "await_connection");
 }

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,7 +11,7 @@
 #include <asio/steady_timer.hpp>
 #include <nlohmann/json.hpp>
 
-#include "daemon/cluster/record.h"
+#include "daemon/cluster/follower.h"
 #include "daemon/cluster/replica.h"
 #include "daemon/config/cluster.h"
 #include "daemon/registrations/stored.h"
@@ -27,7 +26,13 @@ struct ClusterParts {
     const ClusterConfig& cluster;
     Table& table;
     xfrm::Sealing& sealing;
+    xfrm::Kernel& kernel;
     const Clock& clock;
+    /// See Follower::Parts.
+    std::function<Task<Result<void>>()> clear_kernel;
+    /// The addresses may come at any time and are another node's now (true), or are here while another node serves:
+    /// connections are accepted by nobody (false).
+    std::function<void(bool is_away)> on_standby;
     /// Another node serves now, or the addresses are gone: this process is to end, and the next one stands by.
     std::function<void(std::string why)> on_lost;
 };
@@ -36,8 +41,9 @@ struct ClusterParts {
 struct ClusterNumbers {
     bool serves = false;       ///< owner or alone
     bool is_degraded = false;  ///< the shared store does not answer
-    std::uint64_t epoch = 0, waiting = 0, refused = 0, sets_installed = 0;
+    std::uint64_t epoch = 0, waiting = 0;
     ReplicaCounters replica;
+    FollowerNumbers follower;
 };
 
 class Cluster {
@@ -51,8 +57,10 @@ public:
     /// Completes when the addresses are here and nobody else serves. Without the shared store for kAlonePatience it
     /// serves with what it has itself. Errors: the addresses cannot be watched.
     Task<Result<Source>> await_ownership();
-    /// Reads the records and installs their sets; rows come back with those sets that the kernel has.
-    Task<std::vector<StoredRegistration>> install_records();
+    /// What the node before had, with those sets that the kernel has: held ready, or installed now.
+    Task<TakenRecords> take_records();
+    /// Some of the addresses have been here for so long before this node served that what came in meanwhile is old.
+    bool has_waited() const { return has_waited_; }
     /// The registrations are in the table and the doors open: from now on changes are written, and everything once.
     void serve();
 
@@ -60,9 +68,14 @@ public:
     Task<Result<SipHashKey>> dialog_key() { return p_.sealing.dialog_key(); }
     /// See Replica::save().
     Task<void> save(ContactKey key) { return replica_.save(std::move(key)); }
+    /// See Replica::save_challenge().
+    Task<void> save_challenge(ChallengeKey key) { return replica_.save_challenge(std::move(key)); }
+    void challenge_ended(SetNumber number) { replica_.challenge_ended(number); }
     void changed(const ContactKey& key) { replica_.changed(key); }
     /// Something came over a set of it: the inbound numbers are written within a second.
     void used(const ContactKey& key) { used_.insert(key); }
+    /// See Follower::heard().
+    void heard(const xfrm::KernelEvent& event) { follower_.heard(event); }
 
     ClusterNumbers numbers() const;
     nlohmann::json status() const;
@@ -77,36 +90,26 @@ private:
     Task<void> come_back();
     Task<void> settle_alone();
     void lose(std::string why);
-    void level();
+    void level(bool all);
+    void stand_by(const char* state, const std::string& why);
     void address_changed(const xfrm::AddressWatch::Change& change);
     Task<void> wait(milliseconds time);
-    Task<std::vector<std::pair<std::string, std::string>>> read_records();
-    /// Records on their way into the kernel.
-    struct Installing {
-        explicit Installing(const asio::any_io_executor& executor) : one_done(executor) {}
-        std::vector<StoredRegistration> rows;
-        std::size_t under_way = 0;
-        asio::steady_timer one_done;  ///< cancelled with each
-    };
-    static Task<void> wait_below(Installing& all, std::size_t limit);
-    Task<void> install_one(Installing& all, std::size_t index, ClusterRecord record, std::string field);
-    Task<void> install(StoredRegistration& row, const xfrm::RecordDigest& digest,
-                       const std::vector<xfrm::SealedKeys>& seals, const std::string& field);
-    void refuse(const std::string& field, const std::string& why);
-
     ClusterParts p_;
     ClusterKeys keys_;
     Redis redis_;
+    std::string boot_;
     Replica replica_;
+    Follower follower_;
     xfrm::AddressWatch addresses_;
     asio::steady_timer changed_;  ///< cancelled when something of the waiting may be over
     std::set<Address> missing_;
     std::set<ContactKey> used_;
-    std::vector<std::string> unopened_;  ///< fields of records that no key of ours opens: not ours to erase
-    std::string boot_, state_ = "starting", trouble_ = "no connection yet";
-    std::uint64_t epoch_ = 0, records_refused_ = 0, sets_installed_ = 0;
+    std::string state_ = "starting", trouble_ = "no connection yet";
+    std::uint64_t epoch_ = 0;
     std::chrono::system_clock::time_point since_{};
-    bool is_lost_ = false, is_serving_ = false;
+    TimePoint first_here_{};           ///< when the first of the addresses came
+    bool has_others_records_ = false;  ///< what it serves is what the store has
+    bool is_lost_ = false, is_serving_ = false, has_waited_ = false;
 };
 
 }  // namespace gmgate::daemon

@@ -65,7 +65,7 @@ json set_json(const StoredSet& set, const Clock& clock) {
 }
 
 // Throws json::exception for what is not there or of another type.
-StoredSet set_of(const json& value, const Clock& clock) {
+StoredSet set_of(const json& value, const Clock& clock, SetState first) {
     StoredSet set;
     set.number = SetNumber{value.at("number").get<std::uint32_t>()};
     const int state = value.at("state").get<int>();
@@ -73,8 +73,8 @@ StoredSet set_of(const json& value, const Clock& clock) {
     const auto gateway = Address::parse(value.at("gateway").get<std::string>());
     const auto alg = parse_alg(value.at("alg").get<std::string>());
     const auto ealg = parse_ealg(value.at("ealg").get<std::string>());
-    if (state < static_cast<int>(SetState::established) || state > static_cast<int>(SetState::old) || !ue || !gateway ||
-        !alg || !ealg || set.number.value == 0)
+    if (state < static_cast<int>(first) || state > static_cast<int>(SetState::old) || !ue || !gateway || !alg ||
+        !ealg || set.number.value == 0)
         throw json::other_error::create(500, "a set", static_cast<const json*>(nullptr));
     set.state = static_cast<SetState>(state);
     const auto port = [&](std::size_t i) { return Port{value.at("ports").at(i).get<std::uint16_t>()}; };
@@ -122,7 +122,8 @@ StoredRegistration row_of(const json& value, const Clock& clock) {
         row.identities.push_back({Impu{one.at("aor").get<std::string>()}, impus_of(one.at("impus")),
                                   one.at("route").get<std::vector<std::string>>(),
                                   time_of(one.at("expires").get<std::int64_t>(), clock)});
-    for (const auto& one : value.at("sets")) row.sets.push_back(set_of(one, clock));
+    const auto first = value.contains("challenge") ? SetState::temporary : SetState::established;
+    for (const auto& one : value.at("sets")) row.sets.push_back(set_of(one, clock, first));
     return row;
 }
 
@@ -173,11 +174,38 @@ bool is_shallow(std::string_view octets) {
     return true;
 }
 
+// As set_of().
+std::optional<HandedChallenge> challenge_of(const json& value) {
+    const auto at = value.find("challenge");
+    if (at == value.end()) return std::nullopt;
+    HandedChallenge challenge{.nonce = at->at("nonce").get<std::string>(), .came_over = {}};
+    if (const auto over = at->at("over").get<std::uint32_t>(); over != 0) challenge.came_over = SetNumber{over};
+    return challenge;
+}
+
+constexpr char kChallenge = '\1';  // no header value has it
+
 }  // namespace
 
 std::string record_field(const ContactKey& key) { return key.impi.value + '\n' + key.instance + '\n' + key.reg_id; }
 
-std::string encode_row(const StoredRegistration& row, const Clock& clock) {
+ContactKey challenge_place(const ChallengeKey& key) {
+    return {key.impi, key.ue.to_string(), std::string(1, kChallenge) + (key.is_emergency ? "sos" : "")};
+}
+
+std::optional<ChallengeKey> challenge_at(const ContactKey& place) {
+    const auto ue = Address::parse(place.instance);
+    if (!ue || place.reg_id.empty() || place.reg_id.front() != kChallenge) return std::nullopt;
+    return ChallengeKey{place.impi, *ue, place.reg_id.size() > 1};
+}
+
+std::string ClusterRecord::field() const {
+    if (!challenge) return record_field(row.key);
+    const ChallengeKey key{row.key.impi, row.sets.front().parameters.ue, is_emergency_contact(row.key)};
+    return record_field(challenge_place(key));
+}
+
+std::string encode_row(const StoredRegistration& row, const Clock& clock, const HandedChallenge* challenge) {
     auto identities = json::array(), sets = json::array();
     for (const auto& one : row.identities)
         identities.push_back({{"aor", one.aor.value},
@@ -185,19 +213,22 @@ std::string encode_row(const StoredRegistration& row, const Clock& clock) {
                               {"route", one.service_route.value()},
                               {"expires", wall_of(one.expires, clock)}});
     for (const auto& set : row.sets) sets.push_back(set_json(set, clock));
-    const json value{{"impi", row.key.impi.value},
-                     {"instance", row.key.instance},
-                     {"reg-id", row.key.reg_id},
-                     {"token", row.token},
-                     {"contact", row.contact_uri},
-                     {"realm", row.realm_id},
-                     {"transport", static_cast<int>(row.transport)},
-                     {"expires", wall_of(row.expires, clock)},
-                     {"impus", texts_of(row.impus)},
-                     {"route", row.service_route},
-                     {"as", {row.authorized_as.realm, row.authorized_as.uri, row.authorized_as.algorithm}},
-                     {"identities", std::move(identities)},
-                     {"sets", std::move(sets)}};
+    json value{{"impi", row.key.impi.value},
+               {"instance", row.key.instance},
+               {"reg-id", row.key.reg_id},
+               {"token", row.token},
+               {"contact", row.contact_uri},
+               {"realm", row.realm_id},
+               {"transport", static_cast<int>(row.transport)},
+               {"expires", wall_of(row.expires, clock)},
+               {"impus", texts_of(row.impus)},
+               {"route", row.service_route},
+               {"as", {row.authorized_as.realm, row.authorized_as.uri, row.authorized_as.algorithm}},
+               {"identities", std::move(identities)},
+               {"sets", std::move(sets)}};
+    if (challenge)
+        value["challenge"] = {{"nonce", challenge->nonce},
+                              {"over", challenge->came_over ? challenge->came_over->value : 0}};
     std::string octets;
     json::to_cbor(value, octets);
     return octets;
@@ -232,10 +263,13 @@ Result<ClusterRecord> decode_record(std::string_view octets, const Clock& clock)
         const auto value = json::from_cbor(octets.begin(), octets.end(), true, false);
         if (value.is_discarded()) return none("no values");
         record.row = row_of(value, clock);
+        record.challenge = challenge_of(value);
     } catch (const json::exception&) {
         return none("a value is missing or of another kind");
     }
     if (record.row.sets.size() != count || record.row.identities.size() > kIdentities || record.row.key.impi.empty())
+        return none("its parts do not fit");
+    if (record.challenge && (count != 1 || record.row.sets.front().state != SetState::temporary))
         return none("its parts do not fit");
     return record;
 }

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <deque>
 #include <utility>
 
@@ -18,6 +19,8 @@
 #include <asio/write.hpp>
 
 #include "base/spawn.h"
+#include "ktls/context.h"
+#include "ktls/handshake.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -73,6 +76,19 @@ std::string formatted(const std::vector<std::string>& command) {
 
 }  // namespace
 
+std::map<std::string, std::string> hash_of(const RedisReply& reply) {
+    std::map<std::string, std::string> fields;
+    for (std::size_t i = 0; i + 1 < reply.list.size(); i += 2) fields[reply.list[i]->text] = reply.list[i + 1]->text;
+    return fields;
+}
+
+std::uint64_t number_of(const std::map<std::string, std::string>& fields, const char* name) {
+    std::uint64_t number = 0;
+    const auto at = fields.find(name);
+    if (at != fields.end()) std::from_chars(at->second.data(), at->second.data() + at->second.size(), number);
+    return number;
+}
+
 struct Redis::Impl : std::enable_shared_from_this<Redis::Impl> {
     using Completion = std::move_only_function<void(Result<RedisAnswer>)>;
     struct Pending {
@@ -81,15 +97,19 @@ struct Redis::Impl : std::enable_shared_from_this<Redis::Impl> {
     };
     using Reader = std::unique_ptr<redisReader, decltype(&redisReaderFree)>;
 
-    Impl(asio::any_io_executor e, RedisAddress a, Handlers h, Limits l)
-        : executor(e), address(std::move(a)), handlers(std::move(h)), limits(l), socket(e), pause(e), watch(e) {}
+    Impl(asio::any_io_executor e, RedisStore s, Handlers h, Limits l)
+        : executor(e), store(std::move(s)), handlers(std::move(h)), limits(l), socket(e), pause(e), watch(e) {}
 
     Task<void> run();
+    const RedisAddress& address() const { return store.servers[server]; }
     Task<Result<void>> connect();
+    Task<Result<void>> secure();
     Task<std::string> serve();
+    Task<Result<std::size_t>> receive(std::string& bytes);
     Task<void> log_in();
     void send(const std::vector<std::string>& command, Completion complete);
     void write();
+    Task<void> write_secure();
     Result<void> read(std::string_view bytes);
     void down(const std::string& why);
     void watch_later();
@@ -97,10 +117,13 @@ struct Redis::Impl : std::enable_shared_from_this<Redis::Impl> {
     void close();
 
     asio::any_io_executor executor;
-    RedisAddress address;
+    RedisStore store;
+    std::size_t server = 0;  ///< which of them it is, or is tried
     Handlers handlers;
     Limits limits;
     asio::generic::stream_protocol::socket socket;
+    std::unique_ptr<ktls::Handshaker> handshaker;  ///< from the first TLS connection on
+    std::shared_ptr<ktls::Connection> tls;         ///< in place of the socket; shared with a read and a write under way
     asio::steady_timer pause, watch;
     Reader reader{nullptr, &redisReaderFree};
     std::deque<Pending> pending;
@@ -124,10 +147,11 @@ Task<void> Redis::Impl::run() {
         }
         if (is_closed) co_return;
         down(why);
-        pause.expires_after(wait);
+        server = (server + 1) % store.servers.size();
+        pause.expires_after(server == 0 ? wait : limits.first_pause);
         asio::error_code ignored;
         co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-        wait = std::min(wait * 2, limits.last_pause);
+        if (server == 0) wait = std::min(wait * 2, limits.last_pause);
     }
 }
 
@@ -136,18 +160,52 @@ Task<Result<void>> Redis::Impl::connect() {
     socket = asio::generic::stream_protocol::socket(executor);
     asio::error_code error;
     asio::generic::stream_protocol::endpoint to;
-    if (!address.path.empty()) {
-        to = asio::local::stream_protocol::endpoint(address.path);
+    if (!address().path.empty()) {
+        to = asio::local::stream_protocol::endpoint(address().path);
     } else {
-        const auto ip = asio::ip::make_address(address.endpoint.address.to_string(), error);
-        to = asio::ip::tcp::endpoint(ip, address.endpoint.port.value);
+        const auto ip = asio::ip::make_address(address().endpoint.address.to_string(), error);
+        to = asio::ip::tcp::endpoint(ip, address().endpoint.port.value);
     }
     is_connecting = true;
     connecting_since = SteadyClock::now();
     if (!error) co_await socket.async_connect(to, asio::redirect_error(asio::use_awaitable, error));
     is_connecting = false;
-    if (error) co_return failure(Reaction::retry, "no connection to " + address.to_string() + ": " + error.message());
+    if (error) co_return failure(Reaction::retry, "no connection to " + address().to_string() + ": " + error.message());
+    if (address().is_tls) co_return co_await secure();
     co_return Result<void>{};
+}
+
+// The files are read each time: a certificate of the store's that was renewed needs no restart of ours.
+Task<Result<void>> Redis::Impl::secure() {
+    if (!handshaker) {
+        auto made = ktls::Handshaker::make(executor, {.threads = 1});
+        if (!made) co_return std::unexpected(made.error());
+        handshaker = std::make_unique<ktls::Handshaker>(std::move(*made));
+    }
+    const auto context = ktls::Context::client({.ca_file = store.ca_file, .server_name = store.tls_name});
+    if (!context) co_return std::unexpected(context.error());
+    asio::error_code error;
+    ktls::OwnedFd taken(socket.release(error));
+    if (error) co_return failure(Reaction::retry, "no connection to " + address().to_string() + ": " + error.message());
+    auto handshake = handshaker->connect(std::move(taken), *context, limits.patience);
+    auto established = co_await std::move(handshake);
+    if (!established)
+        co_return failure(Reaction::retry, "TLS to " + address().to_string() + ": " + established.error().text);
+    tls = std::move(established->connection);
+    co_return Result<void>{};
+}
+
+// Appends some bytes; 0: the other end has closed.
+Task<Result<std::size_t>> Redis::Impl::receive(std::string& bytes) {
+    if (const auto secured = tls) co_return co_await secured->read(bytes);
+    std::array<char, 65536> room;
+    asio::error_code error;
+    const auto size =
+        co_await socket.async_read_some(asio::buffer(room), asio::redirect_error(asio::use_awaitable, error));
+    bytes.append(room.data(), size);
+    if (error == asio::error::eof) co_return std::size_t{0};
+    if (error) co_return failure(Reaction::broken, error.message());
+    co_return size;
 }
 
 // Returns why the connection ended.
@@ -156,24 +214,26 @@ Task<std::string> Redis::Impl::serve() {
     if (!reader) co_return "no memory";
     out.clear();
     spawn(executor, log_in(), "redis-log-in");
-    std::array<char, 65536> room;
+    std::string bytes;
     for (;;) {
-        asio::error_code error;
-        const auto size =
-            co_await socket.async_read_some(asio::buffer(room), asio::redirect_error(asio::use_awaitable, error));
-        if (error) co_return error == asio::error::eof ? "it has closed the connection" : error.message();
-        if (const auto ok = read({room.data(), size}); !ok) co_return ok.error().text;
+        bytes.clear();
+        const auto size = co_await receive(bytes);
+        if (!size) co_return size.error().text;
+        if (*size == 0) co_return "it has closed the connection";
+        if (const auto ok = read(bytes); !ok) co_return ok.error().text;
     }
 }
 
-// A password first; then one question, for a store that is loading its file answers with errors.
+// A password first; then one question, for a store that is loading its file answers with errors, and of several servers
+// only the master takes what is written.
 Task<void> Redis::Impl::log_in() {
     const auto self = shared_from_this();
     std::vector<std::vector<std::string>> commands;
-    if (!address.password.empty() && address.user.empty()) commands.push_back({"AUTH", address.password});
-    if (!address.password.empty() && !address.user.empty())
-        commands.push_back({"AUTH", address.user, address.password});
-    commands.push_back({"PING"});
+    const auto& to = address();
+    if (!to.password.empty() && to.user.empty()) commands.push_back({"AUTH", to.password});
+    if (!to.password.empty() && !to.user.empty()) commands.push_back({"AUTH", to.user, to.password});
+    const bool is_one_of_several = store.servers.size() > 1;
+    commands.push_back({is_one_of_several ? "ROLE" : "PING"});
     for (auto& command : commands) {
         auto start = [this](auto handler, std::vector<std::string> words) {
             auto resume = std::make_shared<decltype(handler)>(std::move(handler));
@@ -181,8 +241,10 @@ Task<void> Redis::Impl::log_in() {
         };
         const auto answer = co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result<RedisAnswer>)>(
             std::move(start), asio::use_awaitable, std::move(command));
-        if (answer) continue;
-        if (!is_closed) down("it refuses: " + answer.error().text);
+        const bool is_wrong_role = answer && is_one_of_several && &command == &commands.back() &&
+                                   ((*answer)->list.empty() || (*answer)->list[0]->text != "master");
+        if (answer && !is_wrong_role) continue;
+        if (!is_closed) down(is_wrong_role ? "it is no master" : "it refuses: " + answer.error().text);
         close_socket();
         co_return;
     }
@@ -207,6 +269,7 @@ void Redis::Impl::write() {
         is_writing = false;
         return;
     }
+    if (tls) return spawn(executor, write_secure(), "redis-write");
     leaving = std::exchange(out, {});
     asio::async_write(socket, asio::buffer(leaving),
                       [weak = weak_from_this()](const asio::error_code& error, std::size_t) {
@@ -218,6 +281,17 @@ void Redis::Impl::write() {
                           }
                           self->write();
                       });
+}
+
+Task<void> Redis::Impl::write_secure() {
+    const auto self = shared_from_this();
+    const auto secured = tls;
+    while (secured && secured == tls && !is_closed && !out.empty()) {
+        const auto bytes = std::exchange(out, {});
+        const auto written = co_await secured->write(bytes);
+        if (!written && secured == tls) close_socket();  // the reader hears of it, too
+    }
+    is_writing = false;
 }
 
 Result<void> Redis::Impl::read(std::string_view bytes) {
@@ -233,8 +307,13 @@ Result<void> Redis::Impl::read(std::string_view bytes) {
         if (pending.empty()) return strange("an answer that nobody asked for");
         auto complete = std::move(pending.front().complete);
         pending.pop_front();
-        if (answer->kind == RedisReply::Kind::error) complete(failure(Reaction::refused, std::move(answer->text)));
-        else complete(std::move(answer));
+        if (answer->kind == RedisReply::Kind::error) {
+            const bool is_replica = answer->text.find("READONLY") != std::string::npos;
+            complete(failure(Reaction::refused, std::move(answer->text)));
+            if (is_replica) return failure(Reaction::broken, "it is no master any more");
+        } else {
+            complete(std::move(answer));
+        }
     }
     if (reader->len > limits.answer) return strange("an answer that is too long");
     return {};
@@ -266,6 +345,8 @@ void Redis::Impl::watch_later() {
 void Redis::Impl::close_socket() {
     asio::error_code ignored;
     socket.close(ignored);
+    if (tls) tls->close(true);
+    tls.reset();
 }
 
 void Redis::Impl::close() {
@@ -276,11 +357,11 @@ void Redis::Impl::close() {
     down("it is given up");
 }
 
-Redis::Redis(asio::any_io_executor executor, RedisAddress address, Handlers handlers)
-    : Redis(std::move(executor), std::move(address), std::move(handlers), Limits{}) {}
+Redis::Redis(asio::any_io_executor executor, RedisStore store, Handlers handlers)
+    : Redis(std::move(executor), std::move(store), std::move(handlers), Limits{}) {}
 
-Redis::Redis(asio::any_io_executor executor, RedisAddress address, Handlers handlers, Limits limits)
-    : impl_(std::make_shared<Impl>(std::move(executor), std::move(address), std::move(handlers), limits)) {}
+Redis::Redis(asio::any_io_executor executor, RedisStore store, Handlers handlers, Limits limits)
+    : impl_(std::make_shared<Impl>(std::move(executor), std::move(store), std::move(handlers), limits)) {}
 
 Redis::~Redis() { impl_->close(); }
 

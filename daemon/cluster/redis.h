@@ -1,9 +1,11 @@
-// A client of Redis or Valkey: commands in a pipeline over one connection that comes back by itself.
+// A client of Redis or Valkey: commands in a pipeline over one connection, in clear or over TLS, that comes back by
+// itself. Of several servers it takes the one that is the master.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +30,11 @@ struct RedisReply {
 };
 using RedisAnswer = std::unique_ptr<RedisReply>;
 
+/// A list of names and values in turn, as HGETALL tells them; what is none says nothing.
+std::map<std::string, std::string> hash_of(const RedisReply& reply);
+/// That field as a number; 0 without it.
+std::uint64_t number_of(const std::map<std::string, std::string>& fields, const char* name);
+
 /// One loop. The store is not trusted: what is no RESP, too long or too late ends the connection, which is made again
 /// after a pause (0.1 to 2 s). Nothing is sent twice.
 class Redis {
@@ -45,8 +52,8 @@ public:
         std::chrono::milliseconds first_pause{100}, last_pause{2000};
     };
 
-    Redis(asio::any_io_executor executor, RedisAddress address, Handlers handlers);
-    Redis(asio::any_io_executor executor, RedisAddress address, Handlers handlers, Limits limits);
+    Redis(asio::any_io_executor executor, RedisStore store, Handlers handlers);
+    Redis(asio::any_io_executor executor, RedisStore store, Handlers handlers, Limits limits);
     Redis(const Redis&) = delete;
     Redis& operator=(const Redis&) = delete;
     ~Redis();

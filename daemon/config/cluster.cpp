@@ -14,9 +14,10 @@ std::optional<RedisAddress> RedisAddress::parse(std::string_view url) {
         if (address.path.starts_with("//")) address.path.erase(0, 2);
         return address.path.starts_with('/') && address.path.size() < 108 ? std::optional(address) : std::nullopt;
     }
-    constexpr std::string_view scheme = "redis://";
-    if (!url.starts_with(scheme)) return std::nullopt;
-    url.remove_prefix(scheme.size());
+    constexpr std::string_view clear = "redis://", secure = "rediss://";
+    address.is_tls = url.starts_with(secure);
+    if (!address.is_tls && !url.starts_with(clear)) return std::nullopt;
+    url.remove_prefix(address.is_tls ? secure.size() : clear.size());
     if (const auto at = url.rfind('@'); at != std::string_view::npos) {
         const auto login = url.substr(0, at);
         const auto colon = login.find(':');
@@ -33,6 +34,12 @@ std::optional<RedisAddress> RedisAddress::parse(std::string_view url) {
 
 std::string RedisAddress::to_string() const { return path.empty() ? endpoint.to_string() : "unix:" + path; }
 
+std::string RedisStore::to_string() const {
+    std::string text;
+    for (const auto& server : servers) text += (text.empty() ? "" : ", ") + server.to_string();
+    return text;
+}
+
 std::vector<Address> ClusterConfig::addresses(const Config& config) {
     std::set<Address> all;
     for (const Endpoint& local : config.core.listen) all.insert(local.address);
@@ -47,11 +54,35 @@ std::pair<Spi, Spi> ClusterConfig::spi_range(const XfrmConfig& xfrm) const {
     return {Spi{first}, Spi{first + share - 1}};
 }
 
+namespace {
+
+void read_store(Section& section, RedisStore& store) {
+    std::vector<std::string> urls;
+    section.texts("url", urls);
+    section.text("ca-file", store.ca_file);
+    section.text("tls-name", store.tls_name);
+    if (urls.empty()) section.mistake("url", "is needed: the shared store, or a list of its servers");
+    for (const auto& url : urls) {
+        if (const auto server = RedisAddress::parse(url)) store.servers.push_back(*server);
+        else
+            section.mistake("url",
+                            "must be redis://[user:password@]address:port with an address and no name, rediss:// for "
+                            "TLS, or unix:/path; or a list of them");
+    }
+    const bool has_tls = std::ranges::any_of(store.servers, &RedisAddress::is_tls);
+    if (has_tls && store.tls_name.empty())
+        section.mistake("tls-name", "is needed with rediss://: the DNS name that the server's certificate is for");
+    if (!has_tls && !(store.tls_name.empty() && store.ca_file.empty()))
+        section.mistake("tls-name", "and ca-file are for rediss:// and no server of this store has it");
+    if (!store.ca_file.empty() && store.ca_file.front() != '/')
+        section.mistake("ca-file", "must be a path from the root, of a PEM file");
+}
+
+}  // namespace
+
 void read_cluster(Section& section, ClusterConfig& cluster) {
-    std::string url;
     section.text("name", cluster.name);
     section.number("node-id", cluster.node_id, 1, ClusterConfig::kNodes);
-    section.text("url", url);
     section.text("secret-file", cluster.secret_file);
     const auto is_word = [](char c) {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
@@ -59,13 +90,7 @@ void read_cluster(Section& section, ClusterConfig& cluster) {
     if (cluster.name.empty() || cluster.name.size() > 64 || !std::ranges::all_of(cluster.name, is_word))
         section.mistake("name", "is needed: the same one on every node, 1 to 64 letters, digits, - and _");
     if (cluster.node_id == 0) section.mistake("node-id", "is needed: another one on every node, from 1 to 8");
-    if (const auto store = RedisAddress::parse(url)) cluster.store = *store;
-    else if (url.starts_with("rediss://"))
-        section.mistake("url",
-                        "TLS to the store is not there yet; use a Unix socket, a network of its own, or a tunnel");
-    else
-        section.mistake("url",
-                        "must be redis://[user:password@]address:port with an address and no name, or unix:/path");
+    read_store(section, cluster.store);
     if (cluster.secret_file.empty() || cluster.secret_file.front() != '/')
         section.mistake("secret-file",
                         "must be a path from the root; lines KEY-ID:HEX, `openssl rand -hex 32` makes HEX");

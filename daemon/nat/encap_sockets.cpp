@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "daemon/cluster/held_sockets.h"
 #include "xfrm/sa.h"
 
 namespace gmgate::daemon {
@@ -22,7 +23,7 @@ bool drop_all(int fd) {
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
-Result<sip::FileDescriptor> open_one(const Endpoint& local) {
+Result<sip::FileDescriptor> open_one(const Endpoint& local, bool is_ahead) {
     sip::FileDescriptor fd(::socket(local.address.af(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     const auto failed = [&](const char* what, int code) {
         return system_failure(Reaction::refused,
@@ -31,6 +32,7 @@ Result<sip::FileDescriptor> open_one(const Endpoint& local) {
     if (!fd.is_open()) return failed("open", errno);
     const int on = 1, type = UDP_ENCAP_ESPINUDP;
     if (local.address.is_v6()) static_cast<void>(setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on));
+    if (is_ahead && !bind_anywhere(fd.get())) return failed("bind ahead", errno);
     if (!drop_all(fd.get())) return failed("filter", errno);
     if (setsockopt(fd.get(), IPPROTO_UDP, UDP_ENCAP, &type, sizeof type) != 0)
         return failed("have the kernel take ESP out of (CONFIG_XFRM, module esp4 or esp6)", errno);
@@ -55,10 +57,10 @@ void EncapSockets::inherit(sip::FileDescriptor socket) {
     sockets_.insert_or_assign(local.address, std::move(socket));
 }
 
-Result<void> EncapSockets::open() {
+Result<void> EncapSockets::open(bool is_ahead) {
     for (const auto& address : addresses_) {
         if (sockets_.contains(address)) continue;
-        auto socket = open_one({address, xfrm::kEncapsulationPort});
+        auto socket = open_one({address, xfrm::kEncapsulationPort}, is_ahead);
         if (!socket) return std::unexpected(socket.error());
         sockets_.emplace(address, std::move(*socket));
     }

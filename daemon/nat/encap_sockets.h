@@ -24,8 +24,9 @@ public:
     bool is_ours(const Endpoint& local) const;
     /// A socket of the process before, at one of the addresses.
     void inherit(sip::FileDescriptor socket);
-    /// Opens what was not inherited. Needs no capability. Reaction::refused with the reason and the fix.
-    Result<void> open();
+    /// Opens what was not inherited. Needs no capability. Reaction::refused with the reason and the fix. `is_ahead`:
+    /// the addresses may still be elsewhere.
+    Result<void> open(bool is_ahead = false);
     void for_each_socket(const std::function<void(const Endpoint&, int descriptor)>& f) const;
     /// Datagrams that were neither ESP nor keep-alives, since the sockets were made.
     std::uint64_t stray_datagrams() const;

@@ -246,10 +246,15 @@ void add_cluster(Page& page, const ClusterNumbers& n) {
     records.add(n.replica.written, {{"what", "written"}})
         .add(n.replica.erased, {{"what", "erased"}})
         .add(n.replica.failed, {{"what", "failed"}})
-        .add(n.refused, {{"what", "refused"}});
+        .add(n.follower.refused, {{"what", "refused"}});
     page.counter("cluster_unreplicated_total", "answers to phones that left before their record was in the store")
         .add(n.replica.unreplicated);
-    page.counter("cluster_sets_installed_total", "sets of SAs that this node took over").add(n.sets_installed);
+    page.counter("cluster_sets_installed_total", "sets of SAs of another node that this one has installed")
+        .add(n.follower.installed);
+    page.gauge("cluster_ready_registrations", "registrations of the node that serves, held ready for a take-over")
+        .add(n.follower.registrations);
+    page.gauge("cluster_standby_level", "1: this node stands by and holds everything that the shared store has")
+        .add(n.follower.is_level && !n.serves ? 1 : 0);
 }
 
 std::uint64_t unix_seconds(std::chrono::system_clock::time_point at) {

@@ -71,8 +71,8 @@ Task<void> Router::answer_for_gateway(std::shared_ptr<sip::ServerTransaction> tr
 std::optional<Answer> Router::objection_from_ue(const sip::Message& request, const FlowOwner& owner,
                                                 const SipInterface* interface, const ToCore& rules) const {
     auto objection = check_proxyable(request, interface != nullptr && interface->refuse_mediasec);
-    const std::string_view agreed = owner.set != nullptr ? std::string_view(owner.set->security_server) : "";
-    if (!objection) objection = check_unambiguous(request, rules.credentials, agreed);
+    const bool is_mirrored = owner.set != nullptr && mirrors_to_the_letter(request, owner.set->security_server);
+    if (!objection) objection = check_unambiguous(request, rules.credentials, is_mirrored);
     if (!objection) objection = check_loop(request, rules.loop_mark);
     if (!objection)
         objection = check_security_verify(request, owner.set, *owner.registration,

@@ -110,6 +110,25 @@ Task<Result<void>> Adoption::match_kernel() {
     co_return co_await p_.kernel.remove_sas(std::move(stale));
 }
 
+Task<Result<void>> Adoption::believe() {
+    std::vector<xfrm::SaId> unwanted;
+    for (auto& [mark, place] : places_) {
+        auto& candidate = candidates_[place.candidate];
+        const auto& set = candidate.row.sets[place.set];
+        place.port_uenc = set.port_uenc;
+        const auto why = obstacle(set);
+        if (!why) {
+            place.seen = kAllFour;
+            continue;
+        }
+        for (const auto& sa : xfrm::four_sas(set.parameters)) unwanted.push_back(sa.id);
+        log::info("set-not-adopted", {{"impi", candidate.row.key.impi.value}, {"set", mark}, {"why", *why}});
+        candidate.has_lost_a_set = true;
+    }
+    if (unwanted.empty()) co_return Result<void>{};
+    co_return co_await p_.kernel.remove_sas(std::move(unwanted));
+}
+
 void Adoption::drop(const StoredRegistration& row, std::string_view why) {
     ++summary_.dropped;
     dropped_.push_back(row.key);

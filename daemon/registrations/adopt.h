@@ -41,6 +41,9 @@ public:
     /// Asks the kernel for its SAs and deletes those of ours that no row explains or of which a sibling is missing: a
     /// set lives whole or not at all. After this the kernel holds what the registrations need.
     Task<Result<void>> match_kernel();
+    /// In its place for rows whose sets are known to be in the kernel, of a node that had them ready: it is not asked.
+    /// Those that the configuration does not serve are removed.
+    Task<Result<void>> believe();
     /// Puts what is whole into the table, with its SPIs and numbers reserved and its lifetimes watched. No await:
     /// nobody sees a part. `flow_of`: the open connection that was taken over, for a registration over TLS.
     void commit(const std::function<std::optional<sip::Flow>(sip::ConnectionId)>& flow_of);

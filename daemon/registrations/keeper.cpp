@@ -31,6 +31,10 @@ Task<void> Keeper::save(ContactKey key) {
     static_cast<void>(co_await store_.save(std::move(row)));
 }
 
+Task<void> Keeper::save_challenge(ChallengeKey key) {
+    if (also_challenges_) co_await also_challenges_(std::move(key));
+}
+
 void Keeper::changed(const ContactKey& key) {
     if (!store_.is_kept()) return;
     if (changed_.empty())

@@ -22,6 +22,9 @@ public:
     Task<void> save(ContactKey key);
     /// A second place that the registration is to be in before its 200 leaves.
     void also(std::function<Task<void>(ContactKey)> second) { also_ = std::move(second); }
+    /// A second place that a challenge is to be in before its 401 leaves; the first one keeps none.
+    void also_challenges(std::function<Task<void>(ChallengeKey)> second) { also_challenges_ = std::move(second); }
+    Task<void> save_challenge(ChallengeKey key);
     /// Something of it changed or ended; written soon.
     void changed(const ContactKey& key);
     /// Writes what changed() has gathered, for the end of the process.
@@ -34,6 +37,7 @@ private:
     Table& table_;
     Store& store_;
     std::function<Task<void>(ContactKey)> also_;
+    std::function<Task<void>(ChallengeKey)> also_challenges_;
     std::set<ContactKey> changed_;
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // a posted turn may come after the end
 };

@@ -147,6 +147,11 @@ void KernelWatch::want_audit(const char* why) {
     start_if_idle();
 }
 
+void KernelWatch::look() {
+    audit_wanted_ = true;
+    start_if_idle();
+}
+
 void KernelWatch::guards_gone(const char* why) {
     guards_wanted_ = true;
     if (!std::exchange(guards_missing_, true))

@@ -42,6 +42,8 @@ public:
     /// Compares every set that is in the table now with a dump, and ends those of which an SA is missing. Also from
     /// outside, as an audit.
     Task<Result<void>> audit();
+    /// The same, soon.
+    void look();
     /// True while something is still being put right.
     bool is_busy() const { return is_running_; }
 

@@ -80,17 +80,11 @@ std::optional<Answer> check_loop(const sip::Message& request, std::string_view m
     return make_answer(482, "Loop Detected", "the request has passed here before, unchanged");
 }
 
-namespace {
-
-/// What nearly every phone sends in nearly every request: the list that was sent, octet for octet, in one field. It
-/// needs no reading: a list equals itself, and this one is our own.
 bool mirrors_to_the_letter(const sip::Message& request, const PatternedText& sent) {
     const auto index = request.find(HeaderId::security_verify);
     return index && !sent.empty() && sent == request.field(*index).value &&
            !request.find(HeaderId::security_verify, *index + 1);
 }
-
-}  // namespace
 
 std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by,
                                             const Registration& registration, bool ignore_q) {

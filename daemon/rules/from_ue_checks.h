@@ -47,6 +47,10 @@ std::optional<Answer> check_proxyable(const sip::Message& request, bool refuse_m
 /// OwnMarks::loop_mark.
 std::optional<Answer> check_loop(const sip::Message& request, std::string_view mark);
 
+/// What nearly every phone sends in nearly every request: the list that was sent, octet for octet, in one field. It
+/// needs no reading: a list equals itself, and this one is our own.
+bool mirrors_to_the_letter(const sip::Message& request, const PatternedText& sent);
+
 /// C-64, A-16, A-17: a Security-Verify must equal the Security-Server of the set (null: the one of the TLS association)
 /// or of another live set of the registration; absent is accepted, and ACK and CANCEL are never asked (A-15a).
 std::optional<Answer> check_security_verify(const sip::Message& request, const SaSet* carried_by,

@@ -66,9 +66,9 @@ std::optional<Answer> check_syntax(const sip::Message& request, Sender sender) {
 }
 
 std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::RequestCredentials& credentials,
-                                        std::string_view agreed) {
+                                        bool is_mirrored) {
     std::string field, why;
-    if (const auto doubt = sip::find_doubt(request, agreed)) {
+    if (const auto doubt = sip::find_doubt(request, is_mirrored)) {
         field = doubt->field;
         why = fmt::format("{}: {}", doubt->field, doubt->why);
     } else if (const auto objection = credentials.objection()) {

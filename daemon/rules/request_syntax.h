@@ -20,8 +20,8 @@ std::optional<Answer> check_syntax(const sip::Message& request, Sender sender = 
 
 /// 400 for a request of a phone or a stranger in which a field that decides identity, route or protection could be read
 /// in two ways (sip/message/doubt.h), or whose credentials could. `why` says which and why. `credentials` are
-/// those of this request; `agreed` as for find_doubt().
+/// those of this request; `is_mirrored` as for find_doubt().
 std::optional<Answer> check_unambiguous(const sip::Message& request, const sip::RequestCredentials& credentials,
-                                        std::string_view agreed = {});
+                                        bool is_mirrored = false);
 
 }  // namespace gmgate::daemon

@@ -206,12 +206,6 @@ Why doubt_in_max_forwards(const Message& request) {
     return hops && *hops <= 255 ? Why() : Why("it is no number from 0 to 255");
 }
 
-/// One header field of that name, and with that value.
-bool is_single(const Message& request, HeaderId id, std::string_view value) {
-    const auto first = request.find(id);
-    return first && !value.empty() && request.field(*first).value == value && !request.find(id, *first + 1);
-}
-
 Why doubt_in_call_id(std::string_view value) {
     const bool is_word = std::ranges::none_of(value, [](char c) { return scan::is(c, scan::kSpace | scan::kControl); });
     return is_word && value.find(',') == scan::kNone ? Why() : Why("it is more than one word");
@@ -219,7 +213,7 @@ Why doubt_in_call_id(std::string_view value) {
 
 }  // namespace
 
-std::optional<Doubt> find_doubt(const Message& request, std::string_view agreed) {
+std::optional<Doubt> find_doubt(const Message& request, bool is_mirrored) {
     std::optional<Doubt> doubt;
     const auto look = [&doubt](std::string_view field, Why why) {
         if (!doubt && why) doubt = Doubt{.field = field, .why = std::string(*why)};
@@ -244,7 +238,7 @@ std::optional<Doubt> find_doubt(const Message& request, std::string_view agreed)
     for (const HeaderId id : {HeaderId::require, HeaderId::proxy_require, HeaderId::supported})
         look_at(id, doubt_in_option_tags(request, id));
     for (const HeaderId id : {HeaderId::security_client, HeaderId::security_verify}) {
-        if (id == HeaderId::security_verify && is_single(request, id, agreed)) continue;
+        if (id == HeaderId::security_verify && is_mirrored) continue;
         if (auto why = doubt ? std::nullopt : doubt_in_security(request, id))
             doubt = Doubt{.field = to_string(id), .why = std::move(*why)};
     }

@@ -28,8 +28,8 @@ struct Doubt {
 ///   - Via: no parameter twice. Call-ID: one word. Max-Forwards: a number up to 255;
 ///   - Require, Proxy-Require, Supported: tokens. Security-Client, Security-Verify: what SecurityList reads.
 /// Of ACK and CANCEL, which nobody can answer or which must not fail, option tags and Security-* are not asked (A-15a).
-/// Credentials have their own reader (credentials.h). `agreed` is the Security-Server that was sent to this phone, if
-/// any: a Security-Verify that is the same octet for octet is not read once more.
-std::optional<Doubt> find_doubt(const Message& request, std::string_view agreed = {});
+/// Credentials have their own reader (credentials.h). `is_mirrored`: the
+/// Security-Verify is the Security-Server that was sent to this phone, octet for octet, and is not read once more.
+std::optional<Doubt> find_doubt(const Message& request, bool is_mirrored = false);
 
 }  // namespace gmgate::sip

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <sstream>
 
 #include <net/if.h>
@@ -14,116 +12,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "tests/integration/scene.h"
+#include "tests/integration/cluster_lab.h"
 
 using namespace gmgate::test;
 
 namespace {
-
-const std::string kSecret = "1:" + std::string(64, 'a') + "\n";
-
-std::string file_text(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void write_text(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
-
-/// redis-server on a Unix socket, as a namespace of its own would have it.
-struct Store {
-    std::string folder = make_temporary_folder();
-    std::string socket = folder + "/redis.sock";
-    std::unique_ptr<Program> server;
-
-    Store() {
-        write_text(folder + "/secret", kSecret);
-        start();
-    }
-    ~Store() {
-        server.reset();
-        std::error_code ignored;
-        std::filesystem::remove_all(folder, ignored);
-    }
-    void start() {
-        server = std::make_unique<Program>(
-            ProgramOptions{.command = {"redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--dir",
-                                       folder, "--rdbcompression", "no"},
-                           .name = "redis-server"});
-        server->wait_for_text("ready to accept connections");
-    }
-    std::string ask(const std::vector<std::string>& words) const {
-        std::vector<std::string> command{"redis-cli", "-s", socket};
-        command.insert(command.end(), words.begin(), words.end());
-        return run_program({.command = command});
-    }
-    std::size_t records() const { return std::stoul(ask({"HLEN", "gmgate:{test}:records"})); }
-    std::string lines(int node, const std::string& secret = {}) const {
-        return "[cluster]\nname = \"test\"\nnode-id = " + std::to_string(node) + "\nurl = \"unix:" + socket +
-               "\"\nsecret-file = \"" + (secret.empty() ? folder + "/secret" : secret) + "\"\n";
-    }
-};
-
-/// The second node: the lab's configuration with a folder and a node id of its own.
-class SecondNode {
-public:
-    SecondNode(Lab& lab, const Store& store, const std::string& secret = {})
-        : lab_(lab), folder_(make_temporary_folder()) {
-        auto text = file_text(lab.config_path());
-        for (std::size_t at; (at = text.find(lab.folder())) != std::string::npos;)
-            text.replace(at, lab.folder().size(), folder_);
-        text.erase(text.find("[cluster]"));
-        write_text(folder_ + "/gmgate.toml", text + store.lines(2, secret));
-    }
-    ~SecondNode() {
-        gateway.reset();
-        std::error_code ignored;
-        std::filesystem::remove_all(folder_, ignored);
-    }
-    void start(const std::string& until) {
-        gateway = std::make_unique<Program>(
-            ProgramOptions{.command = {lab_.programs().gmgated, "--config", folder_ + "/gmgate.toml"},
-                           .name = "gmgated 2",
-                           .network = &network});
-        gateway->wait_for_text(until);
-    }
-    /// As keepalived does it, but with the whole links: whatever the other machine holds, it is reached no more.
-    void get_addresses() {
-        lab_.network.gw.run("ip link set access down; ip link set core down");
-        lab_.network.gw.run("ip link set access netns " + network.path() + "; ip link set core netns " +
-                            network.path());
-        network.ip_batch(
-            "address add 10.1.0.1/16 dev access\naddress add fd01::1/64 dev access nodad\nlink set access up\n"
-            "address add 10.2.0.1/24 dev core\naddress add fd02::1/64 dev core nodad\nlink set core up\n");
-    }
-    std::string control_socket() const { return folder_ + "/control.sock"; }
-
-    Namespace network{"gw2"};
-    std::unique_ptr<Program> gateway;
-
-private:
-    Lab& lab_;
-    std::string folder_;
-};
-
-LabOptions cluster_lab(const Store& store) {
-    auto options = plain_lab();
-    options.more_sections = store.lines(1);
-    return options;
-}
-
-nlohmann::json cluster_status(const Lab& lab, const std::string& socket) {
-    return nlohmann::json::parse(
-        run_program({.command = {lab.programs().gmctl, "--socket", socket, "--json", "cluster"}}));
-}
-
-/// A MESSAGE each way between two phones arrives.
-void talk(Phone& a, Phone& b) {
-    const auto from_a = unique_word("from-a-"), from_b = unique_word("from-b-");
-    CHECK(a.message(b.impu(), from_a) == 200);
-    b.await_message(from_a);
-    CHECK(b.message(a.impu(), from_b) == 200);
-    a.await_message(from_b);
-}
 
 /// Keys of all SAs, as octets.
 std::vector<std::string> keys_in_kernel(const Namespace& network) {
@@ -182,13 +75,18 @@ TEST_SUITE("cluster") {
         CHECK(dump.find(impi_of_user(0)) != std::string::npos);
         for (const auto& key : keys) CHECK(dump.find(key) == std::string::npos);
         CHECK(cluster_status(lab, second.control_socket()).value("state", "") == "standby");
-        CHECK(count_sas(second.network) == 0);
+        CHECK(holds_ready(lab, second, 2));
 
         lab.kill_gateway();
         const auto mark = lab.core_mark();
         second.get_addresses();
-        second.gateway->wait_for_text("gateway-ready");
+        const auto first = talk(v4, v6);  // nobody waits for the node to be ready
+        MESSAGE("first message after the addresses were there: ", first, " ms");
+        CHECK(first < 2000);  // it was not lost: the phone repeats it after two seconds
+        CHECK(second.gateway->has_text("kernel-work=0"));
         CHECK(count_sas(second.network) == 8);
+        second.gateway->wait_for_text("kernel-audited");
+        CHECK(!second.gateway->has_text("sa-lost"));
         const auto status = cluster_status(lab, second.control_socket());
         CHECK(status.value("state", "") == "owner");
         CHECK(status.value("epoch", 0) == 2);
@@ -220,6 +118,90 @@ TEST_SUITE("cluster") {
         v4.deregister();
         v6.deregister();
         CHECK(eventually([&] { return store.records() == 0; }));
+        CHECK(eventually([&] { return count_sas(second.network) == 0; }));
+    }
+
+    TEST_CASE("the standby follows: sets that begin, change and end, a store that forgets, and the way back") {
+        Store store;
+        Lab lab(cluster_lab(store));
+        SecondNode second(lab, store);
+        second.start("cluster-stands-by");
+        Phone stays(lab, {.user = 0}), leaves(lab, {.user = 1, .is_v6 = true}), tcp(lab, {.user = 2, .is_tcp = true});
+        for (Phone* phone : {&stays, &leaves, &tcp}) phone->demand_registered();
+        CHECK(holds_ready(lab, second, 3));
+        leaves.deregister();
+        CHECK(holds_ready(lab, second, 2));
+        second.network.run("ip xfrm state flush");  // somebody else
+        second.gateway->wait_for_text("cluster-sets-missing");
+        CHECK(holds_ready(lab, second, 2));
+
+        store.server->kill();
+        second.gateway->wait_for_text("cluster-store-down");
+        CHECK(count_sas(second.network) == 8);
+        store.start();  // empty
+        CHECK(eventually([&] { return store.records() == 2; }));
+        CHECK(holds_ready(lab, second, 2));
+        CHECK(count_sas(second.network) == 8);
+
+        // Challenged when the node dies: one answers at the next node, and is served; one never does, and leaves
+        // nothing.
+        const auto challenged = ask(lab, {.user = 3, .security_client = SecurityClient{}.text()});
+        CHECK(status_of(challenged) == 401);
+        lab.network.gw.run("iptables-legacy -A INPUT -p esp -j DROP");
+        Program answers({.command = {lab.programs().gmue, "register", "--gateway", Network::kAccess4, "--index", "4",
+                                     "--t1", "0.5", "--hold", "1", "--json"},
+                         .name = "gmue",
+                         .network = &lab.network.ue});
+        CHECK(holds_ready(lab, second, 4));
+        lab.kill_gateway();
+        second.get_addresses();
+        lab.network.gw.run("iptables-legacy -D INPUT -p esp -j DROP");
+        MESSAGE("first message after the addresses were there: ", talk(stays, tcp), " ms");
+        answers.wait_for_text("\"registered\"");
+        CHECK(answers.wait() == 0);
+        Phone anew(lab, {.user = 3});  // its first challenge ends with this one
+        anew.demand_registered();
+        CHECK(eventually([&] { return count_sas(second.network) == 12; }));
+
+        // The first node comes back, stands by, and has the phones again.
+        Program again({.command = {lab.programs().gmgated, "--config", lab.config_path()},
+                       .name = "gmgated again",
+                       .network = &lab.network.gw});
+        again.wait_for_text("cluster-standby-level");
+        CHECK(eventually([&] { return count_sas(lab.network.gw) == 12; }));
+        stays.reregister(true);  // a set more, beside the old one
+        CHECK(eventually([&] { return count_sas(lab.network.gw) == 16; }));
+        const auto second_mark = lab.core_mark();
+        second.gateway->kill();
+        second.give_addresses_back();
+        MESSAGE("first message at the first node again: ", talk(stays, anew), " ms");
+        CHECK(tcp.message(stays.impu(), unique_word("tcp-")) == 200);
+        CHECK(again.has_text("kernel-work=0"));
+        CHECK(lab.core_received(second_mark, "REGISTER").empty());
+        for (Phone* phone : {&stays, &tcp, &anew}) phone->deregister();
+        CHECK(eventually([&] { return count_sas(lab.network.gw) == 0; }));
+    }
+
+    TEST_CASE("no node sees the store: the one that gets the addresses serves with what it holds, and settles later") {
+        Store store;
+        Lab lab(cluster_lab(store));
+        SecondNode second(lab, store);
+        second.start("cluster-stands-by");
+        Phone v4(lab, {.user = 0}), v6(lab, {.user = 1, .is_v6 = true});
+        v4.demand_registered();
+        v6.demand_registered();
+        CHECK(holds_ready(lab, second, 2));
+        store.server->kill();
+        lab.kill_gateway();
+        const auto mark = lab.core_mark();
+        second.get_addresses();
+        second.gateway->wait_for_text("gateway-ready");
+        CHECK(cluster_status(lab, second.control_socket()).value("state", "") == "alone");
+        talk(v4, v6);
+        CHECK(lab.core_received(mark, "REGISTER").empty());
+        store.start();
+        CHECK(eventually([&] { return store.records() == 2; }));
+        CHECK(store.ask({"HGET", "gmgate:{test}:owner", "epoch"}) == "2\n");
     }
 
     TEST_CASE("a call outlives its node: re-INVITEs and BYE of both ends go on in a dialog that the next node knows") {

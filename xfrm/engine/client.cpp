@@ -587,20 +587,35 @@ Task<Result<SealedKeys>> EngineClient::seal_set(SealOrder order) {
     co_return *keys;
 }
 
-Task<Result<void>> EngineClient::install_sealed(SealedInstall order) {
-    if (order.lifetime.count() <= 0) co_return failure(Reaction::internal, "a lifetime must be positive");
+namespace {
+
+gm_install_sealed to_frame(const SealedInstall& order, ReqId reqid) {
     gm_install_sealed asked{};
     asked.epoch = order.epoch;
     asked.set = to_frame(order.parameters);
     std::ranges::copy(order.record, asked.record);
-    asked.reqid = impl_->reqid.value;
+    asked.reqid = reqid.value;
     asked.mark = order.mark.value;
     asked.lifetime =
         static_cast<std::uint32_t>(std::min<std::chrono::seconds::rep>(order.lifetime.count(), UINT32_MAX));
     if (order.parameters.mode == Mode::udp_enc_tun) asked.port_uenc = order.port_uenc.value;
     std::memcpy(&asked.sealed, order.keys.data(), sizeof asked.sealed);
+    return asked;
+}
+
+}  // namespace
+
+Task<Result<void>> EngineClient::install_sealed(SealedInstall order) {
+    if (order.lifetime.count() <= 0) co_return failure(Reaction::internal, "a lifetime must be positive");
     Impl::Request one;
-    one.frame = FrameWriter(GM_INSTALL_SEALED).add(asked).finish();
+    one.frame = FrameWriter(GM_INSTALL_SEALED).add(to_frame(order, impl_->reqid)).finish();
+    co_return co_await impl_->submit(std::move(one));
+}
+
+Task<Result<void>> EngineClient::move_sealed(SealedInstall order) {
+    if (order.lifetime.count() <= 0) co_return failure(Reaction::internal, "a lifetime must be positive");
+    Impl::Request one;
+    one.frame = FrameWriter(GM_MOVE_SEALED).add(to_frame(order, impl_->reqid)).finish();
     co_return co_await impl_->submit(std::move(one));
 }
 

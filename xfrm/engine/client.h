@@ -53,6 +53,7 @@ public:
     Task<Result<std::vector<ProbeFinding>>> probe(std::vector<AlgorithmPair> allowed) override;
     Task<Result<SealedKeys>> seal_set(SealOrder order) override;
     Task<Result<void>> install_sealed(SealedInstall order) override;
+    Task<Result<void>> move_sealed(SealedInstall order) override;
     Task<Result<SipHashKey>> dialog_key() override;
     const KernelCounters& counters() const override;
     EngineStatus status() const override;

@@ -66,6 +66,7 @@ enum gm_kind {
     GM_SEAL_SET = 13,       /* gm_seal: the keys of an installed set for another node; GM_SEALED */
     GM_INSTALL_SEALED = 14, /* gm_install_sealed: all four SAs or none, from what another node sealed */
     GM_DIALOG_KEY = 15,     /* nothing: the key by which all nodes of the cluster know calls; GM_KEY */
+    GM_MOVE_SEALED = 16,    /* gm_install_sealed: a set that stands counts on from what another node sealed */
     /* worker -> gmgated, answers */
     GM_DONE = 64,     /* gm_done */
     GM_REPORTS = 65,  /* `count` gm_report */
@@ -333,6 +334,8 @@ static inline const char* gm_kind_name(uint16_t kind) {
             return "install-sealed";
         case GM_DIALOG_KEY:
             return "dialog-key";
+        case GM_MOVE_SEALED:
+            return "move-sealed";
         default:
             return "unknown"; /* the number is the other end's */
     }

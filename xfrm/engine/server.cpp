@@ -170,6 +170,7 @@ Result<Task<Result<void>>> EngineServer::Impl::order_of(std::span<std::uint8_t> 
         case GM_DIALOG_KEY:
             return dialog_key_order(reader);
         case GM_INSTALL_SEALED:
+        case GM_MOVE_SEALED:
             return sealed_order(reader);
         case GM_CONFIGURE:
             return failure(Reaction::refused, "not allowed: the configuration is given once, by the guardian", EPERM);
@@ -289,6 +290,7 @@ Result<Task<Result<void>>> EngineServer::Impl::sealed_order(FrameReader& reader)
                        .lifetime = std::chrono::seconds(order.lifetime)};
     if (order.port_uenc != 0) request.port_uenc = Port{order.port_uenc};
     if (auto ok = rules.check_install(request, ReqId{order.reqid}); !ok) return std::unexpected(ok.error());
+    if (reader.header().kind == GM_MOVE_SEALED) return keyed->move_set_to(request.parameters, *start);
     return keyed->install_set_at(std::move(request), *start);
 }
 

@@ -55,6 +55,8 @@ struct NewSa {
     std::uint32_t sequence = 0;
 };
 [[nodiscard]] bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& owner);
+/// NEWAE: an SA that stands counts on from `sequence`, as a new one with NewSa::sequence would. It goes by id alone.
+[[nodiscard]] bool append_move_sa(MessageBuffer& out, const Sa& sa, std::uint32_t sequence, const Ownership& owner);
 /// UPDSA that changes nothing but the limits and the encapsulation's ports: a dummy cipher satisfies the kernel and the
 /// keys in force stay (xfrm_state_update copies only `lft` and `encap`). `hard_limit` counts from the SA's add_time, in
 /// wall-clock seconds.

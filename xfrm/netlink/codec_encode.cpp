@@ -203,19 +203,18 @@ void put_algorithms(Writer& message, const KernelAlgorithms& names, const EspKey
 
 // XFRMA_REPLAY_ESN_VAL without XFRM_STATE_ESN is the bitmap mode with 32-bit sequence numbers: the only way to a window
 // over 32.
-void put_replay_window(Writer& message, const NewSa& request) {
+void put_replay_window(Writer& message, Direction direction, std::uint32_t sequence) {
     constexpr std::uint32_t words = kReplayWindow / 32;
     xfrm_replay_state_esn fixed{};
     fixed.bmp_len = words;
     fixed.replay_window = kReplayWindow;
-    const bool is_outbound = request.sa.direction == Direction::out;
-    (is_outbound ? fixed.oseq : fixed.seq) = request.sequence;
+    const bool is_outbound = direction == Direction::out;
+    (is_outbound ? fixed.oseq : fixed.seq) = sequence;
     const auto room = message.attribute(XFRMA_REPLAY_ESN_VAL, sizeof fixed + words * sizeof(std::uint32_t));
     if (room.empty()) return;
     std::memcpy(room.data(), &fixed, sizeof fixed);
     // A full window: what came before the other node's last word may not come again.
-    if (!is_outbound && request.sequence != 0)
-        std::memset(room.data() + sizeof fixed, 0xff, words * sizeof(std::uint32_t));
+    if (!is_outbound && sequence != 0) std::memset(room.data() + sizeof fixed, 0xff, words * sizeof(std::uint32_t));
 }
 
 void put_encapsulation(Writer& message, const Sa& sa) {
@@ -293,7 +292,7 @@ bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& ow
     info.seq = request.mark.value;
     message.body(info);
     put_algorithms(message, *names, request.keys);
-    put_replay_window(message, request);
+    put_replay_window(message, request.sa.direction, request.sequence);
     if (request.sa.direction == Direction::in) {
         message.number(XFRMA_SET_MARK, request.mark.value);
         message.number(XFRMA_SET_MARK_MASK, owner.mark_mask);
@@ -301,6 +300,17 @@ bool append_new_sa(MessageBuffer& out, const NewSa& request, const Ownership& ow
             message.number(XFRMA_MTIMER_THRESH, static_cast<std::uint32_t>(kMappingPause.count()));
     }
     put_encapsulation(message, request.sa);
+    return message.finish();
+}
+
+bool append_move_sa(MessageBuffer& out, const Sa& sa, std::uint32_t sequence, const Ownership& owner) {
+    Writer message(out, XFRM_MSG_NEWAE, NLM_F_REPLACE);
+    xfrm_aevent_id id{};
+    id.sa_id = to_usersa_id(sa.id);
+    id.saddr = to_kernel(sa.source.address);
+    id.reqid = owner.reqid.value;
+    message.body(id);
+    put_replay_window(message, sa.direction, sequence);
     return message.finish();
 }
 

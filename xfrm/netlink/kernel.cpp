@@ -415,6 +415,30 @@ Task<Result<KeyedSet>> NetlinkKernel::read_set(SetParameters parameters) {
     co_return keyed;
 }
 
+// NEWAE knows no reqid: only what is known as ours is moved.
+Task<Result<void>> NetlinkKernel::move_set_to(SetParameters parameters, StartingSequences sequences) {
+    const auto sas = four_sas(parameters);
+    std::vector<Sa> wanted(sas.begin(), sas.end());
+    const auto own = co_await own_of(std::move(wanted), true);
+    if (!own) co_return std::unexpected(own.error());
+    if (own->size() != sas.size())
+        co_return failure(Reaction::refused, "the set of " + describe(sas[0]) + " is not there whole", ENOENT);
+    const std::array starts{sequences.in[0], sequences.out[0], sequences.in[1], sequences.out[1]};  // as in four_sas()
+    const auto answer = co_await exchange_twice([this, &sas, &starts] {
+        auto messages = buffer(sas.size());
+        for (std::size_t i = 0; i < sas.size(); ++i)
+            static_cast<void>(append_move_sa(messages, sas[i], starts[i], settings_.owner));
+        return messages;
+    });
+    if (!answer) co_return std::unexpected(answer.error());
+    for (std::size_t i = 0; i < sas.size(); ++i)
+        if (answer->outcomes[i].code == ESRCH)
+            co_return failure(Reaction::refused, describe(sas[i]) + " is not there", ENOENT);
+        else if (answer->outcomes[i].code != 0)
+            co_return refusal(answer->outcomes[i], "other sequence numbers of " + describe(sas[i]));
+    co_return Result<void>{};
+}
+
 Task<Result<std::vector<SaReport>>> NetlinkKernel::report_set(SetParameters parameters) {
     const auto sas = four_sas(parameters);
     const auto answer = co_await exchange_twice([this, &sas] { return questions(sas); });

@@ -38,6 +38,8 @@ public:
     virtual Task<Result<KeyedSet>> read_set(SetParameters parameters) = 0;
     /// Kernel::install_set() for a set that has been in use elsewhere.
     virtual Task<Result<void>> install_set_at(SetRequest request, StartingSequences sequences) = 0;
+    /// A set of ours that stands counts on from these. Reaction::refused, ENOENT: it is not there whole.
+    virtual Task<Result<void>> move_set_to(SetParameters parameters, StartingSequences sequences) = 0;
 };
 
 /// Threads: one loop; every call runs on the executor. Each operation costs one sendmsg and one recvmsg when the kernel
@@ -56,6 +58,7 @@ public:
     Task<Result<void>> install_set(SetRequest request) override;
     Task<Result<KeyedSet>> read_set(SetParameters parameters) override;
     Task<Result<void>> install_set_at(SetRequest request, StartingSequences sequences) override;
+    Task<Result<void>> move_set_to(SetParameters parameters, StartingSequences sequences) override;
     Task<Result<void>> remove_set(SetParameters parameters) override;
     Task<Result<void>> extend_set(SetParameters parameters, std::chrono::seconds lifetime) override;
     Task<Result<void>> follow_nat(SetParameters parameters, Port port_uenc) override;

@@ -84,6 +84,26 @@ TEST_CASE("a set behind NAT stays one, with the port of its NAT") {
     CHECK(read->row.sets[0].inner == row.sets[0].inner);
 }
 
+TEST_CASE("a challenge is filed beside its contact, and only a challenge has a temporary set") {
+    const Clock clock;
+    auto row = a_row(clock);
+    row.sets[0].state = SetState::temporary;
+    CHECK(!decode_record(encode_record(encode_row(row, clock), {xfrm::SealedKeys{}}), clock));
+    const HandedChallenge challenge{.nonce = "bm9uY2U=", .came_over = SetNumber{9}};
+    const auto read = decode_record(encode_record(encode_row(row, clock, &challenge), {xfrm::SealedKeys{}}), clock);
+    REQUIRE_MESSAGE(read, read.error().text);
+    REQUIRE(read->challenge);
+    CHECK(read->challenge->nonce == challenge.nonce);
+    CHECK(read->challenge->came_over == challenge.came_over);
+    const ChallengeKey key{row.key.impi, row.sets[0].parameters.ue, false};
+    CHECK(read->field() == record_field(challenge_place(key)));
+    CHECK(challenge_at(challenge_place(key)) == key);
+    CHECK(!challenge_at(row.key));
+    CHECK(challenge_place({row.key.impi, key.ue, true}) != challenge_place(key));
+    row.sets[0].state = SetState::established;
+    CHECK(!decode_record(encode_record(encode_row(row, clock, &challenge), {xfrm::SealedKeys{}}), clock));
+}
+
 TEST_CASE("what is cut, altered or no record at all is refused or has another digest") {
     const Clock clock;
     const auto whole = a_record(clock);

@@ -280,7 +280,14 @@ TEST_CASE("[cluster]: what is needed, what does not go together, and where the s
     CHECK(check_addresses(*config).empty());  // they come and go
     CHECK(mistake(with(good, "node-id = 2", "node-id = 9")).find("from 1 to 8") != std::string::npos);
     CHECK(mistake(with(good, "name = \"home\"\n", "")).find("name: is needed") != std::string::npos);
-    CHECK(mistake(with(good, "redis://u:p@", "rediss://")).find("is not there yet") != std::string::npos);
+    CHECK(mistake(with(good, "redis://u:p@", "rediss://")).find("tls-name: is needed") != std::string::npos);
+    CHECK(parse_config(with(good, "redis://u:p@", "rediss://") + "tls-name = \"redis.example\"\n", "test.toml"));
+    CHECK(mistake(good + "tls-name = \"redis.example\"\n").find("are for rediss://") != std::string::npos);
+    CHECK(parse_config(with(good, "url = \"redis://u:p@10.3.0.1:6379\"",
+                            "url = [\"redis://10.3.0.1:6379\", \"redis://10.3.0.2:6379\"]"),
+                       "test.toml"));
+    CHECK(mistake(with(good, "\"redis://u:p@10.3.0.1:6379\"", "[\"unix:/a\", \"unix\"]")).find("a list of them") !=
+          std::string::npos);
     CHECK(mistake(with(good, "10.3.0.1:6379", "redis.example:6379")).find("an address and no name") !=
           std::string::npos);
     CHECK(mistake(with(good, "\"/etc", "\"etc")).find("a path from the root") != std::string::npos);
