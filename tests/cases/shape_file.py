@@ -6,7 +6,7 @@ from sip import COMPACT
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shapes")
 LISTS = ("over", "changes", "goes", "comes")
-WORDS = ("from", "in", "answers", "refused", "body-hex")
+WORDS = ("from", "in", "answers", "refused", "body-hex", "unread-by")
 PLACEHOLDER = re.compile(r"\{([a-z0-9_]+)(?::(\d+))?\}")
 FILLER = "abcdefghijklmnopqrstuvwxyz0123456789"
 
