@@ -14,21 +14,11 @@
 
 #include "base/secret.h"
 #include "ktls/context_state.h"
-#include "ktls/key_schedule.h"
 #include "ktls/tickets.h"
+#include "ktls/tls_rules.h"
 
 namespace gmgate::ktls {
 namespace {
-
-// TS 33.210 §6.2.2 and §6.2.3, cut to what a kernel can carry: AEAD and forward secrecy only. Phones without AES
-// instructions ask for ChaCha20 first and get it (SSL_OP_PRIORITIZE_CHACHA).
-constexpr const char* kSuites13 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
-constexpr const char* kSuites12 =
-    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
-    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
-constexpr const char* kGroups = "X25519:P-256:P-384";
-constexpr const char* kSignatures =
-    "ECDSA+SHA256:ECDSA+SHA384:ed25519:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_pss_sha256:RSA+SHA256:RSA+SHA384";
 
 template <auto Free>
 struct Freer {
@@ -147,32 +137,6 @@ Result<Loaded> load(const CertificateFiles& files) {
     return out;
 }
 
-// What server and client have in common.
-Result<SslContextPtr> make_context(const SSL_METHOD* method, bool allow_tls12, bool allow_tls13) {
-    SslContextPtr context(SSL_CTX_new(method));
-    if (!context) return failure(Reaction::internal, "OpenSSL makes no context: " + take_openssl_error());
-    auto* const ctx = context.get();
-    if (!allow_tls12 && !allow_tls13) return refuse("neither TLS 1.2 nor TLS 1.3 is allowed: allow one of them");
-    const bool ready = SSL_CTX_set_min_proto_version(ctx, allow_tls12 ? TLS1_2_VERSION : TLS1_3_VERSION) == 1 &&
-                       SSL_CTX_set_max_proto_version(ctx, allow_tls13 ? TLS1_3_VERSION : TLS1_2_VERSION) == 1 &&
-                       SSL_CTX_set_ciphersuites(ctx, kSuites13) == 1 && SSL_CTX_set_cipher_list(ctx, kSuites12) == 1 &&
-                       SSL_CTX_set1_groups_list(ctx, kGroups) == 1 && SSL_CTX_set1_sigalgs_list(ctx, kSignatures) == 1;
-    if (!ready)
-        return failure(Reaction::internal,
-                       "OpenSSL lacks a suite, group or signature of TS 33.210: " + take_openssl_error());
-    // SSL_OP_ENABLE_KTLS is set per session; system-wide openssl.cnf must not turn it on behind our back.
-    SSL_CTX_clear_options(ctx,
-                          SSL_OP_ENABLE_KTLS | SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION | SSL_OP_LEGACY_SERVER_CONNECT);
-    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
-                                 SSL_OP_PRIORITIZE_CHACHA | SSL_OP_CLEANSE_PLAINTEXT);
-    SSL_CTX_set_mode(ctx,
-                     SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_read_ahead(ctx, 0);  // what follows Finished stays in the socket, for the kernel to decrypt
-    SSL_CTX_set_keylog_callback(ctx, keep_traffic_secret);
-    return context;
-}
-
 Result<void> trust(SSL_CTX* context, const std::string& ca_file) {
     const bool trusted = ca_file.empty() ? SSL_CTX_set_default_verify_paths(context) == 1
                                          : SSL_CTX_load_verify_locations(context, ca_file.c_str(), nullptr) == 1;
@@ -183,7 +147,10 @@ Result<void> trust(SSL_CTX* context, const std::string& ca_file) {
 }
 
 Result<SslContextPtr> make_server_context(const ServerOptions& options) {
-    auto context = make_context(TLS_server_method(), options.allow_tls12, options.allow_tls13);
+    auto context = make_context(TLS_server_method(), {.allow_tls12 = options.allow_tls12,
+                                                      .allow_tls13 = options.allow_tls13,
+                                                      .ciphers = options.ciphers,
+                                                      .groups = options.groups});
     if (!context) return context;
     auto* const ctx = context->get();
     if (!options.demand_client_certificate) {
@@ -193,7 +160,7 @@ Result<SslContextPtr> make_server_context(const ServerOptions& options) {
             return std::unexpected(std::move(trusted.error()));
         SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
         SSL_CTX_set_session_id_context(ctx, reinterpret_cast<const unsigned char*>("core"),
-                                       4);  // resumption with certificates wants one
+                                       4);  // also of phones that show one; resumption with certificates wants one
     }
     SSL_CTX_set_max_early_data(ctx, 0);  // RFC 8446 §8: a REGISTER can be replayed
     SSL_CTX_set_num_tickets(ctx, 1);
@@ -247,8 +214,17 @@ Result<std::shared_ptr<const Context::State>> load_server(const ServerOptions& o
                                      loaded->chain.get(), 0) != 1)
             return refuse("the certificate " + files.chain + " cannot be used: " + take_openssl_error() +
                           " (one certificate per key type and set of names, RSA of 2048 bits or more)");
+        if (!files.ocsp.empty()) {
+            auto staple = load_staple(files.ocsp, loaded->leaf.get(), loaded->chain.get());
+            if (!staple) return std::unexpected(std::move(staple.error()));
+            loaded->info.ocsp_file = files.ocsp;
+            loaded->info.ocsp_ends = staple->ends;
+            state->staples.push_back(std::move(*staple));
+        }
         state->certificates.push_back(std::move(loaded->info));
     }
+    if (!state->staples.empty())
+        for (const auto& identity : state->identities) show_staples(identity.context.get(), state->staples);
     auto* const first = state->identities.front().context.get();
     SSL_CTX_set_tlsext_servername_callback(first, server_name_callback);
     SSL_CTX_set_tlsext_servername_arg(first, state.get());  // every handshake holds the state
@@ -256,7 +232,8 @@ Result<std::shared_ptr<const Context::State>> load_server(const ServerOptions& o
 }
 
 Result<std::shared_ptr<const Context::State>> load_client(const ClientOptions& options) {
-    auto ssl = make_context(TLS_client_method(), options.allow_tls12, options.allow_tls13);
+    auto ssl =
+        make_context(TLS_client_method(), {.allow_tls12 = options.allow_tls12, .allow_tls13 = options.allow_tls13});
     if (!ssl) return std::unexpected(std::move(ssl.error()));
     if (options.verify)
         if (auto trusted = trust(ssl->get(), options.ca_file); !trusted)
@@ -305,8 +282,15 @@ Result<Context> Context::client(ClientOptions options) {
 
 Result<void> Context::reload() {
     const auto* const server = std::get_if<ServerOptions>(&options_);
+    std::vector<TicketKeys::Key> shared;
+    if (server != nullptr && !server->ticket_key_file.empty()) {
+        auto keys = TicketKeys::read_file(server->ticket_key_file);
+        if (!keys) return std::unexpected(std::move(keys.error()));
+        shared = std::move(*keys);
+    }
     auto state = server ? load_server(*server, tickets_) : load_client(std::get<ClientOptions>(options_));
     if (!state) return std::unexpected(std::move(state.error()));
+    if (!shared.empty()) tickets_->share(std::move(shared));
     state_ = std::move(*state);
     return {};
 }

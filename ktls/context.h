@@ -18,6 +18,7 @@ class TicketKeys;
 struct CertificateFiles {
     std::string chain;
     std::string key;
+    std::string ocsp{};  ///< DER, of a server: the OCSP response that is shown with it (RFC 6066 §8); empty: none
 };
 
 struct ServerOptions {
@@ -31,8 +32,16 @@ struct ServerOptions {
     /// How long a session can be resumed; ticket keys are replaced in the same rhythm. TS 33.203 §O.2.1: one hour, or
     /// at least longer than the time between registrations.
     std::chrono::seconds session_lifetime{3600};
-    /// Not on Gm (F-5): demand a certificate of the client, signed by one of `client_ca_file` (empty: the system's) and
-    /// for the SIP domain one of the SIP domains `client_names` (RFC 5922; empty: any).
+    /// OpenSSL's names, most preferred first, of those that a kernel can carry; empty: all of them. `groups` likewise
+    /// for the key exchange; empty: X25519MLKEM768 where the library has it, X25519, P-256, P-384.
+    std::vector<std::string> ciphers{};
+    std::vector<std::string> groups{};
+    /// Tickets are sealed with the first key of this file (see TicketKeys::read_file) and opened with any, so that
+    /// sessions go on after a restart and on another node. Empty: with random keys of this process, replaced in the
+    /// rhythm of `session_lifetime`.
+    std::string ticket_key_file{};
+    /// Not asked for on Gm by itself (F-5): demand a certificate of the client, signed by one of `client_ca_file`
+    /// (empty: the system's) and for the SIP domain one of the SIP domains `client_names` (RFC 5922; empty: any).
     bool demand_client_certificate = false;
     std::string client_ca_file{};
     std::vector<std::string> client_names{};
@@ -53,6 +62,8 @@ struct CertificateInfo {
     std::vector<std::string> names;  ///< DNS names, lower case
     std::string key_type;            ///< "EC 256", "RSA 2048"
     std::chrono::system_clock::time_point expires;
+    std::string ocsp_file{};  ///< empty: nothing is shown with it
+    std::chrono::system_clock::time_point ocsp_ends{};
 };
 
 /// A value: copies share what was loaded. Handshakes keep the state they began with, so a reload disturbs nobody. One
@@ -65,7 +76,7 @@ public:
     static Result<Context> client(ClientOptions options);
 
     /// Reads the files again. On an error everything stays as it is. A server's ticket keys are kept: sessions can
-    /// still be resumed.
+    /// still be resumed; those of a file are read again.
     Result<void> reload();
     /// When the first of the certificates ends (time_point::max() for a client that shows none).
     std::chrono::system_clock::time_point expires() const;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ktls/context.h"
+#include "ktls/staples.h"
 
 namespace gmgate::ktls {
 
@@ -27,6 +28,7 @@ struct Identity {
 struct Context::State {
     std::vector<Identity> identities;  ///< the first one is the default; never empty
     std::vector<CertificateInfo> certificates;
+    std::vector<Staple> staples;
     std::shared_ptr<TicketKeys>
         tickets;  ///< shared: OpenSSL's callbacks use them for as long as a handshake of any generation runs
     bool strict_server_name = false;

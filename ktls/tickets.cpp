@@ -1,13 +1,19 @@
 #include "ktls/tickets.h"
 
+#include <array>
+#include <cerrno>
 #include <cstring>
+#include <span>
 #include <utility>
 
+#include <fcntl.h>
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/random.h"
 
@@ -86,12 +92,17 @@ void TicketKeys::refresh_locked() {
 
 TicketKeys::Key TicketKeys::current() {
     const std::lock_guard lock(mutex_);
+    if (!shared_.empty()) return duplicate(shared_.front());
     refresh_locked();
     return duplicate(*current_);
 }
 
 std::optional<std::pair<TicketKeys::Key, bool>> TicketKeys::find(const unsigned char* name) {
     const std::lock_guard lock(mutex_);
+    for (const auto& key : shared_)
+        if (std::memcmp(key.name.data(), name, key.name.size()) == 0)
+            return std::pair(duplicate(key), &key == &shared_.front());
+    if (!shared_.empty()) return std::nullopt;
     refresh_locked();
     for (const auto* key : {&current_, &previous_})
         if (*key && std::memcmp((*key)->name.data(), name, (*key)->name.size()) == 0)
@@ -101,7 +112,36 @@ std::optional<std::pair<TicketKeys::Key, bool>> TicketKeys::find(const unsigned 
 
 void TicketKeys::rotate() {
     const std::lock_guard lock(mutex_);
-    rotate_locked(std::chrono::steady_clock::now());
+    if (shared_.empty()) rotate_locked(std::chrono::steady_clock::now());
+}
+
+Result<std::vector<TicketKeys::Key>> TicketKeys::read_file(const std::string& path) {
+    constexpr std::size_t kOctets = 80, kMost = 8;
+    const OwnedFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat about {};
+    if (!file.is_open() || ::fstat(file.get(), &about) != 0)
+        return system_failure(Reaction::refused, "cannot read the ticket keys " + path, errno);
+    if ((about.st_mode & S_IRWXO) != 0)
+        return failure(Reaction::refused, "everybody may read the ticket keys " + path + ": chmod o= " + path);
+    const auto size = static_cast<std::size_t>(about.st_size);
+    if (size == 0 || size % kOctets != 0 || size / kOctets > kMost)
+        return failure(Reaction::refused, "the ticket keys " + path + " are " + std::to_string(size) +
+                                              " octets: 80 for each of at most 8 keys; openssl rand 80 makes one");
+    std::vector<Key> keys(size / kOctets);
+    for (auto& key : keys) {
+        const auto fill = [&file](auto octets) {
+            return ::read(file.get(), octets.data(), octets.size()) == static_cast<ssize_t>(octets.size());
+        };
+        if (!fill(std::span(key.name)) || !fill(key.encryption.expose_for_writing(32)) ||
+            !fill(key.authentication.expose_for_writing(32)))
+            return failure(Reaction::refused, "the ticket keys " + path + " end too soon: write the file anew");
+    }
+    return keys;
+}
+
+void TicketKeys::share(std::vector<Key> keys) {
+    const std::lock_guard lock(mutex_);
+    shared_ = std::move(keys);
 }
 
 void TicketKeys::attach(ssl_ctx_st* context) {

@@ -11,6 +11,7 @@
 
 #include "daemon/config/cluster.h"
 #include "daemon/config/config_toml.h"
+#include "daemon/config/tls_settings.h"
 #include "sip/message/headers.h"
 #include "sip/message/limits.h"
 
@@ -343,6 +344,8 @@ void read_tls_profile(Section& section, Config& config) {
         section.mistake("end-entity-cert", "the PEM file with the server's certificate chain is needed");
     if (profile.private_keys.size() != profile.end_entity_certs.size())
         section.mistake("private-key", "give one key file for each certificate file, in the same order");
+    TlsSettings settings;  // who opens the ports reads them again
+    read_tls_settings(section, profile.end_entity_certs.size(), settings);
     config.tls_profiles.push_back(std::move(profile));
 }
 

@@ -60,9 +60,23 @@ std::size_t TlsCertificates::warn(SystemTime now) const {
     return count;
 }
 
+// Whatever fetches responses does so long before they end: a day is late.
+std::size_t TlsCertificates::warn_of_response(const Entry& entry, const ktls::CertificateInfo& certificate,
+                                              SystemTime now) {
+    constexpr std::chrono::hours kLate{24};
+    if (certificate.ocsp_file.empty() || certificate.ocsp_ends > now + kLate) return 0;
+    log::warning("ocsp-response-expires",
+                 {{"for", entry.name},
+                  {"file", certificate.ocsp_file},
+                  {certificate.ocsp_ends <= now ? "ended" : "ends", day_of(certificate.ocsp_ends)},
+                  {"why", "then phones get none with the certificate; fetch another and send SIGHUP"}});
+    return 1;
+}
+
 std::size_t TlsCertificates::warn(const Entry& entry, SystemTime now) const {
     std::size_t count = 0;
     for (const auto& certificate : entry.context->certificates()) {
+        count += warn_of_response(entry, certificate, now);
         if (certificate.expires > now + entry.warn_ahead) continue;
         ++count;
         if (certificate.expires <= now) {

@@ -31,8 +31,8 @@ public:
     /// change, and why. Connections are not touched.
     Result<void> reload();
 
-    /// Logs a warning for each certificate that ends within its time, an error for each that has ended; returns how
-    /// many those were.
+    /// Logs a warning for each certificate that ends within its time and each OCSP response that ends within a day, an
+    /// error for each certificate that has ended; returns how many those were.
     std::size_t warn(SystemTime now) const;
     /// warn() again and again, daily by default; ends with stop().
     Task<void> watch(std::chrono::milliseconds interval = std::chrono::hours{24});
@@ -57,6 +57,7 @@ private:
     };
     static void tell(const Entry& entry);
     std::size_t warn(const Entry& entry, SystemTime now) const;
+    static std::size_t warn_of_response(const Entry& entry, const ktls::CertificateInfo& certificate, SystemTime now);
 
     asio::steady_timer timer_;
     bool stopped_ = false;

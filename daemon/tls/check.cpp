@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "daemon/tls/engine.h"
+#include "daemon/tls/profile_options.h"
 #include "ktls/context.h"
 
 namespace gmgate::daemon {
@@ -18,12 +18,9 @@ std::vector<std::string> check_certificates(const Config& config) {
                         fmt::format("{}{}", ports.empty() ? "" : ", ", Endpoint{port.address, port.port}.to_string());
         const bool is_for_core = config.core.transport == CoreTransport::tls && config.core.tls_profile == profile.name;
         if (ports.empty() && !is_for_core) continue;
-        ktls::ServerOptions settings{.certificates = certificate_files(profile)};
-        if (is_for_core) {
-            settings.demand_client_certificate = true;
-            settings.client_ca_file = config.core.tls_ca;
-        }
-        const auto context = ktls::Context::server(settings);
+        auto options = is_for_core ? core_options(config, profile) : phone_options(config, profile);
+        const auto context = options ? ktls::Context::server(std::move(*options))
+                                     : Result<ktls::Context>(std::unexpected(std::move(options.error())));
         if (context) continue;
         const std::string effect = is_for_core ? "gmgated would not start: [core] needs it"
                                                : fmt::format("TLS port {} would stay closed", ports);

@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/spawn.h"
+#include "daemon/tls/profile_options.h"
 
 namespace gmgate::daemon {
 namespace {
@@ -114,18 +115,18 @@ Result<void> TlsListeners::open_missing() {
 // One for all ports of a profile: a session that began on one port can be resumed on another.
 Result<TlsListeners::SharedContext> TlsListeners::access_context(const TlsProfile& profile) {
     if (const auto known = access_contexts_.find(profile.name); known != access_contexts_.end()) return known->second;
-    auto context = ktls::Context::server({.certificates = certificate_files(profile)});
+    auto options = phone_options(config_, profile);
+    if (!options) return std::unexpected(std::move(options.error()));
+    auto context = ktls::Context::server(std::move(*options));
     if (!context) return std::unexpected(context.error());
     return access_contexts_[profile.name] =
                engine_.certificates().add("tls-profile " + profile.name, std::move(*context), profile.expiry_warning);
 }
 
-// Between servers both ends show certificates, and both are judged by RFC 5922.
 Result<TlsListeners::SharedContext> TlsListeners::core_context(const TlsProfile& profile) {
-    auto context = ktls::Context::server({.certificates = certificate_files(profile),
-                                          .demand_client_certificate = true,
-                                          .client_ca_file = config_.core.tls_ca,
-                                          .client_names = config_.core.tls_names()});
+    auto options = core_options(config_, profile);
+    if (!options) return std::unexpected(std::move(options.error()));
+    auto context = ktls::Context::server(std::move(*options));
     if (!context) return std::unexpected(context.error());
     return engine_.certificates().add("core listen", std::move(*context), profile.expiry_warning);
 }

@@ -46,6 +46,21 @@ Result<SecEnd> network_end(const SecMechanism& mechanism, const SecEnd& ue) {
     return SecEnd{*spi_c, *spi_s, *port_c, *port_s};
 }
 
+std::string written(std::string_view mechanism, AlgPair pair, const SecEnd& ue, std::string_view mode) {
+    std::string out(mechanism);
+    const auto fill = [&out](std::string_view word, const std::string& value) {
+        if (const auto at = out.find(word); at != std::string::npos) out.replace(at, word.size(), value);
+    };
+    fill("{alg}", std::string(name(pair.alg)));
+    fill("{ealg}", std::string(name(pair.ealg)));
+    fill("{mod}", std::string(mode));
+    fill("{spi-c}", std::to_string(ue.spi_c));
+    fill("{spi-s}", std::to_string(ue.spi_s));
+    fill("{port-c}", std::to_string(ue.port_c));
+    fill("{port-s}", std::to_string(ue.port_s));
+    return out;
+}
+
 }  // namespace
 
 SecMechanism SecMechanism::parse(std::string_view text) {
@@ -56,16 +71,16 @@ SecMechanism SecMechanism::parse(std::string_view text) {
     return out;
 }
 
-std::string security_client(const std::vector<AlgPair>& offer, const SecEnd& ue, bool nat) {
+std::string security_client(const std::vector<AlgPair>& offer, const SecEnd& ue, bool nat, const OfferStyle& style) {
+    const bool has_mode = style.mechanism.find("{mod}") != std::string_view::npos;
     std::vector<std::string> entries;
     for (const std::string_view mode : {"trans", "UDP-enc-tun"}) {
         if (mode != "trans" && !nat) break;
         for (const AlgPair pair : offer)
-            entries.push_back(
-                fmt::format("ipsec-3gpp;alg={};ealg={};prot=esp;mod={};spi-c={};spi-s={};port-c={};port-s={}",
-                            name(pair.alg), name(pair.ealg), mode, ue.spi_c, ue.spi_s, ue.port_c, ue.port_s));
+            entries.push_back(written(style.mechanism, pair, ue, mode) +
+                              (has_mode || mode == "trans" ? "" : fmt::format(";mod={}", mode)));
     }
-    return join(entries, ",");
+    return join(entries, style.between) + std::string(style.behind);
 }
 
 Result<SecChoice> choose(const std::vector<std::string>& security_server, const std::vector<AlgPair>& offer,

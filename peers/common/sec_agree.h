@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace gmgate::peers {
@@ -27,9 +28,18 @@ struct SecEnd {
     std::uint16_t port_s = 0;
 };
 
+/// How a phone writes Security-Client.
+struct OfferStyle {
+    /// One mechanism; alg, ealg, mod, spi-c, spi-s, port-c and port-s in braces are filled in.
+    std::string_view mechanism =
+        "ipsec-3gpp;alg={alg};ealg={ealg};prot=esp;mod={mod};spi-c={spi-c};spi-s={spi-s};port-c={port-c};port-s={port-s}";
+    std::string_view between = ",";
+    std::string_view behind;  ///< at the end: ",tls;q=0.2"
+};
 /// Security-Client with one entry per pair, all with the same SPIs and ports (B-30). `nat`: and one with
-/// mod=UDP-enc-tun.
-[[nodiscard]] std::string security_client(const std::vector<AlgPair>& offer, const SecEnd& ue, bool nat = false);
+/// mod=UDP-enc-tun, also where the style has no place for it.
+[[nodiscard]] std::string security_client(const std::vector<AlgPair>& offer, const SecEnd& ue, bool nat = false,
+                                          const OfferStyle& style = {});
 
 /// What the phone chose from a Security-Server list.
 struct SecChoice {

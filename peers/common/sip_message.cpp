@@ -1,5 +1,6 @@
 #include "sip_message.h"
 
+#include "compact_names.h"
 #include "text.h"
 
 #include <algorithm>
@@ -207,6 +208,21 @@ std::string SipMessage::uri_of(std::string_view header) const {
     if (entries.empty()) return {};
     const auto value = NameAddr::parse(entries.front());
     return value ? value->uri : std::string();
+}
+
+std::string with_compact_names(std::string_view text) {
+    const std::string_view head = text.substr(0, text.find("\r\n\r\n"));
+    std::string out;
+    for (std::size_t at = 0; at < head.size();) {
+        const std::string_view line = head.substr(at, head.find("\r\n", at) - at);
+        const std::string_view name = line.substr(0, line.find(':'));
+        const auto row = std::ranges::find_if(kCompact, [&](const auto& r) { return iequals(r.second, name); });
+        out += row == kCompact.end() || at == 0 ? std::string(line)
+                                                : std::string(1, row->first) + std::string(line.substr(name.size()));
+        out += "\r\n";
+        at += line.size() + 2;
+    }
+    return out += text.substr(std::min(head.size() + 2, text.size()));
 }
 
 Result<Via> Via::parse(std::string_view text) {

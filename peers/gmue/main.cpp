@@ -45,6 +45,7 @@ int run(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : static_cast<int>(Exit::local);
     }
+    apply_profile(app, options);
     const std::string subcommand = app.get_subcommands().front()->get_name();
     const auto start_sqn = array_from_hex<6>(options.sqn);
     if (!start_sqn) return give_up("--sqn is 12 hexadecimal digits");

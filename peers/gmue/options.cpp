@@ -1,6 +1,7 @@
 #include "options.h"
 
 #include "../common/load_identity.h"
+#include "../common/profiles.h"
 #include "../common/text.h"
 #include "../common/transport.h"
 
@@ -95,6 +96,18 @@ Result<void> set_ports(const Options& o, PhoneConfig& config, const Place& place
 
 }  // namespace
 
+void apply_profile(const CLI::App& app, Options& o) {
+    const Profile* profile = find_profile(o.profile);
+    if (profile == nullptr) return;
+    const auto apply = [&app](const char* option, std::string& value, std::string_view said) {
+        if (app.count(option) == 0) value = said;
+    };
+    apply("--offer", o.offer, profile->offer);
+    apply("--register-over", o.register_over, profile->register_over);
+    if (app.count("--register-over") == 0) apply("--message-over", o.message_over, profile->message_over);
+    apply("--instance", o.instance, profile->instance);
+}
+
 Result<void> prepare(Options& o) {
     if (!o.security.starts_with("tls")) return {};
     auto context = TlsContext::client({o.tls_version == "1.2"   ? TlsVersion::v1_2
@@ -126,6 +139,7 @@ Result<PhoneConfig> make_config(const Options& o, std::size_t number) {
     auto offer = parse_offer(o.offer, o.offer_invalid);
     if (!offer) return fail("--offer: {}", offer.error().text);
     config.offer = std::move(*offer);
+    if (const Profile* profile = find_profile(o.profile)) config.habits = profile->habits;
     config.nat = o.nat;
     config.nat_private = o.nat_private;
     config.nat_keep_alive = seconds_of(o.nat_keep_alive);
@@ -198,6 +212,24 @@ void add_phone_options(CLI::App& app, Options& o) {
     app.add_option("--instance", o.instance, "+sip.instance, as urn:gsma:imei:35245510-000000-0")
         ->type_name("URN")
         ->group(who);
+}
+
+// `list` ends the program as --version does, whatever else is missing.
+void choose_profile(const std::string& name, Options& o) {
+    if (name == "list") throw CLI::CallForVersion(profile_list().substr(0, profile_list().size() - 1), 0);
+    if (find_profile(name) == nullptr)
+        throw CLI::ValidationError("--profile",
+                                   fmt::format("no phone is called {}; there are\n{}", name, profile_list()));
+    o.profile = name;
+}
+
+void add_profile_option(CLI::App& app, Options& o) {
+    app.add_option_function<std::string>(
+           "--profile", [&o](const std::string& name) { choose_profile(name, o); },
+           "write offers, choose SPIs and ports and use transports as a family of phones does; options that are given count "
+           "more; 'list' tells which there are")
+        ->type_name("NAME")
+        ->group("Protection, transport and timers");
 }
 
 void add_protection_options(CLI::App& app, Options& o) {
@@ -371,6 +403,7 @@ constexpr const char* kExamples =
     "  gmue message --gateway 10.0.0.1 --to sip:alice@example.org --text hello\n"
     "  gmue run --gateway 10.0.0.1 --index 1        commands on standard input, events on standard output\n"
     "  gmue register --gateway 10.0.0.1 --count 1000 --rate 100 --hold 10\n"
+    "  gmue call --gateway 10.0.0.1 --profile samsung        offers, SPIs and ports as that phone has them\n"
     "  gmue register --gateway 10.0.0.1 --bid-down 4 --expect 494\n"
     "  gmue register --gateway 127.0.0.1:5060 --security none        straight at gmcore\n"
     "  gmue register --gateway 10.0.0.1 --security tls --impi rcs@example.org --password secret --tls-ca ca.pem\n\n"
@@ -384,6 +417,7 @@ constexpr const char* kExamples =
 
 void add_options(CLI::App& app, Options& o) {
     add_phone_options(app, o);
+    add_profile_option(app, o);
     add_protection_options(app, o);
     add_nat_options(app, o);
     add_call_options(app, o);

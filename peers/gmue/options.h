@@ -34,6 +34,7 @@ struct Options {
     std::string tls_ca;
     std::string tls_name;
     std::shared_ptr<const TlsContext> tls_context;  ///< made by prepare()
+    std::string profile;
     std::string offer = "null/aes-gcm,hmac-sha-1-96/aes-cbc,hmac-sha-1-96/null,hmac-md5-96/aes-cbc";
     bool offer_invalid = false;
     bool nat = false;
@@ -80,6 +81,8 @@ struct Options {
 
 /// Puts the common options on the program and makes the subcommands.
 void add_options(CLI::App& app, Options& options);
+/// What the profile says goes into every option that was not given.
+void apply_profile(const CLI::App& app, Options& options);
 /// Makes what all phones of the process share and what can fail before there is one: the TLS context.
 [[nodiscard]] Result<void> prepare(Options& options);
 /// The configuration of the index-th phone of this run.

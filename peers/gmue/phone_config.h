@@ -5,6 +5,7 @@
 #include "../common/algorithms.h"
 #include "../common/endpoint.h"
 #include "../common/loop.h"
+#include "../common/profiles.h"
 #include "../common/sip_message.h"
 #include "../common/tls.h"
 
@@ -64,8 +65,9 @@ struct PhoneConfig {
     bool nat = false;          ///< offer mod=UDP-enc-tun, and use it when the network sees a NAT (TS 33.203 Annex M)
     bool nat_private = false;  ///< its private address is inside the tunnel, not its public one: against Annex M
     Duration nat_keep_alive = std::chrono::seconds(20);  ///< 0: none
+    Habits habits;                                       ///< of a family of phones
     std::uint16_t port_us = 0;     ///< 0: chosen; with TLS only a name in Contact and Via, as nobody listens there
-    std::uint16_t port_uc = 0;     ///< 0: the ports after port_us
+    std::uint16_t port_uc = 0;     ///< 0: as `habits` says
     std::uint16_t port_block = 8;  ///< ports per phone: port_us and its client ports in turn
     std::uint32_t spi_uc = 0;      ///< 0: random
     std::uint32_t spi_us = 0;

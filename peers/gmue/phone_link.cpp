@@ -8,19 +8,22 @@
 namespace gmgate::peers {
 namespace {
 
-constexpr std::uint16_t kFirstBlock = 20000;
-constexpr std::uint16_t kLastBlock = 32000;  // below the usual range of ephemeral ports
+// Below the usual range of ephemeral ports, unless a family of phones has other habits.
+std::uint16_t any_port(const PortHabit& habit) {
+    const std::uint32_t steps = static_cast<std::uint32_t>(habit.highest - habit.lowest) / habit.step + 1;
+    return static_cast<std::uint16_t>(habit.lowest + random_u32() % steps * habit.step);
+}
 
 }  // namespace
 
-std::uint32_t SpiPool::take(std::uint32_t wanted) {
-    std::uint32_t spi = wanted;
-    if (wanted == 0) {
-        do spi = random_u32();
-        while (spi < 256 || used_.contains(spi));  // 1…255 are reserved (RFC 4303 §2.1)
-    }
-    used_.insert(spi);
-    return spi;
+SpiPair SpiPool::take(SpiPair wanted, const SpiHabit& habit) {
+    constexpr int kTries = 1000;  // in a small range; then any will do
+    SpiPair chosen{};
+    for (int i = 0; i == 0 || used_.contains(chosen.spi_c) || used_.contains(chosen.spi_s); ++i)
+        chosen = choose_spis(i < kTries ? habit : SpiHabit{}, random_u32(), random_u32());
+    const SpiPair out{wanted.spi_c != 0 ? wanted.spi_c : chosen.spi_c, wanted.spi_s != 0 ? wanted.spi_s : chosen.spi_s};
+    used_.insert({out.spi_c, out.spi_s});
+    return out;
 }
 
 PhoneLink::PhoneLink(Loop& loop, SaProgrammer* sas, SpiPool& spis, MessageLog& log, const PhoneConfig& config,
@@ -34,17 +37,14 @@ PhoneLink::~PhoneLink() {
 
 Result<void> PhoneLink::open() {
     if (config_.tls != TlsUse::none) {
-        const auto any = static_cast<std::uint16_t>(
-            kFirstBlock + random_u32() % static_cast<std::uint32_t>(kLastBlock - kFirstBlock));
-        port_us_ = config_.port_us != 0 ? config_.port_us : any;
+        port_us_ = config_.port_us != 0 ? config_.port_us : any_port(config_.habits.ports);
         return {};
     }
     if (!config_.ipsec) return open_clear();
     if (config_.port_us != 0) return open_server_port(config_.port_us);
     Result<void> last = fail("no free port");
-    const std::uint32_t blocks = static_cast<std::uint32_t>(kLastBlock - kFirstBlock) / config_.port_block;
     for (int attempt = 0; attempt < 20; ++attempt) {
-        last = open_server_port(static_cast<std::uint16_t>(kFirstBlock + (random_u32() % blocks) * config_.port_block));
+        last = open_server_port(any_port(config_.habits.ports));
         if (last) return last;
     }
     return last;
@@ -61,8 +61,15 @@ Result<void> PhoneLink::open_server_port(std::uint16_t port) {
     udp_us_ = std::move(*udp);
     listener_us_ = std::move(*listener);
     if (std::exchange(port_us_, port) == port) return {};
-    next_port_uc_ = config_.port_uc != 0 ? config_.port_uc : static_cast<std::uint16_t>(port + 1);
+    first_port_uc_ = next_port_uc_ = choose_port_uc();
     return {};
+}
+
+std::uint16_t PhoneLink::choose_port_uc() const {
+    const PortHabit& habit = config_.habits.ports;
+    if (config_.port_uc != 0) return config_.port_uc;
+    if (habit.first_client != 0) return static_cast<std::uint16_t>(port_us_ + habit.first_client);
+    return any_port(habit);
 }
 
 Result<void> PhoneLink::open_clear() {
@@ -87,7 +94,7 @@ Result<SetId> PhoneLink::prepare_set() {
     SecuritySet set;
     set.id = next_set_;
     // The client port changes with every set (B-17); the block comes round after port_block - 1 of them.
-    const auto first = static_cast<std::uint16_t>(config_.port_uc != 0 ? config_.port_uc : port_us_ + 1);
+    const std::uint16_t first = first_port_uc_;
     Error last{"no free client port"};
     for (int attempt = 0; attempt + 1 < config_.port_block; ++attempt) {
         const std::uint16_t port = next_port_uc_;
@@ -100,8 +107,9 @@ Result<SetId> PhoneLink::prepare_set() {
             continue;
         }
         set.udp = std::move(*udp);
-        set.ue = {spis_.take(next_set_ == 1 ? config_.spi_uc : 0), spis_.take(next_set_ == 1 ? config_.spi_us : 0),
-                  port, port_us_};
+        const SpiPair wanted = next_set_ == 1 ? SpiPair{config_.spi_uc, config_.spi_us} : SpiPair{};
+        const SpiPair spis = spis_.take(wanted, config_.habits.spis);
+        set.ue = {spis.spi_c, spis.spi_s, port, port_us_};
         ++next_set_;
         const SetId id = set.id;
         sets_.emplace(id, std::move(set));

@@ -58,7 +58,8 @@ struct SecuritySet {
 /// SPIs and request ids in use by this process: several phones share a namespace.
 class SpiPool {
 public:
-    [[nodiscard]] std::uint32_t take(std::uint32_t wanted);
+    /// Those wanted, and where 0 is wanted others after that habit that nobody here uses.
+    [[nodiscard]] SpiPair take(SpiPair wanted, const SpiHabit& habit);
     void give_back(std::uint32_t spi) { used_.erase(spi); }
     [[nodiscard]] std::uint32_t next_reqid() { return reqid_++; }
 
@@ -122,6 +123,7 @@ private:
     [[nodiscard]] Result<std::uint64_t> connection_for(const Path& path);
     void transmit(TcpConnection& connection, const Path& path, const std::string& text);
     [[nodiscard]] Result<void> open_server_port(std::uint16_t port);
+    [[nodiscard]] std::uint16_t choose_port_uc() const;
     [[nodiscard]] std::uint64_t& slot_for(const Path& path);
     [[nodiscard]] Result<void> open_behind_nat(SecuritySet& set, const Endpoint& known);
     /// Where protected ports are: the phone's address, or its public one.
@@ -138,6 +140,7 @@ private:
     const PhoneConfig& config_;
     Owner owner_;
     std::uint16_t port_us_ = 0;
+    std::uint16_t first_port_uc_ = 0;
     std::uint16_t next_port_uc_ = 0;
     std::unique_ptr<UdpPort> clear_udp_;
     std::unique_ptr<TcpListener> clear_listener_;

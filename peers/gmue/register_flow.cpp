@@ -142,8 +142,9 @@ std::optional<Verdict> Phone::offer_fresh_set(Attempt& attempt) {
     if (!set) return failed("local", set.error().text);
     attempt.set = *set;
     SecuritySet& fresh = *link_.find(*set);
-    fresh.client_text = config_.raw_security_client.empty() ? security_client(config_.offer, fresh.ue, config_.nat)
-                                                            : config_.raw_security_client;
+    fresh.client_text = config_.raw_security_client.empty()
+                            ? security_client(config_.offer, fresh.ue, config_.nat, config_.habits.offer_style)
+                            : config_.raw_security_client;
     return std::nullopt;
 }
 
@@ -214,9 +215,15 @@ SipMessage Phone::make_register(RegisterKind kind, const Attempt& attempt, bool 
     out.add("Expires", std::to_string(expires));
     const std::string& known = attempt.authorization.empty() ? last_authorization_ : attempt.authorization;
     out.add("Authorization",
-            !known.empty() ? known
-                           : fmt::format("Digest username=\"{}\",realm=\"{}\",nonce=\"\",uri=\"sip:{}\",response=\"\"",
-                                         config_.impi, config_.realm, config_.realm));
+            !known.empty()
+                ? known
+                : fmt::format("Digest username=\"{}\",realm=\"{}\",nonce=\"\",uri=\"sip:{}\",response=\"\"{}",
+                              config_.impi, config_.realm, config_.realm,
+                              config_.habits.two_qops_unquoted ? ",qop=auth,auth-int,algorithm=AKAv1-MD5" : ""));
+    if (config_.habits.expires_last) {
+        out.remove("Expires");
+        out.add("Expires", std::to_string(expires));
+    }
     out.add("Supported", uses_sec_agree() ? "path,sec-agree" : "path");
     out.add("Allow", "INVITE,ACK,CANCEL,BYE,OPTIONS,MESSAGE,INFO,UPDATE,PRACK,NOTIFY");
     out.add("P-Access-Network-Info", "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=0010100010000101");

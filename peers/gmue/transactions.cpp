@@ -1,5 +1,7 @@
 #include "transactions.h"
 
+#include "../common/compact_names.h"
+
 #include <algorithm>
 
 namespace gmgate::peers {
@@ -35,6 +37,12 @@ SipMessage ack_for(const SipMessage& invite, const SipMessage& response) {
     return ack;
 }
 
+// The octets, with the header names that this phone writes.
+std::string written(const SipMessage& message, const PhoneConfig& config) {
+    std::string text = message.to_string();
+    return config.habits.compact_names ? with_compact_names(text) : text;
+}
+
 }  // namespace
 
 void Transactions::add_via(SipMessage& request, const Path& path) const {
@@ -54,7 +62,7 @@ Task<Reply> Transactions::request(SipMessage request, Path path, OnProvisional o
     const bool invite = request.is("INVITE");
     Mailbox<Outcome> box(loop_);
     const Entry entry(waiting_, key_of(request), Waiting{&box, path});
-    const std::string text = request.to_string();
+    const std::string text = written(request, config_);
     if (auto ok = link_.send(text, path); !ok) co_return Reply{std::nullopt, ok.error().text, std::move(request)};
     const bool storms = !path.tcp && !request.is("REGISTER");
     for (unsigned copy = 1; storms && copy < config_.copies; ++copy) (void)link_.send(text, path);
@@ -80,14 +88,14 @@ Task<Reply> Transactions::request(SipMessage request, Path path, OnProvisional o
             if (on_provisional) on_provisional(*response);
             continue;
         }
-        if (invite && response->status() >= 300) (void)link_.send(ack_for(request, *response).to_string(), path);
+        if (invite && response->status() >= 300) (void)link_.send(written(ack_for(request, *response), config_), path);
         co_return Reply{std::move(response), {}, std::move(request)};
     }
 }
 
 void Transactions::send_ack(SipMessage ack, Path path) {
     add_via(ack, path);
-    (void)link_.send(ack.to_string(), path);
+    (void)link_.send(written(ack, config_), path);
 }
 
 bool Transactions::on_response(const SipMessage& response) {
@@ -112,7 +120,7 @@ bool Transactions::absorb(const Incoming& request) {
 }
 
 void Transactions::respond(const Incoming& request, const SipMessage& response) {
-    std::string text = response.to_string();
+    std::string text = written(response, config_);
     (void)link_.reply(text, request);
     answered_.insert_or_assign(key_of(request.message), Answered{std::move(text), Clock::now() + 64 * config_.t1});
 }

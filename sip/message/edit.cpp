@@ -65,6 +65,25 @@ std::string_view plain_name(const Message& message, const HeaderField& field) {
     return is_plain ? line.substr(0, before) : std::string_view{};
 }
 
+/// CSeq on one line, when it came on several. RFC 3261 §7.3.1 allows folds, and Kamailio finds no method behind one: it
+/// closes the connection, which others use as well.
+struct PlainCseq {
+    std::size_t begin, end;
+    std::string text;
+};
+std::optional<PlainCseq> unfolded_cseq(const Message& message) {
+    const auto index = message.find(HeaderId::cseq);
+    if (!index) return std::nullopt;
+    const HeaderField& field = message.field(*index);
+    const std::string_view line = message.bytes().substr(field.begin, field.end - field.begin);
+    if (line.find('\n') + 1 == line.size()) return std::nullopt;
+    const std::string_view value = field.value;
+    const std::size_t digits = std::min(value.find_first_not_of("0123456789"), value.size());
+    return PlainCseq{field.begin, field.end,
+                     std::string(field.name) + ": " + std::string(value.substr(0, digits)) + " " +
+                         std::string(trim(value.substr(digits))) + "\r\n"};
+}
+
 }  // namespace
 
 Edit::Text Edit::keep(std::string_view text) {
@@ -206,10 +225,12 @@ void Edit::write_length() {
 }
 
 std::string Edit::to_string() const {
-    if (has_right_length()) return write();
-    Edit with_length = *this;
-    with_length.write_length();
-    return with_length.write();
+    const auto cseq = unfolded_cseq(message_);
+    if (has_right_length() && !cseq) return write();
+    Edit plain = *this;
+    if (!has_right_length()) plain.write_length();
+    if (cseq) plain.replace(cseq->begin, cseq->end, cseq->text);
+    return plain.write();
 }
 
 std::string Edit::write() const {

@@ -34,7 +34,8 @@ ImsCore::ImsCore(const ImsCoreOptions& wanted) : options_(wanted) {
     options.core_listen = std::string(kApplicationServer4) + ":5060";
     options.core_transport = options_.core_transport;
     options.core_lines = std::string("follow-route = true\nreg-event = true\nname-servers = [\"") + kNames4 +
-                         "\"]\npeers = [\"" + kScscf4 + "\"]\n";
+                         "\"]\npeers = [\"" + scscf_address() + "\"]\n";
+    if (options_.is_v6) options.core_side = std::string("\"[") + Network::kGwCore6 + "]:5060\"";
     options.next_hops = "[[core.next-hops]]\nhost = \"" + options_.next_hop + "\"\n";
     options.more_sections = "[timers]\nold-set = 1\n";
     if (options_.has_tls) {
@@ -66,7 +67,23 @@ void ImsCore::start_core(const Network& network) {
     std::string addresses;
     for (const char* address : {kApplicationServer4, kHss4, kScscf4, kNames4})
         addresses += fmt::format("addr add {}/24 dev core0\n", address);
+    for (const char* address : {kHss6, kScscf6}) addresses += fmt::format("addr add {}/64 dev core0 nodad\n", address);
     network.core.ip_batch(addresses);
+    start_names(network);
+    std::vector<std::string> hss{GMHSS, "--listen", hss_address(), "--log", folder_ + "/hss.jsonl", "--print-ready"};
+    if (options_.users.empty()) hss.insert(hss.end(), {"--users", "8"});
+    else hss.insert(hss.end(), {"--users-file", folder_ + "/users.toml"});
+    hss.insert(hss.end(), options_.hss_arguments.begin(), options_.hss_arguments.end());
+    hss_ = std::make_unique<Program>(ProgramOptions{.command = hss, .name = "gmhss", .network = &network.core});
+    hss_->wait_for_text("gmhss ready");
+    icscf_ = start_kamailio(network, "icscf", {});
+    scscf_ = start_kamailio(network, "scscf", options_.scscf_defines);
+    // Kamailio does not tell when it serves; that both have reached the HSS is the last thing they do.
+    if (!eventually([&] { return connected_peers() == 2; }))
+        throw std::runtime_error("the core does not reach the HSS: " + logs());
+}
+
+void ImsCore::start_names(const Network& network) {
     std::vector<std::string> names{"dnsmasq",
                                    "--keep-in-foreground",
                                    "--conf-file=/dev/null",
@@ -77,24 +94,13 @@ void ImsCore::start_core(const Network& network) {
                                    "--bind-interfaces",
                                    std::string("--listen-address=") + kNames4,
                                    std::string("--local=/") + kHomeDomain + "/",
-                                   "--host-record=" + name_of("icscf") + "," + Network::kCore4,
-                                   "--host-record=" + name_of("scscf") + "," + kScscf4,
-                                   "--host-record=" + name_of("hss") + "," + kHss4};
+                                   "--host-record=" + name_of("icscf") + "," + icscf_address(),
+                                   "--host-record=" + name_of("scscf") + "," + scscf_address(),
+                                   "--host-record=" + name_of("hss") + "," + hss_address()};
     names.insert(names.end(), options_.records.begin(), options_.records.end());
     names_ = std::make_unique<Program>(ProgramOptions{.command = names, .name = "dnsmasq", .network = &network.core});
-    std::vector<std::string> hss{GMHSS, "--listen", kHss4, "--log", folder_ + "/hss.jsonl", "--print-ready"};
-    if (options_.users.empty()) hss.insert(hss.end(), {"--users", "8"});
-    else hss.insert(hss.end(), {"--users-file", folder_ + "/users.toml"});
-    hss.insert(hss.end(), options_.hss_arguments.begin(), options_.hss_arguments.end());
-    hss_ = std::make_unique<Program>(ProgramOptions{.command = hss, .name = "gmhss", .network = &network.core});
-    hss_->wait_for_text("gmhss ready");
     if (!eventually([&] { return network.core.run("ss -Hlnu sport = :53").find(kNames4) != std::string::npos; }))
         throw std::runtime_error("no dnsmasq: " + names_->tail());
-    icscf_ = start_kamailio(network, "icscf", {});
-    scscf_ = start_kamailio(network, "scscf", options_.scscf_defines);
-    // Kamailio does not tell when it serves; that both have reached the HSS is the last thing they do.
-    if (!eventually([&] { return connected_peers() == 2; }))
-        throw std::runtime_error("the core does not reach the HSS: " + logs());
 }
 
 // As a user has it: the files in /etc/kamailio. All of it, names included, is seen by this Kamailio only, and so is
@@ -103,8 +109,11 @@ std::unique_ptr<Program> ImsCore::start_kamailio(const Network& network, const s
                                                  const std::vector<std::string>& more) const {
     std::string script = fmt::format(
         "set -e; mount -t tmpfs tmpfs /etc/kamailio; cp -r {0}/. /etc/kamailio/; mount --bind {1}/resolv.conf /etc/resolv.conf; mount -t tmpfs tmpfs /tmp; mkdir /tmp/run; "
-        "exec kamailio -DD -E -f /etc/kamailio/{2}.cfg -Y /tmp/run -P /tmp/run/pid -m 32 -M 4",
-        GMGATE_KAMAILIO_IMS, folder_, role);
+        "{3}exec kamailio -DD -E -f /etc/kamailio/{2}.cfg -Y /tmp/run -P /tmp/run/pid -m 32 -M 4",
+        GMGATE_KAMAILIO_IMS, folder_, role,
+        options_.is_v6 ? fmt::format("sed -i 's/!LISTEN!10[^!]*!/!LISTEN![{}]!/' /etc/kamailio/{}.cfg; ",
+                                     role == "icscf" ? icscf_address() : scscf_address(), role)
+                       : "");
     for (const auto& word : more) script += " -A " + word;
     return std::make_unique<Program>(ProgramOptions{
         .command = {"unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script},

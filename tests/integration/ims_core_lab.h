@@ -19,6 +19,7 @@ struct ImsCoreOptions {
     std::string next_hop = std::string("icscf.") + "ims.mnc001.mcc001.3gppnetwork.org";
     std::string core_transport = "udp";
     bool has_tls = false;  ///< the gateway has TLS ports, too
+    bool is_v6 = false;    ///< both CSCFs, the HSS and the gateway's core side have IPv6 alone
 };
 
 /// The whole deployment. gmcore runs beside it, on an address of its own, as an application server when the HSS says
@@ -52,9 +53,17 @@ public:
     static constexpr const char* kHss4 = "10.2.0.4";
     static constexpr const char* kScscf4 = "10.2.0.5";
     static constexpr const char* kNames4 = "10.2.0.53";
+    static constexpr const char* kHss6 = "fd02::4";
+    static constexpr const char* kScscf6 = "fd02::5";
 
 private:
+    /// Addresses of the core's elements, of the family that it has.
+    const char* hss_address() const { return options_.is_v6 ? kHss6 : kHss4; }
+    const char* scscf_address() const { return options_.is_v6 ? kScscf6 : kScscf4; }
+    const char* icscf_address() const { return options_.is_v6 ? Network::kCore6 : Network::kCore4; }
+
     void start_core(const Network& network);
+    void start_names(const Network& network);
     std::unique_ptr<Program> start_kamailio(const Network& network, const std::string& role,
                                             const std::vector<std::string>& more) const;
     std::size_t connected_peers() const;

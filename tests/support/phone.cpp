@@ -1,5 +1,6 @@
 #include "tests/support/phone.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <stdexcept>
 
@@ -35,8 +36,10 @@ ProgramOptions Phone::start_options(Lab& lab, const PhoneOptions& options) {
     std::vector<std::string> command{
         lab.programs().gmue, "run",
         "--gateway",         options.is_v6 ? std::string(Network::kAccess6) : std::string(Network::kAccess4),
-        "--index",           std::to_string(options.user),
-        "--register-over",   options.is_tcp ? "tcp" : "udp"};
+        "--index",           std::to_string(options.user)};
+    const bool has_habits = std::ranges::find(options.arguments, "--profile") != options.arguments.end();
+    if (options.is_tcp || !has_habits)
+        command.insert(command.end(), {"--register-over", options.is_tcp ? "tcp" : "udp"});
     if (!options.offer.empty()) command.insert(command.end(), {"--offer", options.offer});
     command.insert(command.end(), options.arguments.begin(), options.arguments.end());
     return {.command = command,

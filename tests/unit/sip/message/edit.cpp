@@ -259,3 +259,26 @@ TEST_CASE("A Warning line holds no more than a quoted string may, and is cut") {
     CHECK(warning_line("a \"b\" \\ c\r\nX: 1\t\xc3\xa4") == "Warning: 399 gmgate \"a 'b' ' c??X: 1???\"");
     CHECK(warning_line(std::string(1000, 'a')).size() == std::string_view("Warning: 399 gmgate \"\"").size() + 240);
 }
+
+TEST_CASE("RFC 3261 §7.3.1: a CSeq on several lines leaves on one; on one line it stays as it came") {
+    const auto forwarded = [](std::string_view cseq) {
+        std::string bytes = message_with("l: 0\n");
+        const auto at = bytes.find("CSeq:");
+        const auto end = bytes.find("\r\n", at);
+        const std::string method = bytes.substr(bytes.rfind(' ', end) + 1, end - bytes.rfind(' ', end) - 1);
+        std::string written(cseq);
+        written.replace(written.find("METHOD"), 6, method);
+        bytes.replace(at, end - at, written);
+        const auto message = Message::parse(bytes);
+        REQUIRE(message);
+        const std::string text = Edit(*message).to_string();
+        CHECK(Message::parse(text));
+        const auto from = text.find("CS");
+        std::string line = text.substr(from, text.find("\r\n", from) - from);
+        return line.replace(line.find(method), method.size(), "METHOD");
+    };
+    CHECK(forwarded("CSeq: 7\r\n METHOD") == "CSeq: 7 METHOD");
+    CHECK(forwarded("CSeq:\r\n\t7 \r\n\t METHOD") == "CSeq: 7 METHOD");
+    CHECK(forwarded("CSEQ:007\r\n METHOD") == "CSEQ: 007 METHOD");
+    CHECK(forwarded("CSeq:7   METHOD") == "CSeq:7   METHOD");
+}
