@@ -87,6 +87,19 @@ private:
     std::deque<MetricFamily> families_;
 };
 
+// A code is a label: what counts refusals need not know which codes there are.
+void add_counters(Page& page, const Counters& counters) {
+    constexpr std::string_view kCode = "reject_";
+    for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
+        if (!kCounterInfo[i].name.starts_with(kCode))
+            page.counter(std::string(kCounterInfo[i].name) + "_total", std::string(kCounterInfo[i].help))
+                .add(counters.at(i));
+    auto rejected = page.counter("rejected_total", "answers of the gateway's own that refuse a request, by code");
+    for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
+        if (kCounterInfo[i].name.starts_with(kCode))
+            rejected.add(counters.at(i), {{"code", std::string(kCounterInfo[i].name.substr(kCode.size()))}});
+}
+
 void add_registrations(Page& page, const MetricSources& s, const TableCounts& counts) {
     page.gauge("registrations", "registered contacts")
         .add(counts.over_ipsec, {{"mechanism", "ipsec-3gpp"}})
@@ -326,9 +339,7 @@ Task<std::string> metrics_text(MetricSources sources) {
     const TableCounts counts = co_await sources.table.count();
     Page page;
     page.gauge("build_info", "1, with the version as a label").add(1, {{"version", GMGATE_VERSION}});
-    for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
-        page.counter(std::string(kCounterInfo[i].name) + "_total", std::string(kCounterInfo[i].help))
-            .add(sources.counters.at(i));
+    add_counters(page, sources.counters);
     add_registrations(page, sources, counts);
     add_transport(page, sources);
     add_kernel(page, sources);
