@@ -90,6 +90,12 @@ private:
             (void)co_await phone_.message(command.first, command.rest);
         } else if (word == "options" && !command.first.empty()) {
             (void)co_await phone_.options(command.first);
+        } else if (word == "sms" && !command.first.empty()) {
+            const Command rest = parse_command(command.rest);
+            const std::string text = rest.rest.empty() ? rest.first : rest.first + ' ' + rest.rest;
+            (void)co_await phone_.sms(command.first, rest.word, text);
+        } else if (word == "subscribe") {
+            (void)co_await phone_.subscribe();
         } else if (word == "inject" && !command.first.empty()) {
             const auto bytes = from_hex(command.first);
             phone_.inject(bytes ? std::string(bytes->begin(), bytes->end()) : std::string());
