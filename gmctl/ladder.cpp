@@ -179,7 +179,7 @@ std::string ladder_line(const LadderPlan& plan, const LadderMessage& message, st
     std::string line = time_column(message, since, width_of(plan) >= kWide);
     for (const auto party : parties(plan)) put(line, columns.at(party), "|");
     const auto [from, to] = ends_of(plan, message);
-    const auto [left, right] = std::minmax(columns.at(from), columns.at(to));
+    const auto left = columns.at(std::min(from, to)), right = columns.at(std::max(from, to));
     const auto room = right - left - 1;
     std::string arrow(room, '-');
     (from < to ? arrow.back() : arrow.front()) = from < to ? '>' : '<';
