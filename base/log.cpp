@@ -4,17 +4,21 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <ctime>
 #include <mutex>
 #include <utility>
 #include <vector>
 
+#include "base/log_format.h"
 #include "base/log_limit.h"
 
 namespace gmgate::log {
@@ -22,6 +26,7 @@ namespace {
 
 std::atomic<Level> g_level{Level::info};
 std::atomic<bool> g_prefixes{false};
+std::atomic<Format> g_format{Format::text};
 
 constexpr std::size_t kLineLimit = 4096;  // PIPE_BUF: a line of that size is written to a pipe whole or not at all
 
@@ -75,7 +80,33 @@ void Output::put(std::string line) {
 
 Output g_output;
 
-/// "2026-11-28T09:18:50.123 ", local time.
+/// journald's own socket. Addressed anew by each message: it outlives a restart of journald.
+class Journal {
+public:
+    bool open(const std::string& path) {
+        const int before = fd_.exchange(-1);
+        if (before >= 0) ::close(before);
+        if (path.empty() || path.size() >= sizeof address_.sun_path) return false;
+        address_.sun_family = AF_UNIX;
+        std::strncpy(address_.sun_path, path.c_str(), sizeof address_.sun_path - 1);
+        fd_ = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        return fd_ >= 0;
+    }
+    bool is_open() const { return fd_ >= 0; }
+    bool put(std::string_view fields) const {
+        return ::sendto(fd_, fields.data(), fields.size(), MSG_DONTWAIT | MSG_NOSIGNAL,
+                        reinterpret_cast<const sockaddr*>(&address_),
+                        sizeof address_) == static_cast<ssize_t>(fields.size());
+    }
+
+private:
+    std::atomic<int> fd_{-1};
+    sockaddr_un address_{};
+};
+
+Journal g_journal;
+
+/// "2026-11-28T09:18:50.123Z"
 std::string time_stamp() {
     const auto now = std::chrono::system_clock::now();
     const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
@@ -83,8 +114,8 @@ std::string time_stamp() {
         std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
     std::tm parts{};
     char text[32] = "?";
-    if (localtime_r(&seconds, &parts) != nullptr) std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
-    return fmt::format("{}.{:03} ", text, thousandths);
+    if (gmtime_r(&seconds, &parts) != nullptr) std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
+    return fmt::format("{}.{:03}Z", text, thousandths);
 }
 
 struct LevelName {
@@ -110,7 +141,76 @@ LevelName name_of(Level level) {
 
 std::string line_of(Level level, std::string_view id) {
     const auto name = name_of(level);
-    return (g_prefixes ? std::string(name.prefix) : time_stamp() + fmt::format("{:<7} ", name.word)) + std::string(id);
+    return (g_prefixes ? std::string(name.prefix) : fmt::format("{} {:<7} ", time_stamp(), name.word)) +
+           std::string(id);
+}
+
+/// Printable ASCII as it is, the rest as \xHH; cut.
+std::string plain(std::string_view value) {
+    std::string out;
+    for (const char c : value.substr(0, kValueLimit)) {
+        const auto u = static_cast<unsigned char>(c);
+        if (u < 0x20 || u >= 0x7f || c == '\\' || c == '"') out += fmt::format("\\x{:02x}", u);
+        else out += c;
+    }
+    if (value.size() > kValueLimit) out += "...";
+    return out;
+}
+
+struct Part {
+    std::string_view key, value;
+};
+using Parts = std::vector<Part>;
+
+std::string text_line(std::string start, const Parts& parts) {
+    for (const auto& [key, value] : parts) {
+        start += ' ';
+        start += key;
+        start += '=';
+        start += escape(value);
+    }
+    return start;
+}
+
+// plain() leaves nothing but its own backslashes to be escaped. An object stays one: fields that have no room go.
+std::string json_line(Level level, std::string_view id, const Parts& parts) {
+    constexpr std::size_t kEnd = 32;  // of what closes it
+    const auto name = name_of(level);
+    auto line = fmt::format(R"({}{{"time":"{}","level":"{}","id":"{}")", g_prefixes ? name.prefix : "", time_stamp(),
+                            name.word, id);
+    for (const auto& [key, value] : parts) {
+        std::string member = fmt::format(R"(,"{}":")", key);
+        for (const char c : plain(value)) member += c == '\\' ? std::string("\\\\") : std::string(1, c);
+        member += '"';
+        if (line.size() + member.size() + kEnd > kLineLimit) return line + R"(,"cut":"true"})";
+        line += member;
+    }
+    return line + '}';
+}
+
+// Names of fields are capitals, digits and underscores. Those that journald or its readers give a meaning are not ours.
+std::string journal_fields(Level level, std::string_view id, const Parts& parts) {
+    constexpr std::array<std::string_view, 7> kTheirs{"MESSAGE", "MESSAGE_ID",    "PRIORITY",         "ERRNO",
+                                                      "UNIT",    "INVOCATION_ID", "SYSLOG_IDENTIFIER"};
+    auto out = fmt::format("MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER=gmgated\nGMGATE_ID={}\n",
+                           text_line(std::string(id), parts), name_of(level).prefix[1], id);
+    for (const auto& [key, value] : parts) {
+        std::string name(key.substr(0, 60));
+        std::ranges::transform(name, name.begin(), [](char c) {
+            return c >= 'a' && c <= 'z'                               ? static_cast<char>(c - 'a' + 'A')
+                   : (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ? c
+                                                                      : '_';
+        });
+        if (std::ranges::find(kTheirs, name) != kTheirs.end()) name = "GMGATE_" + name;
+        out += fmt::format("{}={}\n", name, plain(value));
+    }
+    return out;
+}
+
+void put(Level level, std::string_view id, const Parts& parts) {
+    if (g_format == Format::json) return g_output.put(json_line(level, id, parts));
+    if (g_journal.is_open() && g_journal.put(journal_fields(level, id, parts))) return;
+    g_output.put(text_line(line_of(level, id), parts));
 }
 
 /// Of all threads. By level: refusals, which strangers cause, take nothing from the lines about good phones.
@@ -145,24 +245,17 @@ void set_level(Level level) { g_level = level; }
 
 void start(bool journald_prefixes) {
     g_prefixes = journald_prefixes;
-    tzset();
     g_output.open();
 }
 
+void set_format(Format format) { g_format = format; }
+
+bool use_journal(const std::string& socket) { return g_journal.open(socket); }
+
 std::string escape(std::string_view value) {
-    std::string out;
-    bool quote = value.empty();
-    for (const char c : value.substr(0, kValueLimit)) {
-        const auto u = static_cast<unsigned char>(c);
-        if (u < 0x20 || u >= 0x7f || c == '\\' || c == '"') {
-            out += fmt::format("\\x{:02x}", u);
-        } else {
-            quote = quote || c == ' ' || c == '=';
-            out += c;
-        }
-    }
-    if (value.size() > kValueLimit) out += "...";
-    return quote ? "\"" + out + "\"" : out;
+    auto out = plain(value);
+    const bool has_blank = value.substr(0, kValueLimit).find_first_of(" =") != std::string_view::npos;
+    return value.empty() || has_blank ? "\"" + out + "\"" : out;
 }
 
 void write(Level level, std::string_view id, std::initializer_list<Field> fields) {
@@ -171,26 +264,26 @@ void write(Level level, std::string_view id, std::initializer_list<Field> fields
         log::warning("log-lines-lost", {{"count", lost}, {"why", "nobody read the log fast enough"}});
     tell_held_lines();
     if (!may_write(level, id)) return;
-    std::string line = line_of(level, id);
-    for (const auto& field : fields) {
-        line += ' ';
-        line += field.key;
-        line += '=';
-        line += escape(field.value);
-    }
-    g_output.put(std::move(line));
+    Parts parts;
+    parts.reserve(fields.size());
+    for (const auto& field : fields) parts.push_back({field.key, field.value});
+    put(level, id, parts);
 }
 
 void tell_held_lines() {
     const auto now = std::chrono::steady_clock::now();
-    std::vector<std::string> lines;
+    struct Told {
+        Level level;
+        std::string id, lines;
+    };
+    std::vector<Told> lines;
     {
         const std::lock_guard lock(limited().mutex);
         for (const auto level : {Level::info, Level::notice, Level::warning, Level::error})
             for (const auto& held : limited().limits[static_cast<std::size_t>(level)].held(now))
-                lines.push_back(fmt::format("{} more={}", line_of(level, held.id), held.lines));
+                lines.push_back({level, held.id, std::to_string(held.lines)});
     }
-    for (auto& line : lines) g_output.put(std::move(line));
+    for (const auto& line : lines) put(line.level, line.id, {{"more", line.lines}});
 }
 
 }  // namespace gmgate::log

@@ -13,6 +13,7 @@
 #include "daemon/preflight/finding.h"
 #include "daemon/registrations/adopt.h"
 #include "daemon/restart/dialog_key.h"
+#include "sip/transport/stream.h"
 #include "sip/transport/way_back.h"
 
 namespace gmgate::daemon {
@@ -22,6 +23,7 @@ sip::TransportLimits transport_limits(const Config& config) {
     const Limits& limits = config.limits;
     sip::TransportLimits result;
     result.stranger_lifetime = config.timers.stranger_connection;
+    result.unbound_idle = observation_of(config.settings).unregistered_idle;
     result.connections = limits.connections;
     result.connections_per_address = limits.connections_per_address;
     return result;
@@ -98,9 +100,11 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
                 {config, accesses_, table_, store_, keeper_, transports_, tls_, counters_, encap_}),
       tap_(loop.get_executor(), clock, tap_settings(config), [this](Spi spi) { return spis_.holds(spi); }),
       messages_(clock, {}),
+      recorder_(clock, observation_of(config.settings).recorder,
+                [this](bool outward, const sip::Flow& flow) { return context_of(outward, flow); }),
       operations_({loop.get_executor(), config, accesses_, table_, sets_, kernel_watch_, kernel, transports_,
                    transactions_, trace_, counters_, clock, operating_, tap_, messages_,
-                   [this] { return tls_engine_.counters(); }, core_}) {
+                   [this] { return tls_engine_.counters(); }, core_, recorder_}) {
     core_.use_tls(tls_connector_);
     transactions_.set_screen(
         [this](const sip::Message& message, const sip::Flow& flow) { return screen(message, flow); });
@@ -127,6 +131,7 @@ Gateway::Gateway(asio::io_context& loop, const Config& config, xfrm::Kernel& ker
     transactions_.set_shed(
         [this](const sip::Message& message, const sip::Flow& flow) { return must_shed(message, flow); });
     transports_.on_traffic([this](bool outward, const sip::Flow& flow, std::string_view bytes) {
+        recorder_.see(outward, flow, bytes);
         if (messages_.is_on()) see(outward, flow, bytes);
     });
     transports_.set_reply_route([this](const sip::Flow& flow) { return way_back(flow); });
@@ -452,8 +457,8 @@ std::vector<Address> Gateway::access_addresses() const {
     return {addresses.begin(), addresses.end()};
 }
 
-// Whose message it is and how it is protected, for an operator who traces that user.
-void Gateway::see(bool outward, const sip::Flow& flow, std::string_view bytes) {
+// Whose message it is and how it is protected, for an operator who looks at that user.
+MessageTrace::Context Gateway::context_of(bool outward, const sip::Flow& flow) {
     MessageTrace::Context context;
     context.core_side = !accesses_.find(flow.local);
     context.protection = "clear";
@@ -465,14 +470,66 @@ void Gateway::see(bool outward, const sip::Flow& flow, std::string_view bytes) {
         context.protection = fmt::format("TLS connection {}", flow.connection.value);
     if (owner.challenge) context.owner = owner.challenge->impi;
     else if (owner.registration) context.owner = owner.registration->key.impi;
-    messages_.see(outward, flow, bytes, context);
+    return context;
+}
+
+void Gateway::see(bool outward, const sip::Flow& flow, std::string_view bytes) {
+    messages_.see(outward, flow, bytes, context_of(outward, flow));
+}
+
+namespace {
+
+Task<Result<std::unique_ptr<sip::ByteStream>>> connect_hep(asio::any_io_executor executor, Endpoint collector,
+                                                           TlsEngine* engine,
+                                                           std::shared_ptr<const ktls::Context> trusted) {
+    constexpr std::chrono::milliseconds kPatience{5000};
+    const Endpoint local{Address::any(collector.address.family()), Port{0}};
+    auto stream = co_await sip::TcpStream::connect(executor, local, collector, kPatience, 2 * kPatience);
+    if (!stream) co_return std::unexpected(stream.error());
+    if (!trusted) co_return std::unique_ptr<sip::ByteStream>(std::move(*stream));
+    auto handshaker = engine->handshaker();
+    if (!handshaker) co_return std::unexpected(handshaker.error());
+    auto handshake = (*handshaker)->connect(ktls::OwnedFd((*stream)->release().release()), *trusted, kPatience);
+    auto established = co_await std::move(handshake);
+    if (!established) co_return std::unexpected(established.error());
+    co_return as_byte_stream(std::move(established->connection));
+}
+
+}  // namespace
+
+// The certificates are read here, so that a mistake ends the start and not the export.
+Result<HepSender::Connect> Gateway::hep_connect(const HepSettings& settings) {
+    std::shared_ptr<const ktls::Context> trusted;
+    if (settings.transport == HepSettings::Transport::tls) {
+        ktls::ClientOptions options;
+        options.ca_file = settings.tls_ca;
+        options.server_name = settings.tls_name;
+        auto context = ktls::Context::client(std::move(options));
+        if (!context) return std::unexpected(context.error());
+        trusted = tls_engine_.certificates().add("hep", std::move(*context), std::chrono::days{30});
+    }
+    return [executor = asio::any_io_executor(loop_.get_executor()), collector = config_.hep_collector,
+            engine = &tls_engine_, trusted] { return connect_hep(executor, collector, engine, trusted); };
 }
 
 Result<void> Gateway::open_hep() {
     if (config_.hep_collector.port.value == 0) return {};
-    auto sender = HepSender::open(config_.hep_collector, config_.hep_id);
-    if (!sender) return std::unexpected(sender.error());
-    hep_.emplace(std::move(*sender));
+    const auto settings = observation_of(config_.settings).hep;
+    HepLabels labels{config_.hep_id};
+    if (!settings.auth_key_file.empty()) {
+        auto key = read_auth_key(settings.auth_key_file);
+        if (!key) return std::unexpected(key.error());
+        labels.auth_key = std::move(*key);
+    }
+    if (settings.transport == HepSettings::Transport::udp) {
+        auto sender = HepSender::open(config_.hep_collector, std::move(labels));
+        if (!sender) return std::unexpected(sender.error());
+        hep_.emplace(std::move(*sender));
+    } else {
+        auto connect = hep_connect(settings);
+        if (!connect) return std::unexpected(connect.error());
+        hep_.emplace(HepSender::over(loop_.get_executor(), std::move(labels), std::move(*connect)));
+    }
     messages_.set_sink([this](const TracedMessage& message) { hep_->send(message); });
     return {};
 }
@@ -500,6 +557,8 @@ Result<void> Gateway::open_monitoring() {
                               {}};
         if (!accesses_.encapsulation_addresses().empty())
             sources.stray_encapsulated = [this] { return encap_.stray_datagrams(); };
+        if (hep_) sources.hep = [this] { return hep_->numbers(); };
+        sources.recorder = [this] { return recorder_.numbers(); };
         if (cluster_) sources.cluster = [this] { return cluster_->numbers(); };
         auto text = co_await metrics_text(std::move(sources));
         co_return HttpAnswer{200, "text/plain; version=0.0.4; charset=utf-8", std::move(text)};

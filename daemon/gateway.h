@@ -12,6 +12,7 @@
 #include "daemon/core/core_door.h"
 #include "daemon/core/core_link.h"
 #include "daemon/nat/encap_sockets.h"
+#include "daemon/observe/recorder.h"
 #include "daemon/operate/hep.h"
 #include "daemon/operate/http_responder.h"
 #include "daemon/operate/operations.h"
@@ -99,6 +100,8 @@ private:
 
     Result<void> open_monitoring();
     Result<void> open_hep();
+    Result<HepSender::Connect> hep_connect(const HepSettings& settings);
+    MessageTrace::Context context_of(bool outward, const sip::Flow& flow);
     void see(bool outward, const sip::Flow& flow, std::string_view bytes);
     bool screen(const sip::Message& message, const sip::Flow& flow);
     bool may_leave(const sip::Flow& flow);
@@ -152,6 +155,7 @@ private:
     bool comes_after_another_ = false;                     ///< what it serves was another node's
     PacketTap tap_;
     MessageTrace messages_;
+    FlightRecorder recorder_;
     std::optional<HepSender> hep_;
     Operations operations_;
     std::unique_ptr<HttpResponder> monitoring_;

@@ -18,8 +18,10 @@
 #include "base/confine.h"
 #include "base/journal.h"
 #include "base/log.h"
+#include "base/log_format.h"
 #include "base/spawn.h"
 #include "daemon/config/lab.h"
+#include "daemon/config/observation.h"
 #include "daemon/engine.h"
 #include "daemon/gateway.h"
 #include "daemon/operate/reload.h"
@@ -358,6 +360,16 @@ void add_options(CLI::App& app, Options& options) {
     app.set_version_flag("--version", GMGATE_VERSION);
 }
 
+// Under systemd the journal gets each key as a field; in JSON a line stands for itself, wherever it goes.
+void start_log(const daemon::Config& config) {
+    const bool is_journal = is_journal_stream(std::getenv("JOURNAL_STREAM"), STDERR_FILENO);
+    log::start(is_journal);
+    log::set_level(log::parse_level(config.log_level).value_or(log::Level::info));
+    if (daemon::observation_of(config.settings).log_format == daemon::LogFormat::json)
+        log::set_format(log::Format::json);
+    else if (is_journal) log::use_journal();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -390,8 +402,7 @@ int main(int argc, char** argv) {
     if (options.check_config || options.check_machine) return check(*config, problems, options.check_machine);
     for (const auto& problem : problems) std::fprintf(stderr, "%s\n", problem.c_str());
     if (!problems.empty() && !options.remove_guards) return kFailed;  // an address may still come
-    log::start(is_journal_stream(std::getenv("JOURNAL_STREAM"), STDERR_FILENO));
-    log::set_level(log::parse_level(config->log_level).value_or(log::Level::info));
+    start_log(*config);
     for (const auto& warning : config->warnings) log::warning("config-warning", {{"why", warning}});
     harden();
     if (const auto ok = export_keys(*config); !ok) {

@@ -38,7 +38,7 @@ constexpr const char* kDefaultSocket = "/run/gmgate/control.sock";
 struct Options {
     std::string socket = kDefaultSocket;
     bool json = false;
-    std::string of, filter, level, html, pcap, hop, change, output, config, log, sort = "impi";
+    std::string of, call, filter, level, html, pcap, hop, change, output, config, log, sort = "impi";
     std::string realm, mechanism, algorithm, address, state;  ///< of registrations
     bool follow = false, off = false, audit = false, once = false, as_text = false, as_mermaid = false, failed = false,
          verbose = false, numbers = false;
@@ -134,16 +134,71 @@ bool write_file(const std::string& path, const std::string& bytes, const char* m
     return std::fclose(file) == 0 && ok;
 }
 
-std::string drawn(const Options& options, const gmctl::LadderMessage& message, std::int64_t since, std::size_t width) {
-    if (options.as_text) return gmctl::ladder_text(message, since);
-    return options.as_mermaid ? gmctl::ladder_mermaid(message, since) : gmctl::ladder_line(message, width);
-}
-
 std::string failed_view(const Json& answer, std::size_t width) {
     std::string out;
     if (answer.contains("failed"))
         for (const auto& record : answer["failed"]) out += gmctl::record_line(record, width);
-    return out.empty() ? "no phone's last REGISTER failed\n" : out;
+    if (out.empty()) out = "no phone's last REGISTER failed\n";
+    return answer.contains("kept") && !answer["kept"].empty() ? out + '\n' + gmctl::kept_view(answer["kept"], width)
+                                                              : out;
+}
+
+/// What `trace` has been told so far, and where it goes.
+class Drawing {
+public:
+    explicit Drawing(const Options& options) : options_(options) { plan_.width = gmctl::terminal_width(); }
+
+    bool begin() const { return options_.pcap.empty() || write_file(options_.pcap, gmctl::pcap_header(), "w"); }
+    std::string head() const {
+        if (options_.as_text) return {};
+        return options_.as_mermaid ? gmctl::ladder_mermaid_head(plan_) : gmctl::ladder_head(plan_);
+    }
+    /// All at once: who has a column is known before the first line.
+    bool draw_all(const Json& messages, const std::string& impi) {
+        for (const auto& json : messages) messages_.push_back(gmctl::ladder_message(json));
+        plan_ = gmctl::ladder_plan(impi, messages_, plan_.width);
+        if (!options_.json) print(head());
+        for (std::size_t i = 0; i < messages_.size(); ++i) {
+            if (!options_.json) print(drawn(messages_[i], i == 0 ? 0 : messages_[i - 1].microseconds));
+            if (!to_pcap(messages_[i])) return false;
+        }
+        return to_page();
+    }
+    /// One that has just come; with the other phone's first one the columns are others from then on.
+    bool follow(const Json& json) {
+        const auto since = messages_.empty() ? 0 : messages_.back().microseconds;
+        messages_.push_back(gmctl::ladder_message(json));
+        if (plan_.phone.empty() && json.contains("impi")) plan_.phone = json.value("impi", "");
+        const bool is_new = !plan_.has_other && gmctl::is_other(plan_, messages_.back());
+        plan_.has_other = plan_.has_other || is_new;
+        if (options_.json) print_json(json, false);
+        else print((is_new && !options_.as_mermaid ? head() : "") + drawn(messages_.back(), since));
+        return to_pcap(messages_.back()) && to_page();
+    }
+
+private:
+    std::string drawn(const gmctl::LadderMessage& message, std::int64_t since) const {
+        if (options_.as_text) return gmctl::ladder_text(plan_, message, since);
+        return options_.as_mermaid ? gmctl::ladder_mermaid(plan_, message, since)
+                                   : gmctl::ladder_line(plan_, message, since);
+    }
+    bool to_pcap(const gmctl::LadderMessage& message) const {
+        return options_.pcap.empty() || write_file(options_.pcap, gmctl::pcap_record(message), "a");
+    }
+    bool to_page() const {
+        const auto title = "SIP of " + (options_.call.empty() ? options_.of : "Call-ID " + options_.call);
+        return options_.html.empty() || write_file(options_.html, gmctl::ladder_html(title, plan_, messages_), "w");
+    }
+    const Options& options_;
+    gmctl::LadderPlan plan_;
+    std::vector<gmctl::LadderMessage> messages_;
+};
+
+/// What `trace` answers when it is no list of messages.
+std::string trace_state_view(const Options& options, const Json& answer) {
+    return answer.contains("users")
+               ? "traced: " + gmctl::printable(answer["users"].dump()) + "\n"
+               : "trace of " + gmctl::printable(options.of) + " is off; its messages are forgotten\n";
 }
 
 // The files hold what users said: only the caller may read them.
@@ -152,44 +207,21 @@ int trace(const Options& options) {
     umask(077);
     auto client = Client::connect(options.socket);
     if (!client) return fail(options, client.error());
-    const auto width = gmctl::terminal_width();
-    std::vector<gmctl::LadderMessage> messages;
-    if (!options.pcap.empty() && !write_file(options.pcap, gmctl::pcap_header(), "w")) return kFailed;
-    const auto take = [&](const Json& json) {
-        const auto since = messages.empty() ? 0 : messages.back().microseconds;
-        messages.push_back(gmctl::ladder_message(json));
-        if (options.json && options.follow) print_json(json, false);
-        else if (!options.json) print(drawn(options, messages.back(), since, width));
-        if (!options.pcap.empty() && !write_file(options.pcap, gmctl::pcap_record(messages.back()), "a")) return false;
-        if (!options.html.empty() &&
-            !write_file(options.html, gmctl::ladder_html("SIP of " + options.of, messages), "w"))
-            return false;
-        return true;
-    };
-    const auto head = options.as_text      ? ""
-                      : options.as_mermaid ? gmctl::ladder_mermaid_head()
-                                           : gmctl::ladder_head(width);
-    if (options.follow && !options.json) print(head);
-    const auto answer =
-        client->ask("trace", {{"of", options.of}, {"follow", options.follow}, {"off", options.off}}, take);
+    Drawing drawing(options);
+    if (!drawing.begin()) return kFailed;
+    if (options.follow && !options.json) print(drawing.head());
+    const auto answer = client->ask(
+        "trace", {{"of", options.of}, {"call", options.call}, {"follow", options.follow}, {"off", options.off}},
+        [&](const Json& event) { return drawing.follow(event); });
     if (!answer) return fail(options, answer.error());
     if (options.follow) return kOk;
+    if (options.json) print_json(*answer);
     if (!answer->contains("messages")) {
-        if (options.json) print_json(*answer);
-        else
-            print(answer->contains("users")
-                      ? "traced: " + gmctl::printable((*answer)["users"].dump()) + "\n"
-                      : "trace of " + gmctl::printable(options.of) + " is off; its messages are forgotten\n");
+        if (!options.json) print(trace_state_view(options, *answer));
         return kOk;
     }
-    if (options.json) print_json(*answer);
-    else print(head);
-    for (const auto& message : (*answer)["messages"])
-        if (!take(message)) return kFailed;
-    if (!options.html.empty() && messages.empty() &&
-        !write_file(options.html, gmctl::ladder_html("SIP of " + options.of, messages), "w"))
-        return kFailed;
-    if (!options.json && answer->value("state", "") != "on")
+    if (!drawing.draw_all((*answer)["messages"], answer->value("impi", ""))) return kFailed;
+    if (!options.json && answer->value("state", "on") != "on")
         print("The trace was off and is on from now; ask again when the phone has tried. 'gmctl trace " +
               gmctl::printable(options.of) + " --off' ends it.\n");
     return kOk;
@@ -275,9 +307,13 @@ void add_looking(const AddCommand& command, Options& options) {
     auto* ladder = command("trace", "keep and draw the decrypted SIP of one user: phone, gateway and core (admin)",
                            [&] { return trace(options); });
     ladder->add_option("phone", options.of, "IMPI; without it: who is traced");
+    ladder->add_option("--call", options.call, "instead what is kept of this call or registration that failed")
+        ->type_name("CALL-ID");
     ladder->add_flag("-f,--follow", options.follow, "go on drawing as messages come, until interrupted");
     ladder->add_flag("--off", options.off, "end the trace and forget its messages");
-    ladder->add_flag("--failed", options.failed, "instead list the phones whose last REGISTER failed, and why");
+    ladder->add_flag(
+        "--failed", options.failed,
+        "instead list what failed: phones by their last REGISTER, and what is kept of registrations and calls");
     auto* text = ladder->add_flag("--text", options.as_text, "whole messages instead of arrows");
     ladder->add_flag("--mermaid", options.as_mermaid, "a sequence diagram for Mermaid instead")->excludes(text);
     ladder->add_option("--html", options.html, "also write the diagram with all messages as one HTML page")

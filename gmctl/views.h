@@ -15,6 +15,8 @@ std::string registration_numbers_view(const nlohmann::json& page, std::size_t wi
 std::string core_view(const nlohmann::json& core, std::size_t width);
 std::string sa_stats_view(const nlohmann::json& stats, std::size_t width);
 std::string record_line(const nlohmann::json& record, std::size_t width);
+/// Registrations and calls that failed and whose messages are kept, two lines each: identity and Call-ID are never cut.
+std::string kept_view(const nlohmann::json& kept, std::size_t width);
 std::string show_view(const nlohmann::json& shown, std::size_t width);
 /// Who serves in a cluster, and how its shared store does.
 std::string cluster_view(const nlohmann::json& cluster, std::size_t width);

@@ -144,6 +144,20 @@ std::string core_view(const Json& core, std::size_t width) {
     return out;
 }
 
+std::string kept_view(const Json& kept, std::size_t) {
+    std::string out = "Messages are kept of (gmctl trace --call CALL-ID, or gmctl trace IMPI):\n";
+    for (const auto& one : kept) {
+        const auto time = text_of(one, "time");
+        const auto answer = number_of(one, "answer");
+        const auto messages = number_of(one, "messages");
+        out += fmt::format("{}  {} {}  {}\n          {} message{}, Call-ID {}\n",
+                           time.size() >= 19 ? time.substr(11, 8) : printable(time), printable(text_of(one, "method")),
+                           answer == 0 ? "without an answer" : std::to_string(answer), printable(text_of(one, "who")),
+                           messages, messages == 1 ? "" : "s", printable(text_of(one, "call_id")));
+    }
+    return out;
+}
+
 std::string sa_stats_view(const Json& stats, std::size_t width) {
     TextTable table({{"interface"},
                      {"ipsec-3gpp", false, true},

@@ -11,6 +11,7 @@
 
 #include "daemon/config/cluster.h"
 #include "daemon/config/config_toml.h"
+#include "daemon/config/observation.h"
 #include "daemon/config/tls_settings.h"
 #include "sip/message/headers.h"
 #include "sip/message/limits.h"
@@ -158,6 +159,32 @@ void read_lab(Section& section) {
     if (section.has("tls-key-log") && (!log.starts_with('/') || log.find_first_of("'\"\\\n") != std::string::npos))
         section.mistake("tls-key-log", "must be the path of a file from / on, without quotes and backslashes");
     if (exports) section.warn("export-keys", "keys of phones leave this gateway: only for a lab without subscribers");
+}
+
+bool is_plain(const std::string& text) { return text.find_first_of("'\"\\\n") == std::string::npos; }
+
+// Their values are taken out of Config::settings by observation_of().
+void read_observation(Section& root, const Config& config) {
+    std::string word, key_file, ca, name;
+    root.word("log-format", word, {{"text", std::string("text")}, {"json", std::string("json")}});
+    std::string transport = "udp";
+    root.word("hep-transport", transport,
+              {{"udp", std::string("udp")}, {"tcp", std::string("tcp")}, {"tls", std::string("tls")}});
+    for (const auto& [key, text] : {std::pair<std::string_view, std::string*>{"hep-auth-key-file", &key_file},
+                                    {"hep-tls-ca", &ca},
+                                    {"hep-tls-name", &name}}) {
+        root.text(key, *text);
+        if (!is_plain(*text)) root.mistake(key, "must not contain quotes and backslashes");
+    }
+    if (config.hep_collector.port.value == 0) return;
+    if (transport == "tls" && name.empty())
+        root.mistake("hep-tls-name",
+                     "the host that the collector's certificate is for is needed with hep-transport = \"tls\"");
+    if (transport != "tls" && (!ca.empty() || !name.empty()))
+        root.warn("hep-transport", "hep-tls-ca and hep-tls-name count with hep-transport = \"tls\" only");
+    if (transport != "tls" && !key_file.empty())
+        root.warn("hep-auth-key-file",
+                  "the key and all SIP go in clear to the collector; hep-transport = \"tls\" protects them");
 }
 
 void read_nat_traversal(Section& section, ImsAkaProfile& profile) {
@@ -494,6 +521,11 @@ void read_limits(Section& section, Limits& limits) {
     section.number("authentications", limits.authentications.in_all, 0, 1'000'000);
     section.number("authentications-per-source", limits.authentications.per_source, 0, 1'000'000);
     section.number("authentications-per-impi", limits.authentications.per_impi, 0, 1'000'000);
+    RecorderLimits recorder;  // its values are taken out of Config::settings, too
+    section.number("recorded-octets", recorder.octets, 0, std::int64_t{1} << 32);
+    section.number("recorded-octets-per-source", recorder.octets_per_source, 65536, std::int64_t{1} << 32);
+    if (recorder.octets != 0 && recorder.octets < recorder.octets_per_source)
+        section.mistake("recorded-octets", "must be 0, or not less than recorded-octets-per-source");
     section.number("trace-records-per-ue", limits.trace_records_per_ue, 1, 1000);
     section.number("traced-ues", limits.traced_ues, 1, kMany);
 }
@@ -506,6 +538,8 @@ void read_timers(Section& section, TimerConfig& timers) {
     read_seconds(section, "ringing", timers.ringing, 1, kDay);
     read_seconds(section, "tls-handshake", timers.tls_handshake, 1, 600);
     read_seconds(section, "stranger-connection", timers.stranger_connection, 0, kDay);
+    Observation idle;  // likewise
+    read_seconds(section, "unregistered-idle", idle.unregistered_idle, 1, kDay);
     read_seconds(section, "final-answer", timers.final_answer, 1, 3600);
 }
 
@@ -767,6 +801,7 @@ Result<Config> parse_config(std::string_view text, const std::string& name) {
     read_endpoint(root, "metrics-listen", config.metrics_listen);
     read_endpoint(root, "hep-collector", config.hep_collector);
     root.number("hep-id", config.hep_id, 1, 0xffffffff);
+    read_observation(root, config);
     if (!root.has("core")) root.mistake("core", "the section [core] is missing: where does clear SIP go?");
     root.table("core", [&](Section& s) { read_core(s, config); });
     root.tables("ims-aka-profile", "ims-aka-profile", [&](Section& s) { read_profile(s, config); });

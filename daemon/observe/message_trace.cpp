@@ -79,8 +79,19 @@ std::string blotted(std::string_view bytes) {
 
 bool MessageTrace::start(const Impi& impi) {
     if (!users_.contains(impi) && users_.size() >= limits_.users) return false;
-    users_.insert(impi);
+    users_.try_emplace(impi, clock_.wall());
     return true;
+}
+
+std::vector<Impi> MessageTrace::users() const {
+    std::vector<Impi> users;
+    for (const auto& [user, since] : users_) users.push_back(user);
+    return users;
+}
+
+std::optional<std::chrono::system_clock::time_point> MessageTrace::since(const Impi& impi) const {
+    const auto at = users_.find(impi);
+    return at == users_.end() ? std::nullopt : std::optional(at->second);
 }
 
 void MessageTrace::stop(const Impi& impi) {
@@ -111,15 +122,16 @@ std::optional<Impi> MessageTrace::whose(std::string_view bytes, const Context& c
     if (!parsed) return context.owner && users_.contains(*context.owner) ? context.owner : std::nullopt;
     const sip::Message& message = **parsed;
     const std::string call_id(message.value(sip::HeaderId::call_id));
-    if (context.owner) {
-        if (!users_.contains(*context.owner)) return std::nullopt;
+    if (context.owner && users_.contains(*context.owner)) {
         remember_call(call_id, *context.owner);
         return context.owner;
     }
+    // The other phone's leg of a traced user's call is part of it; what else that phone says is not.
     if (const auto known = calls_.find(call_id); known != calls_.end()) return known->second;
+    if (context.owner) return std::nullopt;
     const auto credentials = sip::Credentials::read(message, sip::HeaderId::authorization);
     const std::string named(credentials.username());
-    for (const auto& user : users_) {
+    for (const auto& [user, since] : users_) {
         const bool is_it = !named.empty()
                                ? named == user.value
                                : message.is_request() && bytes.find("sip:" + user.value) != std::string_view::npos;
@@ -136,6 +148,7 @@ void MessageTrace::see(bool outward, const sip::Flow& flow, std::string_view byt
     TracedMessage message;
     message.time = clock_.wall();
     message.impi = impi.value_or(context.owner.value_or(Impi{}));
+    message.owner = context.owner.value_or(Impi{});
     message.outward = outward;
     message.core_side = context.core_side;
     message.transport = flow.transport;

@@ -11,7 +11,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -26,7 +25,9 @@ namespace gmgate::daemon {
 struct TracedMessage {
     std::uint64_t number = 0;  ///< grows by one for each message kept
     std::chrono::system_clock::time_point time;
-    Impi impi;
+    Impi impi;   ///< the user that it is kept for
+    Impi owner;  ///< the phone at the access side's end, as far as its SAs or TLS connection tell: another one in a
+                 ///< call between two phones
     bool outward = false;  ///< sent by the gateway
     bool core_side = false;
     sip::Transport transport = sip::Transport::udp;
@@ -62,7 +63,9 @@ public:
     /// Also forgets what was kept of it.
     void stop(const Impi& impi);
     bool is_on() const { return !users_.empty() || sink_ != nullptr; }
-    std::vector<Impi> users() const { return {users_.begin(), users_.end()}; }
+    std::vector<Impi> users() const;
+    /// Since when it is traced; nullopt: it is not.
+    std::optional<std::chrono::system_clock::time_point> since(const Impi& impi) const;
 
     /// What the gateway knows about a message: whose flow it came over or goes to, and whether that is the core's side.
     struct Context {
@@ -86,7 +89,7 @@ private:
 
     const Clock& clock_;
     TraceLimits limits_;
-    std::set<Impi> users_;
+    std::map<Impi, std::chrono::system_clock::time_point> users_;  ///< since when
     std::deque<TracedMessage> messages_;
     std::size_t octets_ = 0;
     std::unordered_map<std::string, Impi> calls_;

@@ -21,6 +21,7 @@ nlohmann::json message_json(const TracedMessage& message) {
             {"time", utc_text(message.time)},
             {"microseconds", microseconds},
             {"impi", message.impi.value},
+            {"owner", message.owner.value},
             {"outward", message.outward},
             {"core_side", message.core_side},
             {"transport", sip::to_string(message.transport)},
@@ -44,6 +45,39 @@ nlohmann::json Operations::failed() const {
     return list;
 }
 
+// What the recorder has of registrations and calls that failed, the last first.
+nlohmann::json Operations::failed_attempts() const {
+    auto list = Json::array();
+    for (const auto& failure : p_.recorder.failures(kMostFailed))
+        list.push_back({{"time", utc_text(failure.time)},
+                        {"method", failure.is_call ? "INVITE" : "REGISTER"},
+                        {"answer", failure.status},
+                        {"who", failure.who},
+                        {"call_id", failure.call_id},
+                        {"messages", failure.messages}});
+    return list;
+}
+
+Result<nlohmann::json> Operations::kept_call(const std::string& call_id) const {
+    auto messages = Json::array();
+    for (const auto& message : p_.recorder.of_call(call_id)) messages.push_back(message_json(message));
+    if (messages.empty())
+        return failure(Reaction::reject, "nothing is kept of Call-ID " + call_id +
+                                             ": it succeeded, it never came, or newer failures have taken its place; "
+                                             "gmctl trace --failed lists what there is");
+    return Json{{"call_id", call_id}, {"messages", std::move(messages)}};
+}
+
+// What the recorder has from before the trace was switched on, then the trace.
+std::deque<TracedMessage> Operations::all_of(const Impi& impi) const {
+    std::deque<TracedMessage> all;
+    const auto since = p_.messages.since(impi);
+    for (auto& message : p_.recorder.of(impi))
+        if (!since || message.time < *since) all.push_back(std::move(message));
+    for (auto& message : p_.messages.of(impi)) all.push_back(std::move(message));
+    return all;
+}
+
 // Admin: what users say is in it.
 void Operations::add_trace_command() {
     server_.add("trace", {Rights::admin, "keeps and tells the decrypted SIP of one user",
@@ -59,7 +93,10 @@ Task<Result<nlohmann::json>> Operations::trace(const Json& arguments, ControlCli
     if (!follow) co_return std::unexpected(follow.error());
     const auto wants_failed = flag_argument(arguments, "failed");
     if (!wants_failed) co_return std::unexpected(wants_failed.error());
-    if (*wants_failed) co_return Json{{"failed", failed()}};
+    if (*wants_failed) co_return Json{{"failed", failed()}, {"kept", failed_attempts()}};
+    const auto call = text_argument(arguments, "call");
+    if (!call) co_return std::unexpected(call.error());
+    if (!call->empty()) co_return kept_call(*call);
     if (of->empty()) {
         auto users = Json::array();
         for (const auto& user : p_.messages.users()) users.push_back(user.value);
@@ -74,8 +111,7 @@ Task<Result<nlohmann::json>> Operations::trace(const Json& arguments, ControlCli
     const bool was_on = std::ranges::find(users, impi) != users.end();
     if (!p_.messages.start(impi))
         co_return failure(Reaction::exhausted, "too many users are traced; end one with gmctl trace IMPI --off");
-    std::deque<TracedMessage> waiting;
-    for (auto& message : p_.messages.of(impi)) waiting.push_back(std::move(message));
+    auto waiting = all_of(impi);
     if (!*follow) {
         auto messages = Json::array();
         for (const auto& message : waiting) messages.push_back(message_json(message));

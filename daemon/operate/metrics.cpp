@@ -87,6 +87,19 @@ private:
     std::deque<MetricFamily> families_;
 };
 
+// A code is a label: what counts refusals need not know which codes there are.
+void add_counters(Page& page, const Counters& counters) {
+    constexpr std::string_view kCode = "reject_";
+    for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
+        if (!kCounterInfo[i].name.starts_with(kCode))
+            page.counter(std::string(kCounterInfo[i].name) + "_total", std::string(kCounterInfo[i].help))
+                .add(counters.at(i));
+    auto rejected = page.counter("rejected_total", "answers of the gateway's own that refuse a request, by code");
+    for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
+        if (kCounterInfo[i].name.starts_with(kCode))
+            rejected.add(counters.at(i), {{"code", std::string(kCounterInfo[i].name.substr(kCode.size()))}});
+}
+
 void add_registrations(Page& page, const MetricSources& s, const TableCounts& counts) {
     page.gauge("registrations", "registered contacts")
         .add(counts.over_ipsec, {{"mechanism", "ipsec-3gpp"}})
@@ -257,6 +270,29 @@ void add_cluster(Page& page, const ClusterNumbers& n) {
         .add(n.follower.is_level && !n.serves ? 1 : 0);
 }
 
+void add_recorder(Page& page, const RecorderNumbers& n) {
+    page.gauge("recorder_attempts", "registrations and calls whose messages are kept: under way, or failed")
+        .add(n.attempts);
+    page.gauge("recorder_octets", "memory that they take, at most [limits] recorded-octets").add(n.octets);
+    page.counter("recorder_messages_total", "messages that were kept").add(n.kept);
+    page.counter("recorder_forgotten_total",
+                 "registrations and calls whose messages were forgotten: they succeeded, or others of their source "
+                 "or in all came when the limit was reached")
+        .add(n.succeeded, {{"why", "succeeded"}})
+        .add(n.gave_way_source, {{"why", "limit-of-source"}})
+        .add(n.gave_way_in_all, {{"why", "limit-in-all"}});
+    page.counter("recorder_left_out_total", "messages of an attempt that is as large as its source may have")
+        .add(n.messages_left_out);
+}
+
+void add_hep(Page& page, const HepNumbers& n) {
+    page.counter("hep_packets_total", "messages for hep-collector")
+        .add(n.sent, {{"outcome", "sent"}})
+        .add(n.dropped, {{"outcome", "dropped"}});
+    page.gauge("hep_connected", "1: packets go to hep-collector; 0: its connection is down")
+        .add(n.is_connected ? 1 : 0);
+}
+
 std::uint64_t unix_seconds(std::chrono::system_clock::time_point at) {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(at.time_since_epoch()).count());
 }
@@ -308,9 +344,7 @@ Task<std::string> metrics_text(MetricSources sources) {
     const TableCounts counts = co_await sources.table.count();
     Page page;
     page.gauge("build_info", "1, with the version as a label").add(1, {{"version", GMGATE_VERSION}});
-    for (std::size_t i = 0; i < kCounterInfo.size(); ++i)
-        page.counter(std::string(kCounterInfo[i].name) + "_total", std::string(kCounterInfo[i].help))
-            .add(sources.counters.at(i));
+    add_counters(page, sources.counters);
     add_registrations(page, sources, counts);
     add_transport(page, sources);
     add_kernel(page, sources);
@@ -320,6 +354,8 @@ Task<std::string> metrics_text(MetricSources sources) {
     add_lab(page, sources);
     add_certificates(page, sources);
     add_reload(page, sources);
+    if (sources.hep) add_hep(page, sources.hep());
+    if (sources.recorder) add_recorder(page, sources.recorder());
     if (sources.cluster) add_cluster(page, sources.cluster());
     add_process(page);
     co_return page.text();

@@ -12,6 +12,7 @@
 #include "daemon/observe/counters.h"
 #include "daemon/observe/histogram.h"
 #include "daemon/operate/control_server.h"
+#include "daemon/operate/hep.h"
 #include "daemon/operate/operations.h"
 #include "daemon/operate/packet_tap.h"
 #include "daemon/operate/registration_statistics.h"
@@ -44,6 +45,8 @@ struct MetricSources {
     const TlsCertificates* certificates = nullptr;
     std::function<std::uint64_t()> stray_encapsulated{};  ///< empty: no phones behind NAT are served
     std::function<ClusterNumbers()> cluster{};            ///< empty: the only gateway
+    std::function<RecorderNumbers()> recorder{};
+    std::function<HepNumbers()> hep{};  ///< empty: nothing is sent to a collector
 };
 
 /// The whole page of /metrics; counting registrations is done in slices.

@@ -2,6 +2,7 @@
 // answers with JSON. gmctl shows it. The commands stand in commands_*.cpp by subject.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
@@ -15,6 +16,7 @@
 #include "daemon/core/core_link.h"
 #include "daemon/observe/counters.h"
 #include "daemon/observe/message_trace.h"
+#include "daemon/observe/recorder.h"
 #include "daemon/observe/trace.h"
 #include "daemon/operate/control_server.h"
 #include "daemon/operate/evidence.h"
@@ -49,6 +51,7 @@ struct OperateParts {
     MessageTrace& messages;
     std::function<const ktls::Counters*()> tls_counters;  ///< null result: no TLS is configured
     CoreLink& core;
+    const FlightRecorder& recorder;
 };
 
 class Operations {
@@ -123,6 +126,9 @@ private:
     void add_trace_command();
     Task<Result<Json>> trace(const Json& arguments, ControlClient& client);
     Json failed() const;
+    Json failed_attempts() const;
+    Result<Json> kept_call(const std::string& call_id) const;
+    std::deque<TracedMessage> all_of(const Impi& impi) const;
 
     std::int64_t seconds_left(TimePoint until) const;
 

@@ -23,8 +23,7 @@ struct Program {
 
     Task<void> run() {
         if (subcommand == "run") exit = co_await run_interactive(options, environment, reporter);
-        else if (subcommand == "register" && options.count > 1)
-            exit = co_await run_load(options, environment, reporter);
+        else if (options.count > 1) exit = co_await run_load(options, environment, reporter, subcommand);
         else exit = co_await run_once(options, environment, reporter, subcommand);
         loop.stop();
     }

@@ -380,7 +380,9 @@ void add_load_options(CLI::App& app, Options& o) {
     app.add_option("--count", o.count, "this many phones in one process: user i is gmcore's i-th generated user")
         ->type_name("N")
         ->capture_default_str();
-    app.add_option("--rate", o.rate, "phones started per second")->type_name("R")->capture_default_str();
+    app.add_option("--rate", o.rate, "with --count: phones, messages or calls started per second")
+        ->type_name("R")
+        ->capture_default_str();
     app.add_option("--addresses", o.addresses, "spread the phones over N addresses from the first on, as 10.1.0.2+16")
         ->type_name("ADDR+N");
     app.add_option("--port-base", o.port_base, "with --count: phone i of an address uses the 8 ports from PORT+8·i on")
@@ -392,7 +394,14 @@ void add_load_options(CLI::App& app, Options& o) {
     app.add_flag("--commands", o.commands,
                  "with --count: once registered, obey lines on standard input until it ends: reregister, challenge "
                  "(gmcore --steer challenges it), message (from each phone to the next)");
+    app.add_option("--csv", o.csv,
+                   "with --count: write each second as a line: seconds,phase,started,ok,failed,per_second")
+        ->type_name("FILE");
     app.add_flag("--no-deregister", o.no_deregister, "leave without deregistering");
+}
+
+void add_times(CLI::App& app, Options& o, const char* what) {
+    app.add_option("--times", o.times, what)->type_name("N")->capture_default_str();
 }
 
 constexpr const char* kExamples =
@@ -404,6 +413,8 @@ constexpr const char* kExamples =
     "  gmue run --gateway 10.0.0.1 --index 1        commands on standard input, events on standard output\n"
     "  gmue register --gateway 10.0.0.1 --count 1000 --rate 100 --hold 10\n"
     "  gmue call --gateway 10.0.0.1 --profile samsung        offers, SPIs and ports as that phone has them\n"
+    "  gmue call --gateway 10.0.0.1 --count 100 --rate 20 --times 10 --seconds 2 --csv calls.csv\n"
+    "      fifty phones call fifty others ten times each\n"
     "  gmue register --gateway 10.0.0.1 --bid-down 4 --expect 494\n"
     "  gmue register --gateway 127.0.0.1:5060 --security none        straight at gmcore\n"
     "  gmue register --gateway 10.0.0.1 --security tls --impi rcs@example.org --password secret --tls-ca ca.pem\n\n"
@@ -434,15 +445,21 @@ void add_options(CLI::App& app, Options& o) {
         "message", "register and send a MESSAGE; without --to a second phone registers and receives it");
     message->add_option("--to", o.to, "who gets it")->type_name("URI");
     message->add_option("--text", o.text, "what it says")->capture_default_str();
+    add_load_options(*message, o);
+    add_times(*message, o, "with --count: each phone sends this many, to the next one or --to");
     auto* call = app.add_subcommand("call", "register and call; without --to a second phone registers and answers");
     call->add_option("--to", o.to, "who is called")->type_name("URI");
     call->add_option("--seconds", o.seconds, "how long to talk")->capture_default_str();
+    add_load_options(*call, o);
+    add_times(*call, o, "with --count: every other phone calls this often, the next one or --to");
     auto* run = app.add_subcommand(
         "run", "register, stay, answer what comes, obey commands on standard input, print events as JSON");
     run->add_flag("--stay", o.stay, "go on when standard input ends (else that means: deregister and quit)");
     run->footer(
         "COMMANDS on standard input\n"
         "  register | reregister [challenge] | deregister      'challenge' asks gmcore --steer for a challenge\n"
+        "  sms CENTRE-URI NUMBER TEXT                          short message over IP (TS 24.341)\n"
+        "  subscribe                                           to its own reg event; NOTIFY is printed as it comes\n"
         "  message URI TEXT | options URI | call URI [SECONDS] | hangup | cancel\n"
         "  hold | resume | update [DIRECTION]                  re-INVITE, UPDATE in the standing call\n"
         "  status | wait SECONDS | quit                        quit leaves without deregistering\n"

@@ -74,6 +74,7 @@ struct Options {
     bool commands = false;
     bool no_deregister = false;
     std::size_t times = 1;
+    std::string csv;  ///< where each second of a load goes as a line
     std::string to;
     std::string text = "Hello from gmue";
     double seconds = 1;

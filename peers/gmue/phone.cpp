@@ -2,6 +2,8 @@
 
 #include "calls.h"
 
+#include "../common/sip_uri.h"
+#include "../common/sms.h"
 #include "../common/text.h"
 
 #include <algorithm>
@@ -129,6 +131,33 @@ void Phone::on_request(const Incoming& incoming) {
           {"protected", incoming.path.is_protected()},
           {"call_id", request.call_id()}});
     transactions_.respond(incoming, SipMessage::response_to(request, known ? 200 : 405, "", random_token()));
+    if (request.is("MESSAGE") && iequals(request.get("Content-Type"), kSmsType)) on_sms(request);
+}
+
+void Phone::on_sms(const SipMessage& request) {
+    const auto rp = read_rp(request.body);
+    const auto kind = !rp                                 ? "broken"
+                      : rp->kind == RpMessage::Kind::data ? "data"
+                      : rp->kind == RpMessage::Kind::ack  ? "ack"
+                                                          : "error";
+    emit({{"event", "sms_received"},
+          {"kind", kind},
+          {"reference", rp ? rp->reference : 0},
+          {"number", rp ? rp->number : ""},
+          {"text", rp ? rp->text : ""},
+          {"cause", rp ? rp->cause : 0},
+          {"in_reply_to", std::string(request.get("In-Reply-To"))}});
+    if (rp && rp->kind == RpMessage::Kind::data) background_.spawn(acknowledge_sms(request, rp->reference));
+}
+
+// TS 24.341 §5.3.2.4: to the IP-SM-GW, which P-Asserted-Identity names, with the Call-ID of what is acknowledged.
+Task<void> Phone::acknowledge_sms(SipMessage request, std::uint8_t reference) {
+    const std::string asserted = request.uri_of("P-Asserted-Identity");
+    SipMessage answer = out_of_dialog("MESSAGE", asserted.empty() ? request.uri_of("From") : asserted);
+    answer.add("In-Reply-To", std::string(request.call_id()));
+    answer.add("Content-Type", std::string(kSmsType));
+    answer.body = rp_ack(reference);
+    (void)co_await simple_request(std::move(answer), "sms_acknowledged");
 }
 
 std::vector<std::string> Phone::route_set() const {
@@ -212,9 +241,34 @@ Task<Verdict> Phone::message(std::string to, std::string text) {
     co_return co_await simple_request(std::move(request), "message_sent");
 }
 
+Task<Verdict> Phone::sms(std::string centre, std::string number, std::string text) {
+    const auto uri = SipUri::parse(centre);
+    const auto digits = uri ? std::string(uri->user) : std::string();
+    auto body = rp_data(++sms_reference_, digits, number, text);
+    if (!body) body = rp_data(sms_reference_, number, number, text);  // the centre's URI has no number in it
+    if (!body) {
+        const Verdict out{false, 0, "local", "the number or the text does not fit one short message", {}};
+        emit({{"event", "sms_sent"}, {"to", centre}, {"ok", false}, {"status", 0}, {"reason", out.reason}});
+        co_return out;
+    }
+    SipMessage request = out_of_dialog("MESSAGE", centre);
+    request.add("Content-Type", std::string(kSmsType));
+    request.body = std::move(*body);
+    co_return co_await simple_request(std::move(request), "sms_sent");
+}
+
 Task<Verdict> Phone::options(std::string to) {
     SipMessage request = out_of_dialog("OPTIONS", to);
     co_return co_await simple_request(std::move(request), "options_sent");
+}
+
+Task<Verdict> Phone::subscribe() {
+    SipMessage request = out_of_dialog("SUBSCRIBE", config_.impu);
+    request.add("Contact", contact());
+    request.add("Event", "reg");
+    request.add("Accept", "application/reginfo+xml");
+    request.add("Expires", std::to_string(config_.expires));
+    co_return co_await simple_request(std::move(request), "subscribed");
 }
 
 void Phone::inject(const std::string& bytes) {

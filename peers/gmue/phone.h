@@ -49,8 +49,15 @@ public:
     [[nodiscard]] Task<Verdict> register_now(RegisterKind kind, std::vector<Header> headers);
     /// Sends a MESSAGE; emits "message_sent".
     [[nodiscard]] Task<Verdict> message(std::string to, std::string text);
+    /// A short message over IP (TS 24.341) by a service centre, in the GSM alphabet; emits "sms_sent", whose 202 or 200
+    /// says no more than that the MESSAGE arrived. What comes is "sms_received"; RP-DATA is acknowledged by a MESSAGE
+    /// of our own.
+    [[nodiscard]] Task<Verdict> sms(std::string centre, std::string number, std::string text);
     /// Sends an OPTIONS; emits "options_sent".
     [[nodiscard]] Task<Verdict> options(std::string to);
+    /// SUBSCRIBE to the reg event of its own identity (TS 24.229 §5.1.1.3); emits "subscribed". What the core notifies
+    /// comes as "request_received" with the document as its body.
+    [[nodiscard]] Task<Verdict> subscribe();
     /// Sends these bytes as they are, protected like a request of this phone; emits "injected".
     void inject(const std::string& bytes);
     /// Calls, talks for that long and hangs up; emits "call_…".
@@ -104,6 +111,8 @@ private:
     // phone.cpp
     void on_incoming(Incoming incoming);
     void on_request(const Incoming& incoming);
+    void on_sms(const SipMessage& request);
+    Task<void> acknowledge_sms(SipMessage request, std::uint8_t reference);
     void note_use(const Incoming& incoming);
     Task<void> drop_set_later(SetId id);
     Task<Verdict> simple_request(SipMessage request, std::string event);
@@ -134,6 +143,7 @@ private:
     std::uint32_t cseq_ = 0;
     std::uint32_t granted_ = 0;
     std::string last_authorization_;  ///< repeated in a re-REGISTER (requirements C-20)
+    std::uint8_t sms_reference_ = 0;
     std::vector<std::string> service_route_;
     std::vector<std::string> associated_uris_;
 };

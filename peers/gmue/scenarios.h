@@ -27,7 +27,8 @@ private:
 [[nodiscard]] Task<Exit> run_once(const Options& options, PhoneEnvironment& environment, const Reporter& reporter,
                                   std::string subcommand);
 /// Many phones: register at a rate, hold, deregister, sum up.
-[[nodiscard]] Task<Exit> run_load(const Options& options, PhoneEnvironment& environment, const Reporter& reporter);
+[[nodiscard]] Task<Exit> run_load(const Options& options, PhoneEnvironment& environment, const Reporter& reporter,
+                                  std::string subcommand);
 /// Commands from standard input until quit.
 [[nodiscard]] Task<Exit> run_interactive(const Options& options, PhoneEnvironment& environment,
                                          const Reporter& reporter);

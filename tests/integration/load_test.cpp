@@ -87,4 +87,74 @@ TEST_SUITE("load") {
         CHECK(phones.wait(std::chrono::minutes(20)) == 0);
         CHECK(eventually([&] { return count_sas(lab.network.gw) == 0; }));
     }
+
+    TEST_CASE(
+        "gmue in numbers: calls and messages at a rate, each second a line of CSV; who is called in vain is told") {
+        Lab lab(plain_lab());
+        const auto csv = lab.folder() + "/load.csv";
+        const auto run = [&](std::vector<std::string> what, int status) {
+            std::vector<std::string> command{lab.programs().gmue,
+                                             what.front(),
+                                             "--gateway",
+                                             Network::kAccess4,
+                                             "--count",
+                                             "6",
+                                             "--rate",
+                                             "50",
+                                             "--csv",
+                                             csv};
+            command.insert(command.end(), what.begin() + 1, what.end());
+            Program program({.command = command, .name = "gmue", .network = &lab.network.ue});
+            CHECK(program.wait(std::chrono::minutes(2)) == status);
+            std::string all;
+            for (const auto& line : program.lines()) all += line + '\n';
+            std::ifstream file(csv);
+            return all + std::string(std::istreambuf_iterator<char>(file), {});
+        };
+        const auto calls = run({"call", "--times", "2", "--seconds", "0.2"}, 0);
+        INFO(calls);
+        CHECK(calls.find("called: 6 of 6") != std::string::npos);  // three phones call twice
+        CHECK(calls.find("seconds,phase,started,ok,failed,per_second\n") != std::string::npos);
+        CHECK(calls.find(",called,6,6,0,") != std::string::npos);
+        const auto messages = run({"message", "--times", "3"}, 0);
+        INFO(messages);
+        CHECK(messages.find(",said something,18,18,0,") != std::string::npos);
+        const auto in_vain = run({"message", "--to", "sip:nobody@" + std::string(kHomeDomain)}, 1);
+        INFO(in_vain);
+        CHECK(in_vain.find("6 status-404") != std::string::npos);
+        CHECK(in_vain.find(",said something,6,0,6,") != std::string::npos);
+    }
+
+    TEST_CASE(
+        "gmue subscribes to its own reg event and prints the document that the core sends; a short message is acknowledged") {
+        Lab lab(plain_lab());
+        Phone phone(lab, {});
+        phone.demand_registered();
+        const auto answer = phone.command(
+            "subscribe", [](const nlohmann::json& event) { return event.value("event", "") == "subscribed"; });
+        CHECK(answer["status"] == 200);
+        // A short message over IP: gmcore has no service centre, so that the other phone is it, and acknowledges.
+        Phone centre(lab, {.user = 1});
+        centre.demand_registered();
+        const auto sent =
+            phone.command("sms " + centre.impu() + " 46708251358 hello, hello",
+                          [](const nlohmann::json& event) { return event.value("event", "") == "sms_sent"; });
+        CHECK(sent["status"] == 200);
+        const auto has = [](const Phone& at, const std::string& kind, const std::string& text) {
+            return eventually([&] {
+                for (const auto& event : at.events("sms_received"))
+                    if (event.value("kind", "") == kind && event.value("text", "") == text) return true;
+                return false;
+            });
+        };
+        CHECK(has(centre, "data", "hello, hello"));
+        CHECK(has(phone, "ack", ""));
+        CHECK(eventually([&] {
+            for (const auto& event : phone.events("request_received"))
+                if (event.value("method", "") == "NOTIFY" &&
+                    event.value("body", "").find("reginfo") != std::string::npos)
+                    return true;
+            return false;
+        }));
+    }
 }

@@ -39,8 +39,8 @@ Chunks read_hep(std::string_view packet) {
     return chunks;
 }
 
-constexpr int kSource4 = 3, kDestination4 = 4, kDestinationPort = 8, kPayloadType = 11, kCaptureId = 12, kPayload = 15,
-              kCorrelation = 17;
+constexpr int kAuthKey = 14, kSource4 = 3, kDestination4 = 4, kDestinationPort = 8, kPayloadType = 11, kCaptureId = 12,
+              kPayload = 15, kCorrelation = 17;
 
 /// Listens where `hep-collector` points to.
 class Collector {
@@ -88,6 +88,37 @@ private:
     std::thread thread_;
 };
 
+/// A collector for HEPv3 over TLS, of which this project wrote nothing: what it decrypts goes to a file.
+struct TlsCollector {
+    TlsCollector(const Lab& lab, const std::string& folder, const std::string& certificate, const std::string& name)
+        : file(folder + "/" + name),
+          server({.command = {"sh", "-c",
+                              "exec openssl s_server -accept 10.2.0.2:9061 -cert " + folder + "/" + certificate +
+                                  ".pem -key " + folder + "/" + certificate + ".key -quiet > " + file},
+                  .name = "s_server",
+                  .network = &lab.network.core}) {}
+    std::vector<Chunks> packets() const {
+        std::ifstream in(file);
+        const std::string bytes(std::istreambuf_iterator<char>(in), {});
+        std::vector<Chunks> found;
+        for (std::size_t at = 0; at + 6 <= bytes.size();) {
+            const auto size = static_cast<std::size_t>(static_cast<unsigned char>(bytes[at + 4]) << 8 |
+                                                       static_cast<unsigned char>(bytes[at + 5]));
+            if (size < 6 || at + size > bytes.size()) break;  // not whole yet
+            found.push_back(read_hep(std::string_view(bytes).substr(at, size)));
+            at += size;
+        }
+        return found;
+    }
+    bool has(const std::string& text) const {
+        return std::ranges::any_of(packets(), [&](const Chunks& chunks) {
+            return chunks.contains(kPayload) && chunks.at(kPayload).find(text) != std::string::npos;
+        });
+    }
+    std::string file;
+    Program server;
+};
+
 std::string bytes_of(const char* address) {
     const auto parsed = *gmgate::Address::parse(address);
     return {reinterpret_cast<const char*>(parsed.bytes().data()), parsed.size()};
@@ -96,6 +127,84 @@ std::string bytes_of(const char* address) {
 }  // namespace
 
 TEST_SUITE("operate") {
+    TEST_CASE("sngrep -L is a collector as well, as docs/tools.md says: what it writes has the registration in clear") {
+        auto options = plain_lab();
+        options.top_lines = "hep-collector = \"10.2.0.2:9060\"\n";
+        options.is_gateway_started = false;
+        Lab lab(options);
+        const auto pcap = lab.folder() + "/calls.pcap";
+        Program sngrep({.command = {"sngrep", "-L", "udp:10.2.0.2:9060", "-N", "-O", pcap},
+                        .name = "sngrep",
+                        .network = &lab.network.core});
+        CHECK(eventually([&] { return lab.network.core.run("ss -Hlun").find(":9060") != std::string::npos; }));
+        lab.start_gateway();
+        Phone phone(lab, {});
+        phone.demand_registered();
+        phone.reregister(false);
+        const auto has_both = [&] {  // the first one's 200 and the second one's
+            std::ifstream file(pcap, std::ios::binary);
+            const std::string bytes(std::istreambuf_iterator<char>(file), {});
+            const auto first = bytes.find("SIP/2.0 200 ");
+            return first != std::string::npos && bytes.find("SIP/2.0 200 ", first + 1) != std::string::npos;
+        };
+        CHECK(eventually(has_both));
+        const auto seen = run_program({.command = {"tshark", "-n", "-r", pcap, "-T", "fields", "-E", "separator=|",
+                                                   "-e", "ip.src", "-e", "sip.Method", "-e", "sip.Status-Code"},
+                                       .name = "tshark"},
+                                      {}, std::chrono::seconds(120));
+        INFO(seen);
+        CHECK(seen.find(std::string(Network::kUe4) + "|REGISTER|") != std::string::npos);
+        CHECK(seen.find(std::string(Network::kAccess4) + "||401") != std::string::npos);
+        CHECK(seen.find("||200\n") != std::string::npos);
+    }
+
+    TEST_CASE("HEPv3 over TLS: key and icid come along, nothing goes to a stranger, and what waited comes later") {
+        const std::string folder = make_temporary_folder();
+        make_certificate(folder, "homer", {.host = "homer.example"});
+        make_certificate(folder, "stranger", {.host = "homer.example"});
+        std::ofstream(folder + "/hep.key") << "homers-key\n";
+        auto options = plain_lab();
+        options.top_lines =
+            "hep-collector = \"10.2.0.2:9061\"\nhep-transport = \"tls\"\nhep-tls-name = "
+            "\"homer.example\"\nhep-tls-ca = \"" +
+            folder + "/homer.pem\"\nhep-auth-key-file = \"" + folder + "/hep.key\"\n";
+        options.is_gateway_started = false;
+        Lab lab(options);
+        auto stranger = std::make_unique<TlsCollector>(lab, folder, "stranger", "stranger.hep");
+        lab.start_gateway();
+        Phone phone(lab, {}), other(lab, {.user = 1, .is_v6 = true});
+        phone.demand_registered();
+        other.demand_registered();
+        CHECK(eventually([&] { return lab.gateway_log().find("hep-not-connected") != std::string::npos; }));
+        CHECK(stranger->packets().empty());
+        stranger.reset();
+
+        auto collector = std::make_unique<TlsCollector>(lab, folder, "homer", "first.hep");
+        const auto word = unique_word("to-homer-");
+        CHECK(phone.message(other.impu(), word) == 200);
+        CHECK(eventually([&] { return collector->has(word); }, std::chrono::seconds(30)));
+        CHECK(collector->has("REGISTER "));  // of the time before
+        std::size_t with_icid = 0;
+        for (const auto& chunks : collector->packets()) {
+            REQUIRE_MESSAGE(!chunks.empty(), "not HEPv3");
+            CHECK(chunks.at(kAuthKey) == "homers-key");
+            const auto& payload = chunks.at(kPayload);
+            const auto at = payload.find("icid-value=\"");
+            if (at == std::string::npos) continue;
+            ++with_icid;
+            CHECK(payload.substr(at + 12).starts_with(chunks.at(kCorrelation)));
+        }
+        CHECK(with_icid >= 3);
+
+        // The collector is restarted: its connection ends, and the next one has what comes then.
+        collector.reset();
+        CHECK(eventually([&] { return lab.gateway_log().find("hep-disconnected") != std::string::npos; }));
+        TlsCollector next(lab, folder, "homer", "second.hep");
+        const auto later = unique_word("later-");
+        CHECK(phone.message(other.impu(), later) == 200);
+        CHECK(eventually([&] { return next.has(later); }, std::chrono::seconds(30)));
+    }
+
     TEST_CASE(
         "a TLS phone: show has its session as the kernel tells it, trace and HEPv3 have its SIP, and none of them a key") {
         TlsLab tls({.top_lines = "hep-collector = \"10.2.0.2:9060\"\nhep-id = 77\n", .is_gateway_started = false});

@@ -161,6 +161,25 @@ TEST_SUITE("operate") {
         CHECK(failed[0]["impi"] == impi_of_user(3));
         CHECK(failed[0]["answer"] == 494);
         CHECK(screen(lab, {"trace", "--failed"}).find("494") != std::string::npos);
+
+        // Nobody had switched a trace on: the messages are there all the same, of the call that failed as well.
+        const auto recorded = ask_gmctl(lab, {"trace", impi_of_user(3)});
+        INFO(recorded.dump(1));
+        CHECK(recorded["state"] == "switched on now");
+        REQUIRE(recorded["messages"].size() == 2);
+        CHECK(recorded["messages"][0]["bytes"].get<std::string>().find("hmac-sha-9") != std::string::npos);
+        CHECK(recorded["messages"][1]["bytes"].get<std::string>().starts_with("SIP/2.0 494 "));
+        CHECK(phone.call(impu_of_user(5)).value("event", "") != "call_ended");
+        const auto kept = ask_gmctl(lab, {"trace", "--failed"})["kept"];
+        INFO(kept.dump(1));
+        REQUIRE(kept.size() == 2);
+        CHECK(kept[0]["method"] == "INVITE");
+        CHECK(kept[0]["who"] == impi_of_user(0));
+        CHECK(kept[0]["answer"].get<int>() >= 400);
+        const auto ladder = screen(lab, {"trace", "--call", kept[0]["call_id"].get<std::string>()});
+        INFO(ladder);
+        CHECK(ladder.find("INVITE, ESP set") != std::string::npos);
+        CHECK(ladder.find("REGISTER") == std::string::npos);  // that of the same phone succeeded, and is not kept
         ask_gmctl(lab, {"trace", impi_of_user(0)});
         phone.reregister(false);
         CHECK(screen(lab, {"trace", "--text", impi_of_user(0)}).find("phone -> gateway") != std::string::npos);

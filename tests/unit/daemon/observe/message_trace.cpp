@@ -116,14 +116,19 @@ TEST_CASE("trace: messages are a user's by identity, by flow and by Call-ID; fol
     trace.see(false, flow(), request("MESSAGE", "c2"),
               {.owner = kAlice, .core_side = false, .protection = "ESP set 7"});
     trace.see(true, flow(), request("MESSAGE", "c2"), {.owner = {}, .core_side = true, .protection = "clear"});
+    // To the other phone of that call; what that one says otherwise is its own.
+    trace.see(true, flow(), request("MESSAGE", "c2"), {.owner = kBob, .core_side = false, .protection = "ESP set 8"});
+    trace.see(false, flow(), request("MESSAGE", "c9"), {.owner = kBob, .core_side = false, .protection = "ESP set 8"});
     const auto kept = trace.of(kAlice);
-    REQUIRE(kept.size() == 4);
-    CHECK(heard.size() == 4);
+    REQUIRE(kept.size() == 5);
+    CHECK(kept[4].owner == kBob);
+    CHECK(kept[2].owner == kAlice);
+    CHECK(heard.size() == 5);
     CHECK(kept[0].bytes.find("6629fae4") == std::string::npos);
     CHECK(kept[0].source == flow().remote);
     CHECK(kept[1].source == flow().local);
     CHECK(kept[2].protection == "ESP set 7");
-    CHECK(trace.of(kAlice, kept[1].number).size() == 2);
+    CHECK(trace.of(kAlice, kept[1].number).size() == 3);
     trace.stop(kAlice);
     CHECK(trace.of(kAlice).empty());
     trace.see(true, flow(), request("MESSAGE", "c2"), {.owner = {}, .core_side = true, .protection = "clear"});
@@ -157,8 +162,10 @@ TEST_CASE("ladder: arrows point the right way between the right columns, and fit
         drawn("SIP/2.0 401 Unauthorized\r\n\r\n", false, true), drawn("SIP/2.0 401 Unauthorized\r\n\r\n", true, false),
         drawn("\x1b[31mevil\r\n", false, false)};
     for (const std::size_t width : {0, 60, 80, 120, 300}) {
+        const auto plan = gmctl::ladder_plan("", messages, width);
+        CHECK_FALSE(plan.has_other);
         std::vector<std::string> lines;
-        for (const auto& message : messages) lines.push_back(gmctl::ladder_line(message, width));
+        for (const auto& message : messages) lines.push_back(gmctl::ladder_line(plan, message, 0));
         for (const auto& line : lines) {
             CHECK(line.find('\x1b') == std::string::npos);
             if (width != 0) CHECK(line.size() <= width + 1);
@@ -173,11 +180,46 @@ TEST_CASE("ladder: arrows point the right way between the right columns, and fit
     CHECK(gmctl::label_of(messages[2]) == "401 Unauthorized");
 }
 
+TEST_CASE("ladder: the other phone of a call has a column of its own, and time passes between messages") {
+    auto from = drawn(request("INVITE", "c"), false, false), to = drawn(request("INVITE", "c"), true, false),
+         core = drawn(request("INVITE", "c"), true, true);
+    from.owner = kAlice.value;
+    to.owner = kBob.value;
+    core.microseconds += 1'500;
+    to.microseconds += 3'000'000;
+    const std::vector<gmctl::LadderMessage> call{from, core, to};
+    for (const auto& [of, is_reversed] : {std::pair{kAlice.value, false}, {std::string{}, false}, {kBob.value, true}}) {
+        for (const std::size_t width : {60, 80, 120}) {
+            const auto plan = gmctl::ladder_plan(of, call, width);
+            CHECK(plan.has_other);
+            CHECK(gmctl::ladder_head(plan).find("other phone") != std::string::npos);
+            std::vector<std::string> lines;
+            for (std::size_t i = 0; i < 3; ++i)
+                lines.push_back(gmctl::ladder_line(plan, call[i], i == 0 ? 0 : call[i - 1].microseconds));
+            for (const auto& line : lines) CHECK(line.size() <= width + 1);
+            CHECK(lines[1].find("+1.5 ms") != std::string::npos);
+            CHECK(lines[2].starts_with("22:01:02.123"));  // later than a second: the time itself
+            CHECK((lines[0].find('>') == std::string::npos) == is_reversed);
+            CHECK((lines[2].find('>') == std::string::npos) == is_reversed);
+            if (!is_reversed) CHECK(lines[2].rfind(">|") > lines[1].rfind(">|"));  // beyond the core's line
+        }
+        const auto plan = gmctl::ladder_plan(of, call, 0);
+        CHECK(gmctl::ladder_mermaid_head(plan).find("participant other as other phone\n") != std::string::npos);
+        CHECK(gmctl::ladder_mermaid(plan, is_reversed ? from : to, 0).find("other") != std::string::npos);
+        CHECK(gmctl::ladder_mermaid(plan, is_reversed ? to : from, 0).find("other") == std::string::npos);
+        CHECK(gmctl::ladder_html("a call", plan, call).find(">other phone<") != std::string::npos);
+    }
+}
+
 TEST_CASE("ladder: the HTML page is whole by itself and what peers send cannot become markup") {
     const auto page = gmctl::ladder_html(
-        "SIP of <x>",
+        "SIP of <x>", {},
         {drawn("MESSAGE sip:a SIP/2.0\r\nSubject: <script>alert(1)</script>\"&\r\n\r\n\x1b", false, false),
          drawn("SIP/2.0 200 <b>OK\r\n\r\n", true, false)});
+    // Each arrow leads to its message, and each message back to its arrow.
+    for (const auto* part : {"<a href=\"#m1\">", "<a href=\"#m2\">", "<pre id=\"m1\">", "<pre id=\"m2\">",
+                             "<g id=\"a1\">", "<a href=\"#a2\">"})
+        CHECK_MESSAGE(page.find(part) != std::string::npos, part);
     CHECK(page.find("<script") == std::string::npos);
     CHECK(page.find("<b>") == std::string::npos);
     CHECK(page.find("&lt;script&gt;") != std::string::npos);
@@ -234,11 +276,12 @@ TEST_CASE("HEP: a receiver decodes what was sent") {
         auto length = Endpoint{*Address::parse(is_v6 ? "::1" : "127.0.0.1"), Port{0}}.to_sockaddr(at);
         REQUIRE(bind(fd, reinterpret_cast<const sockaddr*>(&at), length) == 0);
         REQUIRE(getsockname(fd, reinterpret_cast<sockaddr*>(&at), &length) == 0);
-        auto sender = HepSender::open(*Endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&at)), 4711);
+        HepLabels labels{4711, "homer's key"};
+        auto sender = HepSender::open(*Endpoint::from_sockaddr(reinterpret_cast<const sockaddr*>(&at)), labels);
         REQUIRE(sender.has_value());
         const auto message = traced(is_v6);
         sender->send(message);
-        CHECK(sender->sent() == 1);
+        CHECK(sender->numbers().sent == 1);
         std::string got(65536, '\0');
         const auto n = recv(fd, got.data(), got.size(), 0);
         close(fd);
@@ -275,12 +318,33 @@ TEST_CASE("HEP: a receiver decodes what was sent") {
         CHECK(be(chunks[10]) == 123'456);
         CHECK(be(chunks[11]) == 1);
         CHECK(be(chunks[12]) == 4711);
+        CHECK(chunks[14] == "homer's key");
         CHECK(chunks[15] == message.bytes);
         CHECK(chunks[17] == kAlice.value);
     }
     auto big = traced();
     big.bytes.assign(66'000, 'a');
-    CHECK(hep_packet(big, 1).empty());
+    CHECK(hep_packet(big, {}).empty());
+}
+
+TEST_CASE("HEP: what belongs to one call has its icid, once the core's side has said it; the map has a limit") {
+    IcidMap icids(2);
+    const auto with = [](const std::string& id, const std::string& value) {
+        return request("INVITE", id, "P-Charging-Vector: " + value + "\r\n");
+    };
+    CHECK(icids.of(request("INVITE", "c1")).empty());
+    CHECK(icids.of(with("c1", "orig-ioi=a; ICID-Value=\"abc;1\"")) == "abc");  // a joke gets no further than its quote
+    CHECK(icids.of(with("c1", "orig-ioi=a;icid-value = \"AyretyU0dm\"")) == "AyretyU0dm");
+    CHECK(icids.of(request("BYE", "c1")) == "AyretyU0dm");
+    CHECK(icids.of(with("c2", "icid-value=token;icid-generated-at=[::1]")) == "token");
+    CHECK(icids.of(with("c3", "icid-value=" + std::string(300, 'x'))).empty());
+    CHECK(icids.of(with("c4", "icid-value=4")) == "4");
+    CHECK(icids.of(request("BYE", "c2")) == "token");
+    CHECK(icids.of(request("BYE", "c1")).empty());  // the oldest gave way
+    CHECK(icids.of("no SIP").empty());
+    auto message = traced();
+    CHECK(hep_packet(message, {}, "AyretyU0dm").find("AyretyU0dm") != std::string::npos);
+    CHECK(hep_packet(message, {}, "AyretyU0dm").find(kAlice.value) == std::string::npos);
 }
 
 TEST_CASE("tables: fit the terminal, cut what may be cut, and let no escape sequence through") {
@@ -306,15 +370,16 @@ TEST_CASE("ladder: as text with the time between, and for Mermaid, whose grammar
     using gmctl::ladder_mermaid;
     using gmctl::ladder_text;
     auto request_in = drawn(request("REGISTER", "c1"), false, false);
-    const auto text = ladder_text(request_in, request_in.microseconds - 12'340);
+    const gmctl::LadderPlan plan;
+    const auto text = ladder_text(plan, request_in, request_in.microseconds - 12'340);
     CHECK(
         text.starts_with("22:01:02.123  phone -> gateway  10.1.0.2:5062 -> 10.1.0.1:6100/UDP, ESP set 7 (+12.3 ms)\n"
                          "    REGISTER sip:ims.example SIP/2.0\n"));
     CHECK(text.find('\r') == std::string::npos);
     CHECK(text.ends_with("\n    \n\n"));
-    CHECK(ladder_mermaid(request_in, 0) == "    phone->>gateway: REGISTER, ESP set 7\n");
-    CHECK(ladder_mermaid(drawn("SIP/2.0 401 No;end#35\x1b\r\n\r\n", true, false), 0) ==
+    CHECK(ladder_mermaid(plan, request_in, 0) == "    phone->>gateway: REGISTER, ESP set 7\n");
+    CHECK(ladder_mermaid(plan, drawn("SIP/2.0 401 No;end#35\x1b\r\n\r\n", true, false), 0) ==
           "    gateway-->>phone: 401 No end 35\\x1b, ESP set 7\n");
-    CHECK(ladder_mermaid(drawn(request("REGISTER", "c1"), true, true), 0) == "    gateway->>core: REGISTER\n");
-    CHECK(gmctl::ladder_mermaid_head().starts_with("sequenceDiagram\n"));
+    CHECK(ladder_mermaid(plan, drawn(request("REGISTER", "c1"), true, true), 0) == "    gateway->>core: REGISTER\n");
+    CHECK(gmctl::ladder_mermaid_head(plan).starts_with("sequenceDiagram\n"));
 }

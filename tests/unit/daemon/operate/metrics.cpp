@@ -94,6 +94,7 @@ TEST_CASE("metrics: each metric is declared once with help and type, and every c
     Table table;
     Counters counters;
     counters.add(Counter::challenge_tx, 5);
+    counters.add(Counter::reject_494, 2);
     test::FakeKernel kernel;
     sip::Transports transports(loop.get_executor(), {});
     sip::Transactions transactions(loop.get_executor(), transports, {},
@@ -112,9 +113,12 @@ TEST_CASE("metrics: each metric is declared once with help and type, and every c
     CHECK(text.find("\ngmgate_challenge_tx_total 5\n") != std::string::npos);
     CHECK(text.find("gmgate_guards_stand 1") != std::string::npos);
     CHECK(text.find("gmgate_tls_handshakes_total{outcome=\"ok\"} 3") != std::string::npos);
-    for (const auto& info : kCounterInfo)
+    CHECK(text.find("\ngmgate_rejected_total{code=\"494\"} 2\n") != std::string::npos);
+    for (const auto& info : kCounterInfo) {
+        if (info.name.starts_with("reject_")) continue;  // a code is a label
         CHECK(text.find("# HELP gmgate_" + std::string(info.name) + "_total " + std::string(info.help)) !=
               std::string::npos);
+    }
     std::set<std::string> declared, typed;
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {

@@ -150,12 +150,14 @@ TEST_CASE("Fifty thousand phones: what gmctl asks holds the loop up for less tha
                               parts.counters);
     daemon::PacketTap tap(phones.loop.get_executor(), phones.clock, {}, [](Spi) { return false; });
     daemon::MessageTrace messages(phones.clock, {});
+    const daemon::FlightRecorder recorder(phones.clock, {},
+                                          [](bool, const sip::Flow&) { return daemon::MessageTrace::Context{}; });
     daemon::OperatorState operating;
     daemon::CoreLink core(phones.config.core, parts.transports, parts.transactions);
     daemon::Operations operations({phones.loop.get_executor(), phones.config, parts.accesses, parts.table, parts.sets,
                                    watch, *phones.telling, parts.transports, parts.transactions, parts.trace,
-                                   parts.counters, phones.clock, operating, tap, messages, [] { return nullptr; },
-                                   core});
+                                   parts.counters, phones.clock, operating, tap, messages, [] { return nullptr; }, core,
+                                   recorder});
     REQUIRE(operations.open().has_value());
     const auto last = stored_registration(kManyPhones, true);
     const std::vector<std::pair<const char*, nlohmann::json>> questions{
