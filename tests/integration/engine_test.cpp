@@ -351,9 +351,7 @@ TEST_SUITE("engine") {
             forger.ask(xfrm::FrameWriter(GM_REMOVE_SET, 2).add(xfrm::to_frame(a_set().parameters)).finish()).outcome ==
             GM_OK);
         const auto before = kernel_state(gw);
-        const auto is_refused = [&](const xfrm::Frame& frame) {
-            return forger.ask(frame).outcome == GM_REFUSED && kernel_state(gw) == before;
-        };
+        const auto is_refused = [&](const xfrm::Frame& frame) { return forger.ask(frame).outcome == GM_REFUSED; };
         for (std::size_t at = 0; at < sizeof(gm_sealed) - sizeof sealed.reserved_end; at += 9) {
             auto altered = sealed;
             reinterpret_cast<std::uint8_t*>(&altered)[at] ^= 0x40;
@@ -371,6 +369,7 @@ TEST_SUITE("engine") {
         other = a_set();
         other.mark = gmgate::Mark{0};
         CHECK(is_refused(install_sealed(other, sealed, 2)));
+        CHECK(kernel_state(gw) == before);
 
         REQUIRE(forger.ask(xfrm::FrameWriter(GM_DIALOG_KEY, 3).finish()).outcome == GM_OK);
         CHECK(!contains_keys(forger.answer_as<gm_key>()));
