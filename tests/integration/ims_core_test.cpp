@@ -131,8 +131,9 @@ void check_shape(const MessageShape& shape, Phone& from, Phone& to, const std::s
     CHECK(body_of(arrived) == body_of(octets));
     for (const char* gone : {"Security-Verify", "Proxy-Require", "P-Access-Network-Info"})
         CHECK(field(arrived, gone).empty());
-    const bool is_call = shape.method() == "INVITE";
-    const auto answer = received(logs + "/" + way + ".jsonl", word, is_call ? 486 : 200);
+    const bool is_call = shape.method() == "INVITE",
+               is_unknown = shape.method() == "SUBSCRIBE" || shape.method() == "REFER";
+    const auto answer = received(logs + "/" + way + ".jsonl", word, is_call ? 486 : is_unknown ? 405 : 200);
     CHECK_FALSE(answer.empty());
     if (!is_call) return;
     const auto values = shape_values(from, to, way, word);
