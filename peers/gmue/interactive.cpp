@@ -64,6 +64,7 @@ public:
 private:
     Task<void> run(Command command) {
         const std::string& word = command.word;
+        if (co_await send_request(command)) co_return;
         if (word == "begin" && command.first != "begin") {  // goes on beside the next commands
             Command inner = parse_command(command.first + ' ' + command.rest);
             calls_.spawn(run(std::move(inner)));
@@ -86,19 +87,6 @@ private:
             (void)co_await phone_.register_now(RegisterKind::refresh, std::move(headers));
         } else if (word == "deregister") {
             (void)co_await phone_.register_now(RegisterKind::deregister, {});
-        } else if (word == "message" && !command.first.empty()) {
-            (void)co_await phone_.message(command.first, command.rest);
-        } else if (word == "options" && !command.first.empty()) {
-            (void)co_await phone_.options(command.first);
-        } else if (word == "sms" && !command.first.empty()) {
-            const Command rest = parse_command(command.rest);
-            const std::string text = rest.rest.empty() ? rest.first : rest.first + ' ' + rest.rest;
-            (void)co_await phone_.sms(command.first, rest.word, text);
-        } else if (word == "subscribe") {
-            (void)co_await phone_.subscribe();
-        } else if (word == "inject" && !command.first.empty()) {
-            const auto bytes = from_hex(command.first);
-            phone_.inject(bytes ? std::string(bytes->begin(), bytes->end()) : std::string());
         } else if (word == "call" && !command.first.empty()) {
             // A call goes on beside the next commands, so that a re-registration during it can be tried.
             calls_.spawn(call(command.first, duration_of(command.rest, 1)));
@@ -123,6 +111,28 @@ private:
         } else {
             env_.emit({{"event", "error"}, {"text", "unknown command '" + word + "'"}});
         }
+    }
+
+    // False: it is no command that sends a request outside a dialog.
+    Task<bool> send_request(const Command& command) {
+        const std::string& word = command.word;
+        if (word == "message" && !command.first.empty()) {
+            (void)co_await phone_.message(command.first, command.rest);
+        } else if (word == "options" && !command.first.empty()) {
+            (void)co_await phone_.options(command.first);
+        } else if (word == "sms" && !command.first.empty()) {
+            const Command rest = parse_command(command.rest);
+            const std::string text = rest.rest.empty() ? rest.first : rest.first + ' ' + rest.rest;
+            (void)co_await phone_.sms(command.first, rest.word, text);
+        } else if (word == "subscribe") {
+            (void)co_await phone_.subscribe();
+        } else if (word == "inject" && !command.first.empty()) {
+            const auto bytes = from_hex(command.first);
+            phone_.inject(bytes ? std::string(bytes->begin(), bytes->end()) : std::string());
+        } else {
+            co_return false;
+        }
+        co_return true;
     }
 
     void set_fault(const std::string& name) {

@@ -265,9 +265,8 @@ TEST_SUITE("operate") {
         const auto page = lab.folder() + "/trace.html", pcap = lab.folder() + "/trace.pcap";
         const auto drawn = screen(lab, {"trace", impi_of_user(0), "--html", page, "--pcap", pcap});
         INFO(drawn);
-        for (const auto* part :
-             {"REGISTER, clear", "401 Unauthorized, clear", "REGISTER, ESP set", "200 OK, ESP set", "MESSAGE, ESP set",
-              "other phone", "+"})
+        for (const auto* part : {"REGISTER, clear", "401 Unauthorized, clear", "REGISTER, ESP set", "200 OK, ESP set",
+                                 "MESSAGE, ESP set", "other phone", "+"})
             CHECK(drawn.find(part) != std::string::npos);
         const auto messages = ask_gmctl(lab, {"trace", impi_of_user(0)})["messages"];
         REQUIRE(messages.size() >= 12);  // two REGISTERs and a MESSAGE, each as request and answer on both legs
