@@ -51,7 +51,8 @@ std::vector<Party> parties(const LadderPlan& plan) {
 }
 
 std::size_t width_of(const LadderPlan& plan) {
-    return std::clamp<std::size_t>(plan.width == 0 ? 110 : plan.width, 60, 140);
+    const std::size_t whole = plan.has_other ? 140 : 110;
+    return std::clamp<std::size_t>(plan.width == 0 ? whole : plan.width, 60, 140);
 }
 
 /// Where the lines of the parties stand on a terminal.
@@ -163,6 +164,17 @@ bool is_other(const LadderPlan& plan, const LadderMessage& message) {
     return !message.core_side && !plan.phone.empty() && !message.owner.empty() && message.owner != plan.phone;
 }
 
+namespace {
+
+// "401" for "401 Unauthorized"
+std::string short_label(const LadderMessage& message) {
+    const auto label = label_of(message);
+    const bool is_answer = label.size() > 3 && label[0] >= '1' && label[0] <= '6' && label[3] == ' ';
+    return is_answer ? label.substr(0, 3) : label;
+}
+
+}  // namespace
+
 std::string ladder_head(const LadderPlan& plan) {
     const Columns columns(plan);
     std::string line = "time (UTC)", rule;
@@ -183,8 +195,10 @@ std::string ladder_line(const LadderPlan& plan, const LadderMessage& message, st
     const auto room = right - left - 1;
     std::string arrow(room, '-');
     (from < to ? arrow.back() : arrow.front()) = from < to ? '>' : '<';
-    auto label = message.core_side ? fmt::format(" {} ", label_of(message))
-                                   : fmt::format(" {}, {} ", label_of(message), printable(message.protection));
+    const auto protection = message.core_side ? std::string{} : ", " + printable(message.protection);
+    auto label = fmt::format(" {}{} ", label_of(message), protection);
+    // An answer's number says what its words say; over which SAs it went is said by nothing else.
+    if (label.size() > room - 4) label = fmt::format(" {}{} ", short_label(message), protection);
     if (label.size() > room - 4) label = label.substr(0, room - 4);
     put(arrow, (room - label.size()) / 2, label);
     put(line, left + 1, arrow);

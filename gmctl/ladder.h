@@ -27,7 +27,7 @@ std::string label_of(const LadderMessage& message);
 struct LadderPlan {
     std::string phone;       ///< private identity whose column is the first; empty: the first one that is known
     bool has_other = false;  ///< there is another phone's leg
-    std::size_t width = 0;   ///< of the terminal; 0: 110
+    std::size_t width = 0;   ///< of the terminal; 0: 110, with another phone 140
 };
 /// For messages that are all known already.
 LadderPlan ladder_plan(const std::string& phone, const std::vector<LadderMessage>& messages, std::size_t width);

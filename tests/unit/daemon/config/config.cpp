@@ -133,7 +133,7 @@ TEST_CASE(
     CHECK(all->tls_profiles.front().expiry_warning == std::chrono::days{30});
     const auto over_tls =
         parse_config(with(with(bare, "sec-agree-pref = \"ipsec3gpp\"", "sec-agree-pref = \"ipsec3gpp-tls\""),
-                          "transport = \"udp\"", "transport = \"tls\""),
+                          "\ntransport = \"udp\"", "\ntransport = \"tls\""),
                      "bare.toml");
     REQUIRE_MESSAGE(over_tls.has_value(), over_tls.error().text);
     CHECK(over_tls->core.transport == CoreTransport::tls);
