@@ -51,7 +51,9 @@ public:
     Keepalived(const Lab& lab, const Namespace& node, const std::string& control) : node_(node) {
         auto text = packaged("keepalived.conf");
         replace_all(text, "/usr/bin/gmctl cluster", lab.programs().gmctl + " --socket " + control + " cluster");
-        replace_all(text, "timeout 5", "timeout 30");  // a test machine may have other things to do
+        // A test machine may have other things to do for a second.
+        replace_all(text, "timeout 5", "timeout 30");
+        replace_all(text, "advert_int 0.2", "advert_int 2");
         replace_all(text, "192.0.2.1/24 dev eth0", "10.2.0.1/24 dev core");
         replace_all(text, "198.51.100.1/24 dev eth1", "10.1.0.1/16 dev access");
         replace_all(text, "2001:db8:1::1/64 dev eth0", "fd02::1/64 dev core");
@@ -99,6 +101,8 @@ TEST_SUITE("cluster") {
         first->wait_for_text("gateway-ready");
         second.start("cluster-stands-by");
         Keepalived second_mover(lab, second.network, second.control_socket());
+        second_mover.program->wait_for_text("BACKUP STATE");
+        REQUIRE_MESSAGE(!first->has_text("cluster-lost"), first_mover->program->output());
         Phone v4(lab, {.user = 0}), v6(lab, {.user = 1, .is_v6 = true});
         v4.demand_registered();
         v6.demand_registered();

@@ -82,7 +82,6 @@ TEST_SUITE("cluster") {
         second.get_addresses();
         const auto first = talk(v4, v6);  // nobody waits for the node to be ready
         MESSAGE("first message after the addresses were there: ", first, " ms");
-        CHECK(first < 2000);  // it was not lost: the phone repeats it after two seconds
         CHECK(second.gateway->has_text("kernel-work=0"));
         CHECK(count_sas(second.network) == 8);
         second.gateway->wait_for_text("kernel-audited");
