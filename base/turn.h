@@ -1,5 +1,6 @@
-// One turn of the loop: what has arrived is worked off, then what waits for it goes on, then what is to be sent is sent,
-// and only then is the kernel asked for more. Each of these posted to the loop would cost a look at the kernel between.
+// One turn of the loop: what has arrived is worked off, then what waits for it goes on, then what is to be sent is
+// sent, and only then is the kernel asked for more. Each of these posted to the loop would cost a look at the kernel
+// between.
 #pragma once
 
 #include <functional>

@@ -207,7 +207,10 @@ void check_untouched(const std::string& sent, const std::string& forwarded) {
         if (kEdited.contains(field.id)) continue;
         const std::string_view octets = before->bytes().substr(field.begin, field.end - field.begin);
         INFO(std::string(octets));
-        CHECK(daemon::test::contains(forwarded, octets));
+        // On one line in any case (sip/message/edit.cpp); number and method are those that came.
+        const bool is_folded_cseq = field.id == HeaderId::cseq && field.value.find('\n') != std::string_view::npos;
+        if (is_folded_cseq) CHECK(after->cseq() == before->cseq());
+        else CHECK(daemon::test::contains(forwarded, octets));
     }
 }
 
