@@ -14,20 +14,13 @@
 
 #include "base/secret.h"
 #include "ktls/context_state.h"
+#include "ktls/freer.h"
 #include "ktls/tickets.h"
 #include "ktls/tls_rules.h"
 
 namespace gmgate::ktls {
 namespace {
 
-template <auto Free>
-struct Freer {
-    template <class T>
-    void operator()(T* object) const noexcept {
-        Free(object);
-    }
-};
-using BioPtr = std::unique_ptr<BIO, Freer<BIO_free_all>>;
 using X509Ptr = std::unique_ptr<X509, Freer<X509_free>>;
 using KeyPtr = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;
 struct ChainFree {

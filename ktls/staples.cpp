@@ -11,19 +11,13 @@
 #include <openssl/ssl.h>
 #include <openssl/x509_vfy.h>
 
+#include "ktls/freer.h"
+
 namespace gmgate::ktls {
 namespace {
 
 using Time = std::chrono::system_clock::time_point;
 
-template <auto Free>
-struct Freer {
-    template <class T>
-    void operator()(T* object) const noexcept {
-        Free(object);
-    }
-};
-using BioPtr = std::unique_ptr<BIO, Freer<BIO_free_all>>;
 using ResponsePtr = std::unique_ptr<OCSP_RESPONSE, Freer<OCSP_RESPONSE_free>>;
 using BasicPtr = std::unique_ptr<OCSP_BASICRESP, Freer<OCSP_BASICRESP_free>>;
 using StorePtr = std::unique_ptr<X509_STORE, Freer<X509_STORE_free>>;

@@ -25,7 +25,7 @@ constexpr const char* kHybridFirst = "X25519MLKEM768:X25519:P-256:P-384";
 constexpr const char* kSignatures =
     "ECDSA+SHA256:ECDSA+SHA384:ed25519:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_pss_sha256:RSA+SHA256:RSA+SHA384";
 
-std::unexpected<Error> refuse(std::string text) { return failure(Reaction::refused, std::move(text)); }
+std::unexpected<Error> bad_rule(std::string text) { return failure(Reaction::refused, std::move(text)); }
 
 std::string joined(const auto& words, std::string_view separator) {
     std::string out;
@@ -49,15 +49,15 @@ Result<void> check_ciphers(const TlsRules& rules) {
     for (const auto& word : rules.ciphers)
         if (std::ranges::find(kSuites13, word) == kSuites13.end() &&
             std::ranges::find(kSuites12, word) == kSuites12.end())
-            return refuse("the cipher suite " + word + " is not served: choose of " + joined(kSuites13, ", ") + ", " +
-                          joined(kSuites12, ", "));
+            return bad_rule("the cipher suite " + word + " is not served: choose of " + joined(kSuites13, ", ") + ", " +
+                            joined(kSuites12, ", "));
     const auto lacks = [&](bool is_allowed, const auto& known) {
         return is_allowed && chosen(rules.ciphers, known).empty();
     };
     if (lacks(rules.allow_tls13, kSuites13))
-        return refuse("TLS 1.3 is allowed and none of its cipher suites: add one, or do not allow 1.3");
+        return bad_rule("TLS 1.3 is allowed and none of its cipher suites: add one, or do not allow 1.3");
     if (lacks(rules.allow_tls12, kSuites12))
-        return refuse("TLS 1.2 is allowed and none of its cipher suites: add one, or do not allow 1.2");
+        return bad_rule("TLS 1.2 is allowed and none of its cipher suites: add one, or do not allow 1.2");
     return {};
 }
 
@@ -66,9 +66,9 @@ Result<void> set_groups(SSL_CTX* context, const TlsRules& rules) {
         const std::string list = joined(rules.groups, ":");
         if (SSL_CTX_set1_groups_list(context, list.c_str()) == 1) return {};
         ERR_clear_error();
-        return refuse("the groups " + list + ": one of them is unknown to " +
-                      std::string(OpenSSL_version(OPENSSL_VERSION_STRING)) +
-                      "; X25519, P-256 and P-384 are, X25519MLKEM768 from OpenSSL 3.5 on");
+        return bad_rule("the groups " + list + ": one of them is unknown to " +
+                        std::string(OpenSSL_version(OPENSSL_VERSION_STRING)) +
+                        "; X25519, P-256 and P-384 are, X25519MLKEM768 from OpenSSL 3.5 on");
     }
     if (SSL_CTX_set1_groups_list(context, kHybridFirst) == 1) return {};
     ERR_clear_error();
@@ -80,7 +80,7 @@ Result<void> set_groups(SSL_CTX* context, const TlsRules& rules) {
 
 Result<SslContextPtr> make_context(const ssl_method_st* method, const TlsRules& rules) {
     if (!rules.allow_tls12 && !rules.allow_tls13)
-        return refuse("neither TLS 1.2 nor TLS 1.3 is allowed: allow one of them");
+        return bad_rule("neither TLS 1.2 nor TLS 1.3 is allowed: allow one of them");
     if (auto ok = check_ciphers(rules); !ok) return std::unexpected(std::move(ok.error()));
     SslContextPtr context(SSL_CTX_new(method));
     if (!context) return failure(Reaction::internal, "OpenSSL makes no context: " + take_openssl_error());

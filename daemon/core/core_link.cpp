@@ -137,8 +137,9 @@ Target CoreLink::target_at(const NextHop& hop) const {
     return target;
 }
 
-// The addresses of a next hop that has a name.
+// The addresses of one next hop.
 Task<Result<std::vector<Target>>> CoreLink::targets_of(NextHop hop) {
+    if (hop.host.empty()) co_return std::vector<Target>{target_at(hop)};
     if (!resolver_)
         resolver_ = std::make_unique<Resolver>(
             co_await asio::this_coro::executor, clock_, core_.name_servers,

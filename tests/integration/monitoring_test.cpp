@@ -45,11 +45,13 @@ TEST_SUITE("monitoring") {
         Phone phone(lab, {}), secure(lab, {.user = 1, .arguments = tls.phone_arguments("tls", "1.3")});
         phone.demand_registered();
         secure.demand_registered();
+        check(lab, {"holds", kPrometheus, "gmgate_xfrm_total == 0"});  // what grows afterwards has a rate
         ask_gmctl(lab, {"deregister", impi_of_user(0)});
         phone.start_message(phone.impu(),
                             "over-a-stale-sa");  // the panel of what XFRM dropped shows what is more than 0
         CHECK(eventually([&] { return xfrm_counters(lab.network.gw).at("XfrmInNoStates") > 0; }));
 
+        check(lab, {"holds", kPrometheus, "gmgate_xfrm_total{name=\"XfrmInNoStates\"} > 0"});
         check(lab, {"page", "http://127.0.0.1:9464/metrics"});
         MESSAGE(check(lab, {"dashboard", kPrometheus, kPackaging / "grafana/gmgate.json"}));
         MESSAGE(check(lab, {"rules", kPrometheus, kPackaging / "prometheus/gmgate.rules.yml"}));
