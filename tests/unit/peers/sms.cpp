@@ -8,7 +8,7 @@ using namespace gmgate::peers;
 
 namespace {
 
-std::string hex(std::string_view bytes) {
+std::string hex_of_text(std::string_view bytes) {
     std::string out;
     for (const char c : bytes) {
         out += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4];
@@ -17,7 +17,7 @@ std::string hex(std::string_view bytes) {
     return out;
 }
 
-std::string octets(std::string_view text) {
+std::string text_of_hex(std::string_view text) {
     const auto bytes = *from_hex(text);
     return {bytes.begin(), bytes.end()};
 }
@@ -27,7 +27,7 @@ std::string octets(std::string_view text) {
 TEST_CASE("sms: RP-DATA with SMS-SUBMIT, octet by octet; \"hellohello\" is the one of every textbook") {
     const auto data = rp_data(0x2a, "+491710760000", "+46708251358", "hellohello");
     REQUIRE(data.has_value());
-    CHECK(hex(*data) ==
+    CHECK(hex_of_text(*data) ==
           "002a00"
           "07"
           "91947101670000"
@@ -51,22 +51,22 @@ TEST_CASE("sms: RP-DATA with SMS-SUBMIT, octet by octet; \"hellohello\" is the o
 TEST_CASE("sms: what the network sends: SMS-DELIVER, RP-ACK, RP-ERROR") {
     // RP-DATA from the network: originator 491710760000, no destination; SMS-DELIVER from 27838890001, "hellohello".
     const auto deliver =
-        read_rp(octets("0107"
-                       "07"
-                       "91947101670000"
-                       "00"
-                       "1c"
-                       "040b917238880900f10000"
-                       "99309251619580"
-                       "0ae8329bfd4697d9ec37"));
+        read_rp(text_of_hex("0107"
+                            "07"
+                            "91947101670000"
+                            "00"
+                            "1c"
+                            "040b917238880900f10000"
+                            "99309251619580"
+                            "0ae8329bfd4697d9ec37"));
     REQUIRE(deliver.has_value());
     CHECK(deliver->from_network);
     CHECK(deliver->reference == 7);
     CHECK(deliver->number == "27838890001");
     CHECK(deliver->text == "hellohello");
-    CHECK(hex(rp_ack(7)) == "0207");
-    CHECK(read_rp(octets("032a"))->kind == RpMessage::Kind::ack);
-    const auto error = read_rp(octets("052a0126"));
+    CHECK(hex_of_text(rp_ack(7)) == "0207");
+    CHECK(read_rp(text_of_hex("032a"))->kind == RpMessage::Kind::ack);
+    const auto error = read_rp(text_of_hex("052a0126"));
     REQUIRE(error.has_value());
     CHECK(error->kind == RpMessage::Kind::error);
     CHECK(error->cause == 38);
