@@ -12,6 +12,9 @@
 using namespace gmgate;
 using namespace gmgate::daemon;
 
+// Names of its own: several tests are compiled as one file.
+namespace tls_settings_test {
+
 namespace {
 
 std::string file_with(const std::string& lines) {
@@ -95,3 +98,5 @@ TEST_CASE(
     CHECK(mistake("client-domains = [\"a.example\"]").find("need mutual-authenticate = true") != std::string::npos);
     CHECK(mistake("mutual-authenticate = \"perhaps\"").find("mutual-authenticate") != std::string::npos);
 }
+
+}  // namespace tls_settings_test

@@ -8,6 +8,9 @@
 using namespace gmgate;
 using namespace gmgate::daemon;
 
+// Names of its own: several tests are compiled as one file.
+namespace recorder_test {
+
 namespace {
 
 const Impi kAlice{"001010000000001@ims.example"}, kBob{"001010000000002@ims.example"};
@@ -210,3 +213,5 @@ TEST_CASE("recorder: what is no SIP, has no Call-ID or no end of line does not d
     off.in(kPcscf, phone(0), request("REGISTER", "r1"));
     CHECK(off.kept() == 0);
 }
+
+}  // namespace recorder_test
