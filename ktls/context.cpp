@@ -21,6 +21,7 @@
 namespace gmgate::ktls {
 namespace {
 
+using BioPtr = std::unique_ptr<BIO, Freer<BIO_free_all>>;
 using X509Ptr = std::unique_ptr<X509, Freer<X509_free>>;
 using KeyPtr = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;
 struct ChainFree {

@@ -1,10 +1,6 @@
 // A deleter for OpenSSL's objects: std::unique_ptr<BIO, Freer<BIO_free_all>>.
 #pragma once
 
-#include <memory>
-
-#include <openssl/bio.h>
-
 namespace gmgate::ktls {
 
 /// Calls OpenSSL's own function; OpenSSL owns nothing of it afterwards.
@@ -15,6 +11,5 @@ struct Freer {
         Free(object);
     }
 };
-using BioPtr = std::unique_ptr<BIO, Freer<BIO_free_all>>;
 
 }  // namespace gmgate::ktls

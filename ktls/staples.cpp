@@ -18,6 +18,7 @@ namespace {
 
 using Time = std::chrono::system_clock::time_point;
 
+using BioPtr = std::unique_ptr<BIO, Freer<BIO_free_all>>;
 using ResponsePtr = std::unique_ptr<OCSP_RESPONSE, Freer<OCSP_RESPONSE_free>>;
 using BasicPtr = std::unique_ptr<OCSP_BASICRESP, Freer<OCSP_BASICRESP_free>>;
 using StorePtr = std::unique_ptr<X509_STORE, Freer<X509_STORE_free>>;
